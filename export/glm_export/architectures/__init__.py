@@ -1,0 +1,70 @@
+"""The registry of architectures: `model_type` -> how to read its config and name its tensors.
+
+One file each, one line here. Read `description.py` first, then `glm.py`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from glm_export.architectures import glm, glm4
+from glm_export.architectures.description import Architecture, DecoderConfig, ParameterSource
+from glm_export.checkpoint import Checkpoint
+from glm_export.errors import CheckpointError, UnsupportedModelError
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "glm": glm.ARCHITECTURE,
+        "glm4": glm4.ARCHITECTURE,
+    }
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "DecoderConfig",
+    "ParameterSource",
+    "check_tensors",
+    "find_architecture",
+]
+
+
+def find_architecture(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that config.json names.
+
+    Raises:
+        UnsupportedModelError: no `model_type`, or one that is not registered.
+    """
+    model_type = checkpoint.config.get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"config.json says model_type={model_type!r}; "
+            f"supported are {', '.join(sorted(ARCHITECTURES))}."
+        )
+    return ARCHITECTURES[str(model_type)]
+
+
+def check_tensors(checkpoint: Checkpoint, parameters: Mapping[str, ParameterSource]) -> None:
+    """Every expected tensor is there with its shape, and no other.
+
+    Raises:
+        CheckpointError: names the tensor, and the two shapes where they differ.
+    """
+    expected = {name: shape for source in parameters.values() for name, shape in source.tensors}
+    for name, shape in expected.items():
+        found = checkpoint.tensors.get(name)
+        if found is None:
+            raise CheckpointError(
+                f"{name} {list(shape)} is missing; check that all weight files are in "
+                f"{checkpoint.folder} and belong to this config.json."
+            )
+        if found.shape != shape:
+            raise CheckpointError(
+                f"{name} is {list(found.shape)} but config.json makes it {list(shape)}; "
+                "check that both come from the same revision."
+            )
+    surplus = sorted(set(checkpoint.tensors) - set(expected))
+    if surplus:
+        raise CheckpointError(
+            f"{len(surplus)} tensors do not belong to this model, the first is {surplus[0]}; "
+            "check that config.json and the weights come from the same revision."
+        )

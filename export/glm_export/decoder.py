@@ -1,0 +1,149 @@
+"""The GLM decoder, one torch module for the family. Read `operators.py` first.
+
+It runs in plain PyTorch (parity with transformers, evaluation) and is what `trace.py` traces.
+Query, key and value are one matrix, since one kernel call reads them; parameter names are ours,
+`architectures/` says where each lies in a checkpoint.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glm_export import operators
+from glm_export.architectures import DecoderConfig
+from glm_export.operators import AttentionShape, Positions
+from glm_quantize import FloatArray
+
+
+class Linear(nn.Module):
+    """A weight [N, C] and perhaps a bias [N]."""
+
+    def __init__(self, inputs: int, outputs: int, *, has_bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
+        bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if has_bias else None
+        self.register_parameter("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, S, C] to [B, S, N]."""
+        return operators.linear(x, self.weight, self.bias)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight [C]."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape stays."""
+        return operators.rms_norm(x, self.weight, self.epsilon)
+
+
+class Embedding(nn.Module):
+    """A table [V, C]."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, size), requires_grad=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """[B, S] to [B, S, C]."""
+        return operators.embed(self.weight, input_ids)
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each between norms; `glm4` normalises their outputs too.
+
+    h = x + post_self_attn_layernorm(attention(input_layernorm(x)))
+    y = h + post_mlp_layernorm(mlp(post_attention_layernorm(h)))
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, epsilon = config.hidden_size, config.rms_norm_epsilon
+        self.shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim)
+        packed = config.query_size + 2 * config.key_value_size
+        self.input_layernorm = RMSNorm(hidden, epsilon)
+        self.qkv_proj = Linear(hidden, packed, has_bias=config.has_qkv_bias)
+        self.o_proj = Linear(config.query_size, hidden)
+        self.post_attention_layernorm = RMSNorm(hidden, epsilon)
+        self.gate_up_proj = Linear(hidden, 2 * config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, hidden)
+        self.post_self_attn_layernorm: nn.Module = nn.Identity()
+        self.post_mlp_layernorm: nn.Module = nn.Identity()
+        if config.has_post_norms:
+            self.post_self_attn_layernorm = RMSNorm(hidden, epsilon)
+            self.post_mlp_layernorm = RMSNorm(hidden, epsilon)
+
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor], positions: Positions
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, S, C] and the layer's past to [B, S, C] and its present key and value."""
+        qkv = self.qkv_proj(self.input_layernorm(x))
+        attended, key, value = operators.attention(qkv, past, positions, self.shape)
+        x = x + self.post_self_attn_layernorm(self.o_proj(attended))
+        gated = operators.gated_silu(self.gate_up_proj(self.post_attention_layernorm(x)))
+        x = x + self.post_mlp_layernorm(self.down_proj(gated))
+        return x, key, value
+
+
+class Decoder(nn.Module):
+    """Token ids and a KV cache to logits and a longer KV cache."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        if config.is_tied:
+            self.lm_head.weight = self.embed_tokens.weight
+        table = torch.empty(config.context_length, config.rotary_dim // 2)
+        self.register_buffer("cos", table, persistent=False)
+        self.register_buffer("sin", table.clone(), persistent=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        num_logits_to_keep: Tensor,
+        past: list[Tensor],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """One pass over new tokens.
+
+        Args:
+            input_ids: [B, S] int64.
+            attention_mask: [B, T] int64, ones; zeros on the right where a row is padded.
+            num_logits_to_keep: [1] int64: logits are wanted for so many last positions.
+            past: key, value, key, value ... of all layers, each [B, K, P, D].
+
+        Returns:
+            logits [B, min(S, num_logits_to_keep), V], and present keys and values [B, K, T, D].
+        """
+        positions = operators.locate_positions(attention_mask, self.cos, self.sin)
+        x = self.embed_tokens(input_ids)
+        present = []
+        for index, layer in enumerate(self.layers):
+            x, *cache = layer(x, (past[2 * index], past[2 * index + 1]), positions)
+            present += cache
+        x = operators.select_last(x, attention_mask, num_logits_to_keep)
+        return self.lm_head(self.norm(x)), present
+
+
+def rotation_tables(config: DecoderConfig) -> tuple[FloatArray, FloatArray]:
+    """Cosines and sines by position, each [context_length, rotary_dim / 2] float32.
+
+    Angles are products of float32 numbers, as transformers computes them: far positions then get
+    the same rounding, which at 100,000 tokens is a few thousandths of a radian.
+    Source: Su et al. 2021, eq. 15 (arXiv:2104.09864).
+    """
+    exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
+    frequencies = (1.0 / np.power(np.float32(config.rope_theta), exponents)).astype(np.float32)
+    angles = np.outer(np.arange(config.context_length, dtype=np.float32), frequencies)
+    return np.cos(angles), np.sin(angles)

@@ -1,0 +1,78 @@
+"""Linear placeholders become the matrix product that the plan asks for."""
+
+import onnx_ir as ir
+
+from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
+from glm_export.passes.initializers import get_initializer, replace_node
+from glm_export.passes.result import PassResult
+from glm_export.plan import ExportPlan, TensorPlan
+
+
+def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> PassResult:
+    """Linear(x, W, b) -> MatMulNBits(x, codes, scales, zero points, b), or x * W^T + b in float.
+
+    The float product reads the weight as the checkpoint stores it, [N, C], transposed by the
+    kernel (FusedMatMul, transB): a tied head then shares the embedding's bytes.
+    """
+    nodes = [n for n in graph if n.domain == PLACEHOLDER_DOMAIN and n.op_type == "Linear"]
+    for node in nodes:
+        weight = node.inputs[1]
+        assert weight is not None and weight.name is not None
+        tensor = plan.tensors[weight.name]
+        if tensor.scheme is None:
+            _lower_float(graph, node, tensor, plan)
+        else:
+            _lower_quantized(graph, node, tensor, plan, accuracy_level)
+    return PassResult("lower_linear", len(nodes))
+
+
+def _read_bias(graph: ir.Graph, node: ir.Node, plan: ExportPlan) -> ir.Value | None:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        return None
+    assert bias.name is not None
+    (segment,) = plan.tensors[bias.name].segments
+    return get_initializer(graph, segment, segment.shape)
+
+
+def _lower_float(graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: ExportPlan) -> None:
+    (segment,) = tensor.segments
+    weight = get_initializer(graph, segment, segment.shape)
+    product = ir.node("FusedMatMul", [node.inputs[0], weight], {"transB": 1}, domain=ORT_DOMAIN)
+    product.name = tensor.name.removesuffix(".weight")
+    bias = _read_bias(graph, node, plan)
+    if bias is None:
+        replace_node(node, [product])
+        return
+    replace_node(node, [product, ir.node("Add", [product.outputs[0], bias])])
+
+
+def _lower_quantized(
+    graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: ExportPlan, accuracy_level: int
+) -> None:
+    scheme = tensor.scheme
+    assert scheme is not None
+    outputs, inputs = tensor.shape
+    packed, scales, *rest = tensor.segments
+    blocks = scheme.count_blocks(inputs)
+    block_bytes = scheme.block_size * scheme.bits // 8
+    operands = [
+        node.inputs[0],
+        get_initializer(graph, packed, (outputs, blocks, block_bytes), suffix="_blocks"),
+        get_initializer(graph, scales, scales.shape),
+        get_initializer(graph, rest[0], rest[0].shape) if rest else None,
+        None,  # g_idx: no column order
+        _read_bias(graph, node, plan),
+    ]
+    while operands[-1] is None:
+        operands.pop()
+    attributes: dict[str, int] = {
+        "K": inputs,
+        "N": outputs,
+        "bits": scheme.bits,
+        "block_size": scheme.block_size,
+        "accuracy_level": accuracy_level,
+    }
+    product = ir.node("MatMulNBits", operands, attributes, domain=ORT_DOMAIN)
+    product.name = tensor.name.removesuffix(".weight")
+    replace_node(node, [product])

@@ -1,0 +1,162 @@
+"""Which parameter gets which scheme, and where each byte goes: all known before any work.
+
+Read `architectures/` before, `passes/` (what the graph then looks like) and `writer.py` after.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from glm_export.architectures import DecoderConfig, ParameterSource
+from glm_export.errors import OptionsError
+from glm_quantize import Scheme, SchemeError
+
+# Large tensors start on a memory page, so that a host may map them; small ones on a cache line.
+_PAGE_BYTES = 4096
+_CACHE_LINE_BYTES = 64
+_LARGE_BYTES = 1 << 20
+FLOAT_BYTES = {"fp32": 4, "fp16": 2}
+ROTATION_TABLES = ("cos", "sin")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One run of bytes in the data file.
+
+    Attributes:
+        name: initializer name.
+        dtype: "fp32", "fp16" or "uint8".
+        shape: row-major dimensions; the first is the parameter's rows.
+        offset_bytes: where it starts.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset_bytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        count = 1
+        for size in self.shape[1:]:
+            count *= size
+        return count * FLOAT_BYTES.get(self.dtype, 1)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.shape[0] * self.row_bytes
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One decoder parameter: its source, its scheme (None: float), its bytes.
+
+    Attributes:
+        name: the decoder's parameter name.
+        shape: its float shape.
+        source: checkpoint tensors, or None for the computed rotation tables.
+        scheme: None for float.
+        segments: one for float; packed codes, scales and perhaps zero points when quantized.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    source: ParameterSource | None
+    scheme: Scheme | None
+    segments: tuple[Segment, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the data file, without alignment."""
+        return sum(segment.size_bytes for segment in self.segments)
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in the float parameter."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Every tensor of the graph. `size_bytes` is the data file's size."""
+
+    tensors: Mapping[str, TensorPlan]
+    dtype: str
+    size_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the checkpoint that the folder holds."""
+        return sum(tensor.num_weights for tensor in self.tensors.values() if tensor.source)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of all tensors, scales and zero points included, over the number of weights."""
+        stored = sum(tensor.size_bytes for tensor in self.tensors.values() if tensor.source)
+        return 8 * stored / self.parameters
+
+
+def build_plan(
+    config: DecoderConfig,
+    parameters: Mapping[str, ParameterSource],
+    scheme: Scheme | None,
+    dtype: str,
+) -> ExportPlan:
+    """Lay out the data file.
+
+    Args:
+        config: for the rotation tables' shape.
+        parameters: name -> source, in the order of the file.
+        scheme: for every matrix, embedding and head included; vectors stay float.
+        dtype: "fp32" or "fp16", of float tensors and of scales.
+
+    Raises:
+        OptionsError: the block size does not divide a matrix's rows; the message names it.
+    """
+    tensors: dict[str, TensorPlan] = {}
+    offset = 0
+    for name, source in parameters.items():
+        chosen = scheme if len(source.shape) == 2 else None
+        layout = _lay_out(name, source.shape, chosen, dtype)
+        segments, offset = _place(layout, offset)
+        tensors[name] = TensorPlan(name, source.shape, source, chosen, segments)
+    for name in ROTATION_TABLES:
+        shape = (config.context_length, config.rotary_dim // 2)
+        segments, offset = _place([(name, dtype, shape)], offset)
+        tensors[name] = TensorPlan(name, shape, None, None, segments)
+    return ExportPlan(tensors, dtype, offset)
+
+
+def _lay_out(
+    name: str, shape: tuple[int, ...], scheme: Scheme | None, dtype: str
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    if scheme is None:
+        return [(name, dtype, shape)]
+    try:
+        blocks = scheme.count_blocks(shape[1])
+    except SchemeError as error:
+        raise OptionsError(f"{name}: {error}") from error
+    layout: list[tuple[str, str, tuple[int, ...]]] = [
+        (f"{name}.packed", "uint8", (shape[0], shape[1] * scheme.bits // 8)),
+        (f"{name}.scales", dtype, (shape[0], blocks)),
+    ]
+    if not scheme.is_symmetric:
+        layout.append((f"{name}.zero_points", "uint8", (shape[0], -(-blocks * scheme.bits // 8))))
+    return layout
+
+
+def _place(
+    layout: list[tuple[str, str, tuple[int, ...]]], offset: int
+) -> tuple[tuple[Segment, ...], int]:
+    segments = []
+    for name, dtype, shape in layout:
+        size = Segment(name, dtype, shape, 0).size_bytes
+        alignment = _PAGE_BYTES if size >= _LARGE_BYTES else _CACHE_LINE_BYTES
+        offset = -(-offset // alignment) * alignment
+        segments.append(Segment(name, dtype, shape, offset))
+        offset += size
+    return tuple(segments), offset

@@ -1,0 +1,258 @@
+"""Fill the data file: read a run of rows, convert or quantize it, write it in its place.
+
+Memory is a few runs of a million numbers, whatever the model's size. With `is_checked` every run
+is read back from the file and compared with what should be there. Read `plan.py` before.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_export.checkpoint import Checkpoint
+from glm_export.errors import CheckpointError, OutputError, VerificationError
+from glm_export.plan import ExportPlan, Segment, TensorPlan
+from glm_quantize import (
+    FloatArray,
+    PackedRows,
+    QuantizationError,
+    QuantizedRows,
+    dequantize,
+    find_method,
+    pack_rows,
+    unpack_rows,
+)
+
+Array = npt.NDArray[np.generic]
+Progress = Callable[[int], None]
+NUMPY_DTYPES: Mapping[str, npt.DTypeLike] = {"fp32": "<f4", "fp16": "<f2", "uint8": "u1"}
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How the data file is written.
+
+    Attributes:
+        method: a name in `glm_quantize.METHODS`.
+        is_checked: read every run back and compare.
+        threads: runs in flight.
+    """
+
+    method: str
+    is_checked: bool
+    threads: int
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """What rounding did to one tensor, as sums over its weights, in float64."""
+
+    squared_error: float = 0.0
+    squared_weight: float = 0.0
+
+    def __add__(self, other: "WeightError") -> "WeightError":
+        """Both together."""
+        return WeightError(
+            self.squared_error + other.squared_error, self.squared_weight + other.squared_weight
+        )
+
+    @property
+    def relative(self) -> float:
+        """Root of squared error over squared weight: 0.08 is 8 %."""
+        return float(np.sqrt(self.squared_error / max(self.squared_weight, 1e-30)))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Rows start ... stop of a checkpoint tensor, and where they go in the parameter."""
+
+    tensor: TensorPlan
+    source: str
+    start: int
+    stop: int
+    first_row: int
+
+
+class DataFile:
+    """A file of known size, written at given places by several threads."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._lock = threading.Lock()
+        try:
+            self._file.truncate(size_bytes)
+        except OSError as error:
+            raise OutputError(f"{path.name}: {size_bytes} bytes cannot be had: {error}.") from error
+
+    def write_rows(self, segment: Segment, first_row: int, rows: Array) -> None:
+        """Put rows into their segment."""
+        data = np.ascontiguousarray(rows, dtype=NUMPY_DTYPES[segment.dtype]).view(np.uint8)
+        view = memoryview(data.reshape(-1))
+        try:
+            with self._lock:
+                self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
+                while view:
+                    view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            raise OutputError(f"writing {segment.name} failed: {error}.") from error
+
+    def read_rows(self, segment: Segment, first_row: int, count: int) -> Array:
+        """Rows as they are in the file."""
+        with self._lock:
+            self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
+            data = self._file.read(count * segment.row_bytes)
+        dtype = np.dtype(NUMPY_DTYPES[segment.dtype])
+        return np.frombuffer(data or b"", dtype=dtype).reshape(count, *segment.shape[1:])
+
+    def close(self) -> None:
+        """Hand the bytes to the disk and close."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def write_weights(
+    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, advance: Progress
+) -> dict[str, WeightError]:
+    """Write every checkpoint tensor of the plan.
+
+    Args:
+        checkpoint: the source.
+        plan: the layout.
+        path: the data file, created.
+        options: method, checking, threads.
+        advance: called with the number of weights just written.
+
+    Returns:
+        For each quantized parameter, what rounding did to it.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or Inf, or cannot be read.
+        OutputError: the disk refuses.
+        VerificationError: what was read back differs.
+    """
+    file = DataFile(path, plan.size_bytes)
+    writer = _Writer(checkpoint, file, options)
+    errors: dict[str, WeightError] = {}
+    pool = ThreadPoolExecutor(options.threads)
+    try:
+        runs = list(_split_into_runs(checkpoint, plan))
+        for run, error in zip(runs, pool.map(writer.write, runs), strict=True):
+            name = run.tensor.name
+            if run.tensor.scheme is not None:
+                errors[name] = errors.get(name, WeightError()) + error
+            advance((run.stop - run.start) * (run.tensor.num_weights // run.tensor.shape[0]))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        file.close()
+    return errors
+
+
+def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path) -> None:
+    """Write the computed tensors (rotation tables) into the data file that is already there."""
+    with path.open("r+b") as file:
+        for name, table in tables.items():
+            (segment,) = plan.tensors[name].segments
+            file.seek(segment.offset_bytes)
+            file.write(table.astype(NUMPY_DTYPES[segment.dtype]).tobytes())
+
+
+def _split_into_runs(checkpoint: Checkpoint, plan: ExportPlan) -> Iterator[_Run]:
+    for tensor in plan.tensors.values():
+        row = 0
+        for name, shape in tensor.source.tensors if tensor.source else ():
+            for start, stop in checkpoint.iterate_chunks(name):
+                yield _Run(tensor, name, start, stop, row + start)
+            row += shape[0]
+
+
+class _Writer:
+    """Does one run at a time; several threads call it."""
+
+    def __init__(self, checkpoint: Checkpoint, file: DataFile, options: WriteOptions) -> None:
+        self._checkpoint, self._file = checkpoint, file
+        self._method = find_method(options.method)
+        self._is_checked = options.is_checked
+
+    def write(self, run: _Run) -> WeightError:
+        """Read, convert, write, and perhaps check one run."""
+        rows = self._checkpoint.read_rows(run.source, run.start, run.stop)
+        if run.tensor.scheme is None:
+            self._write_float(run, rows)
+            return WeightError()
+        return self._write_quantized(run, rows)
+
+    def _write_float(self, run: _Run, rows: FloatArray) -> None:
+        (segment,) = run.tensor.segments
+        stored = rows.astype(NUMPY_DTYPES[segment.dtype])
+        _require_finite(run, stored, segment.dtype)
+        self._file.write_rows(segment, run.first_row, stored)
+        if self._is_checked:
+            found = self._file.read_rows(segment, run.first_row, len(stored))
+            _require_equal(segment, found, stored)
+
+    def _write_quantized(self, run: _Run, rows: FloatArray) -> WeightError:
+        assert run.tensor.scheme is not None
+        try:
+            quantized = self._method(rows, run.tensor.scheme)
+        except QuantizationError as error:
+            raise CheckpointError(f"{run.source}, rows {run.start}-{run.stop}: {error}") from error
+        segments = run.tensor.segments
+        quantized = _round_scales(quantized, segments[1].dtype)
+        for segment, part in zip(segments, _list_parts(pack_rows(quantized)), strict=True):
+            self._file.write_rows(segment, run.first_row, part)
+        if self._is_checked:
+            quantized = self._read_back(run, quantized)
+        difference = dequantize(quantized)
+        difference -= rows
+        return WeightError(_sum_squares(difference), _sum_squares(rows))
+
+    def _read_back(self, run: _Run, expected: QuantizedRows) -> QuantizedRows:
+        """What the file holds, as codes again, after comparing it with what was meant."""
+        segments = run.tensor.segments
+        parts = [self._file.read_rows(s, run.first_row, run.stop - run.start) for s in segments]
+        packed, zero_points = parts[0].view(np.uint8), parts[2].view(np.uint8) if parts[2:] else None
+        stored = PackedRows(packed, parts[1].astype(np.float32), zero_points)
+        found = unpack_rows(stored, expected.scheme)
+        _require_equal(segments[0], found.codes, expected.codes)
+        _require_equal(segments[1], found.scales, expected.scales)
+        if found.zero_points is not None and expected.zero_points is not None:
+            _require_equal(segments[2], found.zero_points, expected.zero_points)
+        return found
+
+
+def _list_parts(packed: PackedRows) -> list[Array]:
+    parts: list[Array] = [packed.packed, packed.scales]
+    return parts if packed.zero_points is None else [*parts, packed.zero_points]
+
+
+def _round_scales(rows: QuantizedRows, dtype: str) -> QuantizedRows:
+    """Scales as the file will hold them."""
+    if dtype == "fp32":
+        return rows
+    scales = rows.scales.astype(np.float16).astype(np.float32)
+    return QuantizedRows(rows.scheme, rows.codes, scales, rows.zero_points)
+
+
+def _sum_squares(values: FloatArray) -> float:
+    flat = values.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
+    if not np.isfinite(stored.astype(np.float32, copy=False)).all():
+        raise CheckpointError(
+            f"{run.source}, rows {run.start}-{run.stop}: NaN, Inf, or beyond what {dtype} holds; "
+            "check the checkpoint's file, or export with --dtype fp32."
+        )
+
+
+def _require_equal(segment: Segment, found: Array, expected: Array) -> None:
+    if not np.array_equal(found, expected):
+        raise VerificationError(
+            f"{segment.name}: the file does not hold what was written; check the disk and run again."
+        )
