@@ -1,0 +1,32 @@
+"""GLM-4 checkpoints (PyTorch, safetensors) to folders that ONNX Runtime runs.
+
+`export(ExportOptions(...)) -> ExportReport` does it all. To read the code, follow a weight:
+checkpoint -> architectures -> decoder -> trace -> passes -> plan -> writer -> verify; `pipeline.py`
+is the table of contents.
+"""
+
+from glm_export.errors import ExportError, MissingPackageError
+from glm_export.options import ExportOptions
+from glm_export.report import ExportReport, Progress, ignore_progress
+
+__all__ = ["ExportError", "ExportOptions", "ExportReport", "export"]
+__version__ = "0.1.0"
+
+
+def export(options: ExportOptions, progress: Progress = ignore_progress) -> ExportReport:
+    """Make a folder from a checkpoint.
+
+    Args:
+        options: what to make.
+        progress: called with (stage, weights done, weights in all).
+
+    Raises:
+        ExportError: one sentence: what was found, what was expected, what to do.
+    """
+    try:
+        from glm_export.pipeline import run_export  # noqa: PLC0415 - torch is an extra
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"{error.name} is not installed; pip install 'glm-export[export,onnxruntime]'."
+        ) from error
+    return run_export(options, progress)

@@ -18,6 +18,8 @@ from glm_quantize import FloatArray
 class Linear(nn.Module):
     """A weight [N, C] and perhaps a bias [N]."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, inputs: int, outputs: int, *, has_bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)

@@ -9,6 +9,7 @@ C hidden size, R rotary dims.
 Source of the ONNX operators: ONNX Runtime's docs/ContribOperators.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,9 @@ from torch.onnx.ops import symbolic, symbolic_multi_out
 # Operators that only our own passes know; none is left in a finished graph.
 PLACEHOLDER_DOMAIN = "glm_export"
 ORT_DOMAIN = "com.microsoft"
+Attribute = (
+    int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+)
 _INT32 = 6  # onnx.TensorProto.DataType
 
 
@@ -72,7 +76,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = x.to(torch.float32)
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
         return weight * wide.to(x.dtype)
-    attributes = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
+    attributes: dict[str, Attribute] = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
     return symbolic(
         "SimplifiedLayerNormalization", [x, weight], attributes, dtype=x.dtype, shape=x.shape
     )
@@ -127,12 +131,12 @@ def attention(
     if not torch.onnx.is_in_onnx_export():
         return _attend(qkv, past, positions, shape)
     past_key, past_value = past
+    places = (positions.last_index, positions.total_length, positions.cos, positions.sin)
     batch, new = qkv.shape[0], qkv.shape[1]
     present = (batch, shape.num_kv_heads, past_key.shape[2] + new, shape.head_dim)
     output, key, value = symbolic_multi_out(
         f"{ORT_DOMAIN}::GroupQueryAttention",
-        [qkv, None, None, *past, positions.last_index, positions.total_length]
-        + [positions.cos, positions.sin],
+        [qkv, None, None, *past, *places],
         attrs={
             "num_heads": shape.num_heads,
             "kv_num_heads": shape.num_kv_heads,
@@ -155,9 +159,9 @@ def select_last(hidden: Tensor, attention_mask: Tensor, num_logits_to_keep: Tens
     num_logits_to_keep [1], because onnxruntime-genai reads the declared size.
     """
     if not torch.onnx.is_in_onnx_export():
-        keep = min(int(num_logits_to_keep), hidden.shape[1])
+        count = min(int(num_logits_to_keep), hidden.shape[1])
         missing = attention_mask.shape[1] - attention_mask.sum(1, keepdim=True)
-        index = hidden.shape[1] - missing - keep + torch.arange(keep, device=hidden.device)
+        index = hidden.shape[1] - missing - count + torch.arange(count, device=hidden.device)
         return torch.take_along_dim(hidden, index.clamp(min=0)[:, :, None], dim=1)
     new, total = _emit_size(hidden, 1), _emit_size(attention_mask, 1)
     keep = _emit_integer("Min", [num_logits_to_keep, new], shape=(1,))
@@ -185,7 +189,7 @@ def _emit_size(x: Tensor, axis: int) -> Tensor:
 def _emit_integer(
     name: str,
     inputs: list[Tensor],
-    attributes: dict[str, int | list[int]] | None = None,
+    attributes: dict[str, Attribute] | None = None,
     *,
     shape: tuple[int, ...],
 ) -> Tensor:
@@ -200,7 +204,7 @@ def _attend(
     batch, new = qkv.shape[:2]
     heads = qkv.view(batch, new, -1, shape.head_dim).transpose(1, 2)
     sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
-    query, key, value = heads.split(sizes, dim=1)
+    query, key, value = torch.split(heads, sizes, dim=1)
     start = past[0].shape[2]
     cos, sin = positions.cos[start : start + new], positions.sin[start : start + new]
     key = torch.cat([past[0], _rotate(key, cos, sin)], dim=2)

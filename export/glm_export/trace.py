@@ -123,7 +123,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Torch's exporter warns of torchvision and of its own deprecations: nothing users can act on."""
+    """Torch warns of torchvision and of its own deprecations: nothing users can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -92,7 +92,7 @@ class DataFile:
     def write_rows(self, segment: Segment, first_row: int, rows: Array) -> None:
         """Put rows into their segment."""
         data = np.ascontiguousarray(rows, dtype=NUMPY_DTYPES[segment.dtype]).view(np.uint8)
-        view = memoryview(data.reshape(-1))
+        view = memoryview(data.tobytes())
         try:
             with self._lock:
                 self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
@@ -215,7 +215,10 @@ class _Writer:
         """What the file holds, as codes again, after comparing it with what was meant."""
         segments = run.tensor.segments
         parts = [self._file.read_rows(s, run.first_row, run.stop - run.start) for s in segments]
-        packed, zero_points = parts[0].view(np.uint8), parts[2].view(np.uint8) if parts[2:] else None
+        packed, zero_points = (
+            parts[0].view(np.uint8),
+            parts[2].view(np.uint8) if parts[2:] else None,
+        )
         stored = PackedRows(packed, parts[1].astype(np.float32), zero_points)
         found = unpack_rows(stored, expected.scheme)
         _require_equal(segments[0], found.codes, expected.codes)
@@ -254,5 +257,5 @@ def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
 def _require_equal(segment: Segment, found: Array, expected: Array) -> None:
     if not np.array_equal(found, expected):
         raise VerificationError(
-            f"{segment.name}: the file does not hold what was written; check the disk and run again."
+            f"{segment.name}: the file does not hold what was written; check the disk."
         )

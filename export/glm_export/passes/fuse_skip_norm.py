@@ -8,7 +8,7 @@ from glm_export.plan import ExportPlan
 
 
 def fuse_skip_norm(graph: ir.Graph, plan: ExportPlan) -> PassResult:  # noqa: ARG001
-    """s = a + b; y = norm(s) -> y, s = SkipSimplifiedLayerNormalization(a, b).
+    """Rewrite s = a + b; y = norm(s) as y, s = SkipSimplifiedLayerNormalization(a, b).
 
     The sum goes on as the residual stream. A norm of something else than a sum (the first
     layer's, the sandwich norms, the final one after the selection) stays as it is.

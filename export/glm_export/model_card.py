@@ -1,0 +1,65 @@
+"""The folder's README.md: where it comes from, how it was made, how to run it."""
+
+from glm_runtime.manifest import Manifest
+
+_TEMPLATE = """\
+# {name} for ONNX Runtime
+
+Made by glm-export {tool_version} from the `{model_type}` checkpoint `{name}`.
+
+| | |
+|---|---|
+| recipe | {recipe} |
+| parameters | {parameters:,} |
+| bits per weight, scales included | {bits_per_weight:.2f} |
+| size of the weights | {size_mb:,.1f} MB |
+| context | {context_length:,} tokens |
+| verification | {verification} |
+
+What quantizing cost against the original: `glm-eval CHECKPOINT THIS_FOLDER`.
+
+## Run it
+
+```
+pip install 'glm-export[onnxruntime]'
+glm-run chat THIS_FOLDER
+glm-run doctor THIS_FOLDER
+```
+
+onnxruntime-genai loads this folder as it is. Set `intra_op_num_threads` under `session_options`
+in `genai_config.json` to your number of cores: without it, onnxruntime-genai was measured at half
+its speed on a two-core machine.
+
+The graph's inputs are `input_ids`, `attention_mask` and `past_key_values.{{i}}.key|value`, its
+outputs `logits` and `present.{{i}}.key|value`. Logits are those of each row's last real position;
+feed the optional input `num_logits_to_keep` ([1] int64) for more.
+
+The weights keep the license of the checkpoint they come from.
+"""
+
+
+def render_card(manifest: Manifest, data_bytes: int) -> str:
+    """The card's Markdown.
+
+    Args:
+        manifest: the folder's, complete but for the card's own entry.
+        data_bytes: size of the data file.
+    """
+    recipe = manifest.recipe
+    words = [recipe.quant, recipe.dtype]
+    if recipe.quant != "none":
+        symmetry = "symmetric" if recipe.is_symmetric else "asymmetric"
+        words += [recipe.method, f"block {recipe.block_size}", symmetry]
+        words.append(f"accuracy level {recipe.accuracy_level}")
+    figures = [f"{key} {value:.3g}" for key, value in manifest.verification.metrics.items()]
+    return _TEMPLATE.format(
+        name=manifest.source.name,
+        tool_version=manifest.tool_version,
+        model_type=manifest.source.model_type,
+        recipe=", ".join(words),
+        parameters=manifest.parameters,
+        bits_per_weight=manifest.bits_per_weight,
+        size_mb=data_bytes / 1e6,
+        context_length=manifest.model.context_length,
+        verification=", ".join([manifest.verification.level, *figures]),
+    )

@@ -1,0 +1,113 @@
+"""The PyTorch decoder run layer by layer: memory is one layer plus activations, never the model.
+
+It is the yardstick of `verify.py` and `evaluate.py`, and computes in float32 whatever the
+checkpoint's type. Tests hold it to transformers' own classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from glm_export import operators
+from glm_export.architectures import DecoderConfig, ParameterSource
+from glm_export.checkpoint import Checkpoint
+from glm_export.decoder import DecoderLayer, rotation_tables
+from glm_export.plan import ExportPlan, TensorPlan
+from glm_export.writer import NUMPY_DTYPES
+from glm_quantize import FloatArray, PackedRows, dequantize, unpack_rows
+
+TokenArray = npt.NDArray[np.int64]
+ReadParameter = Callable[[str], FloatArray]
+
+
+@dataclass(frozen=True)
+class ReferenceDecoder:
+    """A GLM decoder whose parameters are read when they are needed.
+
+    Attributes:
+        config: its shape.
+        read: parameter name -> float32 values.
+    """
+
+    config: DecoderConfig
+    read: ReadParameter
+
+    @torch.inference_mode()
+    def hidden_states(self, input_ids: TokenArray) -> Tensor:
+        """Final hidden states, normalised, ready for the head.
+
+        Args:
+            input_ids: [B, S]; every row starts at position 0.
+
+        Returns:
+            [B, S, C] float32.
+        """
+        ids = torch.from_numpy(input_ids)
+        table = self._read_tensor("embed_tokens.weight")
+        x = operators.embed(table, ids)
+        del table
+        cos, sin = (torch.from_numpy(part[: ids.shape[1]]) for part in rotation_tables(self.config))
+        positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
+        empty = torch.empty(len(ids), self.config.num_kv_heads, 0, self.config.head_dim)
+        for index in range(self.config.num_layers):
+            layer = self._load_layer(index)
+            x, _, _ = layer(x, (empty, empty), positions)
+        weight = self._read_tensor("norm.weight")
+        return operators.rms_norm(x, weight, self.config.rms_norm_epsilon)
+
+    def read_head(self) -> Tensor:
+        """The head [V, C], which is the embedding in tied models."""
+        return self._read_tensor("embed_tokens.weight" if self.config.is_tied else "lm_head.weight")
+
+    def _load_layer(self, index: int) -> DecoderLayer:
+        with torch.device("meta"):
+            layer = DecoderLayer(self.config)
+        state = {name: self._read_tensor(f"layers.{index}.{name}") for name in layer.state_dict()}
+        layer.load_state_dict(state, assign=True)
+        return layer
+
+    def _read_tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.read(name))
+
+
+def read_from_checkpoint(
+    checkpoint: Checkpoint, parameters: dict[str, ParameterSource]
+) -> ReadParameter:
+    """Parameters as the checkpoint has them."""
+
+    def read(name: str) -> FloatArray:
+        return np.concatenate([checkpoint.read(part) for part, _ in parameters[name].tensors])
+
+    return read
+
+
+def read_from_folder(plan: ExportPlan, data_path: Path) -> ReadParameter:
+    """Parameters as an exported data file has them, dequantized."""
+
+    def read(name: str) -> FloatArray:
+        return read_stored(plan.tensors[name], data_path)
+
+    return read
+
+
+def read_stored(tensor: TensorPlan, data_path: Path) -> FloatArray:
+    """One parameter out of a data file, as float32."""
+    parts = []
+    for segment in tensor.segments:
+        dtype = np.dtype(NUMPY_DTYPES[segment.dtype])
+        count = segment.size_bytes // dtype.itemsize
+        flat = np.fromfile(data_path, dtype, count, offset=segment.offset_bytes)
+        parts.append(flat.reshape(segment.shape))
+    if tensor.scheme is None:
+        return parts[0].astype(np.float32)
+    packed = PackedRows(
+        parts[0].astype(np.uint8, copy=False),
+        parts[1].astype(np.float32),
+        parts[2].astype(np.uint8, copy=False) if parts[2:] else None,
+    )
+    return dequantize(unpack_rows(packed, tensor.scheme))

@@ -1,0 +1,34 @@
+"""What an export tells while it runs and when it is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+Progress = Callable[[str, int, int], None]
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """For callers who do not look."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An export that succeeded.
+
+    Attributes:
+        folder: the finished folder.
+        size_bytes: of all its files.
+        bits_per_weight: scales and zero points included, over all weights of the checkpoint.
+        weight_error: root of squared rounding error over squared weights, quantized tensors.
+        seconds: wall clock.
+        peak_rss_bytes: largest resident memory of this process so far.
+        verification: level, passed, and the figures measured.
+    """
+
+    folder: Path
+    size_bytes: int
+    bits_per_weight: float
+    weight_error: float
+    seconds: float
+    peak_rss_bytes: int
+    verification: Mapping[str, object]

@@ -1,0 +1,90 @@
+"""Is the folder what the checkpoint says? The graph, run by ONNX Runtime, against PyTorch.
+
+Both sides compute with the very weights in the data file (PyTorch with them dequantized), so what
+differs is wiring, packing or kernels, never rounding of weights: that is `evaluate.py`'s figure.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from glm_export.architectures import DecoderConfig
+from glm_export.comparison import Comparer
+from glm_export.errors import VerificationError
+from glm_export.graph_session import GraphSession
+from glm_export.plan import ExportPlan
+from glm_export.reference import ReferenceDecoder, TokenArray, read_from_folder
+
+# Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by what the graph
+# computes in. float32: sums in another order. float16: 2^-11 a rounding, some hundred roundings
+# deep. int8 activations: each block is rounded to max/127, about 0.6 % of a matrix product's
+# output; four products a layer that add up like noise stay under a tenth for 61 layers. A tensor
+# in the wrong place gives 1 or more.
+_LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1}
+_PROBE_TOKENS = 64
+
+
+def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
+    """True if ONNX Runtime and one float layer fit into the memory that is free now.
+
+    ONNX Runtime holds the weights once more while it lays them out for its kernels.
+    """
+    layer = 4 * max(
+        config.hidden_size * 3 * config.intermediate_size, config.vocab_size * config.hidden_size
+    )
+    return 2 * plan.size_bytes + 2 * layer < psutil.virtual_memory().available
+
+
+def verify_graph(
+    folder: Path, data_path: Path, config: DecoderConfig, plan: ExportPlan, accuracy_level: int
+) -> dict[str, float]:
+    """Run the folder's graph and the PyTorch decoder over the same tokens.
+
+    Returns:
+        `logit_error` (relative, centred logits), `logit_tolerance`, `kl_mean` in nats, `tokens`.
+
+    Raises:
+        VerificationError: the error is above the tolerance, or not a number.
+    """
+    ids = _probe_tokens(config)
+    reference = ReferenceDecoder(config, read_from_folder(plan, data_path))
+    with torch.inference_mode():
+        expected = reference.hidden_states(ids)[0] @ reference.read_head().T
+    found = torch.from_numpy(GraphSession(folder).compute_logits(ids)[0])
+    error = _relative_error(found, expected)
+    tolerance = _LOGIT_TOLERANCE[_arithmetic(plan, accuracy_level)]
+    if not error <= tolerance:
+        raise VerificationError(
+            f"the graph's logits differ from PyTorch's by {error:.2g} where {tolerance:.2g} is the "
+            "most that rounding explains; please report this with the model's config.json."
+        )
+    comparer = Comparer()
+    comparer.add(expected, found, torch.from_numpy(ids[0]))
+    return {
+        "logit_error": error,
+        "logit_tolerance": tolerance,
+        "kl_mean": comparer.summarize().kl_mean,
+        "tokens": float(ids.shape[1]),
+    }
+
+
+def _probe_tokens(config: DecoderConfig) -> TokenArray:
+    """The same ids every time, spread over the vocabulary."""
+    length = min(_PROBE_TOKENS, config.context_length)
+    generator = np.random.Generator(np.random.PCG64(0))
+    return generator.integers(0, config.vocab_size, size=(1, length), dtype=np.int64)
+
+
+def _arithmetic(plan: ExportPlan, accuracy_level: int) -> str:
+    is_quantized = any(tensor.scheme for tensor in plan.tensors.values())
+    if is_quantized and accuracy_level == 4:
+        return "int8 activations"
+    return plan.dtype
+
+
+def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    centred = expected - expected.mean(-1, keepdim=True)
+    difference = (found - found.mean(-1, keepdim=True)) - centred
+    return float(difference.norm() / centred.norm())
