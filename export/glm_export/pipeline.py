@@ -1,4 +1,4 @@
-"""The table of contents: load, plan, trace, write, verify, describe. Each one call, each visible."""
+"""The table of contents: load, plan, trace, write, verify, describe, each one call."""
 
 import os
 import time

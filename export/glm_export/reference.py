@@ -23,6 +23,8 @@ from glm_quantize import FloatArray, PackedRows, dequantize, unpack_rows
 
 TokenArray = npt.NDArray[np.int64]
 ReadParameter = Callable[[str], FloatArray]
+# Rows of a batch that pass a layer together: bounds what attention and MLP need besides weights.
+_ROWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,21 @@ class ReferenceDecoder:
         del table
         cos, sin = (torch.from_numpy(part[: ids.shape[1]]) for part in rotation_tables(self.config))
         positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
-        empty = torch.empty(len(ids), self.config.num_kv_heads, 0, self.config.head_dim)
         for index in range(self.config.num_layers):
             layer = self._load_layer(index)
-            x, _, _ = layer(x, (empty, empty), positions)
+            x = torch.cat(
+                [layer(rows, self._no_past(rows), positions)[0] for rows in x.split(_ROWS_AT_ONCE)]
+            )
         weight = self._read_tensor("norm.weight")
         return operators.rms_norm(x, weight, self.config.rms_norm_epsilon)
 
     def read_head(self) -> Tensor:
         """The head [V, C], which is the embedding in tied models."""
         return self._read_tensor("embed_tokens.weight" if self.config.is_tied else "lm_head.weight")
+
+    def _no_past(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        empty = torch.empty(len(rows), self.config.num_kv_heads, 0, self.config.head_dim)
+        return empty, empty
 
     def _load_layer(self, index: int) -> DecoderLayer:
         with torch.device("meta"):

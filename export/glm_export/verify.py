@@ -34,7 +34,8 @@ def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
     layer = 4 * max(
         config.hidden_size * 3 * config.intermediate_size, config.vocab_size * config.hidden_size
     )
-    return 2 * plan.size_bytes + 2 * layer < psutil.virtual_memory().available
+    available: int = psutil.virtual_memory().available
+    return 2 * plan.size_bytes + 2 * layer < available
 
 
 def verify_graph(
