@@ -7,7 +7,6 @@ Read next: `architectures/`.
 
 import json
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,35 +15,11 @@ from typing import Any
 import numpy as np
 
 from glm_export.errors import CheckpointError
+from glm_export.safetensors_header import StoredTensor, read_header
 from glm_quantize import FloatArray
 
-# Source: the safetensors format: 8 bytes little-endian header length, JSON header, then the data.
-_LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000
-_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _INDEX_NAME = "model.safetensors.index.json"
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor lies: [N, C] or [N], row-major, in one file."""
-
-    name: str
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset_bytes: int
-
-    @property
-    def row_elements(self) -> int:
-        """Numbers in one row: C, or 1 for a vector."""
-        return int(np.prod(self.shape[1:], dtype=np.int64))
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the whole tensor in its file."""
-        return self.shape[0] * self.row_elements * _ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -66,13 +41,16 @@ class Checkpoint:
             CheckpointError: the file ends too early or cannot be read.
         """
         tensor = self.tensors[name]
-        row_bytes = tensor.row_elements * _ITEM_BYTES[tensor.dtype]
+        row_bytes = tensor.row_bytes
         try:
             with tensor.path.open("rb", buffering=0) as file:
                 file.seek(tensor.offset_bytes + start * row_bytes)
                 data = _read_exactly(file.fileno(), (stop - start) * row_bytes)
         except OSError as error:
-            raise CheckpointError(f"{tensor.path.name}: {name} cannot be read: {error}.") from error
+            raise CheckpointError(
+                f"{tensor.path.name}: {name} cannot be read ({error}); "
+                "check the disk, and that nothing changes the checkpoint meanwhile."
+            ) from error
         return _to_float32(data, tensor.dtype).reshape(stop - start, *tensor.shape[1:])
 
     def read(self, name: str) -> FloatArray:
@@ -93,21 +71,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or contradicts itself; the message names it.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
-    config = read_json(folder / "config.json")
-    files = _find_weight_files(folder)
-    tensors: dict[str, StoredTensor] = {}
-    for path in files:
-        for tensor in _read_header(path):
-            if tensor.name in tensors:
-                other = tensors[tensor.name].path.name
-                raise CheckpointError(
-                    f"{tensor.name} is in {other} and again in {path.name}; "
-                    "remove the file that does not belong to this checkpoint."
-                )
-            tensors[tensor.name] = tensor
-    return Checkpoint(folder, config, tensors, tuple(files))
+    try:
+        return _open_folder(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or folder} cannot be read ({error.strerror}); "
+            "check the path and its permissions, or download it again."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,13 +93,31 @@ def read_json(path: Path) -> dict[str, Any]:
             f"no {path.name} in {path.parent}; "
             "give a Hugging Face folder with config.json and *.safetensors."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} is not readable JSON ({error}); download it again."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds no JSON object; download it again.")
     return content
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
+    config = read_json(folder / "config.json")
+    files = _find_weight_files(folder)
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        for tensor in read_header(path):
+            if tensor.name in tensors:
+                other = tensors[tensor.name].path.name
+                raise CheckpointError(
+                    f"{tensor.name} is in {other} and again in {path.name}; "
+                    "remove the file that does not belong to this checkpoint."
+                )
+            tensors[tensor.name] = tensor
+    return Checkpoint(folder, config, tensors, tuple(files))
 
 
 def _find_weight_files(folder: Path) -> list[Path]:
@@ -149,54 +137,14 @@ def _read_index(index: Path) -> list[Path]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name:
-            raise CheckpointError(f"{index.name} points outside its folder: {name!r}.")
+            raise CheckpointError(
+                f"{index.name} names {name!r}, which is outside its folder; download it again."
+            )
         if not (index.parent / name).is_file():
             raise CheckpointError(
                 f"{index.name} names {name}, which is missing; download it into {index.parent}."
             )
     return [index.parent / name for name in names]
-
-
-def _read_header(path: Path) -> list[StoredTensor]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(_LENGTH_BYTES)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == _LENGTH_BYTES else 0
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-            raise CheckpointError(f"{path.name} is not a complete safetensors file; get it again.")
-        header = file.read(length)
-    try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        tensors = [_parse_entry(path, name, entries[name], length) for name in sorted(entries)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path.name}: broken safetensors header ({error}).") from error
-    for tensor in tensors:
-        end = tensor.offset_bytes + tensor.size_bytes
-        if end > size:
-            raise CheckpointError(
-                f"{path.name} has {size} bytes but {tensor.name} ends at byte {end}: "
-                "the file is truncated; download it again."
-            )
-    return tensors
-
-
-def _parse_entry(
-    path: Path, name: str, entry: Mapping[str, Any], header_bytes: int
-) -> StoredTensor:
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    shape = tuple(int(size) for size in entry["shape"])
-    dtype = str(entry["dtype"])
-    if dtype not in _ITEM_BYTES:
-        raise CheckpointError(
-            f"{path.name}: {name} has dtype {dtype}; supported are {', '.join(_ITEM_BYTES)}."
-        )
-    tensor = StoredTensor(name, path, dtype, shape, _LENGTH_BYTES + header_bytes + begin)
-    if not shape or min(shape) < 1 or begin < 0 or end - begin != tensor.size_bytes:
-        raise CheckpointError(
-            f"{path.name}: {name} {list(shape)} does not fill bytes {begin}-{end}."
-        )
-    return tensor
 
 
 def _read_exactly(descriptor: int, count: int) -> bytearray:

@@ -20,7 +20,7 @@ def run_command(command: click.Command) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        sys.exit(command.main(standalone_mode=False) or 0)
+        sys.exit(command.main(prog_name=command.name, standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

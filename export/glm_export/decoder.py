@@ -103,9 +103,8 @@ class Decoder(nn.Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size)
-        if config.is_tied:
-            self.lm_head.weight = self.embed_tokens.weight
+        # A tied head has no parameter of its own: one name, one initializer, one copy.
+        self.lm_head = None if config.is_tied else Linear(config.hidden_size, config.vocab_size)
         table = torch.empty(config.context_length, config.rotary_dim // 2)
         self.register_buffer("cos", table, persistent=False)
         self.register_buffer("sin", table.clone(), persistent=False)
@@ -134,8 +133,9 @@ class Decoder(nn.Module):
         for index, layer in enumerate(self.layers):
             x, *cache = layer(x, (past[2 * index], past[2 * index + 1]), positions)
             present += cache
-        x = operators.select_last(x, attention_mask, num_logits_to_keep)
-        return self.lm_head(self.norm(x)), present
+        x = self.norm(operators.select_last(x, attention_mask, num_logits_to_keep))
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        return operators.linear(x, head.weight, None), present
 
 
 def rotation_tables(config: DecoderConfig) -> tuple[FloatArray, FloatArray]:

@@ -57,9 +57,8 @@ class ReferenceDecoder:
         positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
         for index in range(self.config.num_layers):
             layer = self._load_layer(index)
-            x = torch.cat(
-                [layer(rows, self._no_past(rows), positions)[0] for rows in x.split(_ROWS_AT_ONCE)]
-            )
+            groups = [x[start : start + _ROWS_AT_ONCE] for start in range(0, len(x), _ROWS_AT_ONCE)]
+            x = torch.cat([layer(rows, self._no_past(rows), positions)[0] for rows in groups])
         weight = self._read_tensor("norm.weight")
         return operators.rms_norm(x, weight, self.config.rms_norm_epsilon)
 

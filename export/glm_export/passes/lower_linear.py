@@ -26,6 +26,12 @@ def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> Pass
     return PassResult("lower_linear", len(nodes))
 
 
+def _name_product(tensor: TensorPlan) -> str:
+    """The parameter's name; a tied head is not called as the embedding, whose node has that name."""
+    name = tensor.name.removesuffix(".weight")
+    return "lm_head" if name == "embed_tokens" else name
+
+
 def _read_bias(graph: ir.Graph, node: ir.Node, plan: ExportPlan) -> ir.Value | None:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None:
@@ -39,7 +45,7 @@ def _lower_float(graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: Expor
     (segment,) = tensor.segments
     weight = get_initializer(graph, segment, segment.shape)
     product = ir.node("FusedMatMul", [node.inputs[0], weight], {"transB": 1}, domain=ORT_DOMAIN)
-    product.name = tensor.name.removesuffix(".weight")
+    product.name = _name_product(tensor)
     bias = _read_bias(graph, node, plan)
     if bias is None:
         replace_node(node, [product])
@@ -74,5 +80,5 @@ def _lower_quantized(
         "accuracy_level": accuracy_level,
     }
     product = ir.node("MatMulNBits", operands, attributes, domain=ORT_DOMAIN)
-    product.name = tensor.name.removesuffix(".weight")
+    product.name = _name_product(tensor)
     replace_node(node, [product])

@@ -1,0 +1,134 @@
+"""Where the tensors of one *.safetensors file lie, told by its header and by nothing else.
+
+As strict as the format: every byte belongs to exactly one tensor. `checkpoint.py` reads them.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm_export.errors import CheckpointError
+
+# Source: the safetensors format: 8 bytes little-endian header length, JSON header, then the data.
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: [N, C] or [N], row-major, in one file."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset_bytes: int
+
+    @property
+    def row_elements(self) -> int:
+        """Numbers in one row: C, or 1 for a vector."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.row_elements * _ITEM_BYTES[self.dtype]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.shape[0] * self.row_bytes
+
+
+def read_header(path: Path) -> list[StoredTensor]:
+    """The tensors of one file, in the order of their bytes.
+
+    Raises:
+        CheckpointError: the header is broken, or does not account for every byte of the file.
+        OSError: the file cannot be opened or read.
+    """
+    size = path.stat().st_size
+    header = _read_header_bytes(path, size)
+    try:
+        tensors = _parse_header(path, header)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name}: broken safetensors header ({error}); download it again."
+        ) from error
+    tensors.sort(key=lambda tensor: tensor.offset_bytes)
+    _check_layout(path, tensors, _LENGTH_BYTES + len(header), size)
+    return tensors
+
+
+def _read_header_bytes(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        prefix = file.read(_LENGTH_BYTES)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == _LENGTH_BYTES else 0
+        if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            raise CheckpointError(
+                f"{path.name} has {size} bytes and no whole safetensors header: it is truncated, "
+                "or something else (a git-lfs pointer, a web page); download it again."
+            )
+        return file.read(length)
+
+
+def _parse_header(path: Path, header: bytes) -> list[StoredTensor]:
+    entries = json.loads(header.decode("utf-8"))
+    if not isinstance(entries, dict):
+        raise TypeError("it is no JSON object")
+    entries.pop("__metadata__", None)
+    data_offset = _LENGTH_BYTES + len(header)
+    return [_parse_entry(path, name, entry, data_offset) for name, entry in entries.items()]
+
+
+def _check_layout(path: Path, tensors: list[StoredTensor], start: int, size: int) -> None:
+    """Refuse what the format forbids: overlaps, holes, and bytes that belong to no tensor."""
+    end = start
+    for tensor in tensors:
+        if tensor.offset_bytes != end:
+            raise CheckpointError(
+                f"{path.name}: {tensor.name} starts at byte {tensor.offset_bytes} where {end} is "
+                "expected, so tensors overlap or leave a hole; download it again."
+            )
+        end += tensor.size_bytes
+        if end > size:
+            raise CheckpointError(
+                f"{path.name} has {size} bytes but {tensor.name} ends at byte {end}: "
+                "the file is truncated; download it again."
+            )
+    if end < size:
+        raise CheckpointError(
+            f"{path.name} has {size} bytes but its tensors end at byte {end}; download it again."
+        )
+
+
+def _parse_entry(path: Path, name: str, entry: object, data_offset: int) -> StoredTensor:
+    if not isinstance(entry, dict) or not {"data_offsets", "shape", "dtype"} <= set(entry):
+        raise TypeError(f"{name} has no dtype, shape and data_offsets")
+    begin, end = _read_sizes(entry, "data_offsets")
+    shape = _read_sizes(entry, "shape")
+    dtype = entry["dtype"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise CheckpointError(
+            f"{path.name}: {name} has dtype {dtype}; supported are {', '.join(_ITEM_BYTES)}: "
+            "get the checkpoint that is not quantized."
+        )
+    tensor = StoredTensor(name, path, dtype, shape, data_offset + begin)
+    if not shape or min(shape) < 1 or end - begin != tensor.size_bytes:
+        raise CheckpointError(
+            f"{path.name}: {name} {list(shape)} of {dtype} does not fill bytes {begin}-{end}; "
+            "download it again."
+        )
+    return tensor
+
+
+def _read_sizes(entry: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    sizes = entry[key]
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise TypeError(f"{key} is no list of whole numbers")
+    return tuple(sizes)

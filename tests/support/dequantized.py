@@ -1,0 +1,76 @@
+"""Weights of an exported folder as floats, read by a second, independent implementation.
+
+It follows ONNX Runtime's description of MatMulNBits, block by block, and shares no code with
+`glm_quantize`: a mistake there cannot cancel itself out here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from transformers import PreTrainedModel
+
+from glm_runtime.manifest import read_manifest
+
+Floats = npt.NDArray[np.float32]
+
+
+def load_dequantized(folder: Path, model: PreTrainedModel) -> None:
+    """Put a folder's weights, dequantized, into a transformers model of the same shape."""
+    weights = read_weights(folder)
+    state = dict(model.state_dict())
+    for tensor in read_manifest(folder).tensors:
+        row = 0
+        for name in tensor.sources:
+            rows = len(state[name])
+            state[name] = torch.from_numpy(weights[tensor.name][row : row + rows].copy())
+            row += rows
+    model.load_state_dict(state)
+
+
+def read_weights(folder: Path) -> dict[str, Floats]:
+    """Decoder parameter name -> float32 values, from the graph's own initializers."""
+    graph = onnx.load(str(folder / "model.onnx")).graph
+    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    weights = {name: array.astype(np.float32) for name, array in arrays.items()}
+    for node in graph.node:
+        if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
+            continue
+        attributes = {a.name: a.i for a in node.attribute}
+        names = [name for name in node.input if name.endswith((".scales", ".zero_points"))]
+        codes = next(name for name in node.input if ".packed" in name)
+        scales = weights[names[0]]
+        zeros = arrays[names[1]] if len(names) > 1 else None
+        parameter = names[0].removesuffix(".scales")
+        weights[parameter] = _dequantize(
+            arrays[codes], scales, zeros, attributes["bits"], attributes["block_size"]
+        )
+    return weights
+
+
+def _dequantize(
+    packed: npt.NDArray[np.uint8],
+    scales: Floats,
+    zeros: npt.NDArray[np.uint8] | None,
+    bits: int,
+    block_size: int,
+) -> Floats:
+    rows, blocks = scales.shape
+    packed = packed.reshape(rows, -1)
+    result = np.empty((rows, blocks * block_size), dtype=np.float32)
+    for column in range(result.shape[1]):
+        block = column // block_size
+        zero = float(1 << (bits - 1)) if zeros is None else _pick(zeros, block, bits)
+        result[:, column] = (_pick(packed, column, bits) - zero) * scales[:, block]
+    return result
+
+
+def _pick(packed: npt.NDArray[np.uint8], index: int, bits: int) -> Floats:
+    """Element `index` of every row of packed bytes."""
+    if bits == 8:
+        return packed[:, index].astype(np.float32)
+    shift = 4 * (index % 2)
+    return ((packed[:, index // 2] >> shift) & 15).astype(np.float32)
