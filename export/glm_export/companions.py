@@ -4,6 +4,7 @@ Nothing here depends on the machine or the day: same checkpoint and options, sam
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,43 +44,50 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
             f"vocab_size={config.vocab_size}; check that both come from the same revision."
         )
 
-    def read(key: str) -> Any:
+    def read(key: str) -> tuple[int, ...]:
         value = generation.get(key)
-        return checkpoint.config.get(key) if value is None else value
+        value = checkpoint.config.get(key) if value is None else value
+        return _check_ids(key, value, config.vocab_size)
 
-    eos = read("eos_token_id")
-    ids = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
-    if not ids or not all(isinstance(i, int) and 0 <= i < config.vocab_size for i in ids):
+    eos, pad, bos = read("eos_token_id"), read("pad_token_id"), read("bos_token_id")
+    if not eos:
         raise CheckpointError(
-            f"eos_token_id is {eos!r}; ids below {config.vocab_size} are needed, "
-            "in generation_config.json or config.json."
+            "eos_token_id is missing, so answers would never end; "
+            "add it to generation_config.json or config.json."
         )
-    return TokenIds(ids, _read_id(read("pad_token_id")), _read_id(read("bos_token_id")), count)
+    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, count)
 
 
-def write_companions(
-    folder: Path, checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, threads: int | None
-) -> None:
-    """Write everything but the graph, the card and the manifest.
+def render_companions(
+    checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, threads: int | None
+) -> dict[str, bytes]:
+    """File name -> content of everything but the graph, the tokenizer, the card and the manifest.
 
     Raises:
-        CheckpointError: a file of the checkpoint cannot be read.
+        CheckpointError: a file of the checkpoint is broken.
     """
     generation = _read_optional(checkpoint.folder / "generation_config.json")
-    _write_json(folder / "config.json", _drop_local_keys(checkpoint.config))
-    _write_json(
-        folder / "generation_config.json",
-        {**_drop_local_keys(generation), "eos_token_id": list(ids.eos), "pad_token_id": ids.pad},
-    )
     tokenizer_config = _read_optional(checkpoint.folder / "tokenizer_config.json")
-    _write_json(folder / "tokenizer_config.json", _drop_local_keys(tokenizer_config))
-    tokenizer = (checkpoint.folder / "tokenizer.json").read_bytes()
-    (folder / "tokenizer.json").write_bytes(tokenizer)
+    contents: dict[str, Mapping[str, Any]] = {
+        "config.json": checkpoint.config,
+        "generation_config.json": {
+            **generation,
+            "eos_token_id": list(ids.eos),
+            "pad_token_id": ids.pad,
+        },
+        "tokenizer_config.json": tokenizer_config,
+        "genai_config.json": build_genai_config(config, ids, generation, threads),
+    }
+    files = {name: _render_json(name, content) for name, content in contents.items()}
     template = _find_template(checkpoint.folder, tokenizer_config)
-    if template is not None:
-        (folder / "chat_template.jinja").write_bytes(template.encode())
-    genai = build_genai_config(config, ids, generation, threads)
-    _write_json(folder / "genai_config.json", genai)
+    return files if template is None else {**files, "chat_template.jinja": template}
+
+
+def write_companions(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
+    """Write what `render_companions` gave, and a copy of the tokenizer."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    shutil.copyfile(checkpoint.folder / "tokenizer.json", folder / "tokenizer.json")
 
 
 def build_genai_config(
@@ -127,46 +135,66 @@ def build_genai_config(
     }
 
 
-def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
+    """The chat template: a file of its own, or a key of tokenizer_config.json; UTF-8."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
-            return path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{path.name} is not UTF-8; download it again.") from error
+            content = path.read_bytes()
+            content.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{path.name} is not readable UTF-8 ({error}); download it again."
+            ) from error
+        return content
     template = tokenizer_config.get("chat_template")
-    return template if isinstance(template, str) else None
+    if isinstance(template, list):  # several by name, as transformers 4 saved them
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    return template.encode() if isinstance(template, str) else None
 
 
 def _count_tokens(path: Path) -> int:
     """One more than the largest id in a tokenizer.json."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
+
     if not path.is_file():
         raise CheckpointError(
             f"no tokenizer.json in {path.parent}; save the tokenizer in its fast form first."
         )
-    content = read_json(path)
     try:
-        ids = [int(i) for i in content["model"]["vocab"].values()]
-        ids += [int(token["id"]) for token in content.get("added_tokens", [])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        ids = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values()
+    except Exception as error:  # tokenizers has no class of its own
         raise CheckpointError(
-            f"tokenizer.json has no vocabulary ({error}); get it again."
+            f"tokenizer.json is not what the tokenizers package loads ({error}); "
+            "download it again, or save the tokenizer in its fast form."
         ) from error
-    return max(ids, default=-1) + 1
+    if not ids:
+        raise CheckpointError("tokenizer.json has no tokens; download it again.")
+    return max(ids) + 1
+
+
+def _check_ids(key: str, value: object, vocab_size: int) -> tuple[int, ...]:
+    """One id, a list of ids or None, as a tuple."""
+    ids = tuple(value) if isinstance(value, list) else () if value is None else (value,)
+    if not all(type(i) is int and 0 <= i < vocab_size for i in ids):
+        raise CheckpointError(
+            f"{key} is {value!r}; ids below vocab_size={vocab_size} are expected: "
+            "correct generation_config.json or config.json."
+        )
+    return ids
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_id(value: object) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _drop_local_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in _LOCAL_KEYS}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    path.write_bytes(text.encode())
+def _render_json(name: str, content: Mapping[str, Any]) -> bytes:
+    kept = {key: value for key, value in content.items() if key not in _LOCAL_KEYS}
+    try:
+        text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
+        return (text + "\n").encode()
+    except ValueError as error:
+        raise CheckpointError(
+            f"{name} has a value that is not JSON in UTF-8 ({error}); correct it."
+        ) from error

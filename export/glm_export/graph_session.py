@@ -1,5 +1,6 @@
 """An exported graph run for its logits, whole windows at a time. For checks, not for generation."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,19 @@ from glm_export.trace import NUM_LOGITS
 TokenArray = npt.NDArray[np.int64]
 
 
+def require_onnxruntime() -> None:
+    """Say early that the graph cannot be run; imports nothing.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingPackageError(
+            "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
+            "[onnxruntime-gpu]), or export with --verify tensors, which does not need it."
+        )
+
+
 class GraphSession:
     """ONNX Runtime on a folder's `model.onnx`, on the CPU.
 
@@ -20,20 +34,19 @@ class GraphSession:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import onnxruntime  # noqa: PLC0415 - an extra, so its absence must be sayable
-        except ImportError as error:
-            raise MissingPackageError(
-                "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' "
-                "(or [onnxruntime-gpu])."
-            ) from error
+        require_onnxruntime()
+        import onnxruntime  # noqa: PLC0415 - an extra, so its absence must be sayable
+
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # logits longer than their declared 1 would warn
+        options.log_severity_level = 4  # longer logits than declared warn; errors are raised
         path, providers = str(folder / "model.onnx"), ["CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:
-            raise VerificationError(f"ONNX Runtime refuses the graph: {error}") from error
+            raise VerificationError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses the graph ({error}); "
+                "install the version that glm-export was tested with."
+            ) from error
         self._caches = [i for i in self._session.get_inputs() if i.name.startswith("past_key")]
 
     def compute_logits(self, input_ids: TokenArray) -> npt.NDArray[np.float32]:
@@ -54,5 +67,11 @@ class GraphSession:
         for cache in self._caches:
             dtype = np.float16 if cache.type == "tensor(float16)" else np.float32
             feeds[cache.name] = np.zeros((batch, cache.shape[1], 0, cache.shape[3]), dtype)
-        logits: npt.NDArray[np.float32] = self._session.run(["logits"], feeds)[0]
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(["logits"], feeds)[0]
+        except Exception as error:  # its classes share no root but this
+            raise VerificationError(
+                f"ONNX Runtime fails on {batch} x {length} tokens ({error}); "
+                "free memory, or try the version that glm-export was tested with."
+            ) from error
         return logits.astype(np.float32, copy=False)

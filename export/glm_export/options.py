@@ -1,5 +1,6 @@
 """What a user asks of an export, validated once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +65,27 @@ class ExportOptions:
         if self.accuracy_level is not None:
             _require("accuracy level", self.accuracy_level, (0, 1, 2, 3, 4))
         if self.threads is not None and self.threads < 1:
-            raise OptionsError(f"threads is {self.threads}; at least 1 is needed.")
+            raise OptionsError(f"threads is {self.threads}; choose 1 or more.")
         if self.block_size is not None and self.quant == "none":
-            raise OptionsError("a block size needs --quant int4 or int8.")
+            raise OptionsError(
+                f"block size {self.block_size} asked for with quant 'none'; "
+                "choose int4 or int8, or leave the block size out."
+            )
+        self._check_places()
         try:
             _ = self.scheme
         except SchemeError as error:
             raise OptionsError(str(error)) from error
+
+    def _check_places(self) -> None:
+        checkpoint, output = (
+            Path(os.path.realpath(path)) for path in (self.checkpoint, self.output)
+        )
+        if output == checkpoint or output in checkpoint.parents:
+            raise OptionsError(
+                f"the output {self.output} holds the checkpoint, which is to stay; "
+                "choose another output."
+            )
 
     @property
     def scheme(self) -> Scheme | None:
@@ -78,7 +93,8 @@ class ExportOptions:
         if self.quant == "none":
             return None
         bits = int(self.quant.removeprefix("int"))
-        block_size = self.block_size or _DEFAULT_BLOCK_SIZE[self.quant]
+        default = _DEFAULT_BLOCK_SIZE[self.quant]
+        block_size = default if self.block_size is None else self.block_size
         return Scheme(bits, block_size, self.is_symmetric)
 
     @property

@@ -7,7 +7,7 @@ the sibling, which the next run to the same place removes.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,8 @@ from glm_export.errors import OutputError
 
 # Room for the small files, and for what a file system needs for itself.
 _SPARE_BYTES = 64 << 20
+# A process's start is known to a second on Linux: /proc/stat gives the boot time in whole ones.
+_CLOCK_SLACK_SECONDS = 2.0
 
 
 @contextmanager
@@ -23,34 +25,55 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
     """Yield a folder to fill; on success it becomes `target`, on any failure it is removed.
 
     Args:
-        target: where the folder shall be. An existing one is replaced only if `is_forced`.
+        target: where the folder shall be. An existing one is replaced only if `is_forced`. Of a
+            link, the folder that it leads to is meant.
         needed_bytes: checked against the free disk before anything is written.
         is_forced: replace what is there, after the new folder is complete.
 
     Raises:
         OutputError: the target exists, or the disk is too small or refuses.
     """
-    _check_target(target, is_forced)
+    place = Path(os.path.realpath(target))
+    staging = place.parent / f".{place.name}.partial-{os.getpid()}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        _check_space(target.parent, needed_bytes)
-        staging = target.parent / f".{target.name}.partial-{os.getpid()}"
-        staging.mkdir()
+        with _make_parents(place):
+            _remove_leftovers(place)
+            _check_target(target, is_forced=is_forced)
+            _check_space(place.parent, needed_bytes)
+            staging.mkdir()
+            try:
+                yield staging
+                _swap(staging, place, is_forced=is_forced)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"{target.parent} cannot be written: {error}.") from error
+        raise OutputError(
+            f"{target} could not be written ({error}); correct that, or choose another -o."
+        ) from error
+
+
+@contextmanager
+def _make_parents(place: Path) -> Iterator[None]:
+    """Make the folders above `place`; in the end remove those again that stayed empty."""
+    made = [parent for parent in place.parents if not parent.exists()]
     try:
-        yield staging
-        _swap(staging, target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # not empty: it holds what was made
+                parent.rmdir()
 
 
-def _check_target(target: Path, is_forced: bool) -> None:
+def _check_target(target: Path, *, is_forced: bool) -> None:
     if not target.exists() and not target.is_symlink():
         return
     if not is_forced:
         raise OutputError(f"{target} exists; choose another -o, or replace it with --force.")
+    if os.path.ismount(target):
+        raise OutputError(
+            f"{target} is a mount point, which cannot be replaced; choose a folder inside it as -o."
+        )
     if not (target / "glm_manifest.json").is_file() and any(_list_entries(target)):
         raise OutputError(
             f"{target} is no folder of glm-export, so --force will not replace it; remove it first."
@@ -70,28 +93,41 @@ def _check_space(parent: Path, needed_bytes: int) -> None:
         )
 
 
-def _remove_leftovers(target: Path) -> None:
+def _remove_leftovers(place: Path) -> None:
     """Remove what killed runs left; put an old folder back that was moved aside in a swap."""
-    for path in target.parent.glob(f".{target.name}.*-*"):
-        kind, _, process = path.name.removeprefix(f".{target.name}.").rpartition("-")
-        if kind not in ("partial", "old") or not process.isdigit():
+    prefix = f".{place.name}."
+    for path in list(place.parent.iterdir()):
+        kind, _, process = path.name.removeprefix(prefix).rpartition("-")
+        is_ours = path.name.startswith(prefix) and kind in ("partial", "old") and process.isdigit()
+        if not is_ours:
             continue
-        if psutil.pid_exists(int(process)) and int(process) != os.getpid():
-            raise OutputError(f"process {process} is exporting to {target} now; wait for it.")
-        if kind == "old" and not target.exists():
-            path.rename(target)
+        if _is_made_by_running(path, int(process)):
+            raise OutputError(f"process {process} is exporting to {place} now; wait for it.")
+        if kind == "old" and not place.exists():
+            path.rename(place)
         else:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _swap(staging: Path, target: Path) -> None:
-    old = target.parent / f".{target.name}.old-{os.getpid()}"
+def _is_made_by_running(path: Path, process: int) -> bool:
+    """Whether the process that made `path` still runs; a younger one only inherited its number."""
     try:
-        if target.exists():
-            target.rename(old)
-        staging.rename(target)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise OutputError(f"{target} could not be put in place: {error}.") from error
+        status = psutil.Process(process)
+        started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
+
+
+def _swap(staging: Path, place: Path, *, is_forced: bool) -> None:
+    _check_target(place, is_forced=is_forced)  # again: it may have appeared meanwhile
+    old = place.parent / f".{place.name}.old-{os.getpid()}"
+    try:
+        if place.exists():
+            place.rename(old)
+        staging.rename(place)
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not place.exists():
+            old.rename(place)
+        raise
     shutil.rmtree(old, ignore_errors=True)

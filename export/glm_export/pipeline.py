@@ -2,46 +2,33 @@
 
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
 
 import glm_export
-from glm_export import companions, model_card, passes, verify, writer
-from glm_export.architectures import DecoderConfig, check_tensors, find_architecture
-from glm_export.checkpoint import Checkpoint, open_checkpoint
-from glm_export.companions import TokenIds
+from glm_export import companions, passes, verify, writer
+from glm_export.architectures import check_tensors, find_architecture
+from glm_export.checkpoint import open_checkpoint
 from glm_export.decoder import rotation_tables
-from glm_export.errors import ExportError
+from glm_export.describe import describe_files, describe_folder
+from glm_export.graph_session import require_onnxruntime
+from glm_export.job import ExportJob
 from glm_export.memory import measure_peak_rss_bytes
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
 from glm_export.output_folder import stage_folder
 from glm_export.passes.initializers import DATA_FILE
-from glm_export.plan import ROTATION_TABLES, ExportPlan, build_plan
+from glm_export.plan import ROTATION_TABLES, build_plan
 from glm_export.report import ExportReport, Progress
 from glm_export.trace import trace_decoder
 from glm_export.writer import WeightError, WriteOptions
-from glm_runtime import manifest as folder_manifest
-from glm_runtime.manifest import FileEntry, Manifest, VerificationEntry
+from glm_runtime.manifest import VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _MAX_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything that is known before any work starts."""
-
-    options: ExportOptions
-    checkpoint: Checkpoint
-    architecture: str
-    config: DecoderConfig
-    token_ids: TokenIds
-    plan: ExportPlan
 
 
 def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
@@ -52,14 +39,14 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         stage_folder(options.output, job.plan.size_bytes, is_forced=options.is_forced) as folder,
         ThreadPoolExecutor(1) as background,
     ):
-        source_files = background.submit(_describe_files, job.checkpoint.weight_files)
+        source_files = background.submit(describe_files, job.checkpoint.weight_files)
         progress("tracing", 0, job.plan.parameters)
         _write_graph(job, folder)
         errors = _write_data(job, folder, progress)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
         progress("describing", job.plan.parameters, job.plan.parameters)
-        manifest = _describe(job, folder, verification, source_files)
+        manifest = describe_folder(job, folder, verification, source_files)
     total = sum(errors.values(), WeightError())
     return ExportReport(
         folder=options.output,
@@ -76,19 +63,22 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     )
 
 
-def _prepare(options: ExportOptions) -> _Job:
+def _prepare(options: ExportOptions) -> ExportJob:
     """Everything cheap, so that nothing slow starts in vain."""
+    if options.verify in ("auto", "full"):
+        require_onnxruntime()
     checkpoint = open_checkpoint(options.checkpoint)
     architecture = find_architecture(checkpoint)
     config = architecture.read_config(checkpoint.config)
     parameters = architecture.locate_parameters(config)
     check_tensors(checkpoint, parameters)
     token_ids = companions.read_token_ids(checkpoint, config)
+    files = companions.render_companions(checkpoint, config, token_ids, options.threads)
     plan = build_plan(config, parameters, options.scheme, options.chosen_dtype)
-    return _Job(options, checkpoint, architecture.model_type, config, token_ids, plan)
+    return ExportJob(options, checkpoint, architecture.model_type, config, token_ids, files, plan)
 
 
-def _write_graph(job: _Job, folder: Path) -> None:
+def _write_graph(job: ExportJob, folder: Path) -> None:
     model = trace_decoder(job.config, _TORCH_DTYPES[job.plan.dtype])
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
     model.graph.opset_imports.pop(PLACEHOLDER_DOMAIN, None)
@@ -103,7 +93,7 @@ def _write_graph(job: _Job, folder: Path) -> None:
     ir.save(model, folder / "model.onnx")
 
 
-def _write_data(job: _Job, folder: Path, progress: Progress) -> dict[str, WeightError]:
+def _write_data(job: ExportJob, folder: Path, progress: Progress) -> dict[str, WeightError]:
     done = 0
 
     def advance(weights: int) -> None:
@@ -121,7 +111,7 @@ def _write_data(job: _Job, folder: Path, progress: Progress) -> dict[str, Weight
     return errors
 
 
-def _verify(job: _Job, folder: Path) -> VerificationEntry:
+def _verify(job: ExportJob, folder: Path) -> VerificationEntry:
     level = job.options.verify
     if level == "auto":
         level = "full" if verify.can_run_graph(job.plan, job.config) else "tensors"
@@ -131,96 +121,3 @@ def _verify(job: _Job, folder: Path) -> VerificationEntry:
         path = folder / DATA_FILE
         metrics = verify.verify_graph(folder, path, job.config, job.plan, accuracy_level)
     return VerificationEntry(level, level != "none", metrics)
-
-
-def _describe(
-    job: _Job,
-    folder: Path,
-    verification: VerificationEntry,
-    source_files: Future[dict[str, FileEntry]],
-) -> Manifest:
-    """Write the small files, the card and last the manifest, which lists all others."""
-    companions.write_companions(
-        folder, job.checkpoint, job.config, job.token_ids, job.options.threads
-    )
-    try:
-        sources = source_files.result()
-    except OSError as error:
-        raise ExportError(f"a weight file became unreadable: {error}.") from error
-    manifest = _build_manifest(job, folder, verification, sources)
-    card = model_card.render_card(manifest, job.plan.size_bytes)
-    (folder / "README.md").write_bytes(card.encode())
-    manifest = _build_manifest(job, folder, verification, sources)
-    folder_manifest.write_manifest(folder, manifest)
-    return manifest
-
-
-def _build_manifest(
-    job: _Job, folder: Path, verification: VerificationEntry, sources: dict[str, FileEntry]
-) -> Manifest:
-    files = _describe_files(tuple(sorted(folder.iterdir())))
-    options, scheme = job.options, job.options.scheme
-    return Manifest(
-        tool_version=glm_export.__version__,
-        source=folder_manifest.SourceEntry(
-            job.checkpoint.folder.resolve().name,
-            job.architecture,
-            _name_architecture(job),
-            sources,
-        ),
-        recipe=folder_manifest.RecipeEntry(
-            quant=options.quant,
-            method=options.method if scheme else "none",
-            block_size=scheme.block_size if scheme else None,
-            is_symmetric=scheme.is_symmetric if scheme else None,
-            dtype=job.plan.dtype,
-            target=options.target,
-            accuracy_level=options.chosen_accuracy_level if scheme else None,
-        ),
-        model=_describe_model(job),
-        tensors=_describe_tensors(job.plan),
-        parameters=job.plan.parameters,
-        bits_per_weight=job.plan.bits_per_weight,
-        size_bytes=sum(entry.size_bytes for entry in files.values()),
-        files=files,
-        verification=verification,
-    )
-
-
-def _describe_model(job: _Job) -> folder_manifest.ModelEntry:
-    config = job.config
-    return folder_manifest.ModelEntry(
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        hidden_size=config.hidden_size,
-        vocab_size=config.vocab_size,
-        tokenizer_vocab_size=job.token_ids.tokenizer_vocab_size,
-        context_length=config.context_length,
-        cache_dtype={"fp32": "float32", "fp16": "float16"}[job.plan.dtype],
-        eos_token_ids=job.token_ids.eos,
-        pad_token_id=job.token_ids.pad,
-    )
-
-
-def _describe_tensors(plan: ExportPlan) -> tuple[folder_manifest.TensorEntry, ...]:
-    return tuple(
-        folder_manifest.TensorEntry(
-            name=tensor.name,
-            shape=tensor.shape,
-            scheme=tensor.scheme.name if tensor.scheme else plan.dtype,
-            size_bytes=tensor.size_bytes,
-            sources=tuple(name for name, _ in tensor.source.tensors) if tensor.source else (),
-        )
-        for tensor in plan.tensors.values()
-    )
-
-
-def _name_architecture(job: _Job) -> str:
-    names = job.checkpoint.config.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else job.architecture
-
-
-def _describe_files(paths: tuple[Path, ...]) -> dict[str, FileEntry]:
-    return {path.name: folder_manifest.describe_file(path) for path in paths}

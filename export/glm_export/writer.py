@@ -188,7 +188,8 @@ class _Writer:
 
     def _write_float(self, run: _Run, rows: FloatArray) -> None:
         (segment,) = run.tensor.segments
-        stored = rows.astype(NUMPY_DTYPES[segment.dtype])
+        with np.errstate(over="ignore"):  # is refused on the next line
+            stored = rows.astype(NUMPY_DTYPES[segment.dtype])
         _require_finite(run, stored, segment.dtype)
         self._file.write_rows(segment, run.first_row, stored)
         if self._is_checked:
@@ -203,6 +204,7 @@ class _Writer:
             raise CheckpointError(f"{run.source}, rows {run.start}-{run.stop}: {error}") from error
         segments = run.tensor.segments
         quantized = _round_scales(quantized, segments[1].dtype)
+        _require_finite(run, quantized.scales, segments[1].dtype)
         for segment, part in zip(segments, _list_parts(pack_rows(quantized)), strict=True):
             self._file.write_rows(segment, run.first_row, part)
         if self._is_checked:
@@ -237,13 +239,16 @@ def _round_scales(rows: QuantizedRows, dtype: str) -> QuantizedRows:
     """Scales as the file will hold them."""
     if dtype == "fp32":
         return rows
-    scales = rows.scales.astype(np.float16).astype(np.float32)
+    with np.errstate(over="ignore"):  # the caller refuses what overflows
+        scales = rows.scales.astype(np.float16).astype(np.float32)
     return QuantizedRows(rows.scheme, rows.codes, scales, rows.zero_points)
 
 
 def _sum_squares(values: FloatArray) -> float:
     flat = values.reshape(-1)
-    return float(np.dot(flat, flat))
+    with np.errstate(over="ignore"):
+        total = float(np.dot(flat, flat))
+    return total if np.isfinite(total) else float(np.sum(np.square(flat, dtype=np.float64)))
 
 
 def _require_finite(run: _Run, stored: Array, dtype: str) -> None:

@@ -35,12 +35,13 @@ def find_architecture(checkpoint: Checkpoint) -> Architecture:
         UnsupportedModelError: no `model_type`, or one that is not registered.
     """
     model_type = checkpoint.config.get("model_type")
-    if model_type not in ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"config.json says model_type={model_type!r}; "
-            f"supported are {', '.join(sorted(ARCHITECTURES))}."
+            f"supported are {', '.join(sorted(ARCHITECTURES))}: take a checkpoint of that type "
+            "(of GLM-4 models saved as chatglm, the one whose name ends in -hf)."
         )
-    return ARCHITECTURES[str(model_type)]
+    return ARCHITECTURES[model_type]
 
 
 def check_tensors(checkpoint: Checkpoint, parameters: Mapping[str, ParameterSource]) -> None:

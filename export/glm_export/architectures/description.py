@@ -10,6 +10,8 @@ from typing import Any
 
 from glm_export.errors import UnsupportedModelError
 
+_LARGEST_FLOAT32 = 3.4028234e38
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -37,10 +39,17 @@ class DecoderConfig:
                 f"config.json says num_attention_heads={self.num_heads}, not a multiple of "
                 f"num_key_value_heads={self.num_kv_heads}; check config.json."
             )
+        # Source: ONNX Runtime's group_query_attention_helper.h, CheckInputs and CheckRotaryCaches.
+        if self.head_dim % 16:
+            raise UnsupportedModelError(
+                f"config.json says head_dim={self.head_dim}; the attention kernel needs a multiple "
+                "of 16: check config.json."
+            )
         if self.rotary_dim % 16 or not 0 < self.rotary_dim <= self.head_dim:
             raise UnsupportedModelError(
-                f"head_dim={self.head_dim} with its partial_rotary_factor turns {self.rotary_dim} "
-                "numbers a head; the attention kernel needs a multiple of 16 up to head_dim."
+                f"config.json's partial_rotary_factor turns {self.rotary_dim} numbers of a head of "
+                f"{self.head_dim}; the attention kernel needs a multiple of 16 up to head_dim: "
+                "check config.json."
             )
 
     @property
@@ -86,7 +95,8 @@ def read_count(config: Mapping[str, Any], key: str, default: int | None = None) 
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UnsupportedModelError(
-            f"config.json says {key}={value!r}; a whole number of at least 1 is needed."
+            f"config.json says {key}={value!r}; a whole number of at least 1 is needed: "
+            "check config.json."
         )
     return value
 
@@ -95,7 +105,9 @@ def read_flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
     """A true or false out of config.json."""
     value = config.get(key, default)
     if not isinstance(value, bool):
-        raise UnsupportedModelError(f"config.json says {key}={value!r}; true or false is needed.")
+        raise UnsupportedModelError(
+            f"config.json says {key}={value!r}; true or false is needed: check config.json."
+        )
     return value
 
 
@@ -103,9 +115,11 @@ def read_number(config: Mapping[str, Any], key: str, default: float) -> float:
     """A positive number out of config.json."""
     value = config.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _LARGEST_FLOAT32:
         raise UnsupportedModelError(
-            f"config.json says {key}={value!r}; a number above 0 is needed."
+            f"config.json says {key}={value!r}; a number above 0 that float32 holds is needed: "
+            "check config.json."
         )
     return float(value)
 
@@ -114,8 +128,8 @@ def require_value(config: Mapping[str, Any], key: str, *supported: object) -> No
     """Refuse a config value that would change the computation; absent is fine."""
     value = config.get(key)
     if value is not None and value not in supported:
-        names = " or ".join(repr(item) for item in supported) if supported else "nothing"
+        names = " or ".join(repr(item) for item in supported) if supported else "no such value"
         raise UnsupportedModelError(
-            f"config.json says {key}={value!r}; supported is {names}. "
-            "Exporting it anyway would give wrong answers."
+            f"config.json says {key}={value!r}, which would be computed wrongly; "
+            f"supported is {names}: take another checkpoint."
         )

@@ -18,6 +18,8 @@ from glm_export.architectures.description import (
 )
 from glm_export.errors import UnsupportedModelError
 
+_ROPE_KEYS = ("partial_rotary_factor", "rope_theta")
+
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """The decoder of a `glm` config.json, of transformers 4 or 5.
@@ -101,17 +103,21 @@ def _source(name: str, shape: tuple[int, ...]) -> ParameterSource:
 
 def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Rotary settings from the root (transformers 4) and `rope_parameters` (5, which wins)."""
-    nested = config.get("rope_parameters") or {}
-    scaling = config.get("rope_scaling") or {}
-    for name, settings in (("rope_parameters", nested), ("rope_scaling", scaling)):
-        if not isinstance(settings, Mapping):
+    settings = {key: config.get(key) for key in _ROPE_KEYS}
+    for name in ("rope_scaling", "rope_parameters"):
+        nested = config.get(name)
+        if nested is None:
+            continue
+        if not isinstance(nested, Mapping):
             raise UnsupportedModelError(
-                f"config.json says {name}={settings!r}; an object is needed."
+                f"config.json says {name}={nested!r}; an object is needed: check config.json."
             )
-        require_value(settings, "rope_type", "default")
-        require_value(settings, "type", "default")
-    keys = ("partial_rotary_factor", "rope_theta")
-    return {key: nested.get(key, config.get(key)) for key in keys}
+        require_value(nested, "rope_type", "default")
+        require_value(nested, "type", "default")
+        for key in sorted(set(nested) - {"rope_type", "type", *_ROPE_KEYS}):
+            require_value(nested, key)
+        settings |= {key: nested[key] for key in _ROPE_KEYS if key in nested}
+    return settings
 
 
 ARCHITECTURE = Architecture("glm", read_config, locate_parameters)

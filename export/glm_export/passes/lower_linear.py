@@ -27,7 +27,7 @@ def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> Pass
 
 
 def _name_product(tensor: TensorPlan) -> str:
-    """The parameter's name; a tied head is not called as the embedding, whose node has that name."""
+    """The parameter's name; a tied head leaves the embedding's to the embedding."""
     name = tensor.name.removesuffix(".weight")
     return "lm_head" if name == "embed_tokens" else name
 

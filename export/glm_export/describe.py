@@ -1,0 +1,112 @@
+"""The manifest and the card: what a finished folder says of itself."""
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import glm_export
+from glm_export import companions, model_card
+from glm_export.errors import ExportError
+from glm_export.job import ExportJob
+from glm_export.plan import ExportPlan
+from glm_runtime import manifest as folder_manifest
+from glm_runtime.manifest import FileEntry, Manifest, VerificationEntry
+
+_CARD = "README.md"
+
+
+def describe_folder(
+    job: ExportJob,
+    folder: Path,
+    verification: VerificationEntry,
+    source_files: Future[dict[str, FileEntry]],
+) -> Manifest:
+    """Write the small files, the card and last the manifest, which lists all others."""
+    companions.write_companions(folder, job.checkpoint, job.files)
+    try:
+        sources = source_files.result()
+    except OSError as error:
+        raise ExportError(f"a weight file became unreadable: {error}.") from error
+    manifest = _build_manifest(job, describe_files(folder.iterdir()), verification, sources)
+    card = folder / _CARD
+    card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())
+    files = {**manifest.files, _CARD: folder_manifest.describe_file(card)}
+    size_bytes = sum(entry.size_bytes for entry in files.values())
+    manifest = replace(manifest, files=files, size_bytes=size_bytes)
+    folder_manifest.write_manifest(folder, manifest)
+    return manifest
+
+
+def describe_files(paths: Iterable[Path]) -> dict[str, FileEntry]:
+    """Size and hash of each file, by name."""
+    return {path.name: folder_manifest.describe_file(path) for path in sorted(paths)}
+
+
+def _build_manifest(
+    job: ExportJob,
+    files: dict[str, FileEntry],
+    verification: VerificationEntry,
+    sources: dict[str, FileEntry],
+) -> Manifest:
+    options, scheme = job.options, job.options.scheme
+    return Manifest(
+        tool_version=glm_export.__version__,
+        source=folder_manifest.SourceEntry(
+            job.checkpoint.folder.resolve().name,
+            job.architecture,
+            _name_architecture(job),
+            sources,
+        ),
+        recipe=folder_manifest.RecipeEntry(
+            quant=options.quant,
+            method=options.method if scheme else "none",
+            block_size=scheme.block_size if scheme else None,
+            is_symmetric=scheme.is_symmetric if scheme else None,
+            dtype=job.plan.dtype,
+            target=options.target,
+            accuracy_level=options.chosen_accuracy_level if scheme else None,
+        ),
+        model=_describe_model(job),
+        tensors=_describe_tensors(job.plan),
+        parameters=job.plan.parameters,
+        bits_per_weight=job.plan.bits_per_weight,
+        size_bytes=sum(entry.size_bytes for entry in files.values()),
+        files=files,
+        verification=verification,
+    )
+
+
+def _describe_model(job: ExportJob) -> folder_manifest.ModelEntry:
+    config = job.config
+    return folder_manifest.ModelEntry(
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        tokenizer_vocab_size=job.token_ids.tokenizer_vocab_size,
+        context_length=config.context_length,
+        cache_dtype={"fp32": "float32", "fp16": "float16"}[job.plan.dtype],
+        eos_token_ids=job.token_ids.eos,
+        pad_token_id=job.token_ids.pad,
+    )
+
+
+def _describe_tensors(plan: ExportPlan) -> tuple[folder_manifest.TensorEntry, ...]:
+    return tuple(
+        folder_manifest.TensorEntry(
+            name=tensor.name,
+            shape=tensor.shape,
+            scheme=tensor.scheme.name if tensor.scheme else plan.dtype,
+            size_bytes=tensor.size_bytes,
+            sources=tuple(name for name, _ in tensor.source.tensors) if tensor.source else (),
+        )
+        for tensor in plan.tensors.values()
+    )
+
+
+def _name_architecture(job: ExportJob) -> str:
+    names = job.checkpoint.config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else job.architecture
