@@ -12,16 +12,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glm_export.architectures import check_tensors, find_architecture
+from glm_export.architectures import DecoderConfig, check_tensors, find_architecture
 from glm_export.checkpoint import open_checkpoint
 from glm_export.comparison import Comparer, Comparison
-from glm_export.errors import OptionsError
-from glm_export.graph_session import GraphSession, TokenArray
+from glm_export.errors import OptionsError, VerificationError
+from glm_export.graph_session import GraphSession, TokenArray, require_onnxruntime
 from glm_export.reference import ReferenceDecoder, read_from_checkpoint
-from glm_runtime.manifest import Manifest, read_manifest
+from glm_runtime.manifest import Manifest, check_files, read_manifest
+from glm_runtime.tokenizer import read_tokenizer
 
 WindowProgress = Callable[[str, int, int], None]
 _SHORTEST_WINDOW = 2
+# What the manifest and the decoder's config both say of a model.
+_SHAPE_FIELDS = (
+    "num_layers",
+    "hidden_size",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "vocab_size",
+    "context_length",
+)
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,11 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         """Refuse windows that predict nothing."""
         if self.window < _SHORTEST_WINDOW:
-            raise OptionsError(f"window is {self.window}; at least {_SHORTEST_WINDOW} is needed.")
+            raise OptionsError(f"window is {self.window}; choose {_SHORTEST_WINDOW} or more.")
         if self.max_tokens < _SHORTEST_WINDOW:
-            raise OptionsError(f"max tokens is {self.max_tokens}; at least 2 are needed.")
+            raise OptionsError(
+                f"max tokens is {self.max_tokens}; choose {_SHORTEST_WINDOW} or more."
+            )
 
 
 @dataclass(frozen=True)
@@ -66,20 +79,17 @@ def evaluate(options: EvaluationOptions, progress: WindowProgress) -> Evaluation
         progress: called with (stage, done, total).
 
     Raises:
-        ExportError: the checkpoint is broken or unsupported.
+        ExportError: the checkpoint is broken or unsupported, or a file of the folder was changed.
+        FolderError: the folder is none of ours, or of a newer format.
         OptionsError: the text is missing, not UTF-8 or too short, or the folder is another model's.
     """
+    require_onnxruntime()
     checkpoint = open_checkpoint(options.checkpoint)
     architecture = find_architecture(checkpoint)
     config = architecture.read_config(checkpoint.config)
     parameters = dict(architecture.locate_parameters(config))
     check_tensors(checkpoint, parameters)
-    manifest = read_manifest(options.folder)
-    if manifest.model.vocab_size != config.vocab_size:
-        raise OptionsError(
-            f"{options.folder.name} has {manifest.model.vocab_size} logits but the checkpoint "
-            f"{config.vocab_size}; give the checkpoint that the folder was made from."
-        )
+    manifest = _open_folder(options.folder, config)
     size = min(options.window, config.context_length)
     windows = _split_windows(_tokenize(options), size, options.max_tokens)
     reference = ReferenceDecoder(config, read_from_checkpoint(checkpoint, parameters))
@@ -88,6 +98,28 @@ def evaluate(options: EvaluationOptions, progress: WindowProgress) -> Evaluation
     states = [row for batch in hidden for row in batch]
     comparison = _compare(windows, states, reference.read_head(), options.folder, progress)
     return EvaluationReport(comparison, manifest)
+
+
+def _open_folder(folder: Path, config: DecoderConfig) -> Manifest:
+    """The manifest of a folder that is whole and has the checkpoint's shape."""
+    try:
+        manifest = read_manifest(folder)
+        problems = check_files(folder, manifest, is_full=True)
+    except OSError as error:
+        raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
+    for problem in problems:
+        if problem.is_harmful:
+            raise VerificationError(
+                f"in {folder}, {problem}, so its figures would mean nothing; export it again."
+            )
+    for name in _SHAPE_FIELDS:
+        found, expected = getattr(manifest.model, name), getattr(config, name)
+        if found != expected:
+            raise OptionsError(
+                f"{folder} has {name}={found} but the checkpoint {expected}; "
+                "give the checkpoint that the folder was made from."
+            )
+    return manifest
 
 
 @torch.inference_mode()
@@ -108,8 +140,6 @@ def _compare(
 
 
 def _tokenize(options: EvaluationOptions) -> TokenArray:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import, not needed to refuse options
-
     if options.text is None:
         packaged = resources.files("glm_export").joinpath("data/evaluation.txt")
         text = packaged.read_text(encoding="utf-8")
@@ -117,13 +147,19 @@ def _tokenize(options: EvaluationOptions) -> TokenArray:
         try:
             text = options.text.read_bytes().decode("utf-8")
         except OSError as error:
-            raise OptionsError(f"the text {options.text} cannot be read: {error}.") from error
+            raise OptionsError(
+                f"the text {options.text} cannot be read ({error}); give a UTF-8 file."
+            ) from error
         except UnicodeDecodeError as error:
-            raise OptionsError(f"{options.text.name} is not UTF-8: {error}.") from error
-    tokenizer = Tokenizer.from_file(str(options.folder / "tokenizer.json"))
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+            raise OptionsError(
+                f"the text {options.text} is not UTF-8 ({error}); convert it first."
+            ) from error
+    ids = read_tokenizer(options.folder).encode(text)
     if len(ids) < _SHORTEST_WINDOW:
-        raise OptionsError(f"the text has {len(ids)} tokens; at least 2 are needed.")
+        raise OptionsError(
+            f"the text has {len(ids)} tokens; at least {_SHORTEST_WINDOW} are needed: "
+            "give a longer one."
+        )
     return np.array(ids, dtype=np.int64)
 
 

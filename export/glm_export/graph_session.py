@@ -21,7 +21,7 @@ def require_onnxruntime() -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         raise MissingPackageError(
             "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
-            "[onnxruntime-gpu]), or export with --verify tensors, which does not need it."
+            "[onnxruntime-gpu]); only exporting with --verify tensors works without."
         )
 
 
@@ -29,14 +29,18 @@ class GraphSession:
     """ONNX Runtime on a folder's `model.onnx`, on the CPU.
 
     Raises:
-        MissingPackageError: onnxruntime is not installed.
+        MissingPackageError: onnxruntime is not installed, or not properly.
         VerificationError: ONNX Runtime refuses the graph.
     """
 
     def __init__(self, folder: Path) -> None:
         require_onnxruntime()
-        import onnxruntime  # noqa: PLC0415 - an extra, so its absence must be sayable
-
+        try:
+            import onnxruntime  # noqa: PLC0415 - an extra, so its absence must be sayable
+        except ImportError as error:
+            raise MissingPackageError(
+                f"onnxruntime cannot be imported ({error}); install it again."
+            ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # longer logits than declared warn; errors are raised
         path, providers = str(folder / "model.onnx"), ["CPUExecutionProvider"]

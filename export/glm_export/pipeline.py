@@ -40,12 +40,12 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         ThreadPoolExecutor(1) as background,
     ):
         source_files = background.submit(describe_files, job.checkpoint.weight_files)
-        progress("tracing", 0, job.plan.parameters)
+        progress("tracing the decoder", 0, job.plan.parameters)
         _write_graph(job, folder)
         errors = _write_data(job, folder, progress)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
-        progress("describing", job.plan.parameters, job.plan.parameters)
+        progress("describing the folder", job.plan.parameters, job.plan.parameters)
         manifest = describe_folder(job, folder, verification, source_files)
     total = sum(errors.values(), WeightError())
     return ExportReport(
@@ -99,7 +99,7 @@ def _write_data(job: ExportJob, folder: Path, progress: Progress) -> dict[str, W
     def advance(weights: int) -> None:
         nonlocal done
         done += weights
-        progress("writing", done, job.plan.parameters)
+        progress("writing the weights", done, job.plan.parameters)
 
     threads = min(_MAX_THREADS, os.cpu_count() or 1)
     is_checked = job.options.verify != "none"
