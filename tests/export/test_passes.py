@@ -1,0 +1,48 @@
+"""Graph passes on graphs built by hand: what they rewrite, what they leave, and why."""
+
+import onnx_ir as ir
+import pytest
+
+from glm_export.passes.fuse_skip_norm import fuse_skip_norm
+from glm_export.plan import ExportPlan
+
+PLAN = ExportPlan({}, "fp32", 0)
+
+
+def build_graph(first: str, *, is_sum_used_again: bool) -> ir.Graph:
+    """y = norm(first(a, b)); with `is_sum_used_again` the sum is an output too."""
+    inputs = [ir.val(name, ir.DataType.FLOAT, ["n", 4]) for name in ("a", "b")]
+    weight = ir.val("weight", ir.DataType.FLOAT, [4])
+    combined = ir.node(first, inputs)
+    combined.outputs[0].name = "sum"
+    norm = ir.node("SimplifiedLayerNormalization", [combined.outputs[0], weight], {"epsilon": 1e-5})
+    norm.outputs[0].name = "y"
+    again = ir.node("Identity", [combined.outputs[0]])
+    again.outputs[0].name = "again"
+    nodes = [combined, norm, again] if is_sum_used_again else [combined, norm]
+    outputs = [node.outputs[0] for node in nodes[1:]]
+    return ir.Graph([*inputs, weight], outputs, nodes=nodes, opset_imports={"": 21})
+
+
+@pytest.mark.parametrize("is_sum_used_again", [True, False])
+def test_a_sum_and_its_norm_become_one(is_sum_used_again: bool) -> None:
+    graph = build_graph("Add", is_sum_used_again=is_sum_used_again)
+    graph.outputs[0] = ir.node("Identity", [graph.outputs[0]]).outputs[0]
+    graph.append(graph.outputs[0].producer())
+    result = fuse_skip_norm(graph, PLAN)
+    assert (result.rewritten, result.skipped) == (1, ())
+    fused = next(n for n in graph if n.op_type == "SkipSimplifiedLayerNormalization")
+    assert [value.name for value in fused.inputs] == ["a", "b", "weight"]
+    assert fused.outputs[0].name == "y"
+    assert "Add" not in {node.op_type for node in graph}
+    if is_sum_used_again:
+        again = next(n for n in graph if n.op_type == "Identity" and n.outputs[0].name == "again")
+        assert again.inputs[0] is fused.outputs[3]
+
+
+def test_a_product_is_left_and_said_so() -> None:
+    graph = build_graph("Mul", is_sum_used_again=False)
+    result = fuse_skip_norm(graph, PLAN)
+    assert result.rewritten == 0
+    assert result.skipped == ("weight: its input is no sum.",)
+    assert [node.op_type for node in graph] == ["Mul", "SimplifiedLayerNormalization"]
