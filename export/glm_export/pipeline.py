@@ -1,6 +1,5 @@
 """The table of contents: load, plan, trace, write, verify, describe, each one call."""
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,6 @@ from glm_export.decoder import rotation_tables
 from glm_export.describe import describe_files, describe_folder
 from glm_export.graph_session import require_onnxruntime
 from glm_export.job import ExportJob
-from glm_export.memory import measure_peak_rss_bytes
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
 from glm_export.output_folder import stage_folder
@@ -25,6 +23,7 @@ from glm_export.plan import ROTATION_TABLES, build_plan
 from glm_export.report import ExportReport, Progress
 from glm_export.trace import trace_decoder
 from glm_export.writer import WeightError, WriteOptions
+from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
 from glm_runtime.manifest import VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -54,7 +53,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         bits_per_weight=manifest.bits_per_weight,
         weight_error=total.relative,
         seconds=time.perf_counter() - started,
-        peak_rss_bytes=measure_peak_rss_bytes(),
+        peak_rss_bytes=read_peak_memory_bytes(),
         verification={
             "level": verification.level,
             "is_passed": verification.is_passed,
@@ -101,7 +100,7 @@ def _write_data(job: ExportJob, folder: Path, progress: Progress) -> dict[str, W
         done += weights
         progress("writing the weights", done, job.plan.parameters)
 
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    threads = min(_MAX_THREADS, count_usable_cores())
     is_checked = job.options.verify != "none"
     options = WriteOptions(job.options.method, is_checked, threads)
     path = folder / DATA_FILE

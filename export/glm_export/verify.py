@@ -7,7 +7,6 @@ differs is wiring, packing or kernels, never rounding of weights: that is `evalu
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from glm_export.architectures import DecoderConfig
@@ -16,6 +15,7 @@ from glm_export.errors import VerificationError
 from glm_export.graph_session import GraphSession
 from glm_export.plan import ExportPlan
 from glm_export.reference import ReferenceDecoder, TokenArray, read_from_folder
+from glm_runtime.machine import read_available_memory_bytes
 
 # Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by what the graph
 # computes in. float32: sums in another order. float16: 2^-11 a rounding, some hundred roundings
@@ -34,8 +34,7 @@ def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
     layer = 4 * max(
         config.hidden_size * 3 * config.intermediate_size, config.vocab_size * config.hidden_size
     )
-    available: int = psutil.virtual_memory().available
-    return 2 * plan.size_bytes + 2 * layer < available
+    return 2 * plan.size_bytes + 2 * layer < read_available_memory_bytes()
 
 
 def verify_graph(
