@@ -1,0 +1,157 @@
+"""Messages to prompt text, by the checkpoint's own Jinja template, byte for byte as transformers.
+
+The template comes from strangers, so it runs in Jinja's immutable sandbox. Knows nothing about
+tokens. Reference: `transformers.utils.chat_template_utils` (transformers 5).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+import jinja2.nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from glm_runtime.errors import FolderError, PromptError
+
+TEMPLATE_NAME = "chat_template.jinja"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+# A role, a content, and whatever else the template knows (tool calls, metadata).
+Message = Mapping[str, object]
+
+
+class ChatTemplate:
+    """A compiled chat template, with the special tokens it may name."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, object] | None = None) -> None:
+        """Compile.
+
+        Raises:
+            FolderError: the template is not valid Jinja.
+        """
+        self._special_tokens = dict(special_tokens or {})
+        try:
+            self._template = _make_environment().from_string(source)
+        except jinja2.TemplateError as error:
+            raise FolderError(
+                f"{TEMPLATE_NAME} is not a valid Jinja template ({error}); "
+                "correct it in the checkpoint and export again."
+            ) from error
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        is_answer_next: bool = True,
+    ) -> str:
+        """Render a conversation.
+
+        Args:
+            messages: `{"role": ..., "content": ...}` each, in order.
+            tools: JSON schemas of the functions the model may call.
+            is_answer_next: end with the template's generation prompt.
+
+        Raises:
+            PromptError: the template refuses the messages.
+        """
+        try:
+            return self._template.render(
+                **self._special_tokens,
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=is_answer_next,
+            )
+        # A template can fail in any way that an expression can.
+        except Exception as error:
+            raise PromptError(
+                f"the model's chat template refuses these messages ({error}); "
+                "check their roles and contents, or give the text itself with --raw."
+            ) from error
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """Read the template of a folder; `None` when it has none, as base models do.
+
+    Raises:
+        FolderError: a file cannot be read, or the template is not valid Jinja.
+    """
+    config = _read_tokenizer_config(folder / TOKENIZER_CONFIG_NAME)
+    path = folder / TEMPLATE_NAME
+    source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
+    if isinstance(source, list):  # several named templates: the one for plain chat
+        source = {entry["name"]: entry["template"] for entry in source}.get("default")
+    return ChatTemplate(source, _find_special_tokens(config)) if isinstance(source, str) else None
+
+
+def _read_tokenizer_config(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FolderError(f"{path} is not JSON ({error}); export the folder again.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _find_special_tokens(config: dict[str, object]) -> dict[str, object]:
+    """Collect `bos_token`, `eos_token` and so on, each written as text or as an object."""
+    tokens: dict[str, object] = {}
+    for key, value in config.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(text, str):
+            tokens[key] = text
+    return tokens
+
+
+def _make_environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}` marks the assistant's words for training; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012  # Jinja's own declaration
+
+    def parse(self, parser: Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body).set_lineno(line)
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as transformers does: Jinja's own filter would escape HTML and Chinese."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

@@ -1,0 +1,43 @@
+"""`glm-run`: answer, chat, measure and examine exported folders.
+
+One file per command. Only this package prints, parses and exits.
+"""
+
+import io
+import sys
+
+import click
+
+from glm_runtime.cli.bench import bench
+from glm_runtime.cli.chat import chat
+from glm_runtime.cli.doctor import doctor
+from glm_runtime.cli.failure import PlainErrorGroup, debug_option
+from glm_runtime.cli.generate import generate
+from glm_runtime.cli.info import info
+from glm_runtime.cli.options import show_examples
+
+
+@click.group(
+    cls=PlainErrorGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=show_examples(
+        "glm-run chat artifacts/glm4-int4",
+        'glm-run generate artifacts/glm4-int4 --prompt "Write a poem about the moon."',
+        "glm-run doctor artifacts/glm4-int4",
+    ),
+)
+@debug_option
+def cli() -> None:
+    """Run a model that glm-export wrote, on ONNX Runtime."""
+
+
+for _command in (generate, chat, bench, info, doctor):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Entry point of `glm-run`; exits with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # answers may be Chinese
+    cli(prog_name="glm-run")

@@ -1,0 +1,89 @@
+"""`glm-run bench`: how fast a folder runs on this machine."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from glm_runtime.benchmark import BenchmarkPlan, BenchmarkReport, run_benchmark
+from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.options import (
+    MachineOptions,
+    folder_argument,
+    json_option,
+    load_for_command,
+    machine_options,
+    show_examples,
+)
+from glm_runtime.cli.units import format_bytes
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command(
+    epilog=show_examples(
+        "glm-run bench artifacts/glm4-int4",
+        "glm-run bench artifacts/glm4-int4 --prompt-tokens 512 --new-tokens 128 --rounds 7",
+        "glm-run bench artifacts/glm4-int4 --threads 1 --json",
+    )
+)
+@folder_argument
+@click.option("--prompt-tokens", type=_COUNT, default=128, show_default=True)
+@click.option("--new-tokens", type=_COUNT, default=64, show_default=True)
+@click.option("--rounds", type=_COUNT, default=5, show_default=True)
+@machine_options
+@json_option
+@debug_option
+def bench(
+    folder: Path,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
+    machine: MachineOptions,
+    is_json: bool,
+) -> None:
+    """Measure prefill, decode, first token, and the share of memory bandwidth reached."""
+    plan = BenchmarkPlan(prompt_tokens, new_tokens, rounds)
+    start = time.perf_counter()
+    model = load_for_command(folder, machine)
+    load_seconds = time.perf_counter() - start
+    report = run_benchmark(model, plan, _show_progress)
+    content = dataclasses.asdict(report) | dataclasses.asdict(plan)
+    content |= {
+        "load_seconds": load_seconds,
+        "device": model.graph.device,
+        "threads": model.graph.threads,
+    }
+    click.echo(json.dumps(content) if is_json else _describe(report, load_seconds))
+
+
+def _show_progress(rounds: Iterable[int]) -> Iterator[int]:
+    """Show a bar on stderr, nothing when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield from rounds
+        return
+    with click.progressbar(rounds, label="measuring", file=sys.stderr) as bar:
+        yield from bar
+
+
+def _describe(report: BenchmarkReport, load_seconds: float) -> str:
+    lines = [
+        f"decode       {report.decode_tokens_per_second:.1f} tokens/s "
+        f"({report.decode_tokens_per_second_min:.1f} to "
+        f"{report.decode_tokens_per_second_max:.1f})",
+        f"prefill      {report.prefill_tokens_per_second:.1f} tokens/s",
+        f"first token  {report.time_to_first_token_ms:.0f} ms",
+        f"load         {load_seconds:.2f} s",
+        f"peak memory  {format_bytes(report.peak_rss_bytes)}",
+    ]
+    if report.bandwidth_share is not None and report.read_bytes_per_second is not None:
+        lines.append(
+            f"bandwidth    {report.bandwidth_share:.0%} of "
+            f"{format_bytes(report.read_bytes_per_second)}/s, reading "
+            f"{format_bytes(report.weight_bytes_per_token)} a token"
+        )
+    return "\n".join(lines)

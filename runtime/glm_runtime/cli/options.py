@@ -1,0 +1,141 @@
+"""Options that several commands share, and what they become."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from glm_runtime.errors import SamplingError
+from glm_runtime.generation import GenerationSettings
+from glm_runtime.inference import DEVICE_CHOICES, DeviceChoice
+from glm_runtime.model import Model, load
+from glm_runtime.sampling import SamplingOverrides, SamplingSettings
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+json_option = click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """What the user wrote about sampling and length; `None` keeps the folder's default."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    greedy: bool
+    seed: int | None
+    stop: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse values no folder can make good, before anything slow.
+
+        Raises:
+            click.UsageError: a value is outside its range, or --greedy meets its opposite.
+        """
+        sampling = {self.temperature, self.top_k, self.top_p, self.min_p, self.seed}
+        if self.greedy and sampling != {None}:
+            raise click.UsageError(
+                "--greedy came with an option for sampling where one or the other is expected; "
+                "leave one out."
+            )
+        try:
+            self.settings(SamplingSettings())
+        except SamplingError as error:
+            raise click.UsageError(str(error)) from error
+
+    def settings(self, defaults: SamplingSettings) -> GenerationSettings:
+        """Merge with the folder's defaults."""
+        overrides = SamplingOverrides(
+            temperature=0.0 if self.greedy else self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+        )
+        return GenerationSettings(overrides.apply_to(defaults), self.max_new_tokens, self.stop)
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where to run, and whether to read every file first."""
+
+    device: DeviceChoice
+    threads: int | None
+    verify: bool
+
+
+def generation_options(command: _Command) -> _Command:
+    """Add the options of `GenerationOptions`, checked, as one argument `options`."""
+    options = (
+        click.option("--max-new-tokens", type=int, help="Stop after so many tokens."),
+        click.option("--temperature", type=float, help="0 is greedy, above 1 is wilder."),
+        click.option("--top-k", type=int, help="Choose among the K likeliest tokens."),
+        click.option("--top-p", type=float, help="Choose among the likeliest that sum to P."),
+        click.option("--min-p", type=float, help="Drop tokens below P times the likeliest."),
+        click.option("--repetition-penalty", type=float, help="Above 1 repeats less."),
+        click.option("--greedy", is_flag=True, help="Always take the likeliest token."),
+        click.option("--seed", type=int, help="One seed gives one output."),
+        click.option("--stop", multiple=True, help="End the answer at this text; repeatable."),
+    )
+    return _gather(options, GenerationOptions, "options", command)
+
+
+def machine_options(command: _Command) -> _Command:
+    """Add --device, --threads and --verify, as one argument `machine`."""
+    options = (
+        click.option(
+            "--device",
+            type=click.Choice(DEVICE_CHOICES),
+            default="auto",
+            show_default=True,
+            help="auto takes CUDA where onnxruntime offers it.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            help="Threads on the CPU; by default the physical cores.",
+        ),
+        click.option("--verify", is_flag=True, help="Check the hash of every file first."),
+    )
+    return _gather(options, MachineOptions, "machine", command)
+
+
+def show_examples(*examples: str) -> str:
+    """Write the end of a help text; a backspace tells click to keep the line breaks."""
+    return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
+
+
+def load_for_command(folder: Path, machine: MachineOptions) -> Model:
+    """Load a folder and say on stderr where it runs."""
+    model = load(folder, machine.device, machine.threads, is_verified=machine.verify)
+    click.echo(f"running on {model.graph.place}", err=True)
+    return model
+
+
+def _gather(
+    options: tuple[Callable[[_Command], _Command], ...],
+    record: type[GenerationOptions] | type[MachineOptions],
+    argument: str,
+    command: _Command,
+) -> _Command:
+    """Add click options that reach the command as one record."""
+    names = [field.name for field in fields(record)]
+
+    @wraps(command)
+    def run(*arguments: object, **values: Any) -> object:
+        values[argument] = record(**{name: values.pop(name) for name in names})
+        return command(*arguments, **values)
+
+    wrapped = cast(_Command, run)
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped

@@ -1,0 +1,151 @@
+"""Runs the graph: tokens in, logits of the last positions out, the KV cache kept in place.
+
+Knows the graph's tensor names and nothing about text or sampling. A step costs the
+Python side about 0.02 ms beside the graph itself. Letters: S new tokens,
+T tokens in all, K positions whose logits are wanted, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_runtime.errors import FolderError, GenerationError, PromptError
+from glm_runtime.inference import OpenGraph, import_onnxruntime
+from glm_runtime.kv_cache import KvCache
+from glm_runtime.manifest import ModelEntry
+
+FloatArray = npt.NDArray[np.floating]
+
+
+class Decoder:
+    """One sequence being read and written; several can share one loaded graph."""
+
+    def __init__(self, graph: OpenGraph, model: ModelEntry) -> None:
+        self._graph = graph
+        self._model = model
+        self._cache = KvCache(model, graph.device)
+        self._ort_value = import_onnxruntime().OrtValue
+        self._binding = graph.session.io_binding()
+        self._ones = np.ones((1, 0), np.int64)
+        self._logits = np.zeros((1, 0, model.vocab_size), model.cache_dtype)
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are in the cache."""
+        return self._cache.length
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position `length` on; costs nothing."""
+        self._cache.length = min(length, self._cache.length)
+
+    def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
+        """Run the graph on new tokens.
+
+        Args:
+            tokens: S ids, at least one.
+            num_logits: how many positions at the end to give logits for.
+
+        Returns:
+            logits [K, V], K = min(S, num_logits): a view, valid until the next call.
+
+        Raises:
+            PromptError: the tokens do not fit into the context.
+            GenerationError: ONNX Runtime failed, for example for want of memory.
+        """
+        total = self._cache.length + len(tokens)
+        check_length(total, self._model)
+        if self._cache.reserve(total):
+            self._bind_cache()
+        self._bind_logits(min(num_logits, len(tokens)))
+        # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
+        self._binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+        self._binding.bind_cpu_input("attention_mask", self._ones[:, :total])
+        try:
+            self._graph.session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime's own classes share no root but this
+            reason = str(error).strip().splitlines()[0]
+            raise GenerationError(
+                f"onnxruntime failed at token {total} ({reason}); "
+                "check the folder and the free memory with `glm-run doctor`."
+            ) from error
+        self._cache.length = total
+        logits: FloatArray = self._logits[0]
+        return logits
+
+    def _bind_cache(self) -> None:
+        for name, buffer in self._cache.buffers.items():
+            self._binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
+            self._binding.bind_ortvalue_output(f"present.{name}", buffer)
+        self._ones = np.ones((1, self._cache.capacity), np.int64)
+
+    def _bind_logits(self, num_logits: int) -> None:
+        if self._logits.shape[1] == num_logits:
+            return
+        self._logits = np.zeros((1, num_logits, self._model.vocab_size), self._model.cache_dtype)
+        make_value = self._ort_value.ortvalue_from_numpy
+        self._binding.bind_ortvalue_output("logits", make_value(self._logits))
+        count = make_value(np.array([num_logits], np.int64))
+        self._binding.bind_ortvalue_input("num_logits_to_keep", count)
+
+
+def check_length(num_tokens: int, model: ModelEntry) -> None:
+    """Refuse more tokens than the context holds.
+
+    Raises:
+        PromptError: always says both numbers.
+    """
+    if num_tokens > model.context_length:
+        raise PromptError(
+            f"{num_tokens} tokens are to be read but the model's context holds "
+            f"{model.context_length}; shorten the prompt, or start a new conversation."
+        )
+
+
+def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
+    """Compare the graph's inputs and outputs with what the manifest says.
+
+    Raises:
+        FolderError: a tensor is missing, or has another shape or type.
+    """
+    session = graph.session
+    found = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+    optional = session.get_overridable_initializers()
+    found |= {node.name: (node.type, node.shape) for node in optional}
+    found |= {node.name: (node.type, node.shape) for node in session.get_outputs()}
+    for name, (kind, shape) in _expected_tensors(model).items():
+        if name not in found:
+            raise FolderError(
+                f"model.onnx has no tensor {name!r} where the manifest promises one; "
+                "export the checkpoint again."
+            )
+        found_kind, found_shape = found[name]
+        if found_kind != kind or not _fits(found_shape, shape):
+            raise FolderError(
+                f"model.onnx: {name} is {found_kind} {found_shape} where the manifest promises "
+                f"{kind} {list(shape)}; export the checkpoint again."
+            )
+
+
+def _expected_tensors(model: ModelEntry) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    floats = "tensor(float)" if model.cache_dtype == "float32" else "tensor(float16)"
+    expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "input_ids": ("tensor(int64)", (None, None)),
+        "attention_mask": ("tensor(int64)", (None, None)),
+        "num_logits_to_keep": ("tensor(int64)", (1,)),
+        "logits": (floats, (None, None, model.vocab_size)),
+    }
+    cache = (None, model.num_kv_heads, None, model.head_dim)
+    for layer in range(model.num_layers):
+        for part in ("key", "value"):
+            expected[f"past_key_values.{layer}.{part}"] = (floats, cache)
+            expected[f"present.{layer}.{part}"] = (floats, cache)
+    return expected
+
+
+def _fits(found: list[int | str | None], expected: tuple[int | None, ...]) -> bool:
+    """Whether every fixed size is as expected; a named or open dimension fits any size."""
+    if len(found) != len(expected):
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(want is None or not isinstance(have, int) or have == want for have, want in pairs)

@@ -1,0 +1,36 @@
+"""What can go wrong in the runtime, one class for each thing a caller may want to catch.
+
+Every message is one sentence with three parts: what was found, what was expected, what to do.
+"""
+
+
+class GlmRuntimeError(Exception):
+    """Root of every error the runtime raises on purpose."""
+
+
+class FolderError(GlmRuntimeError):
+    """The folder is not what its manifest promises, or is no exported folder at all."""
+
+
+class FormatVersionError(FolderError):
+    """The folder was written by a newer glm-export than this runtime understands."""
+
+
+class PromptError(GlmRuntimeError):
+    """The prompt is empty, too long, or the chat template refuses it."""
+
+
+class SamplingError(GlmRuntimeError):
+    """A sampling or length setting is outside its range."""
+
+
+class GenerationError(GlmRuntimeError):
+    """The model produced something no token can be chosen from."""
+
+
+class DeviceError(GlmRuntimeError):
+    """The device asked for is not offered here, or refused to run the model."""
+
+
+class MissingDependencyError(GlmRuntimeError):
+    """A package that this command needs is not installed."""

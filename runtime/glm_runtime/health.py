@@ -1,0 +1,129 @@
+"""Examines this machine and a folder: what is installed, is the folder whole, will it fit.
+
+Returns findings; the command line prints them. Never loads the model.
+"""
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from glm_runtime.errors import FolderError, MissingDependencyError
+from glm_runtime.inference import import_onnxruntime
+from glm_runtime.machine import (
+    count_usable_cores,
+    read_available_memory_bytes,
+    read_cpu_features,
+    read_cpu_name,
+    read_total_memory_bytes,
+)
+from glm_runtime.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
+
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """What this machine offers; `onnxruntime_version` is `None` when it cannot be imported."""
+
+    onnxruntime_version: str | None
+    onnxruntime_packages: tuple[str, ...]
+    providers: tuple[str, ...]
+    cpu: str
+    cpu_features: tuple[str, ...]
+    physical_cores: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    python_version: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """Whether a folder is whole, and what running it takes.
+
+    `cache_bytes` is the KV cache at the full context; `fitting_context_length` the longest that
+    fits beside the weights in the memory available now.
+    """
+
+    format_version: int | None
+    file_problems: tuple[str, ...]
+    weight_bytes: int
+    cache_bytes: int
+    context_length: int
+    fitting_context_length: int
+    problems: tuple[str, ...]
+
+
+def examine_machine() -> MachineReport:
+    """Look at onnxruntime, processor and memory."""
+    problems = []
+    version, providers = None, ()
+    try:
+        runtime = import_onnxruntime()
+        version, providers = runtime.__version__, tuple(runtime.get_available_providers())
+    except MissingDependencyError as error:
+        problems.append(str(error))
+    packages = tuple(name for name in _PACKAGES if _is_installed(name))
+    if len(packages) > 1:
+        problems.append(
+            "onnxruntime and onnxruntime-gpu are both installed where one is expected, and "
+            "overwrite each other; uninstall both and install one."
+        )
+    return MachineReport(
+        onnxruntime_version=version,
+        onnxruntime_packages=packages,
+        providers=providers,
+        cpu=read_cpu_name(),
+        cpu_features=read_cpu_features(),
+        physical_cores=count_usable_cores(),
+        memory_total_bytes=read_total_memory_bytes(),
+        memory_available_bytes=read_available_memory_bytes(),
+        python_version=platform.python_version(),
+        problems=tuple(problems),
+    )
+
+
+def examine_folder(folder: Path, memory_available_bytes: int) -> FolderReport:
+    """Check every byte of a folder against its manifest, and its needs against the memory."""
+    try:
+        manifest = read_manifest(folder)
+    except FolderError as error:
+        return FolderReport(None, (), 0, 0, 0, 0, (str(error),))
+    found = check_files(folder, manifest, is_full=True)
+    model = manifest.model
+    weight_bytes = sum(e.size_bytes for name, e in manifest.files.items() if "model.onnx" in name)
+    left_bytes = memory_available_bytes - weight_bytes
+    fitting = max(0, min(model.context_length, left_bytes // count_cache_bytes(model, 1)))
+    advice = "copy the folder again or export again."
+    problems = [f"{problem}; {advice}" for problem in found if problem.is_harmful]
+    if fitting == 0:
+        problems.append(
+            f"the weights take {weight_bytes / 1e9:.2f} GB but {memory_available_bytes / 1e9:.2f} "
+            "GB of memory are available; close other programs or export with fewer bits."
+        )
+    return FolderReport(
+        format_version=FORMAT_VERSION,
+        file_problems=tuple(str(problem) for problem in found),
+        weight_bytes=weight_bytes,
+        cache_bytes=count_cache_bytes(model, model.context_length),
+        context_length=model.context_length,
+        fitting_context_length=fitting,
+        problems=tuple(problems),
+    )
+
+
+def count_cache_bytes(model: ModelEntry, length: int) -> int:
+    """Bytes of keys and values of `length` tokens."""
+    values = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length
+    return values * np.dtype(model.cache_dtype).itemsize
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""The records a manifest is made of, each checked when it is built.
+
+Read `manifest.py` for how they make up a folder's promise.
+"""
+
+import re
+from dataclasses import dataclass
+
+from glm_runtime.errors import FolderError
+
+MANIFEST_NAME = "glm_manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and fingerprint of one file."""
+
+    size_bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        require(self.size_bytes >= 0, f"size_bytes is {self.size_bytes}", "0 or more")
+        is_hash = _SHA256.match(self.sha256) is not None
+        require(is_hash, f"sha256 is {self.sha256!r}", "64 lower-case hexadecimal digits")
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """The checkpoint a folder was made from; `name` is its last path component only."""
+
+    name: str
+    model_type: str
+    architecture: str
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """The options of the export; `None` where the option has no meaning for this recipe."""
+
+    quant: str
+    method: str
+    block_size: int | None
+    is_symmetric: bool | None
+    dtype: str
+    target: str
+    accuracy_level: int | None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """The shape of the model, as a runtime needs it.
+
+    `vocab_size` counts the rows of the logits, `tokenizer_vocab_size` the ids that stand for text:
+    ids from there on are padding and must never be sampled.
+    """
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_size: int
+    vocab_size: int
+    tokenizer_vocab_size: int
+    context_length: int
+    cache_dtype: str
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int | None
+
+    def __post_init__(self) -> None:
+        for name in _MODEL_COUNTS:
+            count = getattr(self, name)
+            require(count > 0, f"{name} is {count}", "1 or more")
+        for token in self.eos_token_ids:
+            found = f"eos_token_ids holds {token}"
+            require(0 <= token < self.vocab_size, found, f"ids below {self.vocab_size}")
+        is_covered = self.tokenizer_vocab_size <= self.vocab_size
+        found = f"tokenizer_vocab_size is {self.tokenizer_vocab_size}"
+        require(is_covered, found, f"at most vocab_size = {self.vocab_size}")
+        is_known = self.cache_dtype in ("float32", "float16")
+        require(is_known, f"cache_dtype is {self.cache_dtype!r}", "float32 or float16")
+
+
+_MODEL_COUNTS = (
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "hidden_size",
+    "vocab_size",
+    "tokenizer_vocab_size",
+    "context_length",
+)
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the graph: how it is stored, and which checkpoint tensors it came from."""
+
+    name: str
+    shape: tuple[int, ...]
+    scheme: str
+    size_bytes: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerificationEntry:
+    """How the export was checked (`level`), and the figures that came out."""
+
+    level: str
+    is_passed: bool
+    metrics: dict[str, float]
+
+
+def require(is_met: bool, found: str, expected: str) -> None:
+    """Refuse a manifest that says something impossible.
+
+    Raises:
+        FolderError: `is_met` is false.
+    """
+    if not is_met:
+        raise FolderError(
+            f"{MANIFEST_NAME}: {found} where {expected} is expected; export the folder again."
+        )

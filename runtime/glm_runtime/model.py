@@ -1,0 +1,126 @@
+"""An exported folder, opened: text in, pieces of text out.
+
+    model = glm_runtime.load("artifacts/glm4-int4")
+    for piece in model.chat([{"role": "user", "content": "Hello"}]):
+        print(piece.text, end="", flush=True)
+
+Read `generation.py` for what happens between prompt and piece.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from glm_runtime.chat_template import ChatTemplate, Message, read_chat_template
+from glm_runtime.decoding import check_graph
+from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.generation import GenerationSettings, Piece
+from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
+from glm_runtime.manifest import Manifest, check_files, read_manifest
+from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
+from glm_runtime.session import Session
+from glm_runtime.tokenizer import Tokenizer, read_tokenizer
+
+MODEL_NAME = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model; made by `load`."""
+
+    manifest: Manifest
+    graph: OpenGraph
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    sampling_defaults: SamplingSettings
+
+    @cached_property
+    def default_settings(self) -> GenerationSettings:
+        """The folder's own sampling settings, no limit but the context."""
+        return GenerationSettings(sampling=self.sampling_defaults)
+
+    def new_session(self) -> Session:
+        """Start a conversation with a cache of its own."""
+        return Session(self.graph, self.manifest.model, self.tokenizer)
+
+    def generate(
+        self, prompt: str | Sequence[int], settings: GenerationSettings | None = None
+    ) -> Iterator[Piece]:
+        """Continue a prompt.
+
+        Args:
+            prompt: text, encoded as it is without special tokens added, or token ids.
+            settings: `None` takes the folder's defaults.
+
+        Raises:
+            PromptError: the prompt is empty, too long, or holds an id that is no token.
+        """
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return self.new_session().generate(ids, settings or self.default_settings)
+
+    def chat(
+        self, messages: Sequence[Message], settings: GenerationSettings | None = None
+    ) -> Iterator[Piece]:
+        """Answer a conversation, rendered by the model's own chat template.
+
+        Raises:
+            PromptError: the folder has no chat template, the template refuses the messages, or
+                they are longer than the context.
+        """
+        return self.generate(self.encode_chat(messages), settings)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Render a conversation up to where the answer begins, as token ids.
+
+        Raises:
+            PromptError: the folder has no chat template, or the template refuses the messages.
+        """
+        if self.chat_template is None:
+            raise PromptError(
+                "this folder has no chat template where one is expected; "
+                "give the whole text yourself with --raw, or Model.generate."
+            )
+        return self.tokenizer.encode(self.chat_template.render(messages))
+
+
+def load(
+    folder: str | Path,
+    device: DeviceChoice = "auto",
+    threads: int | None = None,
+    *,
+    is_verified: bool = False,
+) -> Model:
+    """Open an exported folder.
+
+    Args:
+        folder: what `glm-export` wrote.
+        device: `auto` takes CUDA where onnxruntime offers it, else the CPU.
+        threads: for the CPU; `None` takes the physical cores this process may use.
+        is_verified: read every file first and compare it with the manifest's hash; without, only
+            sizes are compared.
+
+    Raises:
+        FolderError: the folder is not whole, or not what its manifest promises.
+        FormatVersionError: the folder comes from a newer glm-export.
+        MissingDependencyError: onnxruntime is not installed.
+        DeviceError: the device is not offered here.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest, is_full=is_verified)
+    tokenizer = read_tokenizer(folder)
+    template = read_chat_template(folder)
+    sampling = read_sampling_defaults(folder)
+    graph = open_graph(folder / MODEL_NAME, device, threads)
+    check_graph(graph, manifest.model)
+    return Model(manifest, graph, tokenizer, template, sampling)
+
+
+def _check_files(folder: Path, manifest: Manifest, *, is_full: bool) -> None:
+    problems = check_files(folder, manifest, is_full=is_full)
+    harmful = [str(problem) for problem in problems if problem.is_harmful]
+    if harmful:
+        raise FolderError(
+            f"{folder} is damaged: {'; '.join(harmful)}; copy the folder or export again."
+        )

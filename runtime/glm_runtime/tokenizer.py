@@ -1,0 +1,69 @@
+"""Text to token ids and back, as the checkpoint's own `tokenizer.json` says.
+
+Adds no special tokens: a rendered chat template already holds them. Read `stream_decoder.py` for
+how tokens become text while they are still arriving.
+"""
+
+from pathlib import Path
+
+import tokenizers
+
+from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.stream_decoder import StreamDecoder
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+class Tokenizer:
+    """A tokenizer of one folder."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self._inner = inner
+        added = inner.get_added_tokens_decoder()
+        self._special_ids = frozenset(id_ for id_, token in added.items() if token.special)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids that stand for text, special tokens included."""
+        return self._inner.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into ids; special tokens written in the text become their ids.
+
+        Raises:
+            PromptError: the text holds half a surrogate pair, as undecodable input does.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the prompt is not valid Unicode where UTF-8 text is expected ({error}); "
+                "check the encoding of the terminal or file it comes from."
+            ) from error
+        return list(self._inner.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """Turn ids into text, leaving special tokens out."""
+        return self._inner.decode(ids, skip_special_tokens=True)
+
+    def stream(self) -> StreamDecoder:
+        """Start decoding tokens one by one."""
+        return StreamDecoder(self._inner, self._special_ids)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read `tokenizer.json`.
+
+    Raises:
+        FolderError: the file is missing, or the tokenizers library refuses it.
+    """
+    path = folder / TOKENIZER_NAME
+    if not path.is_file():
+        raise FolderError(f"{path} is missing; export the folder again.")
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
+    except Exception as error:  # the library raises plain Exception
+        raise FolderError(
+            f"{path} cannot be read ({error}); export the folder again, "
+            "or upgrade with `pip install --upgrade tokenizers`."
+        ) from error

@@ -1,0 +1,201 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime.cli import cli
+from glm_runtime.session import Session
+
+MESSAGES = [{"role": "user", "content": "床前明月光"}]
+GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
+SHORT = ("--max-new-tokens", "12")
+
+
+def run(folder: Path, *arguments: str, stdin: bytes | str | None = None) -> Result:
+    return CliRunner().invoke(cli, ["generate", str(folder), *arguments], input=stdin)
+
+
+def expected_text(model: Model) -> str:
+    return "".join(piece.text for piece in model.chat(MESSAGES, GREEDY))
+
+
+def test_the_answer_alone_goes_to_stdout(tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "--prompt", "床前明月光", *SHORT)
+    assert result.exit_code == 0
+    assert result.stdout == expected_text(tiny_model) + "\n"
+    assert result.stderr.startswith("running on CPU (")
+    assert "12 tokens" in result.stderr
+
+
+def test_a_prompt_may_come_from_stdin(tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "--prompt", "-", *SHORT, stdin="床前明月光\n")
+    assert result.stdout == expected_text(tiny_model) + "\n"
+
+
+def test_json_holds_the_promised_keys(tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "--prompt", "床前明月光", "--json", "--greedy", *SHORT)
+    content = json.loads(result.stdout)
+    pieces = list(tiny_model.chat(MESSAGES, GREEDY))
+    assert content["text"] == expected_text(tiny_model)
+    assert content["token_ids"] == [piece.token_id for piece in pieces]
+    assert content["prompt_token_ids"] == tiny_model.encode_chat(MESSAGES)
+    assert content["prompt_tokens"] == len(content["prompt_token_ids"])
+    assert content["new_tokens"] == 12
+    assert content["finish_reason"] == "length"
+    assert content["tokens_per_second"] > 0
+    assert content["time_to_first_token_ms"] > 0
+    assert content["device"] == "cpu"
+
+
+def test_one_token_has_no_rate(tiny_folder: Path):
+    result = run(tiny_folder, "--prompt", "a", "--json", "--max-new-tokens", "1")
+    assert json.loads(result.stdout)["tokens_per_second"] is None
+    result = run(tiny_folder, "--prompt", "a", "--max-new-tokens", "1")
+    assert "1 tokens, the first after" in result.stderr
+
+
+def test_raw_sends_the_prompt_as_it_is(tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "--prompt", "<|user|>明", "--raw", "--json", *SHORT)
+    assert json.loads(result.stdout)["prompt_token_ids"] == tiny_model.tokenizer.encode(
+        "<|user|>明"
+    )
+
+
+def test_the_seed_that_json_names_repeats_the_answer(tiny_folder: Path):
+    hot = ("--prompt", "a", "--temperature", "3", "--json", *SHORT)
+    first = json.loads(run(tiny_folder, *hot).stdout)
+    again = json.loads(run(tiny_folder, *hot, "--seed", str(first["sampling"]["seed"])).stdout)
+    assert again["token_ids"] == first["token_ids"]
+
+
+def test_every_sampling_option_arrives(tiny_folder: Path):
+    options = {
+        "temperature": 0.7,
+        "top_k": 9,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "repetition_penalty": 1.1,
+        "seed": 5,
+    }
+    arguments = [
+        part
+        for key, value in options.items()
+        for part in (f"--{key.replace('_', '-')}", str(value))
+    ]
+    result = run(tiny_folder, "--prompt", "a", "--json", *arguments, *SHORT)
+    assert json.loads(result.stdout)["sampling"] == options
+
+
+def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
+    text = expected_text(tiny_model)
+    result = run(tiny_folder, "--prompt", "床前明月光", *SHORT, "--stop", "no", "--stop", text[2:4])
+    assert result.stdout == text[: text.index(text[2:4])] + "\n"
+    assert "finished by stop_string" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--top-p", "3"), "top_p is 3.0 where above 0 and at most 1 is expected"),
+        (("--temperature", "-1"), "temperature is -1.0"),
+        (("--max-new-tokens", "0"), "max_new_tokens is 0"),
+        (("--stop", ""), "a stop string is empty"),
+        (("--greedy", "--top-k", "3"), "--greedy came with an option for sampling"),
+        (("--greedy", "--seed", "0"), "--greedy came with an option for sampling"),
+        (("--threads", "0"), "0 is not in the range"),
+        (("--device", "tpu"), "'tpu' is not one of"),
+        (("--temperature", "warm"), "'warm' is not a valid float"),
+    ],
+)
+def test_wrong_usage_exits_with_2_before_anything_is_loaded(arguments: tuple, sentence: str):
+    result = run(Path("/nowhere"), "--prompt", "a", *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_missing_prompt_is_wrong_usage(tiny_folder: Path):
+    result = run(tiny_folder)
+    assert result.exit_code == 2
+    assert "Missing option '--prompt'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stdin", "sentence"),
+    [
+        ("", None, "Error: the prompt is empty where at least one token is expected"),
+        ("-", "", "Error: the prompt is empty"),
+        ("-", b"\xff\xfe", "Error: stdin is not UTF-8 where UTF-8 text is expected"),
+        ("0" * 500, None, "tokens are to be read but the model's context holds 256; shorten"),
+    ],
+)
+def test_a_bad_prompt_exits_with_1_and_one_sentence(
+    tiny_folder: Path, prompt: str, stdin: bytes | str | None, sentence: str
+):
+    result = run(tiny_folder, "--prompt", prompt, stdin=stdin)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if "running on" not in line]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+
+
+def test_a_folder_that_is_none_exits_with_1(tmp_path: Path):
+    result = run(tmp_path / "nowhere", "--prompt", "a")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "is not a folder" in result.stderr
+
+
+def test_debug_adds_the_traceback(tmp_path: Path):
+    result = run(tmp_path / "nowhere", "--prompt", "a", "--debug")
+    assert result.exit_code == 1
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def raising(error: BaseException) -> Callable[..., object]:
+    def fail(*_arguments: object) -> object:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (MemoryError(), 1, "Error: the memory is used up"),
+        (PermissionError(13, "denied", "model.onnx"), 1, "Error: the system refused a file"),
+        (KeyError("x"), 1, "Error: this is a fault in glm-run (KeyError: 'x'); run again with"),
+    ],
+)
+def test_whatever_happens_ends_in_one_line(
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    exit_code: int,
+    sentence: str,
+):
+    monkeypatch.setattr(Session, "generate", raising(error))
+    result = run(tiny_folder, "--prompt", "a")
+    assert result.exit_code == exit_code
+    assert sentence in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_verify_names_any_file_with_a_changed_byte(tiny_copy: Path):
+    """One bit in the middle of each file in turn: sizes stay, so only a hash can tell."""
+    for path in sorted(tiny_copy.iterdir()):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        changed = bytes([content[middle] ^ 1])
+        path.write_bytes(content[:middle] + changed + content[middle + 1 :])
+        result = run(tiny_copy, "--prompt", "x", "--verify")
+        path.write_bytes(content)
+        assert result.exit_code == 1, path.name
+        assert path.name in result.stderr, path.name
+    assert run(tiny_copy, "--prompt", "x", "--verify", *SHORT).exit_code == 0

@@ -1,0 +1,179 @@
+"""The program itself, as a process: help, signals, pipes, what it imports."""
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from glm_runtime.cli import cli
+
+COMMANDS = sorted(cli.commands)
+SOURCE_ROOT = Path(__file__).parents[3] / "runtime"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE_ROOT), "PYTHONIOENCODING": "utf-8"}
+PROGRAM = (sys.executable, "-m", "glm_runtime")
+on_posix = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
+
+
+def run(*arguments: object, code: str | None = None) -> subprocess.CompletedProcess:
+    command = PROGRAM if code is None else (sys.executable, "-c", code)
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def examples_of(command: click.Command) -> list[str]:
+    lines = [line.strip() for line in (command.epilog or "").splitlines()]
+    return [line for line in lines if "glm-run " in line]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_three_examples_that_the_command_accepts(name: str):
+    command = cli.commands[name]
+    examples = examples_of(command)
+    assert len(examples) == 3
+    for example in examples:
+        written = example[example.index("glm-run ") :].split(" | ")[0].split(" < ")[0]
+        program, named, *arguments = shlex.split(written)
+        assert (program, named) == ("glm-run", name)
+        command.make_context(name, arguments)  # raises UsageError on a wrong option
+    shown = CliRunner().invoke(cli, [name, "--help"]).stdout
+    assert all(example in shown for example in examples)
+
+
+def test_the_programs_help_shows_three_examples_of_its_commands():
+    examples = examples_of(cli)
+    assert len(examples) == 3
+    assert {shlex.split(example)[1] for example in examples} <= set(COMMANDS)
+
+
+def test_an_unknown_command_is_wrong_usage():
+    result = run("sing")
+    assert result.returncode == 2
+    assert "No such command 'sing'" in result.stderr
+
+
+def test_an_answer_needs_no_torch_and_no_transformers(tiny_folder: Path):
+    code = """
+import sys
+from glm_runtime.cli import cli
+cli(sys.argv[1:], standalone_mode=False)
+print(sorted({"torch", "transformers", "onnx"} & set(sys.modules)), file=sys.stderr)
+"""
+    arguments = ("generate", tiny_folder, "--prompt", "床前", "--max-new-tokens", 3)
+    result = run(*arguments, code=code)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_does_not_import_onnxruntime():
+    code = """
+import sys
+sys.modules["onnxruntime"] = None
+from glm_runtime.cli import cli
+cli(["generate", "--help"])
+"""
+    assert run(code=code).returncode == 0
+
+
+def test_a_missing_onnxruntime_is_one_sentence(tiny_folder: Path):
+    code = """
+import sys
+sys.modules["onnxruntime"] = None
+from glm_runtime.cli import main
+main()
+"""
+    result = run("generate", tiny_folder, "--prompt", "a", code=code)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: onnxruntime cannot be imported")
+    assert "pip install 'glm-export[onnxruntime]'" in line
+
+
+@on_posix
+def test_a_closed_pipe_ends_the_program_quietly(tiny_folder: Path):
+    """`glm-run generate ... | head -1`; here the reader has gone before the first word."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [*PROGRAM, "generate", str(tiny_folder), "--prompt", "床前", "--threads", "1"]
+    with os.fdopen(write_end, "wb") as stdout:
+        result = subprocess.run(
+            command, env=ENVIRONMENT, stdout=stdout, stderr=subprocess.PIPE, check=False
+        )
+    assert result.stderr.decode() == "running on CPU (1 thread)\n"
+    assert result.returncode == 1
+
+
+@on_posix
+def test_ctrl_c_exits_with_130(tiny_folder: Path):
+    with subprocess.Popen(
+        [*PROGRAM, "chat", str(tiny_folder), "--threads", "1"],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == "running on CPU (1 thread)\n"
+        process.stdin.write("a\n")
+        process.stdin.flush()
+        process.stdout.readline()  # the answer: now it waits for the next line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert "Traceback" not in process.stderr.read()
+
+
+@on_posix
+def test_in_a_terminal_ctrl_c_at_the_prompt_goes_on_and_ctrl_d_ends(tiny_folder: Path):
+    import pty  # noqa: PLC0415  # POSIX only
+
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "chat", str(tiny_folder), "--threads", "1"],
+        env=ENVIRONMENT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=_own_terminal,  # noqa: PLW1509  # no other thread runs here
+    )
+    os.close(terminal)
+    _read_until(controller, b"> ")
+    _read_until(controller, b"(Ctrl-D ends)\r\n> ", keys=b"\x03")
+    os.write(controller, b"\x04")
+    assert process.wait(timeout=60) == 0
+    os.close(controller)
+
+
+def _own_terminal() -> None:
+    """Make the terminal on stdin the controlling one, so that Ctrl-C becomes SIGINT."""
+    import fcntl  # noqa: PLC0415  # POSIX only
+    import termios  # noqa: PLC0415  # POSIX only
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read_until(file: int, expected: bytes, keys: bytes = b"") -> None:
+    """Press keys until something is answered.
+
+    A signal just between Python's prompt and its wait for input is seen at the next key only.
+    """
+    content = b""
+    while expected not in content:
+        os.write(file, keys)
+        while select.select([file], [], [], 0.5)[0]:
+            content += os.read(file, 1024)  # a program that ends early raises OSError here

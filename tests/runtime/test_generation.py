@@ -1,0 +1,147 @@
+"""Answers against a plain greedy loop; the tiny model is random, so its text is noise."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime.decoding import Decoder
+from glm_runtime.errors import PromptError, SamplingError
+from glm_runtime.generation import generate
+from runtime.test_decoding import run_plainly
+
+GREEDY = SamplingSettings(temperature=0)
+PROMPT = "床前明月光 and the earth"
+
+
+def plain_greedy(model: Model, prompt_ids: list[int], count: int) -> list[int]:
+    """The reference: the whole text through the graph for every token."""
+    ids = list(prompt_ids)
+    for _ in range(count):
+        logits = run_plainly(model, ids, 1)[0][: model.manifest.model.tokenizer_vocab_size]
+        ids.append(int(np.argmax(logits)))
+    return ids[len(prompt_ids) :]
+
+
+def answer(model: Model, prompt: str | list[int] = PROMPT, **settings) -> list[Piece]:
+    settings.setdefault("sampling", GREEDY)
+    return list(model.generate(prompt, GenerationSettings(**settings)))
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def with_eos(model: Model, *eos: int) -> Model:
+    entry = dataclasses.replace(model.manifest.model, eos_token_ids=eos)
+    return dataclasses.replace(model, manifest=dataclasses.replace(model.manifest, model=entry))
+
+
+def test_greedy_tokens_are_those_of_a_plain_loop(tiny_model: Model):
+    prompt_ids = tiny_model.tokenizer.encode(PROMPT)
+    expected = plain_greedy(tiny_model, prompt_ids, 60)
+    pieces = answer(with_eos(tiny_model), max_new_tokens=60)
+    assert [piece.token_id for piece in pieces] == expected
+    assert [piece.finish_reason for piece in pieces] == [None] * 59 + ["length"]
+
+
+def test_the_text_is_that_of_all_tokens(tiny_model: Model):
+    pieces = answer(tiny_model, max_new_tokens=60)
+    assert text_of(pieces) == tiny_model.tokenizer.decode([piece.token_id for piece in pieces])
+
+
+def test_any_token_of_the_eos_set_ends_the_answer_and_is_reported(tiny_model: Model):
+    tokens = [piece.token_id for piece in answer(tiny_model, max_new_tokens=30)]
+    for eos in (tokens[4], tokens[9]):
+        last = tokens.index(eos)
+        pieces = answer(with_eos(tiny_model, 0, eos), max_new_tokens=30)
+        assert [piece.token_id for piece in pieces] == tokens[: last + 1]
+        assert pieces[-1].finish_reason == "stop"
+
+
+def test_a_stop_string_ends_the_answer_and_nothing_of_it_is_shown(tiny_model: Model):
+    pieces = answer(tiny_model, max_new_tokens=40)
+    text = text_of(pieces)
+    start = next(i for i in range(5, len(text)) if text.find(text[i : i + 4]) == i)
+    stop = text[start : start + 4]
+    stopped = answer(tiny_model, max_new_tokens=40, stop=("not there", stop))
+    assert text_of(stopped) == text[:start]
+    assert stopped[-1].finish_reason == "stop_string"
+    assert len(stopped) < len(pieces)
+
+
+def test_text_held_back_for_a_stop_string_is_shown_when_the_answer_ends(tiny_model: Model):
+    pieces = answer(tiny_model, max_new_tokens=10)
+    text = text_of(pieces)
+    stop = text[-1] + "that never comes"
+    assert text_of(answer(tiny_model, max_new_tokens=10, stop=(stop,))) == text
+
+
+def test_a_full_context_ends_the_answer(tiny_model: Model):
+    model = with_eos(tiny_model)
+    context_length = model.manifest.model.context_length
+    prompt_ids = [5] * (context_length - 3)
+    pieces = answer(model, prompt_ids)
+    # Three tokens can be read back, a fourth is the answer to the last of them.
+    assert len(pieces) == 4
+    assert pieces[-1].finish_reason == "length"
+    assert answer(model, [5] * context_length)[0].finish_reason == "length"
+
+
+def test_one_seed_gives_one_answer(tiny_model: Model):
+    def run(seed: int) -> list[int]:
+        sampling = SamplingSettings(temperature=2.0, seed=seed)
+        pieces = answer(with_eos(tiny_model), sampling=sampling, max_new_tokens=30)
+        return [piece.token_id for piece in pieces]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_the_repetition_penalty_sees_prompt_and_answer(tiny_model: Model):
+    sampling = SamplingSettings(temperature=0, repetition_penalty=1e6)
+    prompt_ids = tiny_model.tokenizer.encode(PROMPT)
+    pieces = answer(with_eos(tiny_model), prompt_ids, sampling=sampling, max_new_tokens=40)
+    tokens = [piece.token_id for piece in pieces]
+    assert len(set(tokens)) == len(tokens)
+    assert not set(tokens) & set(prompt_ids)
+
+
+def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
+    entry = tiny_model.manifest.model
+    ids = tiny_model.tokenizer.encode(PROMPT)
+    decoder = Decoder(tiny_model.graph, entry)
+    decoder.append(ids[:4])
+    settings = GenerationSettings(GREEDY, max_new_tokens=10)
+    pieces = list(generate(decoder, tiny_model.tokenizer, entry, ids, settings))
+    assert pieces == answer(tiny_model, max_new_tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("", "the prompt is empty where at least one token is expected; give a text"),
+        ([], "the prompt is empty"),
+        ([5] * 257, "257 tokens are to be read but the model's context holds 256; shorten"),
+        ([5, -1], "holds the id -1 where ids below 337 are expected"),
+        ([337], "holds the id 337 where"),
+    ],
+)
+def test_a_prompt_the_model_cannot_take_is_refused_at_once(
+    tiny_model: Model, prompt: str | list[int], sentence: str
+):
+    assert tiny_model.manifest.model.tokenizer_vocab_size == 337
+    with pytest.raises(PromptError, match=sentence):
+        tiny_model.generate(prompt)  # not even iterated
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_an_answer_of_no_tokens_is_refused(count: int):
+    with pytest.raises(SamplingError, match=f"max_new_tokens is {count} where 1 or more"):
+        GenerationSettings(max_new_tokens=count)
+
+
+def test_an_empty_stop_string_is_refused():
+    with pytest.raises(SamplingError, match="stop string is empty"):
+        GenerationSettings(stop=("",))

@@ -1,0 +1,109 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+
+from glm_runtime import inference, machine
+from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
+from glm_runtime.inference import import_onnxruntime, open_graph
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_auto_takes_the_cpu_where_no_cuda_is_offered(tiny_folder: Path):
+    if HAS_CUDA:
+        pytest.skip("this onnxruntime offers CUDA")
+    graph = open_graph(tiny_folder / "model.onnx", "auto", threads=2)
+    assert graph.device == "cpu"
+    assert graph.place == "CPU (2 threads)"
+    assert graph.session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_the_default_is_one_thread_per_usable_core(tiny_folder: Path):
+    graph = open_graph(tiny_folder / "model.onnx", "cpu")
+    options = graph.session.get_session_options()
+    assert options.intra_op_num_threads == graph.threads == machine.count_usable_cores()
+
+
+def test_one_thread_is_written_in_the_singular(tiny_folder: Path):
+    assert open_graph(tiny_folder / "model.onnx", "cpu", threads=1).place == "CPU (1 thread)"
+
+
+def test_no_threads_at_all_are_refused(tiny_folder: Path):
+    with pytest.raises(DeviceError, match="threads is 0 where 1 or more is expected"):
+        open_graph(tiny_folder / "model.onnx", "cpu", threads=0)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime offers CUDA")
+def test_cuda_that_is_not_offered_is_refused(tiny_folder: Path):
+    sentence = r"offers .*CPUExecutionProvider where CUDAExecutionProvider is expected; install"
+    with pytest.raises(DeviceError, match=sentence):
+        open_graph(tiny_folder / "model.onnx", "cuda")
+
+
+@pytest.fixture(params=["goes on with the CPU", "raises"])
+def failing_cuda(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """An onnxruntime-gpu that offers CUDA where it cannot start: without libraries, or a GPU."""
+
+    def start(path: str, options: object, providers: list[str], **rest: object) -> object:
+        if providers[0] == "CUDAExecutionProvider" and request.param == "raises":
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"], **rest)
+
+    runtime = SimpleNamespace(
+        __version__="1.31.1",
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        SessionOptions=onnxruntime.SessionOptions,
+        InferenceSession=start,
+    )
+    monkeypatch.setattr(inference, "import_onnxruntime", lambda: runtime)
+
+
+def test_auto_says_so_when_cuda_is_offered_but_does_not_start(
+    tiny_folder: Path, failing_cuda: None
+):
+    graph = open_graph(tiny_folder / "model.onnx", "auto")
+    assert graph.device == "cpu"
+    assert graph.session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_cuda_that_does_not_start_is_an_error_when_asked_for(tiny_folder: Path, failing_cuda: None):
+    with pytest.raises(
+        DeviceError, match=r"CUDA does not start \(.+\) where .* check `nvidia-smi`"
+    ):
+        open_graph(tiny_folder / "model.onnx", "cuda")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "model.onnx").write_bytes(b"not a graph"),
+        lambda folder: (folder / "model.onnx.data").unlink(),
+    ],
+)
+def test_a_graph_that_onnxruntime_refuses_is_named(
+    tiny_copy: Path, damage: Callable[[Path], object]
+):
+    damage(tiny_copy)
+    with pytest.raises(FolderError, match=r"onnxruntime [\d.]+ refuses model\.onnx \(.+\); check"):
+        open_graph(tiny_copy / "model.onnx", "cpu")
+
+
+def test_a_graph_that_is_broken_on_every_device_is_the_folders_fault(
+    tiny_copy: Path, failing_cuda: None
+):
+    (tiny_copy / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(FolderError, match="refuses model"):
+        open_graph(tiny_copy / "model.onnx", "auto")
+
+
+def test_a_missing_onnxruntime_names_both_extras(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    sentence = (
+        r"pip install 'glm-export\[onnxruntime\]'.*pip install 'glm-export\[onnxruntime-gpu\]'"
+    )
+    with pytest.raises(MissingDependencyError, match=sentence):
+        import_onnxruntime()

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import psutil
+import pytest
+
+from glm_runtime import bandwidth, machine
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /sys of its own: four logical processors on two cores."""
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        folder = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings + "\n")
+    (tmp_path / "fs/cgroup/cpu").mkdir(parents=True)
+    (tmp_path / "fs/cgroup/memory").mkdir(parents=True)
+    monkeypatch.setattr(machine, "_SYSTEM", tmp_path)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    return tmp_path
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, *cpus: int) -> None:
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(cpus), raising=False)
+
+
+def test_hyper_threads_of_a_core_count_once(system: Path, monkeypatch: pytest.MonkeyPatch):
+    allow(monkeypatch, 0, 1, 2, 3)
+    assert machine.count_usable_cores() == 2
+
+
+def test_affinity_is_respected(system: Path, monkeypatch: pytest.MonkeyPatch):
+    allow(monkeypatch, 0, 2)
+    assert machine.count_usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "max 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+    ],
+)
+def test_the_share_of_a_container_is_respected(
+    system: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+):
+    allow(monkeypatch, 0, 1, 2, 3)
+    for name, content in files.items():
+        (system / "fs/cgroup" / name).write_text(content + "\n")
+    assert machine.count_usable_cores() == cores
+
+
+def test_the_memory_of_a_container_is_respected(system: Path):
+    group = system / "fs/cgroup"
+    (group / "memory.max").write_text("1000000\n")
+    (group / "memory.current").write_text("400000\n")
+    assert machine.read_available_memory_bytes() == 600_000
+    assert machine.read_total_memory_bytes() == 1_000_000
+    (group / "memory.max").write_text("max\n")
+    assert machine.read_total_memory_bytes() == psutil.virtual_memory().total
+    assert machine.read_available_memory_bytes() > 600_000
+
+
+def test_processor_features_are_read_from_its_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = "model name\t: Fast 9000\nflags\t\t: fpu avx2 nonsense avx512_vnni fma\n"
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(machine, "_PROCESS", tmp_path)
+    assert machine.read_cpu_name() == "Fast 9000"
+    assert machine.read_cpu_features() == ("avx2", "fma", "avx512_vnni")
+
+
+def test_without_a_description_there_are_no_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(machine, "_PROCESS", tmp_path)
+    assert machine.read_cpu_features() == ()
+
+
+def test_peak_memory_does_not_lie_below_what_is_used_now():
+    assert machine.read_peak_memory_bytes() >= 0.9 * psutil.Process().memory_info().rss
+
+
+def test_bandwidth_counts_every_byte_of_the_buffer(monkeypatch: pytest.MonkeyPatch):
+    """A clock that ticks once per reading makes each pass take a second."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
+    assert bandwidth.measure_read_bytes_per_second(2, buffer_bytes=1 << 16) == 1 << 16
