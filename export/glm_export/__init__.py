@@ -5,8 +5,9 @@ checkpoint -> architectures -> decoder -> trace -> passes -> plan -> writer -> v
 is the table of contents.
 """
 
-from glm_export.errors import ExportError, MissingPackageError
+from glm_export.errors import ExportError
 from glm_export.options import ExportOptions
+from glm_export.packages import require_export_packages
 from glm_export.report import ExportReport, Progress, ignore_progress
 
 __all__ = ["ExportError", "ExportOptions", "ExportReport", "export"]
@@ -23,10 +24,7 @@ def export(options: ExportOptions, progress: Progress = ignore_progress) -> Expo
     Raises:
         ExportError: one sentence: what was found, what was expected, what to do.
     """
-    try:
-        from glm_export.pipeline import run_export  # noqa: PLC0415 - torch is an extra
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"{error.name} is not installed; pip install 'glm-export[export,onnxruntime]'."
-        ) from error
+    require_export_packages()
+    from glm_export.pipeline import run_export  # noqa: PLC0415 - torch is an extra
+
     return run_export(options, progress)

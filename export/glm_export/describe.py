@@ -7,7 +7,7 @@ from pathlib import Path
 
 import glm_export
 from glm_export import companions, model_card
-from glm_export.errors import ExportError
+from glm_export.errors import CheckpointError
 from glm_export.job import ExportJob
 from glm_export.plan import ExportPlan
 from glm_runtime import manifest as folder_manifest
@@ -27,7 +27,10 @@ def describe_folder(
     try:
         sources = source_files.result()
     except OSError as error:
-        raise ExportError(f"a weight file became unreadable: {error}.") from error
+        raise CheckpointError(
+            f"a weight file became unreadable ({error}); "
+            "check the disk, and that nothing changes the checkpoint meanwhile."
+        ) from error
     manifest = _build_manifest(job, describe_files(folder.iterdir()), verification, sources)
     card = folder / _CARD
     card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())

@@ -4,8 +4,9 @@ The original is the PyTorch decoder in float32, run layer by layer (memory: one 
 activations); the folder is run by ONNX Runtime as it will be by its users.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from glm_export.architectures import DecoderConfig, check_tensors, find_architec
 from glm_export.checkpoint import open_checkpoint
 from glm_export.comparison import Comparer, Comparison
 from glm_export.errors import OptionsError, VerificationError
-from glm_export.graph_session import GraphSession, TokenArray, require_onnxruntime
+from glm_export.graph_session import GraphSession, TokenArray
+from glm_export.packages import require_onnxruntime
 from glm_export.reference import ReferenceDecoder, read_from_checkpoint
 from glm_runtime.manifest import Manifest, check_files, read_manifest
 from glm_runtime.tokenizer import read_tokenizer
@@ -97,6 +99,7 @@ def evaluate(options: EvaluationOptions, progress: WindowProgress) -> Evaluation
     hidden = [reference.hidden_states(batch) for batch in _group_by_length(windows)]
     states = [row for batch in hidden for row in batch]
     comparison = _compare(windows, states, reference.read_head(), options.folder, progress)
+    _require_finite(comparison)
     return EvaluationReport(comparison, manifest)
 
 
@@ -137,6 +140,15 @@ def _compare(
         comparer.add(state @ head.T, candidate, torch.from_numpy(window))
         progress("running the folder", index + 1, len(windows))
     return comparer.summarize()
+
+
+def _require_finite(comparison: Comparison) -> None:
+    for name, value in asdict(comparison).items():
+        if not math.isfinite(value):
+            raise VerificationError(
+                f"{name} came out as {value}, so one of the two computes NaN or Inf; "
+                "check that the checkpoint's weights are sound."
+            )
 
 
 def _tokenize(options: EvaluationOptions) -> TokenArray:

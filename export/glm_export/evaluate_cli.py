@@ -8,7 +8,7 @@ import click
 
 import glm_export
 from glm_export.command_line import run_command, show_progress
-from glm_export.errors import MissingPackageError
+from glm_export.packages import require_export_packages
 
 _EXAMPLES = """\b
 Examples:
@@ -41,12 +41,9 @@ def command(
     Both read the same text, in windows that start at position 0. KL is KL(original || folder) of
     the next-token distributions, in nats; top-1 is how often both prefer the same token.
     """
-    try:
-        from glm_export.evaluate import EvaluationOptions, evaluate  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"{error.name} is not installed; pip install 'glm-export[export,onnxruntime]'."
-        ) from error
+    require_export_packages()
+    from glm_export.evaluate import EvaluationOptions, evaluate  # noqa: PLC0415 - torch is an extra
+
     options = EvaluationOptions(checkpoint, folder, text, window, max_tokens)
     with show_progress() as show:
         report = evaluate(options, show)

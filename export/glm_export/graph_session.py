@@ -1,28 +1,15 @@
 """An exported graph run for its logits, whole windows at a time. For checks, not for generation."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from glm_export.errors import MissingPackageError, VerificationError
+from glm_export.packages import require_onnxruntime
 from glm_export.trace import NUM_LOGITS
 
 TokenArray = npt.NDArray[np.int64]
-
-
-def require_onnxruntime() -> None:
-    """Say early that the graph cannot be run; imports nothing.
-
-    Raises:
-        MissingPackageError: onnxruntime is not installed.
-    """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingPackageError(
-            "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
-            "[onnxruntime-gpu]); only exporting with --verify tensors works without."
-        )
 
 
 class GraphSession:

@@ -13,11 +13,11 @@ from glm_export.architectures import check_tensors, find_architecture
 from glm_export.checkpoint import open_checkpoint
 from glm_export.decoder import rotation_tables
 from glm_export.describe import describe_files, describe_folder
-from glm_export.graph_session import require_onnxruntime
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
 from glm_export.output_folder import stage_folder
+from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import ROTATION_TABLES, build_plan
 from glm_export.report import ExportReport, Progress

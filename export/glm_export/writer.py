@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glm_export.checkpoint import Checkpoint
-from glm_export.errors import CheckpointError, OutputError, VerificationError
+from glm_export.errors import CheckpointError, VerificationError
 from glm_export.plan import ExportPlan, Segment, TensorPlan
 from glm_quantize import (
     FloatArray,
@@ -79,27 +79,25 @@ class _Run:
 
 
 class DataFile:
-    """A file of known size, written at given places by several threads."""
+    """A file of known size, written at given places by several threads.
+
+    Raises:
+        OSError: the disk refuses; `stage_folder` makes a sentence of it.
+    """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._file = path.open("w+b", buffering=0)
         self._lock = threading.Lock()
-        try:
-            self._file.truncate(size_bytes)
-        except OSError as error:
-            raise OutputError(f"{path.name}: {size_bytes} bytes cannot be had: {error}.") from error
+        self._file.truncate(size_bytes)
 
     def write_rows(self, segment: Segment, first_row: int, rows: Array) -> None:
         """Put rows into their segment."""
         data = np.ascontiguousarray(rows, dtype=NUMPY_DTYPES[segment.dtype]).view(np.uint8)
         view = memoryview(data.tobytes())
-        try:
-            with self._lock:
-                self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
-                while view:
-                    view = view[self._file.write(view) or 0 :]
-        except OSError as error:
-            raise OutputError(f"writing {segment.name} failed: {error}.") from error
+        with self._lock:
+            self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
+            while view:
+                view = view[self._file.write(view) or 0 :]
 
     def read_rows(self, segment: Segment, first_row: int, count: int) -> Array:
         """Rows as they are in the file."""
@@ -132,7 +130,7 @@ def write_weights(
 
     Raises:
         CheckpointError: a tensor holds NaN or Inf, or cannot be read.
-        OutputError: the disk refuses.
+        OSError: the disk refuses.
         VerificationError: what was read back differs.
     """
     file = DataFile(path, plan.size_bytes)

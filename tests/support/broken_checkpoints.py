@@ -6,9 +6,10 @@ sound one; the other functions damage it.
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -118,21 +119,19 @@ def write_safetensors(path: Path, tensors: Mapping[str, RawTensor]) -> None:
     path.write_bytes(encode_header(build_header(tensors)) + data)
 
 
-def replace_tensors(folder: Path, **changes: object) -> None:
-    """Write the weights anew without `drop`, with `add`: name -> RawTensor."""
-    tensors = random_tensors()
-    for name in changes.pop("drop", ()):  # type: ignore[attr-defined]
-        del tensors[name]
-    tensors |= changes.pop("add", {})  # type: ignore[operator]
-    assert not changes
-    write_safetensors(folder / WEIGHTS, tensors)
+def replace_tensors(
+    folder: Path, *, drop: Sequence[str] = (), add: Mapping[str, RawTensor] = MappingProxyType({})
+) -> None:
+    """Write the weights anew without `drop`, with `add`: name -> tensor, new or other."""
+    tensors = {name: tensor for name, tensor in random_tensors().items() if name not in drop}
+    write_safetensors(folder / WEIGHTS, {**tensors, **add})
 
 
 def poison(folder: Path, name: str, value: float) -> None:
     """Put one bad number into the middle of a tensor."""
     values = np.frombuffer(random_tensors()[name].data, "<f4").reshape(SHAPES[name]).copy()
     values.reshape(-1)[values.size // 2] = value
-    write_safetensors(folder / WEIGHTS, random_tensors() | {name: from_array(values)})
+    replace_tensors(folder, add={name: from_array(values)})
 
 
 def edit_config(folder: Path, **values: object) -> None:

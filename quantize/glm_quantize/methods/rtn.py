@@ -25,7 +25,7 @@ def round_to_nearest(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
 
     Raises:
         SchemeError: C is not a multiple of the block size.
-        QuantizationError: the weight holds NaN or Inf.
+        QuantizationError: the weight holds NaN or Inf, or a block's range overflows float32.
 
     Source: Jacob et al. 2018, section 2.1 (arXiv:1712.05877); the symmetric scale divides the
     value of largest magnitude, sign kept, by -2^(bits-1), as GGML's Q4_0 does.
@@ -33,8 +33,12 @@ def round_to_nearest(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
     blocks = scheme.count_blocks(weight.shape[1])
     blocked = weight.reshape(weight.shape[0], blocks, scheme.block_size)
     low, high = blocked.min(axis=2), blocked.max(axis=2)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise QuantizationError("the weight holds NaN or Inf; check the checkpoint's file.")
+    with np.errstate(over="ignore", invalid="ignore"):  # is refused on the next line
+        is_finite = np.isfinite(high - low).all()
+    if not is_finite:
+        raise QuantizationError(
+            "the weight holds NaN or Inf, or a range beyond float32; check the checkpoint's file."
+        )
     if scheme.is_symmetric:
         return _round_symmetric(blocked, low, high, scheme)
     return _round_asymmetric(blocked, low, high, scheme)

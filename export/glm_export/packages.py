@@ -1,0 +1,33 @@
+"""Which optional packages are installed, found out without importing them."""
+
+import importlib.util
+
+from glm_export.errors import MissingPackageError
+
+_EXPORT_PACKAGES = ("torch", "onnx", "onnx_ir", "onnxscript")
+
+
+def require_export_packages() -> None:
+    """Say in one sentence what is not installed, before anything is loaded.
+
+    Raises:
+        MissingPackageError: names the first package and the extra that brings it.
+    """
+    for name in _EXPORT_PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackageError(
+                f"{name} is not installed; pip install 'glm-export[export,onnxruntime]'."
+            )
+
+
+def require_onnxruntime() -> None:
+    """Say early that the graph cannot be run.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingPackageError(
+            "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
+            "[onnxruntime-gpu]); only exporting with --verify tensors works without."
+        )
