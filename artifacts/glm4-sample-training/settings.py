@@ -1,0 +1,50 @@
+"""The settings of the sample checkpoint and where its files lie.
+
+Every number and seed lives in `settings.json`; this file only gives them types.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE / "work"
+CHECKPOINT = HERE.parent / "glm4-sample"
+EVALUATION = HERE.parents[1] / "export" / "glm_export" / "data" / "evaluation.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The content of `settings.json`, one field a key."""
+
+    seed: int
+    bible_packages: list[str]
+    poetry_package: str
+    conversion_package: str
+    tang_poems: int
+    song_poems: int
+    song_lyrics: int
+    held_out_bytes: dict[str, int]
+    vocabulary_tokens: int
+    vocabulary_rows: int
+    sequence_length: int
+    batch_size: int
+    sequences: int
+    steps: int
+    chat_share: float
+    chat_mix: dict[str, float]
+    second_mix_step: int
+    second_chat_mix: dict[str, float]
+    muon_rate: float
+    adam_rate: float
+    embedding_rate: float
+    weight_decay: float
+    warmup_steps: int
+    validate_every: int
+    save_every: int
+    threads: int
+
+
+def load_settings() -> Settings:
+    """Read `settings.json`; an unknown or missing key raises a TypeError that names it."""
+    return Settings(**json.loads((HERE / "settings.json").read_text(encoding="utf-8")))
