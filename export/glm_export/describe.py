@@ -1,13 +1,10 @@
 """The manifest and the card: what a finished folder says of itself."""
 
-from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
 import glm_export
 from glm_export import companions, model_card
-from glm_export.errors import CheckpointError
 from glm_export.job import ExportJob
 from glm_export.plan import ExportPlan
 from glm_runtime import manifest as folder_manifest
@@ -20,18 +17,12 @@ def describe_folder(
     job: ExportJob,
     folder: Path,
     verification: VerificationEntry,
-    source_files: Future[dict[str, FileEntry]],
+    sources: dict[str, FileEntry],
 ) -> Manifest:
     """Write the small files, the card and last the manifest, which lists all others."""
     companions.write_companions(folder, job.checkpoint, job.files)
-    try:
-        sources = source_files.result()
-    except OSError as error:
-        raise CheckpointError(
-            f"a weight file became unreadable ({error}); "
-            "check the disk, and that nothing changes the checkpoint meanwhile."
-        ) from error
-    manifest = _build_manifest(job, describe_files(folder.iterdir()), verification, sources)
+    written = {path.name: folder_manifest.describe_file(path) for path in folder.iterdir()}
+    manifest = _build_manifest(job, written, verification, sources)
     card = folder / _CARD
     card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())
     files = {**manifest.files, _CARD: folder_manifest.describe_file(card)}
@@ -39,11 +30,6 @@ def describe_folder(
     manifest = replace(manifest, files=files, size_bytes=size_bytes)
     folder_manifest.write_manifest(folder, manifest)
     return manifest
-
-
-def describe_files(paths: Iterable[Path]) -> dict[str, FileEntry]:
-    """Size and hash of each file, by name."""
-    return {path.name: folder_manifest.describe_file(path) for path in sorted(paths)}
 
 
 def _build_manifest(

@@ -1,7 +1,6 @@
 """The table of contents: load, plan, trace, write, verify, describe, each one call."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,7 +11,7 @@ from glm_export import companions, passes, verify, writer
 from glm_export.architectures import check_tensors, find_architecture
 from glm_export.checkpoint import open_checkpoint
 from glm_export.decoder import rotation_tables
-from glm_export.describe import describe_files, describe_folder
+from glm_export.describe import describe_folder
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
@@ -21,6 +20,7 @@ from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import ROTATION_TABLES, build_plan
 from glm_export.report import ExportReport, Progress
+from glm_export.source_hash import SourceHash
 from glm_export.trace import trace_decoder
 from glm_export.writer import WeightError, WriteOptions
 from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
@@ -36,16 +36,15 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     job = _prepare(options)
     with (
         stage_folder(options.output, job.plan.size_bytes, is_forced=options.is_forced) as folder,
-        ThreadPoolExecutor(1) as background,
+        SourceHash(job.checkpoint.weight_files) as source_hash,
     ):
-        source_files = background.submit(describe_files, job.checkpoint.weight_files)
         progress("tracing the decoder", 0, job.plan.parameters)
         _write_graph(job, folder)
         errors = _write_data(job, folder, progress)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
         progress("describing the folder", job.plan.parameters, job.plan.parameters)
-        manifest = describe_folder(job, folder, verification, source_files)
+        manifest = describe_folder(job, folder, verification, source_hash.result())
     total = sum(errors.values(), WeightError())
     return ExportReport(
         folder=options.output,

@@ -10,7 +10,6 @@ import math
 import resource
 import shutil
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ import torch
 import glm_export.pipeline
 from glm_export import ExportError, ExportOptions, export
 from glm_export.architectures import DecoderConfig
-from glm_export.describe import describe_files
 from glm_export.errors import (
     CheckpointError,
     OptionsError,
@@ -33,7 +31,6 @@ from glm_export.errors import (
 )
 from glm_export.trace import trace_decoder
 from glm_export.writer import DataFile
-from glm_runtime.manifest import FileEntry
 from support.broken_checkpoints import (
     CONFIG,
     SHAPES,
@@ -48,7 +45,6 @@ from support.broken_checkpoints import (
     random_tensors,
     replace_tensors,
     write_json,
-    write_safetensors,
     write_small,
 )
 from support.refusals import assert_export_refused, assert_sentence, nothing_left_behind
@@ -507,30 +503,6 @@ def test_weights_that_vanish_meanwhile(tmp_path: Path) -> None:
         export(ExportOptions(checkpoint, tmp_path / "out"), vanish)
     assert_sentence(str(caught.value), WEIGHTS, "cannot be read", "check the disk")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "elsewhere"]
-
-
-@pytest.mark.usefixtures("no_graph")
-def test_a_weight_file_that_vanishes_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file without tensors is not written from, but its fingerprint belongs to the manifest."""
-    checkpoint = write_small(tmp_path / "checkpoint")
-    write_safetensors(checkpoint / "none.safetensors", {})
-    is_gone = threading.Event()
-
-    def describe_later(paths: tuple[Path, ...]) -> dict[str, FileEntry]:
-        assert is_gone.wait(60)
-        return describe_files(paths)
-
-    def vanish(stage: str, done: int, total: int) -> None:
-        (checkpoint / "none.safetensors").unlink(missing_ok=True)
-        is_gone.set()
-
-    monkeypatch.setattr(glm_export.pipeline, "describe_files", describe_later)
-    with pytest.raises(CheckpointError) as caught:
-        export(ExportOptions(checkpoint, tmp_path / "out", verify="none"), vanish)
-    assert_sentence(str(caught.value), "a weight file became unreadable (", "none.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_the_config_is_the_one_these_tests_mean() -> None:
