@@ -16,6 +16,7 @@ from glm_runtime.chat_template import ChatTemplate, Message, read_chat_template
 from glm_runtime.decoding import check_graph
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.generation import GenerationSettings, Piece
+from glm_runtime.huge_pages import move_to_huge_pages
 from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.manifest import Manifest, check_files, read_manifest
 from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
@@ -90,6 +91,7 @@ def load(
     threads: int | None = None,
     *,
     is_verified: bool = False,
+    has_huge_pages: bool = False,
 ) -> Model:
     """Open an exported folder.
 
@@ -99,6 +101,8 @@ def load(
         threads: for the CPU; `None` takes the physical cores this process may use.
         is_verified: read every file first and compare it with the manifest's hash; without, only
             sizes are compared.
+        has_huge_pages: move the weights onto huge pages (Linux): some seconds now, several percent
+            more tokens per second afterwards. For processes that live long.
 
     Raises:
         FolderError: the folder is not whole, or not what its manifest promises.
@@ -114,6 +118,8 @@ def load(
     sampling = read_sampling_defaults(folder)
     graph = open_graph(folder / MODEL_NAME, device, threads)
     check_graph(graph, manifest.model)
+    if has_huge_pages:
+        move_to_huge_pages()
     return Model(manifest, graph, tokenizer, template, sampling)
 
 

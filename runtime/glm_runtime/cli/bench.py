@@ -49,7 +49,7 @@ def bench(
     """Measure prefill, decode, first token, and the share of memory bandwidth reached."""
     plan = BenchmarkPlan(prompt_tokens, new_tokens, rounds)
     start = time.perf_counter()
-    model = load_for_command(folder, machine)
+    model = load_for_command(folder, machine, is_long_lived=True)
     load_seconds = time.perf_counter() - start
     report = run_benchmark(model, plan, _show_progress)
     content = dataclasses.asdict(report) | dataclasses.asdict(plan)

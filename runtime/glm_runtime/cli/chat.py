@@ -76,7 +76,7 @@ def chat(
     folder: Path, system: str | None, options: GenerationOptions, machine: MachineOptions
 ) -> None:
     """Talk with the model; /reset forgets the conversation, /exit ends it."""
-    model = load_for_command(folder, machine)
+    model = load_for_command(folder, machine, is_long_lived=True)
     settings = options.settings(model.sampling_defaults)
     conversation = Conversation(model, settings, system)
     is_terminal = sys.stdin.isatty()

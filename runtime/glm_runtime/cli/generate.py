@@ -67,7 +67,7 @@ def generate(
 ) -> None:
     """Answer one prompt."""
     text = read_text() if prompt == "-" else prompt
-    model = load_for_command(folder, machine)
+    model = load_for_command(folder, machine, is_long_lived=False)
     settings = _fix_seed(options.settings(model.sampling_defaults))
     prompt_ids = _encode(model, text, is_chat=is_chat)
     pieces = model.generate(prompt_ids, settings)

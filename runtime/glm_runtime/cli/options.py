@@ -66,11 +66,12 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Where to run, and whether to read every file first."""
+    """Where to run, and what to do while loading; `huge_pages` None leaves it to the command."""
 
     device: DeviceChoice
     threads: int | None
     verify: bool
+    huge_pages: bool | None
 
 
 def generation_options(command: _Command) -> _Command:
@@ -90,7 +91,7 @@ def generation_options(command: _Command) -> _Command:
 
 
 def machine_options(command: _Command) -> _Command:
-    """Add --device, --threads and --verify, as one argument `machine`."""
+    """Add the options of `MachineOptions`, as one argument `machine`."""
     options = (
         click.option(
             "--device",
@@ -105,6 +106,11 @@ def machine_options(command: _Command) -> _Command:
             help="Threads on the CPU; by default the physical cores.",
         ),
         click.option("--verify", is_flag=True, help="Check the hash of every file first."),
+        click.option(
+            "--huge-pages/--no-huge-pages",
+            default=None,
+            help="Load slower, decode faster (Linux); chat and bench do, generate does not.",
+        ),
     )
     return _gather(options, MachineOptions, "machine", command)
 
@@ -114,9 +120,16 @@ def show_examples(*examples: str) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
 
 
-def load_for_command(folder: Path, machine: MachineOptions) -> Model:
+def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bool) -> Model:
     """Load a folder and say on stderr where it runs."""
-    model = load(folder, machine.device, machine.threads, is_verified=machine.verify)
+    has_huge_pages = is_long_lived if machine.huge_pages is None else machine.huge_pages
+    model = load(
+        folder,
+        machine.device,
+        machine.threads,
+        is_verified=machine.verify,
+        has_huge_pages=has_huge_pages,
+    )
     click.echo(f"running on {model.graph.place}", err=True)
     return model
 
