@@ -119,8 +119,6 @@ def _start(
     options: Any = runtime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
-    # Measured at 1.5 B parameters: the same speed, 166 MB less at the peak.
-    options.enable_cpu_mem_arena = False
     try:
         # onnxruntime's own fallback would print on stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
