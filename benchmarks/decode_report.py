@@ -1,6 +1,7 @@
 """What `decode.py` has measured, as a table and as figures for its JSON line. Ours comes first."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from measurement import as_json, compare_pairs, summarize
@@ -43,7 +44,7 @@ def report(
         theirs: of onnxruntime-genai, as many rounds.
         manifest: of the folder that both ran.
         lengths: of the turns.
-        read_rates: how fast memory was read before the first round and after each, bytes per second.
+        read_rates: bytes per second read from memory, before the first round and after each.
     """
     both = (ours, theirs)
     decode = [[answer.decode_rate for answer in result.decode] for result in both]
@@ -54,7 +55,7 @@ def report(
     bytes_per_token = count_bytes_per_token(manifest, lengths)
     # The better of the two that enclose a round: a shared machine's memory is not equally fast for
     # minutes on end (32 to 63 GB/s was seen within five).
-    enclosing = [max(pair) for pair in zip(read_rates, read_rates[1:], strict=False)]
+    enclosing = [max(pair) for pair in pairwise(read_rates)]
     is_same = ours.tokens == theirs.tokens
     print(f"\n{'':18}{'ours':>24}{'onnxruntime-genai':>24}{'ratio of pairs':>24}  quartiles")
     figures: dict[str, object] = {
