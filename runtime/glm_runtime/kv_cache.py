@@ -37,18 +37,17 @@ class KvCache:
             return False
         doubled = max(_FIRST_CAPACITY, length, 2 * self.capacity)
         self.capacity = min(doubled, self._model.context_length)
-        old, names = self.buffers, self._names()
-        shape = (1, self._model.num_kv_heads, self.capacity, self._model.head_dim)
-        # One allocation for all layers: numpy asks for huge pages above 4 MiB. Zeros, not empty: a
-        # masked position must not bring a NaN into a product.
-        values = np.zeros((len(names), *shape), self._model.cache_dtype)
-        for name, part in zip(names, values, strict=True):
-            if name in old:
-                part[:, :, : self.length] = old[name].numpy()[:, :, : self.length]
-        make = import_onnxruntime().OrtValue.ortvalue_from_numpy  # on the CPU, shares the memory
-        self.buffers = {n: make(v, self._device, 0) for n, v in zip(names, values, strict=True)}
+        for layer in range(self._model.num_layers):
+            for part in ("key", "value"):
+                name = f"{layer}.{part}"
+                self.buffers[name] = self._grow(self.buffers.get(name))
         return True
 
-    def _names(self) -> list[str]:
-        layers = range(self._model.num_layers)
-        return [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
+    def _grow(self, old: "onnxruntime.OrtValue | None") -> "onnxruntime.OrtValue":
+        model = self._model
+        shape = (1, model.num_kv_heads, self.capacity, model.head_dim)
+        # Zeros, not empty: a masked position must not bring a NaN into a product.
+        values = np.zeros(shape, model.cache_dtype)
+        if old is not None:
+            values[:, :, : self.length] = old.numpy()[:, :, : self.length]
+        return import_onnxruntime().OrtValue.ortvalue_from_numpy(values, self._device, 0)
