@@ -13,6 +13,9 @@ from glm_export.errors import UnsupportedModelError
 _LARGEST_FLOAT32 = 3.4028234e38
 
 
+_MOST_LAYERS = 1000  # ten times what any published model has
+
+
 @dataclass(frozen=True)
 class DecoderConfig:
     """The shape of one GLM decoder. Sizes are counts of numbers, `context_length` of tokens."""
@@ -34,6 +37,11 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that no GLM has and that the attention kernel cannot compute."""
+        if self.num_layers > _MOST_LAYERS:  # naming the tensors of a billion would fill the memory
+            raise UnsupportedModelError(
+                f"config.json says num_hidden_layers={self.num_layers}; "
+                f"at most {_MOST_LAYERS} are expected: check config.json."
+            )
         if self.num_heads % self.num_kv_heads:
             raise UnsupportedModelError(
                 f"config.json says num_attention_heads={self.num_heads}, not a multiple of "
