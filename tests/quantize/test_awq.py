@@ -1,7 +1,6 @@
 """AWQ's column scales: against naive loops in float64, and by output error on inputs not seen."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,15 +10,10 @@ from glm_quantize.methods import awq
 from glm_quantize.methods.awq import search_column_scales
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
-
-DoubleArray = npt.NDArray[np.float64]
+from support.weights import draw_weight
 
 SCHEMES = [Scheme(bits, 32, is_symmetric) for bits in (2, 4, 8) for is_symmetric in (False, True)]
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-
-
-def draw_weight(rows: int, inputs: int, seed: int = 1) -> FloatArray:
-    return np.random.default_rng(seed).standard_t(4, size=(rows, inputs)).astype(np.float32)
 
 
 def draw_inputs(count: int, inputs: int, seed: int) -> FloatArray:

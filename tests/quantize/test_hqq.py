@@ -1,36 +1,17 @@
 """Half-quadratic quantization: against a naive loop of its equations, and never worse by p-norm."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from glm_quantize import (
-    METHODS,
-    FloatArray,
-    QuantizationError,
-    QuantizedRows,
-    Scheme,
-    SchemeError,
-    dequantize,
-)
+from glm_quantize import METHODS, FloatArray, QuantizedRows, Scheme, dequantize
 from glm_quantize.methods.hqq import half_quadratic
+from support.weights import DoubleArray, assert_same_rows, draw_weight, each_scheme
 
-DoubleArray = npt.NDArray[np.float64]
-
-SCHEMES = [
-    Scheme(bits, block, sym) for bits in (2, 4, 8) for block in (32, 128) for sym in (False, True)
-]
 FLOATS = st.floats(-1e3, 1e3, width=32)
 NORM = 0.7
-each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-
-
-def draw_weight(rows: int, inputs: int, seed: int = 1) -> FloatArray:
-    """Student t with 4 degrees of freedom: outliers, as trained weights have them."""
-    return np.random.default_rng(seed).standard_t(4, size=(rows, inputs)).astype(np.float32)
 
 
 def block_norms(weight: FloatArray, rows: QuantizedRows) -> DoubleArray:
@@ -143,13 +124,6 @@ def test_scaling_a_weight_scales_its_result(scheme: Scheme) -> None:
     np.testing.assert_array_equal(small.scales * 128, rows.scales)
 
 
-def assert_equal(first: QuantizedRows, second: QuantizedRows, of_second: slice) -> None:
-    np.testing.assert_array_equal(first.codes, second.codes[of_second])
-    np.testing.assert_array_equal(first.scales, second.scales[of_second])
-    if first.zero_points is not None and second.zero_points is not None:
-        np.testing.assert_array_equal(first.zero_points, second.zero_points[of_second])
-
-
 @pytest.mark.parametrize("block_size", [32, 256])
 @pytest.mark.parametrize("is_symmetric", [False, True])
 def test_does_not_depend_on_the_run(block_size: int, is_symmetric: bool) -> None:
@@ -157,7 +131,7 @@ def test_does_not_depend_on_the_run(block_size: int, is_symmetric: bool) -> None
     scheme = Scheme(4, block_size, is_symmetric)
     weight = draw_weight(2, 300 * 256)
     whole = half_quadratic(weight, scheme)
-    assert_equal(half_quadratic(weight[1:], scheme), whole, slice(1, 2))
+    assert_same_rows(half_quadratic(weight[1:], scheme), whole, slice(1, 2))
     blocked = weight.reshape(-1, block_size)
     alone = QuantizedRows(
         scheme,
@@ -167,42 +141,4 @@ def test_does_not_depend_on_the_run(block_size: int, is_symmetric: bool) -> None
     )
     for start in range(0, len(blocked), len(blocked) // 24):
         block = slice(start, start + 1)
-        assert_equal(half_quadratic(blocked[block], scheme), alone, block)
-
-
-@each_scheme
-@pytest.mark.parametrize("value", [0.0, 1e-45, -1e-38, 5e-38, 1e-36, 3.0, -3e38])
-def test_constant_and_tiny_blocks_stay_finite(scheme: Scheme, value: float) -> None:
-    """Scales below float32's smallest normal number are for no kernel: such blocks become zeros."""
-    weight = np.full((1, 128), value, dtype=np.float32)
-    rows = half_quadratic(weight, scheme)
-    smallest = np.finfo(np.float32).tiny
-    assert np.isfinite(rows.scales).all() and (np.abs(rows.scales) >= smallest).all()
-    np.testing.assert_allclose(dequantize(rows), weight, rtol=1e-5, atol=scheme.max_code * smallest)
-
-
-@each_scheme
-def test_shapes_and_ranges(scheme: Scheme) -> None:
-    rows = half_quadratic(draw_weight(5, 384), scheme)
-    blocks = 384 // scheme.block_size
-    assert rows.codes.shape == (5, 384) and rows.codes.dtype == np.uint8
-    assert scheme.default_zero_point < rows.codes.max() <= scheme.max_code
-    assert rows.scales.shape == (5, blocks) and rows.scales.dtype == np.float32
-    assert (rows.zero_points is None) == scheme.is_symmetric
-    if rows.zero_points is not None:
-        assert rows.zero_points.shape == (5, blocks) and rows.zero_points.dtype == np.uint8
-        assert rows.zero_points.max() <= scheme.max_code
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_not_a_number(value: float) -> None:
-    weight = np.zeros((2, 128), dtype=np.float32)
-    weight[1, 7] = value
-    for scheme in SCHEMES:
-        with pytest.raises(QuantizationError, match="the weight holds NaN or Inf"):
-            half_quadratic(weight, scheme)
-
-
-def test_refuses_a_block_size_that_does_not_divide() -> None:
-    with pytest.raises(SchemeError, match="row of 48 weights does not divide into blocks of 32"):
-        half_quadratic(np.zeros((1, 48), dtype=np.float32), Scheme(4, 32, True))
+        assert_same_rows(half_quadratic(blocked[block], scheme), alone, block)

@@ -1,10 +1,8 @@
 """Refined codes: against brute force over all codes, and never worse than what they came from."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,41 +23,14 @@ from glm_quantize.methods import refine
 from glm_quantize.methods.refine import prepare_gptq_refine, refine_codes
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
-
-DoubleArray = npt.NDArray[np.float64]
-
-SCHEMES = [
-    Scheme(bits, block, sym) for bits in (2, 4, 8) for block in (32, 128) for sym in (False, True)
-]
-SMALL_SCHEMES = [scheme for scheme in SCHEMES if scheme.block_size == 32]
-each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-each_small_scheme = pytest.mark.parametrize("scheme", SMALL_SCHEMES, ids=lambda s: s.name)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from two, which wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def draw_weight(rows: int, inputs: int, seed: int = 1) -> FloatArray:
-    return np.random.default_rng(seed).standard_t(5, size=(rows, inputs)).astype(np.float32)
-
-
-def draw_inputs(tokens: int, inputs: int, draw: int) -> FloatArray:
-    """Correlated channels, two of them ten times as large; all draws have the same covariance."""
-    generator = np.random.default_rng(2)
-    mixing = generator.normal(size=(inputs, inputs)) / np.sqrt(1 + np.arange(inputs))[:, None]
-    mixing[:, generator.choice(inputs, size=2, replace=False)] *= 10
-    z = np.random.default_rng([3, draw]).normal(size=(tokens, inputs))
-    return (z @ mixing).astype(np.float32)
-
-
-def measure(inputs: FloatArray) -> InputStatistics:
-    return InputStatistics(inputs.T @ inputs / np.float32(len(inputs)), len(inputs))
+from support.weights import (
+    DoubleArray,
+    draw_inputs,
+    draw_weight,
+    each_scheme,
+    each_small_scheme,
+    measure_moments,
+)
 
 
 def dampen(moments: FloatArray) -> torch.Tensor:
@@ -142,7 +113,7 @@ def test_equals_brute_force_over_all_codes(scheme: Scheme, monkeypatch: pytest.M
     """
     monkeypatch.setattr(refine, "PASSES", 2)
     monkeypatch.setattr(refine, "_COLUMNS_AT_ONCE", 64)
-    weight, statistics = draw_weight(4, 160), measure(draw_inputs(400, 160, draw=0))
+    weight, statistics = draw_weight(4, 160), measure_moments(draw_inputs(400, 160, draw=0))
     moments = dampen(statistics.moments)
     start = search_scales(weight, scheme, statistics.mean_squares)
     ours = refine_codes(weight, start, moments)
@@ -170,7 +141,7 @@ def test_no_row_gets_worse(scheme: Scheme, data: st.DataObject) -> None:
     """
     weight = data.draw(hnp.arrays(np.float32, (2, 64), elements=st.floats(-100, 100, width=32)))
     inputs = data.draw(hnp.arrays(np.float32, (16, 64), elements=st.integers(-100, 100)))
-    moments = measure(inputs).moments if inputs.any() else np.eye(64, dtype=np.float32)
+    moments = measure_moments(inputs).moments if inputs.any() else np.eye(64, dtype=np.float32)
     start = round_to_nearest(weight, scheme)
     if data.draw(st.booleans()):
         any_code = st.integers(0, scheme.max_code)
@@ -184,7 +155,7 @@ def test_no_row_gets_worse(scheme: Scheme, data: st.DataObject) -> None:
 
 @each_scheme
 def test_every_pass_gains(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, statistics = draw_weight(16, 384), measure(draw_inputs(1000, 384, draw=0))
+    weight, statistics = draw_weight(16, 384), measure_moments(draw_inputs(1000, 384, draw=0))
     rounder = prepare_gptq_refine(scheme, statistics)
     rows = rounder.gptq(weight)
     errors = [row_errors(weight, rows, rounder.moments)]
@@ -198,7 +169,7 @@ def test_every_pass_gains(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> No
 @each_scheme
 def test_beats_gptq_on_unseen_inputs(scheme: Scheme) -> None:
     weight, unseen = draw_weight(32, 256), draw_inputs(1024, 256, draw=1)
-    rounder = prepare_gptq_refine(scheme, measure(draw_inputs(4096, 256, draw=0)))
+    rounder = prepare_gptq_refine(scheme, measure_moments(draw_inputs(4096, 256, draw=0)))
     outputs = [unseen @ (weight - dequantize(r(weight))).T for r in (rounder, rounder.gptq)]
     assert (outputs[0] ** 2).mean() < 0.97 * (outputs[1] ** 2).mean()
 
@@ -212,7 +183,7 @@ def test_what_is_exact_stays(scheme: Scheme) -> None:
     scales = np.exp2(generator.integers(-3, 3, shape)).astype(np.float32)
     zeros = generator.integers(0, scheme.max_code + 1, shape).astype(np.uint8)
     rows = QuantizedRows(scheme, codes, scales, None if scheme.is_symmetric else zeros)
-    statistics = measure(draw_inputs(500, 256, draw=0))
+    statistics = measure_moments(draw_inputs(500, 256, draw=0))
     refined = refine_codes(dequantize(rows), rows, dampen(statistics.moments))
     np.testing.assert_array_equal(refined.codes, codes)
     np.testing.assert_array_equal(refined.scales, scales)
@@ -221,7 +192,7 @@ def test_what_is_exact_stays(scheme: Scheme) -> None:
 @each_scheme
 def test_scales_keep_their_sign_and_zero_points_their_value(scheme: Scheme) -> None:
     """Also where least squares would turn the sign: codes that are the weights' opposite."""
-    weight, moments = draw_weight(8, 128), measure(draw_inputs(400, 128, draw=0)).moments
+    weight, moments = draw_weight(8, 128), measure_moments(draw_inputs(400, 128, draw=0)).moments
     start = round_to_nearest(weight, scheme)
     for codes in (start.codes, scheme.max_code - start.codes):
         rows = replace(start, codes=codes)
@@ -239,38 +210,12 @@ def test_constant_and_tiny_blocks_stay_finite(scheme: Scheme, value: float) -> N
     weight = draw_weight(2, 128)
     weight[0, 32:64] = value
     weight[1] = value
-    rounder = prepare_gptq_refine(scheme, measure(draw_inputs(400, 128, draw=0)))
+    rounder = prepare_gptq_refine(scheme, measure_moments(draw_inputs(400, 128, draw=0)))
     refined = rounder(weight)
     assert np.isfinite(refined.scales).all() and (np.abs(refined.scales) > 0).all()
     start = rounder.gptq(weight)
     before, after = (row_errors(weight, rows, rounder.moments) for rows in (start, refined))
     assert (after <= before * (1 + 1e-4) + float_noise(weight, start, rounder.moments)).all()
-
-
-def test_rows_do_not_depend_on_each_other() -> None:
-    """Exactly so in runs of the same length; otherwise sums may take another order and tip a tie.
-
-    A tie is tipped about once in 10^5 codes, and changes its row from there on.
-    """
-    scheme, statistics = Scheme(4, 32, False), measure(draw_inputs(500, 128, draw=0))
-    rounder, weight = prepare_gptq_refine(scheme, statistics), draw_weight(90, 128)
-    whole = rounder(weight)
-    others = weight[::-1].copy()
-    others[40] = weight[40]
-    np.testing.assert_array_equal(rounder(others).codes[40], whole.codes[40])
-    np.testing.assert_array_equal(rounder(others).scales[40], whole.scales[40])
-    for step in (1, 7, 64):
-        pieces = [rounder(weight[start : start + step]) for start in range(0, 90, step)]
-        codes = np.concatenate([piece.codes for piece in pieces])
-        assert (codes != whole.codes).any(axis=1).sum() <= 3
-
-
-def test_same_input_same_codes() -> None:
-    scheme, statistics = Scheme(4, 64, True), measure(draw_inputs(500, 192, draw=0))
-    weight = draw_weight(33, 192)
-    first, second = (prepare_gptq_refine(scheme, statistics)(weight) for _ in range(2))
-    np.testing.assert_array_equal(first.codes, second.codes)
-    np.testing.assert_array_equal(first.scales, second.scales)
 
 
 def test_damping_is_that_of_gptq() -> None:
@@ -286,7 +231,7 @@ def test_refuses_what_gptq_refuses() -> None:
     zeros = InputStatistics(np.zeros((64, 64), dtype=np.float32), 10)
     with pytest.raises(SingularStatisticsError, match="all zero"):
         prepare_gptq_refine(Scheme(4, 32, False), zeros)
-    statistics, weight = measure(draw_inputs(100, 64, draw=0)), draw_weight(2, 64)
+    statistics, weight = measure_moments(draw_inputs(100, 64, draw=0)), draw_weight(2, 64)
     with pytest.raises(SchemeError, match="does not divide into blocks of 128"):
         prepare_gptq_refine(Scheme(4, 128, False), statistics)(weight)
     weight[0, 0] = np.nan

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from glm_quantize import METHODS, FloatArray, QuantizationError, Scheme, SchemeError, dequantize
+from glm_quantize import METHODS, FloatArray, Scheme, dequantize
 
 SCHEMES = [Scheme(bits, block, sym) for bits in (4, 8) for block in (32, 64) for sym in (0, 1)]
 FLOATS = st.floats(-1e3, 1e3, width=32)
@@ -52,15 +52,6 @@ def test_error_bound(scheme: Scheme, data: st.DataObject) -> None:
     assert (np.abs(weight - dequantize(rows)) <= bound).all()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-@pytest.mark.parametrize("value", [0.0, 1e-45, -1e-38, 3.0])
-def test_constant_and_tiny_blocks_stay_finite(scheme: Scheme, value: float) -> None:
-    weight = np.full((1, 64), value, dtype=np.float32)
-    result = dequantize(METHODS["rtn"](weight, scheme))
-    assert np.isfinite(result).all()
-    np.testing.assert_allclose(result, weight, rtol=1e-5, atol=1e-37)
-
-
 # Signal-to-noise floors in dB for normal weights, from the steps' variance scale^2 / 12 with the
 # expected range of 32 (or 128) normals, less 1 dB.
 @pytest.mark.parametrize(
@@ -72,17 +63,3 @@ def test_signal_to_noise(scheme: Scheme, floor_db: float) -> None:
     weight = np.random.default_rng(2).normal(size=(64, 1024)).astype(np.float32)
     noise = weight - dequantize(METHODS["rtn"](weight, scheme))
     assert 10 * np.log10((weight**2).mean() / (noise**2).mean()) > floor_db
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_not_a_number(value: float) -> None:
-    weight = np.zeros((2, 64), dtype=np.float32)
-    weight[1, 7] = value
-    for scheme in SCHEMES:
-        with pytest.raises(QuantizationError, match="NaN or Inf"):
-            METHODS["rtn"](weight, scheme)
-
-
-def test_refuses_a_block_size_that_does_not_divide() -> None:
-    with pytest.raises(SchemeError, match="row of 48 weights does not divide into blocks of 32"):
-        METHODS["rtn"](np.zeros((1, 48), dtype=np.float32), SCHEMES[0])

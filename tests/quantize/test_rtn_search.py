@@ -3,35 +3,17 @@
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from glm_quantize import (
-    METHODS,
-    FloatArray,
-    QuantizationError,
-    QuantizedRows,
-    Scheme,
-    SchemeError,
-    dequantize,
-)
+from glm_quantize import METHODS, FloatArray, QuantizationError, QuantizedRows, Scheme, dequantize
 from glm_quantize.methods import rtn_search
 from glm_quantize.methods.rtn_search import search_scales
+from support.weights import SCHEMES, DoubleArray, assert_same_rows, draw_weight, each_scheme
 
-DoubleArray = npt.NDArray[np.float64]
-
-SCHEMES = [
-    Scheme(bits, block, sym) for bits in (2, 4, 8) for block in (32, 128) for sym in (False, True)
-]
 FLOATS = st.floats(-1e3, 1e3, width=32)
-each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
-
-
-def draw_weight(rows: int, inputs: int, seed: int = 1) -> FloatArray:
-    return np.random.default_rng(seed).standard_t(4, size=(rows, inputs)).astype(np.float32)
 
 
 def draw_importance(inputs: int, seed: int = 2) -> FloatArray:
@@ -179,17 +161,10 @@ def test_importance_matters(scheme: Scheme) -> None:
         assert better < 0.97 * block_errors(weight, other, scheme, measure).sum()
 
 
-def assert_equal(first: QuantizedRows, second: QuantizedRows, of_second: slice) -> None:
-    np.testing.assert_array_equal(first.codes, second.codes[of_second])
-    np.testing.assert_array_equal(first.scales, second.scales[of_second])
-    if first.zero_points is not None and second.zero_points is not None:
-        np.testing.assert_array_equal(first.zero_points, second.zero_points[of_second])
-
-
 @each_scheme
 def test_blocks_of_zero_importance_weigh_alike(scheme: Scheme) -> None:
     weight, importance = draw_weight(4, 256), np.zeros(256, dtype=np.float32)
-    assert_equal(
+    assert_same_rows(
         search_scales(weight, scheme, importance), search_scales(weight, scheme), slice(None)
     )
 
@@ -201,7 +176,7 @@ def test_does_not_depend_on_the_run(block_size: int, is_symmetric: bool) -> None
     scheme = Scheme(4, block_size, is_symmetric)
     weight, importance = draw_weight(2, 300 * 256), draw_importance(300 * 256)
     whole = search_scales(weight, scheme, importance)
-    assert_equal(search_scales(weight[1:], scheme, importance), whole, slice(1, 2))
+    assert_same_rows(search_scales(weight[1:], scheme, importance), whole, slice(1, 2))
     blocked = weight.reshape(-1, block_size)
     shares = np.concatenate([importance, importance]).reshape(-1, block_size)
     alone = QuantizedRows(
@@ -212,45 +187,7 @@ def test_does_not_depend_on_the_run(block_size: int, is_symmetric: bool) -> None
     )
     for start in range(0, len(blocked), len(blocked) // 24):
         block = slice(start, start + 1)
-        assert_equal(search_scales(blocked[block], scheme, shares[start]), alone, block)
-
-
-@each_scheme
-@pytest.mark.parametrize("value", [0.0, 1e-45, -1e-38, 5e-38, 1e-36, 3.0, -3e38])
-def test_constant_and_tiny_blocks_stay_finite(scheme: Scheme, value: float) -> None:
-    """Scales below float32's smallest normal number are for no kernel: such blocks become zeros."""
-    weight = np.full((1, 128), value, dtype=np.float32)
-    rows = search_scales(weight, scheme)
-    smallest = np.finfo(np.float32).tiny
-    assert np.isfinite(rows.scales).all() and (np.abs(rows.scales) >= smallest).all()
-    np.testing.assert_allclose(dequantize(rows), weight, rtol=1e-5, atol=scheme.max_code * smallest)
-
-
-@each_scheme
-def test_shapes_and_ranges(scheme: Scheme) -> None:
-    rows = search_scales(draw_weight(5, 384), scheme)
-    blocks = 384 // scheme.block_size
-    assert rows.codes.shape == (5, 384) and rows.codes.dtype == np.uint8
-    assert scheme.default_zero_point < rows.codes.max() <= scheme.max_code
-    assert rows.scales.shape == (5, blocks) and rows.scales.dtype == np.float32
-    assert (rows.zero_points is None) == scheme.is_symmetric
-    if rows.zero_points is not None:
-        assert rows.zero_points.shape == (5, blocks) and rows.zero_points.dtype == np.uint8
-        assert rows.zero_points.max() <= scheme.max_code
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_not_a_number(value: float) -> None:
-    weight = np.zeros((2, 128), dtype=np.float32)
-    weight[1, 7] = value
-    for scheme in SCHEMES:
-        with pytest.raises(QuantizationError, match="the weight holds NaN or Inf"):
-            search_scales(weight, scheme)
-
-
-def test_refuses_a_block_size_that_does_not_divide() -> None:
-    with pytest.raises(SchemeError, match="row of 48 weights does not divide into blocks of 32"):
-        search_scales(np.zeros((1, 48), dtype=np.float32), Scheme(4, 32, True))
+        assert_same_rows(search_scales(blocked[block], scheme, shares[start]), alone, block)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
@@ -258,10 +195,3 @@ def test_refuses_importance_that_is_no_mean_square(value: float) -> None:
     importance = np.full(64, value, dtype=np.float32)
     with pytest.raises(QuantizationError, match="negative values, NaN or Inf"):
         search_scales(np.ones((1, 64), dtype=np.float32), Scheme(4, 32, True), importance)
-
-
-def test_refuses_importance_of_another_shape() -> None:
-    with pytest.raises(QuantizationError, match=r"importance is \[32\].*rows have 64 inputs"):
-        search_scales(
-            np.ones((1, 64), dtype=np.float32), Scheme(4, 32, True), np.ones(32, dtype=np.float32)
-        )
