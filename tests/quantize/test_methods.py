@@ -30,7 +30,7 @@ from support.weights import (
 each_method = pytest.mark.parametrize("name", METHODS)
 CALIBRATED = [name for name, method in METHODS.items() if method.is_calibrated]
 SMALLEST = float(np.finfo(np.float32).tiny)
-# Nothing, what is too small for a scale, what is just large enough, and what float32 only just holds.
+# Nothing, too small for a scale, just large enough, and as large as float32 holds.
 CONSTANTS = (0.0, 1e-45, -1e-38, 5e-38, 1e-36, 3.0, -3e38)
 
 

@@ -8,7 +8,7 @@ version 0.20 no longer writes, `quantization/lifecycle/forward.py` of version 0.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from glm_export.architectures.description import read_flag, require_value
@@ -21,12 +21,7 @@ from glm_export.prequantized.description import (
     StoredPart,
     check_parts,
 )
-from glm_export.prequantized.grouping import (
-    GroupedRows,
-    GroupLayout,
-    find_order,
-    lay_out_groups,
-)
+from glm_export.prequantized.grouping import GroupedRows, GroupLayout, lay_out_groups, sort_inputs
 from glm_export.prequantized.packed_words import (
     WORD_BITS,
     count_words,
@@ -84,10 +79,7 @@ class CompressedTensorsFormat:
         parts = _list_parts(checkpoint, prefix, shape, group, layout)
         check_parts(checkpoint, parts, METHOD)
         _check_shape(checkpoint, f"{prefix}.weight_shape", shape)
-        groups_name = f"{prefix}.weight_g_idx"
-        if groups_name in checkpoint.tensors:
-            groups = checkpoint.read_integers(groups_name)
-            layout = replace(layout, order=find_order(groups_name, groups, layout))
+        layout = sort_inputs(checkpoint, f"{prefix}.weight_g_idx", layout)
         scheme = Scheme(group.bits, layout.block_size, group.is_symmetric)
         reader = _Reader(checkpoint, prefix, shape[1], group)
         return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)

@@ -7,7 +7,7 @@ less one, "gptq_v2" as they are. Source: AutoGPTQ's `qlinear_cuda_old.py` and GP
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,7 @@ from glm_export.prequantized.description import (
     StoredPart,
     check_parts,
 )
-from glm_export.prequantized.grouping import (
-    GroupedRows,
-    GroupLayout,
-    find_order,
-    lay_out_groups,
-)
+from glm_export.prequantized.grouping import GroupedRows, GroupLayout, lay_out_groups, sort_inputs
 from glm_export.prequantized.packed_words import (
     WORD_BITS,
     count_words,
@@ -90,10 +85,7 @@ class GptqFormat:
         layout = lay_out_groups(prefix, shape[1], settings.group_size)
         parts = _list_parts(checkpoint, prefix, shape, settings, layout)
         check_parts(checkpoint, parts, METHOD)
-        groups_name = f"{prefix}.g_idx"
-        if groups_name in checkpoint.tensors:
-            groups = checkpoint.read_integers(groups_name)
-            layout = replace(layout, order=find_order(groups_name, groups, layout))
+        layout = sort_inputs(checkpoint, f"{prefix}.g_idx", layout)
         reader = _Reader(checkpoint, prefix, shape, settings)
         is_symmetric = _settle_symmetry(reader.read_stored_zeros(0, shape[0]), prefix, settings)
         scheme = Scheme(settings.bits, layout.block_size, is_symmetric)

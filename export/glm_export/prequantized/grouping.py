@@ -5,11 +5,12 @@ with the same scale; groups of scattered inputs (activation order) become adjace
 are permuted, W x = W[:, order] x[order].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from glm_export.checkpoint import Checkpoint
 from glm_export.errors import UnsupportedModelError
 from glm_quantize import FloatArray, QuantizedRows, Scheme
 from glm_quantize.codes import ByteArray
@@ -87,23 +88,26 @@ def lay_out_groups(prefix: str, inputs: int, group_size: int) -> GroupLayout:
     )
 
 
-def find_order(name: str, groups: IndexArray, layout: GroupLayout) -> IndexArray | None:
-    """The inputs sorted by group.
+def sort_inputs(checkpoint: Checkpoint, name: str, layout: GroupLayout) -> GroupLayout:
+    """The layout with the order that a tensor of group indices asks for.
 
     Args:
-        name: the tensor of `groups`, for the message.
-        groups: [C], the group of each input.
+        checkpoint: may hold the tensor or not.
+        name: of the tensor: [C], the group of each input.
         layout: how many inputs a group must have.
 
     Returns:
-        [C], such that groups[order] is 0, 0, ... 1, 1, ...; None if `groups` is that already.
+        The same layout where the tensor is absent, or counts 0, 0, ... 1, 1, ... already.
 
     Raises:
         UnsupportedModelError: a group has more or fewer inputs than the others.
     """
+    if name not in checkpoint.tensors:
+        return layout
+    groups = checkpoint.read_integers(name)
     expected = np.arange(layout.inputs) // layout.group_size
     if np.array_equal(groups, expected):
-        return None
+        return layout
     order = np.argsort(groups, kind="stable")
     differing = np.flatnonzero(groups[order] != expected)
     if len(differing):
@@ -113,4 +117,4 @@ def find_order(name: str, groups: IndexArray, layout: GroupLayout) -> IndexArray
             f"{np.count_nonzero(expected == group)} are expected; the kernels know groups of one "
             "size only: check config.json's group_size, or take a checkpoint without desc_act."
         )
-    return order
+    return replace(layout, order=order)
