@@ -1,9 +1,11 @@
 """Folders of ONNX to tokens: what glm-export writes, answered without PyTorch.
 
-Reading order: manifest, tokenizer, chat_template, inference, kv_cache, decoding, sampler,
-generation, session, model.
+Reading order: manifest, tokenizer, chat_template, inference, kv_cache, decoding, sampler, answer,
+generation, session, model, conversation.
 """
 
+from glm_runtime.chat_messages import ChatOptions
+from glm_runtime.conversation import Conversation
 from glm_runtime.errors import (
     DeviceError,
     FolderError,
@@ -14,13 +16,18 @@ from glm_runtime.errors import (
     PromptError,
     SamplingError,
 )
-from glm_runtime.generation import GenerationSettings, Piece
+from glm_runtime.logprobs import TokenLogprobs
 from glm_runtime.model import Model, load
-from glm_runtime.sampling import SamplingSettings
+from glm_runtime.sampling import DrySettings, SamplingSettings
 from glm_runtime.session import Session
+from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.tool_calls import ToolCall
 
 __all__ = [
+    "ChatOptions",
+    "Conversation",
     "DeviceError",
+    "DrySettings",
     "FolderError",
     "FormatVersionError",
     "GenerationError",
@@ -33,5 +40,7 @@ __all__ = [
     "SamplingError",
     "SamplingSettings",
     "Session",
+    "TokenLogprobs",
+    "ToolCall",
     "load",
 ]

@@ -15,13 +15,11 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from glm_runtime.chat_messages import ChatOptions, Message, adapt_messages
 from glm_runtime.errors import FolderError, PromptError
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
-
-# A role, a content, and whatever else the template knows (tool calls, metadata).
-Message = Mapping[str, object]
 
 
 class ChatTemplate:
@@ -33,6 +31,7 @@ class ChatTemplate:
         Raises:
             FolderError: the template is not valid Jinja.
         """
+        self._source = source
         self._special_tokens = dict(special_tokens or {})
         try:
             self._template = _make_environment().from_string(source)
@@ -45,28 +44,33 @@ class ChatTemplate:
     def render(
         self,
         messages: Sequence[Message],
+        options: ChatOptions | None = None,
         *,
-        tools: Sequence[Mapping[str, object]] | None = None,
         is_answer_next: bool = True,
     ) -> str:
         """Render a conversation.
 
         Args:
-            messages: `{"role": ..., "content": ...}` each, in order.
-            tools: JSON schemas of the functions the model may call.
+            messages: `{"role": ..., "content": ...}` each, in order, as OpenAI's clients write
+                them.
+            options: tools, and whether to think.
             is_answer_next: end with the template's generation prompt.
 
         Raises:
             PromptError: the template refuses the messages.
         """
+        options = options or ChatOptions()
         try:
             return self._template.render(
                 **self._special_tokens,
-                messages=messages,
-                tools=tools,
+                **options.variables,
+                messages=adapt_messages(messages, self._source),
+                tools=list(options.tools) or None,
                 documents=None,
                 add_generation_prompt=is_answer_next,
             )
+        except PromptError:
+            raise
         # A template can fail in any way that an expression can.
         except Exception as error:
             raise PromptError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from glm_runtime.errors import FolderError, GenerationError, PromptError
 from glm_runtime.inference import OpenGraph, import_onnxruntime
-from glm_runtime.kv_cache import KvCache
+from glm_runtime.kv_cache import KvCache, Values
 from glm_runtime.manifest import ModelEntry
 
 FloatArray = npt.NDArray[np.floating]
@@ -38,6 +38,15 @@ class Decoder:
     def truncate(self, length: int) -> None:
         """Forget every token from position `length` on; costs nothing."""
         self._cache.length = min(length, self._cache.length)
+
+    def copy_values(self) -> dict[str, Values]:
+        """Keys and values of the tokens so far; see `KvCache.copy_values`."""
+        return self._cache.copy_values()
+
+    def load_values(self, values: dict[str, Values], length: int) -> None:
+        """Hold `length` tokens of another decoder of this model instead of one's own."""
+        self._cache.load_values(values, length)
+        self._bind_cache()
 
     def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
         """Run the graph on new tokens.

@@ -1,67 +1,42 @@
 """Prompt to answer: prefill in chunks, then one token at a time until something ends it.
 
 The last file of the reading order. Knows what ends an answer; `decoding.py` runs the graph,
-`sampler.py` chooses, `stream_decoder.py` and `stop_strings.py` make text of it.
+`sampler.py` chooses, `answer.py` makes text of it.
 """
 
+import dataclasses
+import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
+from glm_runtime.answer import PLAIN_TEXT, AnswerForm, AnswerReader
 from glm_runtime.decoding import Decoder, FloatArray, check_length
-from glm_runtime.errors import PromptError, SamplingError
+from glm_runtime.errors import PromptError
+from glm_runtime.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.manifest import ModelEntry
 from glm_runtime.sampler import Sampler
 from glm_runtime.sampling import SamplingSettings
-from glm_runtime.stop_strings import StopStrings
+from glm_runtime.settings import FinishReason, GenerationSettings, Piece
 from glm_runtime.tokenizer import Tokenizer
-
-FinishReason = Literal["stop", "length", "stop_string"]
 
 # Bounds the memory of a long prompt; at 1.5 B parameters larger chunks are no faster on a CPU.
 PREFILL_CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One generated token and the text that became complete with it.
+class Request:
+    """One answer that is wanted.
 
     Attributes:
-        text: often empty: the token is special, or a character or stop string is unfinished.
-        token_id: the token; an end-of-sequence token is reported too, with its finish reason.
-        finish_reason: set on the last piece only: `stop` the model ended its answer, `length` the
-            limit or the context is full, `stop_string` one of the stop strings appeared.
+        prompt_ids: the whole prompt, checked by `check_prompt`.
+        settings: how to choose and when to stop.
+        form: what the answer may be made of.
     """
 
-    text: str
-    token_id: int
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How to choose tokens and when to stop.
-
-    Attributes:
-        sampling: how to choose.
-        max_new_tokens: at most so many tokens; `None` goes on until the context is full.
-        stop: strings that end the answer; they are not part of it.
-
-    Raises:
-        SamplingError: a value is outside its range.
-    """
-
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise SamplingError(
-                f"max_new_tokens is {self.max_new_tokens} where 1 or more is expected; "
-                "leave it out to go on until the model ends its answer."
-            )
-        StopStrings(self.stop)
+    prompt_ids: Sequence[int]
+    settings: GenerationSettings
+    form: AnswerForm = PLAIN_TEXT
 
 
 def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
@@ -90,11 +65,7 @@ def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int = PREFILL_CHUNK)
 
 
 def generate(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    model: ModelEntry,
-    prompt_ids: Sequence[int],
-    settings: GenerationSettings,
+    decoder: Decoder, tokenizer: Tokenizer, model: ModelEntry, request: Request
 ) -> Iterator[Piece]:
     """Answer a prompt, of which the decoder may have read the beginning already.
 
@@ -102,55 +73,92 @@ def generate(
         decoder: holds the first `decoder.length` tokens of the prompt, fewer than all.
         tokenizer: the folder's tokenizer.
         model: the folder's model entry.
-        prompt_ids: the whole prompt, checked by `check_prompt`.
-        settings: how to choose and when to stop.
+        request: what is wanted.
 
     Yields:
         One piece per token; the last one has a finish reason.
     """
-    sampler = Sampler(settings.sampling, model.tokenizer_vocab_size, prompt_ids)
-    text = _AnswerText(tokenizer, settings.stop)
-    # The last token of all needs no place in the cache: it is never read back.
-    room = model.context_length - len(prompt_ids) + 1
-    limit = min(settings.max_new_tokens or room, room)
-    logits = prefill(decoder, prompt_ids[decoder.length :])
-    for count in range(1, limit + 1):
-        token = sampler.choose(logits)
-        shown = text.add(token)
-        reason = _find_finish(token, model, text, is_last=count == limit)
-        if reason is not None:
-            yield Piece(shown + text.flush(), token, reason)
+    writer = AnswerWriter(tokenizer, model, request)
+    logits = prefill(decoder, request.prompt_ids[decoder.length :])
+    while True:
+        piece = writer.write(logits)
+        yield piece
+        if piece.finish_reason is not None:
             return
-        yield Piece(shown, token)
-        logits = decoder.append((token,))[-1]
+        logits = decoder.append((piece.token_id,))[-1]
 
 
-class _AnswerText:
-    """Tokens to text, without stop strings."""
+class AnswerWriter:
+    """Logits to pieces, for one answer: knows when it ends, not where logits come from."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self._stream = tokenizer.stream()
-        self._stop_strings = StopStrings(stop)
+    def __init__(self, tokenizer: Tokenizer, model: ModelEntry, request: Request) -> None:
+        """Start an answer.
 
-    @property
-    def is_stopped(self) -> bool:
-        return self._stop_strings.is_found
+        Raises:
+            SamplingError: a bias names an id that is no token.
+        """
+        self._model = model
+        self._settings = request.settings
+        self._sampler = _make_sampler(tokenizer, model, request)
+        self._reader = AnswerReader(tokenizer, request.form, request.settings.stop)
+        self._forced: deque[int] = deque()
+        # The last token of all needs no place in the cache: it is never read back.
+        room = model.context_length - len(request.prompt_ids) + 1
+        self._remaining = min(request.settings.max_new_tokens or room, room)
 
-    def add(self, token: int) -> str:
-        return self._stop_strings.add(self._stream.add(token))
+    def write(self, logits: FloatArray) -> Piece:
+        """Choose the next token from logits [V]; nothing more after a finish reason.
 
-    def flush(self) -> str:
-        """What was held back; nothing after a stop string."""
-        if self.is_stopped:
-            return ""
-        return self._stop_strings.add(self._stream.flush()) + self._stop_strings.flush()
+        Raises:
+            GenerationError: a logit is NaN, or none is finite.
+        """
+        token = self._choose(logits)
+        part = self._reader.add(token)
+        self._remaining -= 1
+        logprobs = self._measure(logits, token)
+        reason = self._find_finish(token)
+        if reason is None:
+            return Piece(part.text, token, None, part.reasoning, (), logprobs)
+        rest = self._reader.finish()
+        if rest.tool_calls and reason == "stop":
+            reason = "tool_calls"
+        text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
+        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs)
+
+    def _choose(self, logits: FloatArray) -> int:
+        limit = self._settings.max_thinking_tokens
+        if not self._forced and limit is not None and self._reader.must_close_thinking(limit):
+            self._forced.extend(self._reader.close_thinking())
+        if self._forced:
+            token = self._forced.popleft()
+            self._sampler.accept(token)
+            return token
+        return self._sampler.choose(logits)
+
+    def _measure(self, logits: FloatArray, token: int) -> TokenLogprobs | None:
+        count = self._settings.top_logprobs
+        if count is None:
+            return None
+        return measure_logprobs(logits[: self._model.tokenizer_vocab_size], token, count)
+
+    def _find_finish(self, token: int) -> FinishReason | None:
+        if token in self._model.eos_token_ids:
+            return "stop"
+        if self._reader.is_stopped:
+            return "stop_string"
+        return None if self._remaining else "length"
 
 
-def _find_finish(
-    token: int, model: ModelEntry, text: _AnswerText, *, is_last: bool
-) -> FinishReason | None:
-    if token in model.eos_token_ids:
-        return "stop"
-    if text.is_stopped:
-        return "stop_string"
-    return "length" if is_last else None
+def _make_sampler(tokenizer: Tokenizer, model: ModelEntry, request: Request) -> Sampler:
+    sampling = request.settings.sampling
+    if request.settings.is_eos_ignored:
+        ids = [id_ for id_ in model.eos_token_ids if id_ < model.tokenizer_vocab_size]
+        sampling = _forbid(sampling, ids)
+    breakers = sampling.dry.sequence_breakers if sampling.dry is not None else ()
+    breaker_ids = tokenizer.find_tokens_with(breakers)
+    return Sampler(sampling, model.tokenizer_vocab_size, request.prompt_ids, breaker_ids)
+
+
+def _forbid(sampling: SamplingSettings, ids: Sequence[int]) -> SamplingSettings:
+    bias = (*sampling.logit_bias, *((id_, -math.inf) for id_ in ids))
+    return dataclasses.replace(sampling, logit_bias=bias)

@@ -7,12 +7,15 @@ H key/value heads, C capacity, D head size. Read `decoding.py` for how it is bou
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from glm_runtime.inference import Device, import_onnxruntime
 from glm_runtime.manifest import ModelEntry
 
 if TYPE_CHECKING:
     import onnxruntime
+
+Values = npt.NDArray[np.floating]
 
 _FIRST_CAPACITY = 256
 
@@ -37,17 +40,36 @@ class KvCache:
             return False
         doubled = max(_FIRST_CAPACITY, length, 2 * self.capacity)
         self.capacity = min(doubled, self._model.context_length)
-        for layer in range(self._model.num_layers):
-            for part in ("key", "value"):
-                name = f"{layer}.{part}"
-                self.buffers[name] = self._grow(self.buffers.get(name))
+        old = self.copy_values()
+        for name in list_buffers(self._model):
+            self.buffers[name] = self._make_buffer(old.pop(name, None))
         return True
 
-    def _grow(self, old: "onnxruntime.OrtValue | None") -> "onnxruntime.OrtValue":
+    def copy_values(self) -> dict[str, Values]:
+        """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
+        length = self.length
+        return {name: buffer.numpy()[0, :, :length] for name, buffer in self.buffers.items()}
+
+    def load_values(self, values: dict[str, Values], length: int) -> None:
+        """Take over what `copy_values` of another cache of this model gave, in new buffers."""
+        self.length, self.capacity = 0, 0
+        self.buffers = {}
+        self.reserve(max(length, 1))
+        self.length = length
+        for name, of_buffer in values.items():
+            self.buffers[name] = self._make_buffer(of_buffer)
+
+    def _make_buffer(self, values: Values | None) -> "onnxruntime.OrtValue":
         model = self._model
         shape = (1, model.num_kv_heads, self.capacity, model.head_dim)
         # Zeros, not empty: a masked position must not bring a NaN into a product.
-        values = np.zeros(shape, model.cache_dtype)
-        if old is not None:
-            values[:, :, : self.length] = old.numpy()[:, :, : self.length]
-        return import_onnxruntime().OrtValue.ortvalue_from_numpy(values, self._device, 0)
+        buffer = np.zeros(shape, model.cache_dtype)
+        if values is not None:
+            buffer[0, :, : values.shape[1]] = values
+        return import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer, self._device, 0)
+
+
+def list_buffers(model: ModelEntry) -> list[str]:
+    """Names of a cache's buffers, as the graph's inputs and outputs end with them."""
+    layers = range(model.num_layers)
+    return [f"{layer}.{part}" for layer in layers for part in ("key", "value")]

@@ -12,18 +12,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from glm_runtime.chat_template import ChatTemplate, Message, read_chat_template
+from glm_runtime.answer import AnswerForm
+from glm_runtime.chat_messages import ChatOptions, Message
+from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.decoding import check_graph
 from glm_runtime.errors import FolderError, PromptError
-from glm_runtime.generation import GenerationSettings, Piece
 from glm_runtime.huge_pages import move_to_huge_pages
 from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.manifest import Manifest, check_files, read_manifest
 from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
 from glm_runtime.session import Session
+from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.thinking import is_open_thinking
 from glm_runtime.tokenizer import Tokenizer, read_tokenizer
 
 MODEL_NAME = "model.onnx"
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A rendered conversation, up to where the answer begins.
+
+    Attributes:
+        token_ids: to be read.
+        form: what the answer may be made of.
+    """
+
+    token_ids: list[int]
+    form: AnswerForm
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class Model:
 
     def new_session(self) -> Session:
         """Start a conversation with a cache of its own."""
-        return Session(self.graph, self.manifest.model, self.tokenizer)
+        return Session(self.graph, self.manifest, self.tokenizer)
 
     def generate(
         self, prompt: str | Sequence[int], settings: GenerationSettings | None = None
@@ -61,18 +77,28 @@ class Model:
         return self.new_session().generate(ids, settings or self.default_settings)
 
     def chat(
-        self, messages: Sequence[Message], settings: GenerationSettings | None = None
+        self,
+        messages: Sequence[Message],
+        settings: GenerationSettings | None = None,
+        options: ChatOptions | None = None,
     ) -> Iterator[Piece]:
         """Answer a conversation, rendered by the model's own chat template.
+
+        Thinking comes in the pieces' `reasoning`, the answer in `text`, and calls of the tools that
+        `options` declares in `tool_calls` of the last one.
 
         Raises:
             PromptError: the folder has no chat template, the template refuses the messages, or
                 they are longer than the context.
         """
-        return self.generate(self.encode_chat(messages), settings)
+        prompt = self.prepare_chat(messages, options)
+        session = self.new_session()
+        return session.generate(prompt.token_ids, settings or self.default_settings, prompt.form)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Render a conversation up to where the answer begins, as token ids.
+    def prepare_chat(
+        self, messages: Sequence[Message], options: ChatOptions | None = None
+    ) -> ChatPrompt:
+        """Render a conversation up to where the answer begins.
 
         Raises:
             PromptError: the folder has no chat template, or the template refuses the messages.
@@ -82,7 +108,10 @@ class Model:
                 "this folder has no chat template where one is expected; "
                 "give the whole text yourself with --raw, or Model.generate."
             )
-        return self.tokenizer.encode(self.chat_template.render(messages))
+        options = options or ChatOptions()
+        text = self.chat_template.render(messages, options)
+        form = AnswerForm(True, is_open_thinking(text), options.tool_names)
+        return ChatPrompt(self.tokenizer.encode(text), form)
 
 
 def load(

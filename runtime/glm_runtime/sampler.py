@@ -1,20 +1,22 @@
-"""Logits to one token: penalty, temperature, top-k, top-p, min-p, draw, in transformers' order.
+"""Logits to one token: penalties, temperature, top-k, top-p, min-p, draw; transformers' order.
 
 Never sorts a whole vocabulary: candidates are first narrowed to those that can still matter.
 Knows nothing about text or graphs. Read `sampling.py` for the settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from glm_runtime.errors import GenerationError
+from glm_runtime.penalties import Penalties
 from glm_runtime.sampling import SamplingSettings
 
 FloatArray = npt.NDArray[np.floating]
 IdArray = npt.NDArray[np.int64]
+Mask = Callable[[npt.NDArray[np.float32]], None]
 
 _GROUP = 64  # values per maximum in `select_top`; 32 to 128 are alike at 150,000 tokens
 _FIRST_NUCLEUS = 256  # tokens tried first for top-p; most nuclei are smaller
@@ -32,48 +34,53 @@ class Sampler:
     """Chooses tokens, one after the other, for one answer."""
 
     def __init__(
-        self, settings: SamplingSettings, tokenizer_vocab_size: int, prompt_ids: Sequence[int]
+        self,
+        settings: SamplingSettings,
+        tokenizer_vocab_size: int,
+        prompt_ids: Sequence[int],
+        breaker_ids: Set[int] = frozenset(),
     ) -> None:
         """Start an answer.
 
         Args:
             settings: how to choose.
             tokenizer_vocab_size: ids from here on are padding and are never chosen.
-            prompt_ids: the tokens so far, which the repetition penalty counts as used.
+            prompt_ids: the tokens so far, which penalties count as used.
+            breaker_ids: tokens that no repeat reaches across, for DRY.
+
+        Raises:
+            SamplingError: a bias names an id that is no token.
         """
         self._settings = settings
         self._vocab_size = tokenizer_vocab_size
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
-        self._seen = np.unique(np.asarray(prompt_ids, np.int64))
+        self._penalties = Penalties(settings, tokenizer_vocab_size, prompt_ids, breaker_ids)
 
-    def choose(self, logits: FloatArray) -> int:
+    def choose(self, logits: FloatArray, mask: Mask | None = None) -> int:
         """Choose the next token.
 
         Args:
             logits: [V] float32 or float16, V >= tokenizer_vocab_size; not changed.
+            mask: forbids what a grammar does not allow next; changes scores in place.
 
         Raises:
             GenerationError: a logit is NaN, or none is finite.
         """
-        scores = self._penalize(logits[: self._vocab_size])
+        scores = self._penalties.apply(logits[: self._vocab_size])
+        if mask is not None:
+            scores = scores.astype(np.float32)
+            mask(scores)
         if self._settings.is_greedy:
             token = find_largest(scores)
         else:
             candidates = find_candidates(scores, self._settings)
             token = int(candidates.ids[draw(candidates.weights, self._random.random())])
-        if self._settings.repetition_penalty != 1 and token not in self._seen:
-            self._seen = np.append(self._seen, token)
+        self._penalties.add(token)
         return token
 
-    def _penalize(self, scores: FloatArray) -> FloatArray:
-        """Divide positive and multiply negative scores of seen tokens (arXiv:1909.05858, 4.1)."""
-        penalty = self._settings.repetition_penalty
-        if penalty == 1:
-            return scores
-        scores = scores.astype(np.float32)
-        seen = scores[self._seen]
-        scores[self._seen] = np.where(seen < 0, seen * penalty, seen / penalty)
-        return scores
+    def accept(self, token: int) -> None:
+        """Count a token as chosen that was not left to the sampler."""
+        self._penalties.add(token)
 
 
 def find_largest(scores: FloatArray) -> int:

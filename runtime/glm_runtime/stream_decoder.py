@@ -24,6 +24,11 @@ class StreamDecoder:
         make = _ByteDecoder if is_byte_level else _WindowDecoder
         self._decoder: _ByteDecoder | _WindowDecoder = make(tokenizer)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no character is unfinished."""
+        return self._decoder.is_complete
+
     def add(self, token: int) -> str:
         """Take one token; return the text that is complete now, often none."""
         return "" if token in self._special_ids else self._decoder.add(token)
@@ -39,6 +44,10 @@ class _ByteDecoder:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._utf8.getstate()[0]
 
     def add(self, token: int) -> str:
         name = self._tokenizer.id_to_token(token)
@@ -59,6 +68,10 @@ class _WindowDecoder:
         self._tokenizer = tokenizer
         self._shown: list[int] = []
         self._pending: list[int] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._pending
 
     def add(self, token: int) -> str:
         self._pending.append(token)

@@ -4,6 +4,7 @@ Adds no special tokens: a rendered chat template already holds them. Read `strea
 how tokens become text while they are still arriving.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -26,6 +27,19 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids that stand for text, special tokens included."""
         return self._inner.get_vocab_size(with_added_tokens=True)
+
+    def find_id(self, text: str) -> int | None:
+        """The id of a token by its name; `None` where there is no such token."""
+        id_: int | None = self._inner.token_to_id(text)
+        return id_
+
+    def find_tokens_with(self, texts: Sequence[str]) -> frozenset[int]:
+        """The ids of all tokens whose text holds one of `texts`; looks at the whole vocabulary."""
+        if not texts:
+            return frozenset()
+        ids = range(self._inner.get_vocab_size(with_added_tokens=True))
+        decoded = self._inner.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
+        return frozenset(i for i, one in enumerate(decoded) if any(text in one for text in texts))
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids.

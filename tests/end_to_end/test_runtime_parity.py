@@ -38,7 +38,7 @@ def test_chat_gives_the_tokens_of_transformers(
     prompt = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )["input_ids"]
-    assert model.encode_chat(messages) == prompt[0].tolist()
+    assert model.prepare_chat(messages).token_ids == prompt[0].tolist()
     original = AutoModelForCausalLM.from_pretrained(SAMPLE, dtype=torch.float32).eval()
     with torch.inference_mode():
         expected = original.generate(prompt, max_new_tokens=200, do_sample=False)

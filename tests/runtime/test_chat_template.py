@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from glm_runtime import ChatOptions
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.errors import FolderError, PromptError
 
@@ -53,7 +54,7 @@ def test_rendering_is_that_of_transformers(name: str, tools: list | None, messag
     expected, _ = render_jinja_template(
         [messages], tools, chat_template=TEMPLATES[name], add_generation_prompt=True
     )
-    rendered = ChatTemplate(TEMPLATES[name]).render(messages, tools=tools)
+    rendered = ChatTemplate(TEMPLATES[name]).render(messages, ChatOptions(tuple(tools or ())))
     assert rendered == expected[0]
 
 
@@ -69,7 +70,9 @@ def test_the_sample_checkpoints_template_renders_as_its_tokenizer_does(
     )
     template = read_chat_template(SAMPLE)
     assert template is not None
-    rendered = template.render(messages, tools=tools, is_answer_next=is_answer_next)
+    rendered = template.render(
+        messages, ChatOptions(tuple(tools or ())), is_answer_next=is_answer_next
+    )
     assert rendered == expected
 
 

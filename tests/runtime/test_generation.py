@@ -8,7 +8,7 @@ import pytest
 from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
 from glm_runtime.decoding import Decoder
 from glm_runtime.errors import PromptError, SamplingError
-from glm_runtime.generation import generate
+from glm_runtime.generation import Request, generate
 from runtime.test_decoding import run_plainly
 
 GREEDY = SamplingSettings(temperature=0)
@@ -114,7 +114,7 @@ def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
     decoder = Decoder(tiny_model.graph, entry)
     decoder.append(ids[:4])
     settings = GenerationSettings(GREEDY, max_new_tokens=10)
-    pieces = list(generate(decoder, tiny_model.tokenizer, entry, ids, settings))
+    pieces = list(generate(decoder, tiny_model.tokenizer, entry, Request(ids, settings)))
     assert pieces == answer(tiny_model, max_new_tokens=10)
 
 

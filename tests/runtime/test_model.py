@@ -24,7 +24,7 @@ MESSAGES = [{"role": "user", "content": "床前明月光"}]
 def test_chat_is_the_rendered_template_answered(tiny_model: Model):
     rendered = "[gMASK]<sop><|user|>\n床前明月光<|assistant|>\n"
     assert list(tiny_model.chat(MESSAGES, GREEDY)) == list(tiny_model.generate(rendered, GREEDY))
-    ids = tiny_model.encode_chat(MESSAGES)
+    ids = tiny_model.prepare_chat(MESSAGES).token_ids
     assert ids[0] == 331  # [gMASK] as one token, not as letters
 
 

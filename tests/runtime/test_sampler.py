@@ -67,7 +67,7 @@ def our_probabilities(
     scores: np.ndarray, settings: SamplingSettings, seen: list[int]
 ) -> np.ndarray:
     sampler = Sampler(settings, scores.size, seen)
-    candidates = find_candidates(sampler._penalize(scores), settings)
+    candidates = find_candidates(sampler._penalties.apply(scores), settings)
     probabilities = np.zeros(scores.size)
     probabilities[candidates.ids] = candidates.weights
     return probabilities / probabilities.sum()
@@ -96,7 +96,7 @@ def test_equal_scores_at_the_limit_of_top_k_are_all_kept_as_in_transformers():
 def test_a_whole_seen_prompt_is_penalized_once_however_often_a_token_occurs():
     scores = np.array([2, 2, -2], np.float32)
     sampler = Sampler(SamplingSettings(repetition_penalty=2.0), 3, [0, 0, 0, 2])
-    assert sampler._penalize(scores).tolist() == [1, 2, -4]
+    assert sampler._penalties.apply(scores).tolist() == [1, 2, -4]
     assert scores.tolist() == [2, 2, -2]  # the caller's logits stay as they are
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from glm_export.calibration.documents import Conversation, Text, find_files, read_documents
 from glm_export.errors import CheckpointError, OptionsError
+from glm_runtime.chat_messages import ChatOptions
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.tokenizer import TOKENIZER_NAME, Tokenizer, read_tokenizer
@@ -120,8 +121,8 @@ def _encode(
                 "give `text`, or add chat_template.jinja to the checkpoint."
             )
         else:
-            tools = None if document.tools is None else list(document.tools)
-            text = template.render(list(document.messages), tools=tools, is_answer_next=False)
+            options = ChatOptions(tuple(document.tools or ()))
+            text = template.render(list(document.messages), options, is_answer_next=False)
         return np.array(tokenizer.encode(text), dtype=np.int64)
     except PromptError as error:
         raise OptionsError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from glm_runtime.chat_template import Message
+from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import (
     GenerationOptions,
@@ -18,46 +18,14 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_lines
+from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import GenerationSettings
-from glm_runtime.model import Model
+from glm_runtime.settings import Piece
+from glm_runtime.tool_calls import ToolCall
 
 _HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer"
-
-
-class Conversation:
-    """Messages so far, and the session whose cache already holds them."""
-
-    def __init__(self, model: Model, settings: GenerationSettings, system: str | None) -> None:
-        self._model = model
-        self._settings = settings
-        self._system = system
-        self._session = model.new_session()
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all but the system message."""
-        self._session.reset()
-        self._messages: list[Message] = []
-        if self._system is not None:
-            self._messages.append({"role": "system", "content": self._system})
-
-    def answer(self, text: str) -> Generator[str, None, None]:
-        """Stream the answer to a message; what was answered is remembered, even if cut short.
-
-        Raises:
-            PromptError: the conversation is too long; the message is then not remembered.
-        """
-        asked: list[Message] = [*self._messages, {"role": "user", "content": text}]
-        pieces = self._session.generate(self._model.encode_chat(asked), self._settings)
-        said = ""
-        try:
-            for piece in pieces:
-                said += piece.text
-                yield piece.text
-        finally:
-            self._messages = [*asked, {"role": "assistant", "content": said}]
 
 
 @click.command(
@@ -69,51 +37,103 @@ class Conversation:
 )
 @folder_argument
 @click.option("--system", help="A system message before the conversation.")
+@click.option(
+    "--overflow",
+    type=click.Choice(OVERFLOWS),
+    default="error",
+    show_default=True,
+    help="When the context is full: say so, or slide: drop the oldest turns and say so.",
+)
+@chat_choices
 @generation_options
 @machine_options
 @debug_option
 def chat(
-    folder: Path, system: str | None, options: GenerationOptions, machine: MachineOptions
+    folder: Path,
+    system: str | None,
+    overflow: Overflow,
+    choices: ChatChoices,
+    options: GenerationOptions,
+    machine: MachineOptions,
 ) -> None:
-    """Talk with the model; /reset forgets the conversation, /exit ends it."""
+    """Talk with the model; /reset forgets the conversation, /exit ends it.
+
+    Thinking is shown dimmed, on stderr. After a tool call the next line is what the tool returned.
+    """
     model = load_for_command(folder, machine, is_long_lived=True)
-    settings = options.settings(model.sampling_defaults)
-    conversation = Conversation(model, settings, system)
+    conversation = Conversation(
+        model,
+        options.settings(model.sampling_defaults),
+        system=system,
+        options=choices.read(),
+        overflow=overflow,
+    )
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         click.echo(_HELP, err=True)
+    talk = Talk(conversation, is_terminal=is_terminal)
     for line in _read_terminal() if is_terminal else read_lines():
         if line == "/exit":
             return
-        _take_line(conversation, line, is_terminal=is_terminal)
+        talk.take_line(line)
 
 
-def _take_line(conversation: Conversation, line: str, *, is_terminal: bool) -> None:
-    if line == "/reset":
-        conversation.reset()
-        click.echo("the conversation is forgotten", err=True)
-    elif line.startswith("/"):
-        click.echo(f"there is no command {line}: {_HELP}", err=True)
-    elif line:
-        _show_answer(conversation, line, is_terminal=is_terminal)
+class Talk:
+    """Lines of a user to answers on the screen."""
 
+    def __init__(self, conversation: Conversation, *, is_terminal: bool) -> None:
+        self._conversation = conversation
+        self._is_terminal = is_terminal
+        self._calls: tuple[ToolCall, ...] = ()
+        self._results: list[str] = []
 
-def _show_answer(conversation: Conversation, line: str, *, is_terminal: bool) -> None:
-    """Stream an answer; in a terminal, Ctrl-C and a full context do not end the conversation."""
-    answer = conversation.answer(line)
-    try:
-        for text in answer:
-            click.echo(text, nl=False)
-        click.echo()
-    except KeyboardInterrupt:
-        answer.close()
-        if not is_terminal:
-            raise
-        click.echo("\n(stopped)", err=True)
-    except PromptError as error:
-        if not is_terminal:
-            raise
-        click.echo(f"Error: {error}\n(/reset forgets the conversation)", err=True)
+    def take_line(self, line: str) -> None:
+        """Do what a line asks for."""
+        if line == "/reset":
+            self._conversation.reset()
+            self._calls = ()
+            click.echo("the conversation is forgotten", err=True)
+        elif line.startswith("/"):
+            click.echo(f"there is no command {line}: {_HELP}", err=True)
+        elif line and self._calls:
+            self._take_result(line)
+        elif line:
+            self._show_answer(self._conversation.ask(line))
+
+    def _take_result(self, line: str) -> None:
+        """A line for each call, in order; then the model goes on."""
+        self._results.append(line)
+        if len(self._results) < len(self._calls):
+            self._ask_for_result()
+            return
+        results, self._results, self._calls = self._results, [], ()
+        self._show_answer(self._conversation.return_results(results))
+
+    def _ask_for_result(self) -> None:
+        call = self._calls[len(self._results)]
+        click.echo(f"(the next line is what {call.name} returned)", err=True)
+
+    def _show_answer(self, pieces: Generator[Piece, None, None]) -> None:
+        """Stream an answer; in a terminal, Ctrl-C and a full context end no conversation."""
+        dropped = self._conversation.dropped
+        try:
+            self._calls = show_pieces(pieces)
+            self._tell_dropped(self._conversation.dropped - dropped)
+        except KeyboardInterrupt:
+            pieces.close()
+            if not self._is_terminal:
+                raise
+            click.echo("\n(stopped)", err=True)
+        except PromptError as error:
+            if not self._is_terminal:
+                raise
+            click.echo(f"Error: {error}\n(/reset forgets the conversation)", err=True)
+        if self._calls:
+            self._ask_for_result()
+
+    def _tell_dropped(self, count: int) -> None:
+        if count:
+            click.echo(f"(the context was full: the {count} oldest messages are gone)", err=True)
 
 
 def _read_terminal() -> Iterator[str]:

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import math
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from glm_runtime.answer import PLAIN_TEXT
+from glm_runtime.chat_messages import ChatOptions, describe_call
+from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import (
     GenerationOptions,
@@ -21,10 +26,12 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_text
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import FinishReason, GenerationSettings, Piece
-from glm_runtime.model import Model
+from glm_runtime.model import ChatPrompt, Model
+from glm_runtime.sampling import SamplingSettings
+from glm_runtime.settings import FinishReason, GenerationSettings, Piece
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,10 @@ class Answer:
     """A finished answer and its timing; the rate is per token after the first."""
 
     text: str
+    reasoning: str
+    tool_calls: list[dict[str, object]]
     token_ids: list[int]
+    logprobs: list[dict[str, object]] | None
     finish_reason: FinishReason | None
     time_to_first_token_ms: float
     tokens_per_second: float | None
@@ -53,58 +63,92 @@ class Answer:
     default=True,
     help="Send the prompt as a user's message (default), or as it is.",
 )
+@click.option(
+    "--logprobs",
+    type=click.IntRange(min=0),
+    help="With --json: of each token, and of the N likeliest in its place.",
+)
+@chat_choices
 @generation_options
 @machine_options
 @json_option
 @debug_option
-def generate(
+def generate(  # noqa: PLR0913  # click passes each option by name
+    *,
     folder: Path,
     prompt: str,
     is_chat: bool,
+    logprobs: int | None,
     is_json: bool,
+    choices: ChatChoices,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
-    """Answer one prompt."""
+    """Answer one prompt; thinking goes to stderr, dimmed."""
     text = read_text() if prompt == "-" else prompt
+    chat_options = choices.read()
     model = load_for_command(folder, machine, is_long_lived=False)
     settings = _fix_seed(options.settings(model.sampling_defaults))
-    prompt_ids = _encode(model, text, is_chat=is_chat)
-    pieces = model.generate(prompt_ids, settings)
+    settings = dataclasses.replace(settings, top_logprobs=logprobs)
+    chat_prompt = _encode(model, text, chat_options if is_chat else None)
+    pieces = model.new_session().generate(chat_prompt.token_ids, settings, chat_prompt.form)
     answer = collect(pieces, is_shown=not is_json)
     if is_json:
-        click.echo(_to_json(model, prompt_ids, answer, settings))
+        click.echo(_to_json(model, chat_prompt.token_ids, answer, settings))
     else:
-        click.echo()
         click.echo(_describe(answer), err=True)
 
 
 def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
-    """Take pieces to the end, showing them on stdout if wanted, and time them."""
+    """Take pieces to the end, showing them if wanted, and time them."""
     start = time.perf_counter()
     arrivals: list[float] = []
     taken: list[Piece] = []
-    for piece in pieces:
+
+    def note(piece: Piece) -> Piece:
         arrivals.append(time.perf_counter() - start)
         taken.append(piece)
-        if is_shown and piece.text:
-            click.echo(piece.text, nl=False)
+        return piece
+
+    noted = map(note, pieces)
+    if is_shown:
+        show_pieces(noted)
+    else:
+        deque(noted, maxlen=0)
     seconds = arrivals[-1] - arrivals[0]
+    calls = [describe_call(call, index) for index, call in enumerate(taken[-1].tool_calls)]
     return Answer(
         text="".join(piece.text for piece in taken),
+        reasoning="".join(piece.reasoning for piece in taken),
+        tool_calls=calls,
         token_ids=[piece.token_id for piece in taken],
+        logprobs=_list_logprobs(taken),
         finish_reason=taken[-1].finish_reason,
         time_to_first_token_ms=arrivals[0] * 1000,
         tokens_per_second=(len(taken) - 1) / seconds if seconds > 0 else None,
     )
 
 
-def _encode(model: Model, text: str, *, is_chat: bool) -> list[int]:
+def _list_logprobs(pieces: list[Piece]) -> list[dict[str, object]] | None:
+    if pieces[0].logprobs is None:
+        return None
+    found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
+    return [
+        {
+            "token_id": token,
+            "logprob": of_token.chosen,
+            "top": [{"token_id": id_, "logprob": value} for id_, value in of_token.top],
+        }
+        for token, of_token in found
+    ]
+
+
+def _encode(model: Model, text: str, options: ChatOptions | None) -> ChatPrompt:
     if not text:
         raise PromptError("the prompt is empty where at least one token is expected; give a text.")
-    if not is_chat:
-        return model.tokenizer.encode(text)
-    return model.encode_chat([{"role": "user", "content": text}])
+    if options is None:
+        return ChatPrompt(model.tokenizer.encode(text), PLAIN_TEXT)
+    return model.prepare_chat([{"role": "user", "content": text}], options)
 
 
 def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
@@ -124,9 +168,17 @@ def _to_json(
         "new_tokens": len(answer.token_ids),
         "device": model.graph.device,
         "threads": model.graph.threads,
-        "sampling": dataclasses.asdict(settings.sampling),
+        "sampling": _describe_sampling(settings.sampling),
     }
-    return json.dumps(content, ensure_ascii=False)
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _describe_sampling(sampling: SamplingSettings) -> dict[str, object]:
+    """As JSON, which has no infinity."""
+    biases = {
+        str(id_): bias if math.isfinite(bias) else str(bias) for id_, bias in sampling.logit_bias
+    }
+    return dataclasses.asdict(sampling) | {"logit_bias": biases}
 
 
 def _describe(answer: Answer) -> str:

@@ -9,15 +9,32 @@ from typing import Any, TypeVar, cast
 import click
 
 from glm_runtime.errors import SamplingError
-from glm_runtime.generation import GenerationSettings
 from glm_runtime.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.model import Model, load
-from glm_runtime.sampling import SamplingOverrides, SamplingSettings
+from glm_runtime.sampling import DrySettings, SamplingOverrides, SamplingSettings
+from glm_runtime.settings import GenerationSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 json_option = click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+
+
+class _TokenBias(click.ParamType[tuple[int, float]]):
+    """ID=NUMBER."""
+
+    name = "ID=NUMBER"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, float]:
+        if isinstance(value, tuple):
+            return value
+        token, _, bias = value.partition("=")
+        try:
+            return int(token), float(bias)
+        except ValueError:
+            self.fail(f"{value!r} where ID=NUMBER is expected, such as 151336=-inf.", param, ctx)
 
 
 @dataclass(frozen=True)
@@ -30,9 +47,17 @@ class GenerationOptions:
     top_p: float | None
     min_p: float | None
     repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    dry_multiplier: float | None
+    dry_base: float | None
+    dry_allowed_length: int | None
+    logit_bias: tuple[tuple[int, float], ...]
     greedy: bool
     seed: int | None
     stop: tuple[str, ...]
+    ignore_eos: bool
+    max_thinking_tokens: int | None
 
     def __post_init__(self) -> None:
         """Refuse values no folder can make good, before anything slow.
@@ -59,9 +84,28 @@ class GenerationOptions:
             top_p=self.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            dry=self._read_dry(),
+            logit_bias=self.logit_bias or None,
             seed=self.seed,
         )
-        return GenerationSettings(overrides.apply_to(defaults), self.max_new_tokens, self.stop)
+        return GenerationSettings(
+            sampling=overrides.apply_to(defaults),
+            max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
+            max_thinking_tokens=self.max_thinking_tokens,
+            is_eos_ignored=self.ignore_eos,
+        )
+
+    def _read_dry(self) -> DrySettings | None:
+        given = {
+            "multiplier": self.dry_multiplier,
+            "base": self.dry_base,
+            "allowed_length": self.dry_allowed_length,
+        }
+        chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return DrySettings(**chosen) if chosen else None
 
 
 @dataclass(frozen=True)
@@ -83,11 +127,24 @@ def generation_options(command: _Command) -> _Command:
         click.option("--top-p", type=float, help="Choose among the likeliest that sum to P."),
         click.option("--min-p", type=float, help="Drop tokens below P times the likeliest."),
         click.option("--repetition-penalty", type=float, help="Above 1 repeats less."),
+        click.option("--presence-penalty", type=float, help="Off the logit of what was answered."),
+        click.option("--frequency-penalty", type=float, help="The same, for each time it was."),
+        click.option("--dry-multiplier", type=float, help="DRY: above 0 repeats no runs."),
+        click.option("--dry-base", type=float, help="DRY: growth per token of a run [1.75]."),
+        click.option("--dry-allowed-length", type=int, help="DRY: shorter runs are free [2]."),
+        click.option(
+            "--logit-bias",
+            type=_TokenBias(),
+            multiple=True,
+            help="ID=NUMBER is added to a token's logit; -inf forbids it; repeatable.",
+        ),
         click.option("--greedy", is_flag=True, help="Always take the likeliest token."),
         click.option("--seed", type=int, help="One seed gives one output."),
         click.option("--stop", multiple=True, help="End the answer at this text; repeatable."),
+        click.option("--ignore-eos", is_flag=True, help="Go on until a length is reached."),
+        click.option("--max-thinking-tokens", type=int, help="Close longer thinking."),
     )
-    return _gather(options, GenerationOptions, "options", command)
+    return gather(options, GenerationOptions, "options", command)
 
 
 def machine_options(command: _Command) -> _Command:
@@ -112,7 +169,7 @@ def machine_options(command: _Command) -> _Command:
             help="Load slower, decode faster (Linux); chat and bench do, generate does not.",
         ),
     )
-    return _gather(options, MachineOptions, "machine", command)
+    return gather(options, MachineOptions, "machine", command)
 
 
 def show_examples(*examples: str) -> str:
@@ -134,13 +191,13 @@ def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bo
     return model
 
 
-def _gather(
+def gather(
     options: tuple[Callable[[_Command], _Command], ...],
-    record: type[GenerationOptions] | type[MachineOptions],
+    record: type[Any],
     argument: str,
     command: _Command,
 ) -> _Command:
-    """Add click options that reach the command as one record."""
+    """Add click options that reach the command as one record, a dataclass of their names."""
     names = [field.name for field in fields(record)]
 
     @wraps(command)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime import Conversation, GenerationSettings, Model, SamplingSettings
 from glm_runtime.cli import cli
-from glm_runtime.cli.chat import Conversation, _take_line
+from glm_runtime.cli.chat import Talk
 
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=6)
 
@@ -79,10 +79,10 @@ def test_input_that_is_not_utf8_is_refused(tiny_folder: Path):
 def test_in_a_terminal_a_full_context_is_said_and_the_conversation_goes_on(
     tiny_model: Model, capsys: pytest.CaptureFixture
 ):
-    conversation = Conversation(tiny_model, GREEDY, None)
-    _take_line(conversation, "0" * 500, is_terminal=True)
+    talk = Talk(Conversation(tiny_model, GREEDY), is_terminal=True)
+    talk.take_line("0" * 500)
     assert "context holds 256" in capsys.readouterr().err
-    _take_line(conversation, "你好", is_terminal=True)
+    talk.take_line("你好")
     assert capsys.readouterr().out == expected_answers(tiny_model, "你好")
 
 
@@ -92,7 +92,7 @@ def interrupt_after(count: int, pieces: Iterator) -> Iterator:
 
 
 def interrupted_conversation(model: Model, monkeypatch: pytest.MonkeyPatch) -> Conversation:
-    conversation = Conversation(model, GREEDY, None)
+    conversation = Conversation(model, GREEDY)
     session = conversation._session
     begin = session.generate
     monkeypatch.setattr(session, "generate", lambda *given: interrupt_after(2, begin(*given)))
@@ -103,23 +103,23 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_keeps_what_was_said(
     tiny_model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     conversation = interrupted_conversation(tiny_model, monkeypatch)
-    _take_line(conversation, "你好", is_terminal=True)
+    Talk(conversation, is_terminal=True).take_line("你好")
     captured = capsys.readouterr()
     assert "(stopped)" in captured.err
     monkeypatch.undo()
     said = captured.out.removesuffix("\n")
     assert expected_answers(tiny_model, "你好").startswith(said)
-    assert conversation._messages[-1] == {"role": "assistant", "content": said}
+    assert conversation.messages[-1] == {"role": "assistant", "content": said}
 
 
 def test_in_a_pipe_ctrl_c_ends_the_program(tiny_model: Model, monkeypatch: pytest.MonkeyPatch):
     conversation = interrupted_conversation(tiny_model, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        _take_line(conversation, "你好", is_terminal=False)
+        Talk(conversation, is_terminal=False).take_line("你好")
 
 
 def test_a_refused_message_is_not_remembered(tiny_model: Model):
     limited = dataclasses.replace(GREEDY, max_new_tokens=1)
-    conversation = Conversation(tiny_model, limited, "S")
-    _take_line(conversation, "0" * 500, is_terminal=True)
-    assert conversation._messages == [{"role": "system", "content": "S"}]
+    conversation = Conversation(tiny_model, limited, system="S")
+    Talk(conversation, is_terminal=True).take_line("0" * 500)
+    assert conversation.messages == [{"role": "system", "content": "S"}]

@@ -41,7 +41,7 @@ def test_json_holds_the_promised_keys(tiny_folder: Path, tiny_model: Model):
     pieces = list(tiny_model.chat(MESSAGES, GREEDY))
     assert content["text"] == expected_text(tiny_model)
     assert content["token_ids"] == [piece.token_id for piece in pieces]
-    assert content["prompt_token_ids"] == tiny_model.encode_chat(MESSAGES)
+    assert content["prompt_token_ids"] == tiny_model.prepare_chat(MESSAGES).token_ids
     assert content["prompt_tokens"] == len(content["prompt_token_ids"])
     assert content["new_tokens"] == 12
     assert content["finish_reason"] == "length"
@@ -78,6 +78,8 @@ def test_every_sampling_option_arrives(tiny_folder: Path):
         "top_p": 0.9,
         "min_p": 0.01,
         "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.25,
         "seed": 5,
     }
     arguments = [
@@ -85,8 +87,19 @@ def test_every_sampling_option_arrives(tiny_folder: Path):
         for key, value in options.items()
         for part in (f"--{key.replace('_', '-')}", str(value))
     ]
-    result = run(tiny_folder, "--prompt", "a", "--json", *arguments, *SHORT)
-    assert json.loads(result.stdout)["sampling"] == options
+    dry = ("--dry-multiplier", "0.8", "--dry-base", "2", "--dry-allowed-length", "3")
+    bias = ("--logit-bias", "7=-inf", "--logit-bias", "8=1.5")
+    result = run(tiny_folder, "--prompt", "a", "--json", *arguments, *dry, *bias, *SHORT)
+    found = json.loads(result.stdout, parse_constant=pytest.fail)["sampling"]
+    breakers = ["\n", ":", '"', "*"]
+    assert found.pop("dry") == {
+        "multiplier": 0.8,
+        "base": 2,
+        "allowed_length": 3,
+        "sequence_breakers": breakers,
+    }
+    assert found.pop("logit_bias") == {"7": "-inf", "8": 1.5}
+    assert found == options
 
 
 def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
