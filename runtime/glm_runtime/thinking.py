@@ -43,7 +43,7 @@ class ThinkingSplitter:
     def _find_opening(self) -> bool:
         """Settle whether the text begins with a mark; False as long as it may."""
         text = self._held.lstrip()
-        if OPENING.startswith(text):
+        if text != OPENING and OPENING.startswith(text):
             return False
         self._is_started = True
         if text.startswith(OPENING):

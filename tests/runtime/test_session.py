@@ -1,9 +1,13 @@
 import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime import GenerationSettings, Model, PromptError, SamplingSettings, Session
 from glm_runtime.session import count_shared
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
@@ -77,3 +81,113 @@ def test_count_shared_is_the_longest_common_beginning(left: list[int], right: li
     count = count_shared(left, right)
     assert left[:count] == right[:count]
     assert left[: count + 1] != right[: count + 1] or count == min(len(left), len(right))
+
+
+def test_a_fork_goes_on_by_itself(tiny_model: Model):
+    session = tiny_model.new_session()
+    first = tiny_model.tokenizer.encode("床前明月光")
+    list(session.generate(first, SETTINGS))
+    twin = session.fork()
+    assert twin.tokens == session.tokens
+    left, right = [*session.tokens, 40, 41], [*session.tokens, 50]
+    assert tokens_of(session.generate(left, SETTINGS)) == fresh(tiny_model, left)
+    assert tokens_of(twin.generate(right, SETTINGS)) == fresh(tiny_model, right)
+    assert tokens_of(session.generate([*left, 9], SETTINGS)) == fresh(tiny_model, [*left, 9])
+
+
+def test_a_fork_of_nothing_is_a_new_session(tiny_model: Model):
+    twin = tiny_model.new_session().fork()
+    assert twin.tokens == ()
+    assert tokens_of(twin.generate([5, 6], SETTINGS)) == fresh(tiny_model, [5, 6])
+
+
+def test_rewinding_forgets_what_comes_after(tiny_model: Model):
+    session = tiny_model.new_session()
+    list(session.generate([5, 6, 7, 8], SETTINGS))
+    session.rewind(3)
+    assert session.tokens == (5, 6, 7)
+    assert tokens_of(session.generate([5, 6, 7, 9], SETTINGS)) == fresh(tiny_model, [5, 6, 7, 9])
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_rewinding_to_where_nothing_is_is_refused(tiny_model: Model, length: int):
+    session = tiny_model.new_session()
+    next(session.generate([5, 6, 7], SETTINGS))
+    with pytest.raises(PromptError, match=f"rewinding to {length} tokens where 3 are kept"):
+        session.rewind(length)
+
+
+def test_an_answer_can_be_interrupted_at_any_token(tiny_model: Model):
+    ids = [5, 6, 7, 8]
+    whole = fresh(tiny_model, ids)
+    for count in range(len(whole) + 1):
+        session = tiny_model.new_session()
+        begun = tokens_of(itertools.islice(session.generate(ids, SETTINGS), count))
+        again = [*ids, *begun]
+        rest = GenerationSettings(SETTINGS.sampling, max_new_tokens=12 - count or 1)
+        assert tokens_of(session.generate(again, rest))[: 12 - count] == whole[count:]
+
+
+def test_two_sessions_in_threads_answer_as_each_alone(tiny_model: Model):
+    prompts = [[5, 6, 7], [90, 91], [7] * 40, [200, 3, 1]]
+    expected = [fresh(tiny_model, ids) for ids in prompts]
+
+    def answer_often(ids: list[int]) -> list[list[int]]:
+        session = tiny_model.new_session()
+        answers = []
+        for _ in range(20):
+            answers.append(tokens_of(session.generate(ids, SETTINGS)))
+            session.rewind(1)
+        return answers
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        found = list(pool.map(answer_often, prompts))
+    assert found == [[one] * 20 for one in expected]
+
+
+class RandomUser:
+    """Does anything a session allows; every answer is compared with one from nothing."""
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        self._model = model
+        self._path = folder / "saved.npz"
+        self._random = random.Random(4)
+        self._sessions = [model.new_session()]
+        self._expected: dict[tuple[int, ...], list[int]] = {}
+
+    def act(self) -> None:
+        place = self._random.randrange(len(self._sessions))
+        session = self._sessions[place]
+        kind = self._random.choice(["ask"] * 6 + ["leave", "rewind", "fork", "save", "reset"])
+        if kind in ("ask", "leave"):
+            self._ask(session, is_left=kind == "leave")
+        elif kind == "rewind":
+            session.rewind(self._random.randint(0, len(session.tokens)))
+        elif kind == "fork":
+            self._sessions = [session.fork(), *self._sessions][:3]
+        elif kind == "save":
+            session.save(self._path)
+            self._sessions[place] = self._model.new_session()
+            self._sessions[place].restore(self._path)
+            assert self._sessions[place].tokens == session.tokens
+        else:
+            session.reset()
+
+    def _ask(self, session: Session, *, is_left: bool) -> None:
+        kept = self._random.randint(0, min(len(session.tokens), 24))
+        new = [self._random.randrange(8) for _ in range(self._random.randint(1, 3))]
+        ids = (*session.tokens[:kept], *new)
+        count = self._random.randint(0, 5) if is_left else 5
+        settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=5)
+        found = tokens_of(itertools.islice(session.generate(ids, settings), count))
+        if ids not in self._expected:
+            self._expected[ids] = tokens_of(self._model.generate(list(ids), settings))
+        assert found == self._expected[ids][:count]
+
+
+def test_ten_thousand_random_turns_are_those_of_stateless_runs(tiny_model: Model, tmp_path: Path):
+    """One seed, so no false alarm by chance; a cache wrong by one token turns a greedy answer in
+    about every second turn."""
+    user = RandomUser(tiny_model, tmp_path)
+    for _ in range(10_000):
+        user.act()

@@ -1,0 +1,156 @@
+"""Calls told from text, against a slow reader of whole answers, however the text was cut."""
+
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from glm_runtime.tool_calls import ToolCall, ToolCallParser
+
+NAMES = ("get_verse", "get", "查诗")
+CALL = 'get_verse\n{"reference": "Micah 6:8"}'
+
+
+def parse(parts: list[str], names: tuple[str, ...] = NAMES) -> tuple[str, tuple[ToolCall, ...]]:
+    parser = ToolCallParser(names)
+    shown = "".join(parser.add(part) for part in parts)
+    rest, calls = parser.finish()
+    return shown + rest, calls
+
+
+def find_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """By the rules: the first line, outside fences, from which on all is calls."""
+    lines = text.split("\n")
+    is_fenced = False
+    for i, line in enumerate(lines):
+        if not is_fenced:
+            calls = read_calls("\n".join(lines[i:]))
+            if calls:
+                return "\n".join(lines[:i]) + ("\n" if i else ""), calls
+        if line.lstrip().startswith("```"):
+            is_fenced = not is_fenced
+    return text, ()
+
+
+def read_calls(text: str) -> tuple[ToolCall, ...]:
+    """The calls that make up all of a text; none if anything else is there."""
+    calls = []
+    decoder = json.JSONDecoder()
+    while text.strip():
+        name, newline, rest = text.partition("\n")
+        if not newline or name not in NAMES or not rest.startswith("{"):
+            return ()
+        try:
+            _, end = decoder.raw_decode(rest)
+        except ValueError:
+            return ()
+        calls.append(ToolCall(name, rest[:end]))
+        blanks = rest[end:][: len(rest[end:]) - len(rest[end:].lstrip())]
+        text = rest[end:].lstrip()
+        if text and "\n" not in blanks:
+            return ()
+    return tuple(calls)
+
+
+VERSE = ToolCall("get_verse", '{"reference": "Micah 6:8"}')
+CASES = {
+    CALL: ("", (VERSE,)),
+    "\n" + CALL: ("\n", (VERSE,)),
+    "I look it up.\n" + CALL + "\n": ("I look it up.\n", (VERSE,)),
+    CALL + "\n" + CALL: ("", (VERSE, VERSE)),
+    CALL + "\n\n查诗\n{}": ("", (VERSE, ToolCall("查诗", "{}"))),
+    'get\n{"a": "}\\"{", "b": {"c": [1]}}': (
+        "",
+        (ToolCall("get", '{"a": "}\\"{", "b": {"c": [1]}}'),),
+    ),
+    'get\n{"a":\n 1}': ("", (ToolCall("get", '{"a":\n 1}'),)),
+    "get\n{bad\n" + CALL: ("get\n{bad\n", (VERSE,)),
+}
+TEXTS = [
+    CALL + " is how you ask.",
+    CALL + "\nThat is how you ask.",
+    CALL + "查诗\n{}",
+    "```\n" + CALL + "\n```",
+    "```\n" + CALL,
+    'Use get_verse\n{"reference": "x"}',
+    'get_verse \n{"reference": "x"}',
+    'get_verse\n {"reference": "x"}',
+    'get_verse\n\n{"reference": "x"}',
+    'get_verses\n{"reference": "x"}',
+    "get_verse\n[1]",
+    "get_verse\n{'reference': 'x'}",
+    'get_verse\n{"reference": "x"',
+    'get_verse\n{"reference": "x\n"}',
+    "get_verse",
+    "get_verse\n",
+    "get_",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_calls_at_the_end_are_calls(text: str):
+    assert parse([text]) == CASES[text]
+    assert parse(list(text)) == CASES[text]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_only_looks_like_a_call_stays_text(text: str):
+    assert parse([text]) == (text, ())
+    assert parse(list(text)) == (text, ())
+
+
+def test_without_tools_everything_is_text_at_once():
+    parser = ToolCallParser(())
+    assert parser.add(CALL) == CALL
+    assert parser.finish() == ("", ())
+
+
+def test_text_is_not_held_back_longer_than_it_may_be_a_call():
+    parser = ToolCallParser(NAMES)
+    assert parser.add("I look") == "I look"
+    assert parser.add(" it up.\nge") == " it up.\n"
+    assert parser.add("t") == ""
+    assert parser.add("ting") == "getting"
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            *NAMES,
+            CALL,
+            "\n",
+            "{",
+            "}",
+            '"',
+            "\\",
+            ":",
+            "{}",
+            '{"a": 1}',
+            " ",
+            "```",
+            "a",
+            "{[",
+            "]}",
+        ]
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(PIECES)
+@example(["get", "\n", "{", "\n", "get", "\n", "{}"])
+def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):
+    text = "".join(pieces)
+    expected = find_calls(text)
+    assert parse([text]) == expected
+    assert parse(pieces) == expected
+    assert parse(list(text)) == expected
+
+
+def test_a_long_answer_of_broken_calls_takes_no_time():
+    """A second a megabyte at most; 200 broken calls."""
+    text = "get\n{bad\n" * 200
+    assert parse([text]) == (text, ())
