@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime import DrySettings, GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime.answer import AnswerForm
 from glm_runtime.decoding import Decoder
 from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.generation import Request, generate
@@ -145,3 +146,98 @@ def test_an_answer_of_no_tokens_is_refused(count: int):
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(SamplingError, match="stop string is empty"):
         GenerationSettings(stop=("",))
+
+
+THINKING = AnswerForm(is_chat=True, is_thinking=True)
+
+
+def think(model: Model, **settings) -> list[Piece]:
+    chosen = GenerationSettings(GREEDY, **settings)
+    ids = model.tokenizer.encode(PROMPT)
+    return list(with_eos(model).new_session().generate(ids, chosen, THINKING))
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7])
+def test_long_thinking_is_closed_and_the_answer_begins(tiny_model: Model, limit: int):
+    """The first tokens are those without a limit; a character is never cut in two."""
+    free = [piece.token_id for piece in think(tiny_model, max_new_tokens=40)]
+    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=limit)
+    tokens = [piece.token_id for piece in pieces]
+    closing = tiny_model.tokenizer.encode("\n</think>\n\n")
+    begin = next(i for i in range(40) if tokens[i : i + len(closing)] == closing)
+    assert limit <= begin <= limit + 3
+    assert tokens[:begin] == free[:begin]
+    end = begin + len(closing)
+    assert not any(piece.text for piece in pieces[:end])
+    assert not any(piece.reasoning for piece in pieces[end:])
+    reasoning = "".join(piece.reasoning for piece in pieces)
+    assert reasoning == tiny_model.tokenizer.decode(tokens[:begin]).strip()
+    assert text_of(pieces).strip() == tiny_model.tokenizer.decode(tokens[end:]).strip()
+    assert text_of(pieces).strip()
+
+
+def test_an_answer_that_ends_inside_the_thinking_has_no_text(tiny_model: Model):
+    pieces = think(tiny_model, max_new_tokens=20)
+    assert text_of(pieces) == ""
+    tokens = [piece.token_id for piece in pieces]
+    assert (
+        "".join(p.reasoning for p in pieces).strip() == tiny_model.tokenizer.decode(tokens).strip()
+    )
+
+
+def test_stop_strings_end_the_answer_not_the_thinking(tiny_model: Model):
+    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7)
+    reasoning = "".join(piece.reasoning for piece in pieces)
+    stopped = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7, stop=(reasoning[:2],))
+    assert "".join(piece.reasoning for piece in stopped) == reasoning
+
+
+def test_ignoring_the_end_of_text_never_chooses_it(tiny_model: Model):
+    """Also where it would be the likeliest token by far."""
+    free = [piece.token_id for piece in answer(with_eos(tiny_model), max_new_tokens=30)]
+    model = with_eos(tiny_model, *free[4:9])
+    assert answer(model, max_new_tokens=30)[-1].finish_reason == "stop"
+    pieces = answer(model, max_new_tokens=30, is_eos_ignored=True)
+    assert len(pieces) == 30 and pieces[-1].finish_reason == "length"
+    assert not {piece.token_id for piece in pieces} & set(free[4:9])
+
+
+def test_a_forced_token_counts_for_penalties(tiny_model: Model):
+    """Each token at most once, those of the closing mark included."""
+    sampling = SamplingSettings(temperature=0, presence_penalty=1e6)
+    settings = GenerationSettings(sampling, 40, max_thinking_tokens=5)
+    ids = tiny_model.tokenizer.encode(PROMPT)
+    pieces = list(with_eos(tiny_model).new_session().generate(ids, settings, THINKING))
+    tokens = [piece.token_id for piece in pieces]
+    closing = tiny_model.tokenizer.encode("\n</think>\n\n")
+    free = [token for token in tokens if token not in closing]
+    assert len(set(free)) == len(free)
+    begin = next(i for i in range(40) if tokens[i : i + len(closing)] == closing)
+    assert not set(tokens[begin + len(closing) :]) & set(closing)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"max_thinking_tokens": -1}, "max_thinking_tokens is -1 where 0 or more"),
+        ({"top_logprobs": -1}, "top_logprobs is -1 where 0 or more"),
+    ],
+)
+def test_other_settings_out_of_range_are_refused(settings: dict, sentence: str):
+    with pytest.raises(SamplingError, match=sentence):
+        GenerationSettings(**settings)
+
+
+def test_dry_breaks_a_loop(tiny_model: Model):
+    """Greedy answers of a random model soon go in circles; with DRY no run of 8 comes twice."""
+    free = [piece.token_id for piece in answer(with_eos(tiny_model), max_new_tokens=200)]
+    sampling = SamplingSettings(temperature=0, dry=DrySettings(5.0, 2.0, 2, ()))
+    pieces = answer(with_eos(tiny_model), max_new_tokens=200, sampling=sampling)
+    tokens = [piece.token_id for piece in pieces]
+
+    def count_runs(ids: list[int]) -> int:
+        runs = [tuple(ids[i : i + 8]) for i in range(len(ids) - 7)]
+        return len(runs) - len(set(runs))
+
+    assert count_runs(free) > 4
+    assert count_runs(tokens) == 0
