@@ -32,7 +32,7 @@ class Conversation:
         dropped: messages that sliding has dropped so far.
     """
 
-    def __init__(
+    def __init__(  # by name, but for the first two
         self,
         model: Model,
         settings: GenerationSettings | None = None,
@@ -40,6 +40,7 @@ class Conversation:
         system: str | None = None,
         options: ChatOptions | None = None,
         overflow: Overflow = "error",
+        draft: Model | None = None,
     ) -> None:
         """Start a conversation.
 
@@ -50,13 +51,14 @@ class Conversation:
             options: tools, and whether to think.
             overflow: when the context is full, `error` raises, `slide` drops the oldest turns; the
                 system message and the last turn stay.
+            draft: see `Model.new_session`.
         """
         self._model = model
         self._settings = settings or model.default_settings
         self._system = system
         self._options = options or ChatOptions()
         self._overflow = overflow
-        self._session = model.new_session()
+        self._session = model.new_session(draft)
         self.reset()
 
     def reset(self) -> None:

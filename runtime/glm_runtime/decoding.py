@@ -28,7 +28,8 @@ class Decoder:
         self._ort_value = import_onnxruntime().OrtValue
         self._binding = graph.session.io_binding()
         self._ones = np.ones((1, 0), np.int64)
-        self._logits = np.zeros((1, 0, model.vocab_size), model.cache_dtype)
+        self._logits = np.zeros((1, 1, model.vocab_size), model.cache_dtype)
+        self._num_logits = 0
 
     @property
     def length(self) -> int:
@@ -79,8 +80,8 @@ class Decoder:
                 "check the folder and the free memory with `glm-run doctor`."
             ) from error
         self._cache.length = total
-        logits: FloatArray = self._logits[0]
-        return logits
+        rows: FloatArray = self._logits[0] if self._num_logits == 1 else self._fetch_logits()[0]
+        return rows
 
     def _bind_cache(self) -> None:
         for name, buffer in self._cache.buffers.items():
@@ -89,13 +90,25 @@ class Decoder:
         self._ones = np.ones((1, self._cache.capacity), np.int64)
 
     def _bind_logits(self, num_logits: int) -> None:
-        if self._logits.shape[1] == num_logits:
-            return
-        self._logits = np.zeros((1, num_logits, self._model.vocab_size), self._model.cache_dtype)
+        """Have one row written to a buffer of ours, several to a new one at every step.
+
+        The graph declares one row, and ONNX Runtime refuses a bound buffer of another shape.
+        """
         make_value = self._ort_value.ortvalue_from_numpy
-        self._binding.bind_ortvalue_output("logits", make_value(self._logits))
-        count = make_value(np.array([num_logits], np.int64))
-        self._binding.bind_ortvalue_input("num_logits_to_keep", count)
+        if num_logits != 1:
+            self._binding.bind_output("logits", "cpu")
+        elif self._num_logits != 1:
+            self._binding.bind_ortvalue_output("logits", make_value(self._logits))
+        if self._num_logits != num_logits:
+            count = make_value(np.array([num_logits], np.int64))
+            self._binding.bind_ortvalue_input("num_logits_to_keep", count)
+        self._num_logits = num_logits
+
+    def _fetch_logits(self) -> FloatArray:
+        """Outputs are in the order in which they were bound first: the cache's, then the logits."""
+        outputs = self._binding.get_outputs()
+        logits: FloatArray = outputs[len(self._cache.buffers)].numpy()
+        return logits
 
 
 def check_length(num_tokens: int, model: ModelEntry) -> None:
@@ -158,3 +171,9 @@ def _fits(found: list[int | str | None], expected: tuple[int | None, ...]) -> bo
         return False
     pairs = zip(found, expected, strict=True)
     return all(want is None or not isinstance(have, int) or have == want for have, want in pairs)
+
+
+def count_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of what two sequences begin with in common."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))

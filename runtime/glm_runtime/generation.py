@@ -18,6 +18,7 @@ from glm_runtime.manifest import ModelEntry
 from glm_runtime.sampler import Sampler
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.settings import FinishReason, GenerationSettings, Piece
+from glm_runtime.speculation import Drafter, Pace, ReadAhead
 from glm_runtime.tokenizer import Tokenizer
 
 # Bounds the memory of a long prompt; at 1.5 B parameters larger chunks are no faster on a CPU.
@@ -32,11 +33,13 @@ class Request:
         prompt_ids: the whole prompt, checked by `check_prompt`.
         settings: how to choose and when to stop.
         form: what the answer may be made of.
+        drafter: guesses tokens, to read several at a time; the answer is the same.
     """
 
     prompt_ids: Sequence[int]
     settings: GenerationSettings
     form: AnswerForm = PLAIN_TEXT
+    drafter: Drafter | None = None
 
 
 def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
@@ -65,7 +68,11 @@ def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int = PREFILL_CHUNK)
 
 
 def generate(
-    decoder: Decoder, tokenizer: Tokenizer, model: ModelEntry, request: Request
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    model: ModelEntry,
+    request: Request,
+    pace: Pace | None = None,
 ) -> Iterator[Piece]:
     """Answer a prompt, of which the decoder may have read the beginning already.
 
@@ -74,18 +81,22 @@ def generate(
         tokenizer: the folder's tokenizer.
         model: the folder's model entry.
         request: what is wanted.
+        pace: of guessing ahead; notes what it came to.
 
     Yields:
         One piece per token; the last one has a finish reason.
     """
     writer = AnswerWriter(tokenizer, model, request)
     logits = prefill(decoder, request.prompt_ids[decoder.length :])
+    ahead = ReadAhead(decoder, request.drafter, request.prompt_ids, pace)
     while True:
         piece = writer.write(logits)
+        ahead.settle(piece.token_id)
         yield piece
         if piece.finish_reason is not None:
             return
-        logits = decoder.append((piece.token_id,))[-1]
+        # Of the tokens that remain the last is never read.
+        logits = ahead.advance(piece.token_id, writer.remaining - 1)
 
 
 class AnswerWriter:
@@ -102,9 +113,9 @@ class AnswerWriter:
         self._sampler = _make_sampler(tokenizer, model, request)
         self._reader = AnswerReader(tokenizer, request.form, request.settings.stop)
         self._forced: deque[int] = deque()
-        # The last token of all needs no place in the cache: it is never read back.
+        # Tokens still to come. The last one needs no place in the cache: it is never read back.
         room = model.context_length - len(request.prompt_ids) + 1
-        self._remaining = min(request.settings.max_new_tokens or room, room)
+        self.remaining = min(request.settings.max_new_tokens or room, room)
 
     def write(self, logits: FloatArray) -> Piece:
         """Choose the next token from logits [V]; nothing more after a finish reason.
@@ -114,7 +125,7 @@ class AnswerWriter:
         """
         token = self._choose(logits)
         part = self._reader.add(token)
-        self._remaining -= 1
+        self.remaining -= 1
         logprobs = self._measure(logits, token)
         reason = self._find_finish(token)
         if reason is None:
@@ -146,7 +157,7 @@ class AnswerWriter:
             return "stop"
         if self._reader.is_stopped:
             return "stop_string"
-        return None if self._remaining else "length"
+        return None if self.remaining else "length"
 
 
 def _make_sampler(tokenizer: Tokenizer, model: ModelEntry, request: Request) -> Sampler:

@@ -16,6 +16,7 @@ from glm_runtime.answer import AnswerForm
 from glm_runtime.chat_messages import ChatOptions, Message
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.decoding import check_graph
+from glm_runtime.draft_model import DraftModel
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.huge_pages import move_to_huge_pages
 from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
@@ -57,9 +58,20 @@ class Model:
         """The folder's own sampling settings, no limit but the context."""
         return GenerationSettings(sampling=self.sampling_defaults)
 
-    def new_session(self) -> Session:
-        """Start a conversation with a cache of its own."""
-        return Session(self.graph, self.manifest, self.tokenizer)
+    def new_session(self, draft: "Model | None" = None) -> Session:
+        """Start a conversation with a cache of its own.
+
+        Args:
+            draft: a smaller model that guesses ahead, where settings ask for it; without, guesses
+                are what followed the same tokens before.
+
+        Raises:
+            FolderError: the draft has another tokenizer.
+        """
+        guesser = None
+        if draft is not None:
+            guesser = DraftModel(draft.graph, draft.manifest, self.manifest)
+        return Session(self.graph, self.manifest, self.tokenizer, guesser)
 
     def generate(
         self, prompt: str | Sequence[int], settings: GenerationSettings | None = None

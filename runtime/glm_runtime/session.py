@@ -4,7 +4,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from glm_runtime.answer import PLAIN_TEXT, AnswerForm
-from glm_runtime.decoding import Decoder
+from glm_runtime.decoding import Decoder, count_shared
+from glm_runtime.draft_model import DraftModel
 from glm_runtime.errors import PromptError
 from glm_runtime.generation import Request, check_prompt, generate
 from glm_runtime.inference import OpenGraph
@@ -12,6 +13,7 @@ from glm_runtime.kv_cache import Values
 from glm_runtime.manifest import Manifest
 from glm_runtime.session_file import SavedSession, read_session, write_session
 from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.speculation import Drafter, Pace, PromptLookup
 from glm_runtime.tokenizer import Tokenizer
 
 
@@ -21,13 +23,26 @@ class Session:
     Sessions of one model may be used side by side in threads, each by one thread.
     """
 
-    def __init__(self, graph: OpenGraph, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        graph: OpenGraph,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        draft: DraftModel | None = None,
+    ) -> None:
         self._graph = graph
         self._manifest = manifest
         self._tokenizer = tokenizer
+        self._draft = draft
         self._decoder = Decoder(graph, manifest.model)
         self._tokens: list[int] = []
         self._answer = _no_pieces()
+        self._pace: Pace | None = None
+
+    @property
+    def speculation(self) -> Pace | None:
+        """What guessing ahead came to in the last answer; `None` if there was none."""
+        return self._pace
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -54,7 +69,10 @@ class Session:
         """
         check_prompt(prompt_ids, self._manifest.model)
         self._answer.close()  # an answer left half-way must not write into the cache later
-        self._answer = self._generate(Request(list(prompt_ids), settings, form))
+        drafter: Drafter | None = None
+        if settings.is_speculative:
+            drafter = self._draft or PromptLookup()
+        self._answer = self._generate(Request(list(prompt_ids), settings, form, drafter))
         return self._answer
 
     def reset(self) -> None:
@@ -84,7 +102,7 @@ class Session:
         Its cache is a copy: neither sees what the other does.
         """
         self._answer.close()
-        twin = Session(self._graph, self._manifest, self._tokenizer)
+        twin = Session(self._graph, self._manifest, self._tokenizer, self._draft)
         twin._tokens = list(self.tokens)
         if twin._tokens:
             twin._decoder.load_values(self._copy_values(), len(twin._tokens))
@@ -128,7 +146,8 @@ class Session:
         shared = min(count_shared(known, prompt_ids), len(prompt_ids) - 1)
         self._decoder.truncate(shared)
         self._tokens = list(prompt_ids)
-        pieces = generate(self._decoder, self._tokenizer, self._manifest.model, request)
+        self._pace = None if request.drafter is None else Pace(request.drafter.cost)
+        pieces = generate(self._decoder, self._tokenizer, self._manifest.model, request, self._pace)
         for piece in pieces:
             self._tokens.append(piece.token_id)
             yield piece
@@ -136,9 +155,3 @@ class Session:
 
 def _no_pieces() -> Generator[Piece, None, None]:
     yield from ()
-
-
-def count_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of what two sequences begin with in common."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))

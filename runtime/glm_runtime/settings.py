@@ -23,6 +23,8 @@ class GenerationSettings:
         stop: strings that end the answer; they are not part of it. Thinking may hold them.
         max_thinking_tokens: thinking longer than this is closed, and the answer begins.
         is_eos_ignored: never choose an end-of-sequence token; the answer ends by length.
+        is_speculative: guess ahead and check several tokens in one run; the same answer, sooner
+            where it repeats the prompt or itself.
         top_logprobs: `None` measures none; n also reports the n likeliest tokens of each place.
 
     Raises:
@@ -35,6 +37,7 @@ class GenerationSettings:
     max_thinking_tokens: int | None = None
     is_eos_ignored: bool = False
     top_logprobs: int | None = None
+    is_speculative: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

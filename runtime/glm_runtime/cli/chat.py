@@ -14,6 +14,7 @@ from glm_runtime.cli.options import (
     MachineOptions,
     folder_argument,
     generation_options,
+    load_draft,
     load_for_command,
     machine_options,
     show_examples,
@@ -67,6 +68,7 @@ def chat(
         system=system,
         options=choices.read(),
         overflow=overflow,
+        draft=load_draft(options, machine),
     )
     is_terminal = sys.stdin.isatty()
     if is_terminal:

@@ -22,6 +22,7 @@ from glm_runtime.cli.options import (
     folder_argument,
     generation_options,
     json_option,
+    load_draft,
     load_for_command,
     machine_options,
     show_examples,
@@ -31,6 +32,7 @@ from glm_runtime.cli.standard_input import read_text
 from glm_runtime.errors import PromptError
 from glm_runtime.model import ChatPrompt, Model
 from glm_runtime.sampling import SamplingSettings
+from glm_runtime.session import Session
 from glm_runtime.settings import FinishReason, GenerationSettings, Piece
 
 
@@ -42,6 +44,7 @@ class Answer:
     reasoning: str
     tool_calls: list[dict[str, object]]
     token_ids: list[int]
+    new_tokens: int
     logprobs: list[dict[str, object]] | None
     finish_reason: FinishReason | None
     time_to_first_token_ms: float
@@ -91,10 +94,13 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     settings = _fix_seed(options.settings(model.sampling_defaults))
     settings = dataclasses.replace(settings, top_logprobs=logprobs)
     chat_prompt = _encode(model, text, chat_options if is_chat else None)
-    pieces = model.new_session().generate(chat_prompt.token_ids, settings, chat_prompt.form)
+    session = model.new_session(load_draft(options, machine))
+    pieces = session.generate(chat_prompt.token_ids, settings, chat_prompt.form)
     answer = collect(pieces, is_shown=not is_json)
     if is_json:
-        click.echo(_to_json(model, chat_prompt.token_ids, answer, settings))
+        content = _describe_run(model, chat_prompt.token_ids, settings)
+        content |= dataclasses.asdict(answer) | _describe_guesses(session)
+        click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(_describe(answer), err=True)
 
@@ -122,6 +128,7 @@ def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
         reasoning="".join(piece.reasoning for piece in taken),
         tool_calls=calls,
         token_ids=[piece.token_id for piece in taken],
+        new_tokens=len(taken),
         logprobs=_list_logprobs(taken),
         finish_reason=taken[-1].finish_reason,
         time_to_first_token_ms=arrivals[0] * 1000,
@@ -159,18 +166,23 @@ def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
     return dataclasses.replace(settings, sampling=sampling)
 
 
-def _to_json(
-    model: Model, prompt_ids: list[int], answer: Answer, settings: GenerationSettings
-) -> str:
-    content = dataclasses.asdict(answer) | {
+def _describe_run(
+    model: Model, prompt_ids: list[int], settings: GenerationSettings
+) -> dict[str, object]:
+    return {
         "prompt_token_ids": prompt_ids,
         "prompt_tokens": len(prompt_ids),
-        "new_tokens": len(answer.token_ids),
         "device": model.graph.device,
         "threads": model.graph.threads,
         "sampling": _describe_sampling(settings.sampling),
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def _describe_guesses(session: Session) -> dict[str, object]:
+    pace = session.speculation
+    if pace is None:
+        return {}
+    return {"guessed_tokens": pace.proposed, "accepted_tokens": pace.accepted}
 
 
 def _describe_sampling(sampling: SamplingSettings) -> dict[str, object]:

@@ -58,6 +58,8 @@ class GenerationOptions:
     stop: tuple[str, ...]
     ignore_eos: bool
     max_thinking_tokens: int | None
+    speculate: bool
+    draft: Path | None
 
     def __post_init__(self) -> None:
         """Refuse values no folder can make good, before anything slow.
@@ -96,6 +98,7 @@ class GenerationOptions:
             stop=self.stop,
             max_thinking_tokens=self.max_thinking_tokens,
             is_eos_ignored=self.ignore_eos,
+            is_speculative=self.speculate or self.draft is not None,
         )
 
     def _read_dry(self) -> DrySettings | None:
@@ -143,6 +146,17 @@ def generation_options(command: _Command) -> _Command:
         click.option("--stop", multiple=True, help="End the answer at this text; repeatable."),
         click.option("--ignore-eos", is_flag=True, help="Go on until a length is reached."),
         click.option("--max-thinking-tokens", type=int, help="Close longer thinking."),
+        click.option(
+            "--speculate",
+            is_flag=True,
+            help="Guess what repeats and check several tokens at once: the same answer, sooner.",
+        ),
+        click.option(
+            "--draft",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Guess with this folder, a smaller model of the same tokenizer.",
+        ),
     )
     return gather(options, GenerationOptions, "options", command)
 
@@ -189,6 +203,13 @@ def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bo
     )
     click.echo(f"running on {model.graph.place}", err=True)
     return model
+
+
+def load_draft(options: GenerationOptions, machine: MachineOptions) -> Model | None:
+    """Load the folder that guesses ahead, if there is one."""
+    if options.draft is None:
+        return None
+    return load(options.draft, machine.device, machine.threads, is_verified=machine.verify)
 
 
 def gather(

@@ -1,0 +1,54 @@
+"""Guesses by a smaller model that reads the same tokens."""
+
+from collections.abc import Sequence
+
+from glm_runtime.decoding import Decoder, count_shared
+from glm_runtime.errors import FolderError
+from glm_runtime.generation import prefill
+from glm_runtime.inference import OpenGraph
+from glm_runtime.manifest import Manifest
+from glm_runtime.sampler import find_largest
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+class DraftModel:
+    """Guesses what a draft folder would answer greedily; keeps a cache of its own."""
+
+    def __init__(self, graph: OpenGraph, manifest: Manifest, target: Manifest) -> None:
+        """Check that both speak in the same tokens.
+
+        Args:
+            graph: of the draft folder.
+            manifest: of the draft folder.
+            target: of the folder whose tokens are guessed.
+
+        Raises:
+            FolderError: the two folders' tokenizers differ.
+        """
+        if manifest.files[TOKENIZER_NAME] != target.files[TOKENIZER_NAME]:
+            raise FolderError(
+                f"the draft {manifest.source.name} has another {TOKENIZER_NAME} than "
+                f"{target.source.name}; choose a smaller model of the same family."
+            )
+        self._decoder = Decoder(graph, manifest.model)
+        self._vocab_size = manifest.model.tokenizer_vocab_size
+        self._context_length = manifest.model.context_length
+        self._read: list[int] = []
+        # Both are bound by the bytes they read for a token.
+        self.cost = manifest.size_bytes / target.size_bytes
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """What the draft model would go on with; nothing beyond its context."""
+        count = min(count, self._context_length - len(tokens))
+        if count <= 0:
+            return []
+        shared = min(count_shared(self._read, tokens), len(tokens) - 1)
+        self._decoder.truncate(shared)
+        logits = prefill(self._decoder, tokens[shared:])
+        guesses = [find_largest(logits[: self._vocab_size])]
+        while len(guesses) < count:
+            logits = self._decoder.append(guesses[-1:])[-1]
+            guesses.append(find_largest(logits[: self._vocab_size]))
+        self._read = [*tokens, *guesses[:-1]]
+        return guesses
