@@ -12,6 +12,7 @@ from glm_runtime.errors import (
     FormatVersionError,
     GenerationError,
     GlmRuntimeError,
+    GrammarError,
     MissingDependencyError,
     PromptError,
     SamplingError,
@@ -21,6 +22,7 @@ from glm_runtime.model import Model, load
 from glm_runtime.sampling import DrySettings, SamplingSettings
 from glm_runtime.session import Session
 from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.structured import Grammar
 from glm_runtime.tool_calls import ToolCall
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "GenerationError",
     "GenerationSettings",
     "GlmRuntimeError",
+    "Grammar",
+    "GrammarError",
     "MissingDependencyError",
     "Model",
     "Piece",

@@ -59,10 +59,14 @@ class AnswerReader:
         """Whether a stop string appeared."""
         return self._stop_strings.is_found
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the next token belongs to the thinking."""
+        return self._splitter is not None and self._splitter.is_thinking
+
     def must_close_thinking(self, limit: int) -> bool:
         """Whether so many tokens were thought, and the last one finished its character."""
-        is_thinking = self._splitter is not None and self._splitter.is_thinking
-        return is_thinking and self._thinking_tokens >= limit and self._stream.is_complete
+        return self.is_thinking and self._thinking_tokens >= limit and self._stream.is_complete
 
     def close_thinking(self) -> list[int]:
         """The tokens that end the thinking here."""
@@ -70,7 +74,7 @@ class AnswerReader:
 
     def add(self, token: int) -> AnswerPart:
         """Take one token."""
-        if self._splitter is not None and self._splitter.is_thinking:
+        if self.is_thinking:
             self._thinking_tokens += 1
         text = "\n" if token == self._turn_id else self._stream.add(token)
         reasoning, text = self._split(text)

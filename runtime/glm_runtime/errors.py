@@ -24,6 +24,10 @@ class SamplingError(GlmRuntimeError):
     """A sampling or length setting is outside its range."""
 
 
+class GrammarError(GlmRuntimeError):
+    """A schema, pattern or grammar is not valid."""
+
+
 class GenerationError(GlmRuntimeError):
     """The model produced something no token can be chosen from."""
 

@@ -19,6 +19,7 @@ from glm_runtime.sampler import Sampler
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.settings import FinishReason, GenerationSettings, Piece
 from glm_runtime.speculation import Drafter, Pace, ReadAhead
+from glm_runtime.structured import GrammarMask
 from glm_runtime.tokenizer import Tokenizer
 
 # Bounds the memory of a long prompt; at 1.5 B parameters larger chunks are no faster on a CPU.
@@ -68,25 +69,19 @@ def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int = PREFILL_CHUNK)
 
 
 def generate(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    model: ModelEntry,
-    request: Request,
-    pace: Pace | None = None,
+    decoder: Decoder, writer: "AnswerWriter", request: Request, pace: Pace | None = None
 ) -> Iterator[Piece]:
     """Answer a prompt, of which the decoder may have read the beginning already.
 
     Args:
         decoder: holds the first `decoder.length` tokens of the prompt, fewer than all.
-        tokenizer: the folder's tokenizer.
-        model: the folder's model entry.
+        writer: made for this request.
         request: what is wanted.
         pace: of guessing ahead; notes what it came to.
 
     Yields:
         One piece per token; the last one has a finish reason.
     """
-    writer = AnswerWriter(tokenizer, model, request)
     logits = prefill(decoder, request.prompt_ids[decoder.length :])
     ahead = ReadAhead(decoder, request.drafter, request.prompt_ids, pace)
     while True:
@@ -107,11 +102,15 @@ class AnswerWriter:
 
         Raises:
             SamplingError: a bias names an id that is no token.
+            GrammarError: the grammar is not valid.
+            MissingDependencyError: a grammar is given and llguidance is not installed.
         """
         self._model = model
         self._settings = request.settings
         self._sampler = _make_sampler(tokenizer, model, request)
         self._reader = AnswerReader(tokenizer, request.form, request.settings.stop)
+        grammar = request.settings.grammar
+        self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
         self._forced: deque[int] = deque()
         # Tokens still to come. The last one needs no place in the cache: it is never read back.
         room = model.context_length - len(request.prompt_ids) + 1
@@ -121,10 +120,17 @@ class AnswerWriter:
         """Choose the next token from logits [V]; nothing more after a finish reason.
 
         Raises:
-            GenerationError: a logit is NaN, or none is finite.
+            GenerationError: a logit is NaN, or none is finite; or the grammar has no way on.
         """
-        token = self._choose(logits)
+        self._force_tokens()
+        is_free = self._reader.is_thinking or bool(self._forced)
+        mask = None if is_free else self._mask
+        token = self._choose(logits, mask)
         part = self._reader.add(token)
+        if mask is not None:
+            mask.accept(token)
+        elif self._mask is not None and part.text:
+            self._mask.accept_text(part.text)
         self.remaining -= 1
         logprobs = self._measure(logits, token)
         reason = self._find_finish(token)
@@ -136,15 +142,18 @@ class AnswerWriter:
         text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
         return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs)
 
-    def _choose(self, logits: FloatArray) -> int:
+    def _force_tokens(self) -> None:
+        """Close the thinking where it becomes too long."""
         limit = self._settings.max_thinking_tokens
         if not self._forced and limit is not None and self._reader.must_close_thinking(limit):
             self._forced.extend(self._reader.close_thinking())
-        if self._forced:
-            token = self._forced.popleft()
-            self._sampler.accept(token)
-            return token
-        return self._sampler.choose(logits)
+
+    def _choose(self, logits: FloatArray, mask: GrammarMask | None) -> int:
+        if not self._forced:
+            return self._sampler.choose(logits, mask)
+        token = self._forced.popleft()
+        self._sampler.accept(token)
+        return token
 
     def _measure(self, logits: FloatArray, token: int) -> TokenLogprobs | None:
         count = self._settings.top_logprobs
@@ -157,6 +166,8 @@ class AnswerWriter:
             return "stop"
         if self._reader.is_stopped:
             return "stop_string"
+        if self._mask is not None and self._mask.is_finished:
+            return "stop"
         return None if self.remaining else "length"
 
 

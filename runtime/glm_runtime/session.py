@@ -7,7 +7,7 @@ from glm_runtime.answer import PLAIN_TEXT, AnswerForm
 from glm_runtime.decoding import Decoder, count_shared
 from glm_runtime.draft_model import DraftModel
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import Request, check_prompt, generate
+from glm_runtime.generation import AnswerWriter, Request, check_prompt, generate
 from glm_runtime.inference import OpenGraph
 from glm_runtime.kv_cache import Values
 from glm_runtime.manifest import Manifest
@@ -66,13 +66,18 @@ class Session:
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
+            SamplingError: a bias names an id that is no token.
+            GrammarError: the grammar is not valid.
+            MissingDependencyError: a grammar is given and llguidance is not installed.
         """
         check_prompt(prompt_ids, self._manifest.model)
-        self._answer.close()  # an answer left half-way must not write into the cache later
         drafter: Drafter | None = None
         if settings.is_speculative:
             drafter = self._draft or PromptLookup()
-        self._answer = self._generate(Request(list(prompt_ids), settings, form, drafter))
+        request = Request(list(prompt_ids), settings, form, drafter)
+        writer = AnswerWriter(self._tokenizer, self._manifest.model, request)
+        self._answer.close()  # an answer left half-way must not write into the cache later
+        self._answer = self._generate(request, writer)
         return self._answer
 
     def reset(self) -> None:
@@ -139,7 +144,7 @@ class Session:
         self._decoder.truncate(len(self.tokens))
         return self._decoder.copy_values()
 
-    def _generate(self, request: Request) -> Generator[Piece, None, None]:
+    def _generate(self, request: Request, writer: AnswerWriter) -> Generator[Piece, None, None]:
         prompt_ids = request.prompt_ids
         known = self._tokens[: self._decoder.length]
         # The last token is read again even if known: its logits are what the answer starts from.
@@ -147,7 +152,7 @@ class Session:
         self._decoder.truncate(shared)
         self._tokens = list(prompt_ids)
         self._pace = None if request.drafter is None else Pace(request.drafter.cost)
-        pieces = generate(self._decoder, self._tokenizer, self._manifest.model, request, self._pace)
+        pieces = generate(self._decoder, writer, request, self._pace)
         for piece in pieces:
             self._tokens.append(piece.token_id)
             yield piece

@@ -7,6 +7,7 @@ from glm_runtime.errors import SamplingError
 from glm_runtime.logprobs import TokenLogprobs
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.stop_strings import StopStrings
+from glm_runtime.structured import Grammar
 from glm_runtime.tool_calls import ToolCall
 
 FinishReason = Literal["stop", "length", "stop_string", "tool_calls"]
@@ -23,6 +24,7 @@ class GenerationSettings:
         stop: strings that end the answer; they are not part of it. Thinking may hold them.
         max_thinking_tokens: thinking longer than this is closed, and the answer begins.
         is_eos_ignored: never choose an end-of-sequence token; the answer ends by length.
+        grammar: what the answer must be; `None` leaves it free.
         is_speculative: guess ahead and check several tokens in one run; the same answer, sooner
             where it repeats the prompt or itself.
         top_logprobs: `None` measures none; n also reports the n likeliest tokens of each place.
@@ -38,6 +40,7 @@ class GenerationSettings:
     is_eos_ignored: bool = False
     top_logprobs: int | None = None
     is_speculative: bool = False
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:

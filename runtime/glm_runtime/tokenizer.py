@@ -6,11 +6,15 @@ how tokens become text while they are still arriving.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tokenizers
 
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.stream_decoder import StreamDecoder
+
+if TYPE_CHECKING:
+    import llguidance
 
 TOKENIZER_NAME = "tokenizer.json"
 
@@ -22,6 +26,7 @@ class Tokenizer:
         self._inner = inner
         added = inner.get_added_tokens_decoder()
         self._special_ids = frozenset(id_ for id_, token in added.items() if token.special)
+        self._grammar_vocabulary: llguidance.LLTokenizer | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -40,6 +45,18 @@ class Tokenizer:
         ids = range(self._inner.get_vocab_size(with_added_tokens=True))
         decoded = self._inner.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
         return frozenset(i for i, one in enumerate(decoded) if any(text in one for text in texts))
+
+    def grammar_vocabulary(
+        self, vocab_size: int, eos_token_ids: Sequence[int]
+    ) -> "llguidance.LLTokenizer":
+        """The vocabulary in the form that grammars need; made once (0.3 s for 150,000 tokens)."""
+        if self._grammar_vocabulary is None:
+            import llguidance  # noqa: PLC0415  # only those who ask for a grammar need it
+
+            self._grammar_vocabulary = llguidance.LLTokenizer(
+                self._inner.to_str(), n_vocab=vocab_size, eos_token=list(eos_token_ids)
+            )
+        return self._grammar_vocabulary
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids.

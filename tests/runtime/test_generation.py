@@ -9,7 +9,7 @@ from glm_runtime import DrySettings, GenerationSettings, Model, Piece, SamplingS
 from glm_runtime.answer import AnswerForm
 from glm_runtime.decoding import Decoder
 from glm_runtime.errors import PromptError, SamplingError
-from glm_runtime.generation import Request, generate
+from glm_runtime.generation import AnswerWriter, Request, generate
 from runtime.test_decoding import run_plainly
 
 GREEDY = SamplingSettings(temperature=0)
@@ -115,7 +115,9 @@ def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
     decoder = Decoder(tiny_model.graph, entry)
     decoder.append(ids[:4])
     settings = GenerationSettings(GREEDY, max_new_tokens=10)
-    pieces = list(generate(decoder, tiny_model.tokenizer, entry, Request(ids, settings)))
+    request = Request(ids, settings)
+    writer = AnswerWriter(tiny_model.tokenizer, entry, request)
+    pieces = list(generate(decoder, writer, request))
     assert pieces == answer(tiny_model, max_new_tokens=10)
 
 

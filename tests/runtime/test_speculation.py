@@ -18,7 +18,7 @@ from glm_runtime import (
     load,
 )
 from glm_runtime.decoding import Decoder
-from glm_runtime.generation import Request, generate
+from glm_runtime.generation import AnswerWriter, Request, generate
 from glm_runtime.speculation import Pace, PromptLookup
 from runtime.test_generation import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder, seal_folder
@@ -54,7 +54,8 @@ def run(model: Model, sampling: SamplingSettings, drafter=None, pace=None) -> li
     model = with_eos(model)
     decoder = Decoder(model.graph, model.manifest.model)
     request = Request(PROMPT, settings, drafter=drafter)
-    pieces = generate(decoder, model.tokenizer, model.manifest.model, request, pace)
+    writer = AnswerWriter(model.tokenizer, model.manifest.model, request)
+    pieces = generate(decoder, writer, request, pace)
     return [piece.token_id for piece in pieces]
 
 

@@ -8,11 +8,12 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from glm_runtime.errors import SamplingError
+from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.model import Model, load
 from glm_runtime.sampling import DrySettings, SamplingOverrides, SamplingSettings
 from glm_runtime.settings import GenerationSettings
+from glm_runtime.structured import Grammar
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -60,6 +61,9 @@ class GenerationOptions:
     max_thinking_tokens: int | None
     speculate: bool
     draft: Path | None
+    json_schema: Path | None
+    regex: str | None
+    lark: Path | None
 
     def __post_init__(self) -> None:
         """Refuse values no folder can make good, before anything slow.
@@ -72,6 +76,11 @@ class GenerationOptions:
             raise click.UsageError(
                 "--greedy came with an option for sampling where one or the other is expected; "
                 "leave one out."
+            )
+        if [self.json_schema, self.regex, self.lark].count(None) < 2:
+            raise click.UsageError(
+                "several of --json-schema, --regex and --lark came where one is expected; "
+                "leave the others out."
             )
         try:
             self.settings(SamplingSettings())
@@ -99,7 +108,15 @@ class GenerationOptions:
             max_thinking_tokens=self.max_thinking_tokens,
             is_eos_ignored=self.ignore_eos,
             is_speculative=self.speculate or self.draft is not None,
+            grammar=self._read_grammar(),
         )
+
+    def _read_grammar(self) -> Grammar | None:
+        if self.regex is not None:
+            return Grammar("regex", self.regex)
+        if self.json_schema is not None:
+            return Grammar("json_schema", read_file(self.json_schema))
+        return None if self.lark is None else Grammar("lark", read_file(self.lark))
 
     def _read_dry(self) -> DrySettings | None:
         given = {
@@ -157,6 +174,19 @@ def generation_options(command: _Command) -> _Command:
             type=click.Path(path_type=Path),
             help="Guess with this folder, a smaller model of the same tokenizer.",
         ),
+        click.option(
+            "--json-schema",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Answer in JSON that this schema allows.",
+        ),
+        click.option("--regex", help="Answer what this expression matches, from end to end."),
+        click.option(
+            "--lark",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Answer by this Lark grammar.",
+        ),
     )
     return gather(options, GenerationOptions, "options", command)
 
@@ -203,6 +233,21 @@ def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bo
     )
     click.echo(f"running on {model.graph.place}", err=True)
     return model
+
+
+def read_file(path: Path) -> str:
+    """Text of a file that the user named.
+
+    Raises:
+        PromptError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"{path} is not UTF-8 where UTF-8 text is expected ({error}); convert it first."
+        ) from error
 
 
 def load_draft(options: GenerationOptions, machine: MachineOptions) -> Model | None:

@@ -1,0 +1,158 @@
+"""Answers of a given form: always valid, by another library's judgement."""
+
+import json
+import re
+import sys
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_runtime import (
+    GenerationError,
+    GenerationSettings,
+    Grammar,
+    GrammarError,
+    MissingDependencyError,
+    Model,
+    Piece,
+    SamplingSettings,
+)
+from glm_runtime.answer import AnswerForm
+from glm_runtime.structured import GrammarMask
+from runtime.test_generation import text_of
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "诗", "😀"]}, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+JSON = Grammar("json_schema", json.dumps(PERSON))
+LARK = Grammar("lark", 'start: ("床前" | "明月") NUMBER\nNUMBER: /[0-9]{2,4}/')
+
+
+def answer(model: Model, grammar: Grammar, seed: int, **more) -> list[Piece]:
+    sampling = SamplingSettings(temperature=1.5, seed=seed)
+    chosen = GenerationSettings(sampling, 200, grammar=grammar, **more)
+    return list(model.generate("床前明月光", chosen))
+
+
+@pytest.mark.parametrize("is_speculative", [False, True])
+def test_json_always_validates(tiny_model: Model, is_speculative: bool):
+    """A random model at a high temperature would write noise."""
+    texts = set()
+    for seed in range(20):
+        pieces = answer(tiny_model, JSON, seed, is_speculative=is_speculative)
+        assert pieces[-1].finish_reason == "stop"
+        jsonschema.validate(json.loads(text_of(pieces)), PERSON)
+        texts.add(text_of(pieces))
+    assert len(texts) > 15
+
+
+SCHEMAS = st.recursive(
+    st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"enum": [1, "x", None]}])
+    | st.integers(1, 6).map(lambda n: {"type": "string", "maxLength": n})
+    | st.integers(0, 50).map(lambda n: {"type": "integer", "minimum": n, "maximum": 2 * n}),
+    lambda inner: (
+        st.dictionaries(st.sampled_from("abc"), inner, max_size=3).map(
+            lambda fields: {
+                "type": "object",
+                "properties": fields,
+                "required": sorted(fields),
+                "additionalProperties": False,
+            }
+        )
+        | inner.map(lambda item: {"type": "array", "items": item, "maxItems": 2})
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(schema=SCHEMAS, seed=st.integers(0, 3))
+def test_any_schema_is_followed(tiny_model: Model, schema: dict, seed: int):
+    pieces = answer(tiny_model, Grammar("json_schema", json.dumps(schema)), seed)
+    if pieces[-1].finish_reason == "stop":
+        jsonschema.validate(json.loads(text_of(pieces)), schema)
+    else:
+        assert len(pieces) == 200
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[0-9]{3}-[a-f]+", r"(床|前){2,5}!", r"yes|no", r"\d{4}-\d\d-\d\d"]
+)
+def test_a_regular_expression_matches_from_end_to_end(tiny_model: Model, pattern: str):
+    for seed in range(10):
+        pieces = answer(tiny_model, Grammar("regex", pattern), seed)
+        if pieces[-1].finish_reason == "stop":
+            assert re.fullmatch(pattern, text_of(pieces))
+        else:
+            assert len(pieces) == 200 and "+" in pattern
+
+
+def test_a_lark_grammar_is_followed(tiny_model: Model):
+    found = {text_of(answer(tiny_model, LARK, seed)) for seed in range(20)}
+    assert len(found) > 5
+    assert all(re.fullmatch("(床前|明月)[0-9]{2,4}", text) for text in found)
+
+
+def test_thinking_is_free_and_the_answer_is_not(tiny_model: Model):
+    chosen = GenerationSettings(
+        SamplingSettings(temperature=1.5, seed=1), 220, max_thinking_tokens=9, grammar=JSON
+    )
+    form = AnswerForm(is_chat=True, is_thinking=True)
+    pieces = list(tiny_model.new_session().generate([5, 6, 7], chosen, form))
+    assert "".join(piece.reasoning for piece in pieces)
+    jsonschema.validate(json.loads(text_of(pieces)), PERSON)
+
+
+def test_the_likeliest_allowed_token_is_taken(tiny_model: Model):
+    """Greedy, checked against the logits: no other allowed token has a higher one."""
+    chosen = GenerationSettings(SamplingSettings(temperature=0), 40, grammar=LARK, top_logprobs=400)
+    mask = GrammarMask(LARK, tiny_model.tokenizer, tiny_model.manifest.model)
+    for piece in tiny_model.generate("床前", chosen):
+        scores = np.full(tiny_model.manifest.model.tokenizer_vocab_size, -np.inf, np.float32)
+        assert piece.logprobs is not None
+        for id_, value in piece.logprobs.top:
+            scores[id_] = value
+        mask(scores)
+        assert scores[piece.token_id] == scores.max()
+        mask.accept(piece.token_id)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "sentence"),
+    [
+        (Grammar("json_schema", "{"), "the json schema cannot be used"),
+        (Grammar("json_schema", "[1]"), "the json schema cannot be used"),
+        (Grammar("json_schema", '{"type": "objekt"}'), "json schema cannot be used.*objekt"),
+        (Grammar("regex", "("), "the regex cannot be used.*unclosed group"),
+        (Grammar("lark", "start: foo"), "the lark cannot be used.*unknown name"),
+    ],
+)
+def test_a_grammar_that_is_none_is_refused_at_once(
+    tiny_model: Model, grammar: Grammar, sentence: str
+):
+    with pytest.raises(GrammarError, match=sentence):
+        tiny_model.generate("a", GenerationSettings(grammar=grammar))  # not even iterated
+
+
+def test_a_token_against_the_grammar_is_refused(tiny_model: Model):
+    mask = GrammarMask(Grammar("regex", "[0-9]+"), tiny_model.tokenizer, tiny_model.manifest.model)
+    with pytest.raises(GenerationError, match="the grammar cannot be followed any further"):
+        mask.accept(tiny_model.tokenizer.encode("a")[0])
+
+
+def test_without_llguidance_one_sentence_says_what_to_install(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'glm-export\[structured\]'"):
+        tiny_model.generate("a", GenerationSettings(grammar=JSON))
