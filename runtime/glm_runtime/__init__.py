@@ -4,6 +4,8 @@ Reading order: manifest, tokenizer, chat_template, inference, kv_cache, decoding
 generation, session, model, conversation.
 """
 
+from glm_runtime.batch import BatchPiece
+from glm_runtime.beam_search import Beam, BeamSettings
 from glm_runtime.chat_messages import ChatOptions
 from glm_runtime.conversation import Conversation
 from glm_runtime.errors import (
@@ -17,6 +19,7 @@ from glm_runtime.errors import (
     PromptError,
     SamplingError,
 )
+from glm_runtime.generation import Request
 from glm_runtime.logprobs import TokenLogprobs
 from glm_runtime.model import Model, load
 from glm_runtime.sampling import DrySettings, SamplingSettings
@@ -26,6 +29,9 @@ from glm_runtime.structured import Grammar
 from glm_runtime.tool_calls import ToolCall
 
 __all__ = [
+    "BatchPiece",
+    "Beam",
+    "BeamSettings",
     "ChatOptions",
     "Conversation",
     "DeviceError",
@@ -41,6 +47,7 @@ __all__ = [
     "Model",
     "Piece",
     "PromptError",
+    "Request",
     "SamplingError",
     "SamplingSettings",
     "Session",

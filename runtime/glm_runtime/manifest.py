@@ -46,6 +46,7 @@ __all__ = [
 
 FORMAT_NAME = "glm-export-folder"
 FORMAT_VERSION = 1
+GRAPH_FILES = ("model.onnx", "model.onnx.data")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class Manifest:
         for name in self.files:
             found = f"files names {name!r}"
             require(_is_plain_name(name), found, "plain file names, without folders")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of graph and weights alone: what else lies in the folder does not change a number."""
+        hashes = [self.files[name].sha256 for name in GRAPH_FILES if name in self.files]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Sorted keys, two spaces, newline at the end: the same manifest gives the same text.

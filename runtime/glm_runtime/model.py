@@ -7,17 +7,20 @@
 Read `generation.py` for what happens between prompt and piece.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from glm_runtime.answer import AnswerForm
+from glm_runtime.batch import Batch, BatchPiece
+from glm_runtime.beam_search import Beam, BeamSettings, search_beams
 from glm_runtime.chat_messages import ChatOptions, Message
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.decoding import check_graph
 from glm_runtime.draft_model import DraftModel
 from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.generation import Request
 from glm_runtime.huge_pages import move_to_huge_pages
 from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.manifest import Manifest, check_files, read_manifest
@@ -106,6 +109,30 @@ class Model:
         prompt = self.prepare_chat(messages, options)
         session = self.new_session()
         return session.generate(prompt.token_ids, settings or self.default_settings, prompt.form)
+
+    def generate_many(self, requests: Iterable[Request], max_rows: int = 8) -> Iterator[BatchPiece]:
+        """Answer many prompts side by side; what they have in common is read once.
+
+        Args:
+            requests: taken one by one, as there is room.
+            max_rows: so many at a time; memory grows with it.
+
+        Yields:
+            Pieces with the number of their request; those of one answer in order.
+        """
+        return Batch(self.graph, self.manifest.model, self.tokenizer).run(requests, max_rows)
+
+    def search(
+        self, prompt: str | Sequence[int], settings: BeamSettings | None = None
+    ) -> list[Beam]:
+        """Find likely answers to a prompt by beam search, the best first.
+
+        Raises:
+            PromptError: the prompt is empty, too long, or holds an id that is no token.
+            DeviceError: the model is not on the CPU.
+        """
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return search_beams(self.graph, self.manifest.model, ids, settings or BeamSettings())
 
     def prepare_chat(
         self, messages: Sequence[Message], options: ChatOptions | None = None

@@ -4,7 +4,6 @@ An uncompressed .npz, whose every member has a checksum; nothing in it is ever e
 `kv_cache.py` for what the arrays are.
 """
 
-import hashlib
 import os
 import tempfile
 import zipfile
@@ -21,7 +20,6 @@ from glm_runtime.manifest import Manifest
 
 FORMAT_VERSION = 1
 _NPY_HEADER_BYTES = 4096  # more than numpy writes before the numbers of an array
-_GRAPH_FILES = ("model.onnx", "model.onnx.data")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def write_session(path: Path, session: SavedSession, manifest: Manifest) -> None
     arrays: dict[str, npt.NDArray[Any]] = {
         "format": np.array(FORMAT_VERSION, np.int64),
         "model": _to_bytes(manifest.source.name),
-        "fingerprint": _to_bytes(_fingerprint(manifest)),
+        "fingerprint": _to_bytes(manifest.fingerprint),
         "tokens": np.array(session.tokens, np.int64),
         **session.values,
     }
@@ -111,7 +109,7 @@ def _check_origin(path: Path, manifest: Manifest, arrays: np.lib.npyio.NpzFile) 
             "save it again, or upgrade with `pip install --upgrade glm-export`."
         )
     name, fingerprint = (arrays[key].tobytes().decode() for key in ("model", "fingerprint"))
-    if fingerprint == _fingerprint(manifest):
+    if fingerprint == manifest.fingerprint:
         return
     is_other_export = name == manifest.source.name
     what = f"another export of {name}" if is_other_export else f"the model {name!r}"
@@ -119,12 +117,6 @@ def _check_origin(path: Path, manifest: Manifest, arrays: np.lib.npyio.NpzFile) 
         f"{path} was saved with {what} where {manifest.source.name!r} is loaded; "
         "restore it with the folder it came from."
     )
-
-
-def _fingerprint(manifest: Manifest) -> str:
-    """Of graph and weights; cached values mean nothing to others."""
-    hashes = [manifest.files[name].sha256 for name in _GRAPH_FILES if name in manifest.files]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _to_bytes(text: str) -> npt.NDArray[np.uint8]:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 # Shells that run tests in the background leave Ctrl-C ignored, and Python then keeps it so.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-_MODULES = {"glm-export": "glm_export.cli", "glm-eval": "glm_export.evaluate_cli"}
+_MODULES = {
+    "glm-export": "glm_export.cli",
+    "glm-eval": "glm_export.evaluate_cli",
+    "glm-run": "glm_runtime.cli",
+}
 _PATIENCE_SECONDS = 120.0
 
 
 def start_command(name: str, *arguments: object, before: str = "") -> subprocess.Popen[str]:
-    """Start `glm-export` or `glm-eval` through its entry point.
+    """Start one of our commands through its entry point.
 
     Args:
         name: the command.

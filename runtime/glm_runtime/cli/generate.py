@@ -12,10 +12,16 @@ from pathlib import Path
 
 import click
 
-from glm_runtime.answer import PLAIN_TEXT
 from glm_runtime.chat_messages import ChatOptions, describe_call
 from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.generate_many import (
+    FileRun,
+    ManyOptions,
+    complete_often,
+    many_options,
+    search_beams,
+)
 from glm_runtime.cli.options import (
     GenerationOptions,
     MachineOptions,
@@ -27,10 +33,12 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.prompts_file import Result, read_prompts
 from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_text
 from glm_runtime.errors import PromptError
-from glm_runtime.model import ChatPrompt, Model
+from glm_runtime.generation import Request
+from glm_runtime.model import Model
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.session import Session
 from glm_runtime.settings import FinishReason, GenerationSettings, Piece
@@ -55,11 +63,11 @@ class Answer:
     epilog=show_examples(
         'glm-run generate artifacts/glm4-int4 --prompt "Write a poem about the moon."',
         "glm-run generate artifacts/glm4-int4 --prompt - --temperature 0.6 --seed 1 < question.txt",
-        'glm-run generate artifacts/glm4-int4 --raw --prompt "In the beginning" --greedy --json',
+        "glm-run generate artifacts/glm4-int4 --prompts in.jsonl --output out.jsonl --rows 16",
     )
 )
 @folder_argument
-@click.option("--prompt", required=True, help="The text, or - to read it from stdin.")
+@click.option("--prompt", help="The text, or - to read it from stdin.")
 @click.option(
     "--chat/--raw",
     "is_chat",
@@ -71,6 +79,7 @@ class Answer:
     type=click.IntRange(min=0),
     help="With --json: of each token, and of the N likeliest in its place.",
 )
+@many_options
 @chat_choices
 @generation_options
 @machine_options
@@ -79,30 +88,63 @@ class Answer:
 def generate(  # noqa: PLR0913  # click passes each option by name
     *,
     folder: Path,
-    prompt: str,
+    prompt: str | None,
     is_chat: bool,
     logprobs: int | None,
     is_json: bool,
+    many: ManyOptions,
     choices: ChatChoices,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
-    """Answer one prompt; thinking goes to stderr, dimmed."""
+    """Answer one prompt, or a file of them; thinking goes to stderr, dimmed."""
+    if (prompt is None) == (many.prompts is None):
+        raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
+    lines = [] if many.prompts is None else read_prompts(many.prompts)
     text = read_text() if prompt == "-" else prompt
-    chat_options = choices.read()
-    model = load_for_command(folder, machine, is_long_lived=False)
-    settings = _fix_seed(options.settings(model.sampling_defaults))
-    settings = dataclasses.replace(settings, top_logprobs=logprobs)
-    chat_prompt = _encode(model, text, chat_options if is_chat else None)
-    session = model.new_session(load_draft(options, machine))
-    pieces = session.generate(chat_prompt.token_ids, settings, chat_prompt.form)
+    chat_options = choices.read() if is_chat else None
+    model = load_for_command(folder, machine, is_long_lived=bool(lines))
+    settings = dataclasses.replace(options.settings(model.sampling_defaults), top_logprobs=logprobs)
+    if text is None:
+        run = FileRun(model, lines, settings, chat_options)
+        run.run(many.output, many.rows)
+        if run.num_failed:
+            raise PromptError(
+                f"{run.num_failed} of {len(lines)} prompts failed; see `error` in their answers."
+            )
+        return
+    settings = _fix_seed(settings)
+    request = _encode(model, text, settings, chat_options)
+    if many.beams is not None:
+        beams = many.beam_settings(options.max_new_tokens)
+        _show_many(search_beams(model, list(request.prompt_ids), beams), "beams", is_json=is_json)
+    elif many.completions > 1:
+        found = complete_often(model, request, many.completions, many.rows)
+        _show_many(found, "completions", is_json=is_json)
+    else:
+        _answer_one(model, request, load_draft(options, machine), is_json=is_json)
+
+
+def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json: bool) -> None:
+    session = model.new_session(draft)
+    pieces = session.generate(request.prompt_ids, request.settings, request.form)
     answer = collect(pieces, is_shown=not is_json)
     if is_json:
-        content = _describe_run(model, chat_prompt.token_ids, settings)
+        content = _describe_run(model, request)
         content |= dataclasses.asdict(answer) | _describe_guesses(session)
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(_describe(answer), err=True)
+
+
+def _show_many(found: list[Result], kind: str, *, is_json: bool) -> None:
+    """Several answers: the texts below each other, or one JSON object."""
+    if is_json:
+        click.echo(json.dumps({kind: found}, ensure_ascii=False, allow_nan=False))
+        return
+    for number, one in enumerate(found, 1):
+        click.echo(f"--- {number} of {len(found)}", err=True)
+        click.echo(one["text"])
 
 
 def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
@@ -150,12 +192,15 @@ def _list_logprobs(pieces: list[Piece]) -> list[dict[str, object]] | None:
     ]
 
 
-def _encode(model: Model, text: str, options: ChatOptions | None) -> ChatPrompt:
+def _encode(
+    model: Model, text: str, settings: GenerationSettings, options: ChatOptions | None
+) -> Request:
     if not text:
         raise PromptError("the prompt is empty where at least one token is expected; give a text.")
     if options is None:
-        return ChatPrompt(model.tokenizer.encode(text), PLAIN_TEXT)
-    return model.prepare_chat([{"role": "user", "content": text}], options)
+        return Request(model.tokenizer.encode(text), settings)
+    prepared = model.prepare_chat([{"role": "user", "content": text}], options)
+    return Request(prepared.token_ids, settings, prepared.form)
 
 
 def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
@@ -166,15 +211,13 @@ def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
     return dataclasses.replace(settings, sampling=sampling)
 
 
-def _describe_run(
-    model: Model, prompt_ids: list[int], settings: GenerationSettings
-) -> dict[str, object]:
+def _describe_run(model: Model, request: Request) -> dict[str, object]:
     return {
-        "prompt_token_ids": prompt_ids,
-        "prompt_tokens": len(prompt_ids),
+        "prompt_token_ids": list(request.prompt_ids),
+        "prompt_tokens": len(request.prompt_ids),
         "device": model.graph.device,
         "threads": model.graph.threads,
-        "sampling": _describe_sampling(settings.sampling),
+        "sampling": _describe_sampling(request.settings.sampling),
     }
 
 

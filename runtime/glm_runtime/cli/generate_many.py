@@ -1,0 +1,252 @@
+"""`glm-run generate` for many prompts, many answers to one, or a beam search."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from glm_runtime.beam_search import BeamSettings
+from glm_runtime.chat_messages import ChatOptions, describe_call
+from glm_runtime.cli.options import gather
+from glm_runtime.cli.prompts_file import (
+    PromptLine,
+    Result,
+    ResultsFile,
+    make_key,
+    open_results,
+)
+from glm_runtime.errors import GlmRuntimeError, SamplingError
+from glm_runtime.generation import Request
+from glm_runtime.model import Model
+from glm_runtime.settings import GenerationSettings, Piece
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class ManyOptions:
+    """What the user wrote about prompts and answers beyond one of each."""
+
+    prompts: Path | None
+    output: Path | None
+    rows: int
+    completions: int
+    beams: int | None
+    length_penalty: float
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            click.UsageError: an option that needs another one, or excludes it.
+        """
+        if self.output is not None and self.prompts is None:
+            raise click.UsageError("--output came without --prompts; give a file of prompts.")
+        kinds = [self.prompts is not None, self.completions > 1, self.beams is not None]
+        if kinds.count(True) > 1:
+            raise click.UsageError(
+                "several of --prompts, --completions and --beams came where one is expected; "
+                "leave the others out."
+            )
+        try:
+            self.beam_settings(None)
+        except SamplingError as error:
+            raise click.UsageError(str(error)) from error
+
+    def beam_settings(self, max_new_tokens: int | None) -> BeamSettings:
+        """Of the search that was asked for."""
+        count = 1 if self.beams is None else self.beams
+        return BeamSettings(count, max_new_tokens, self.length_penalty)
+
+
+def many_options(command: _Command) -> _Command:
+    """Add the options of `ManyOptions`, checked, as one argument `many`."""
+    options = (
+        click.option(
+            "--prompts",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="JSON Lines with `prompt` or `messages`, answered side by side.",
+        ),
+        click.option(
+            "--output",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Where answers to --prompts go, in order; a rerun goes on where it ended.",
+        ),
+        click.option(
+            "--rows",
+            type=click.IntRange(min=1),
+            default=8,
+            show_default=True,
+            help="Answers written side by side.",
+        ),
+        click.option(
+            "--completions",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Answers to the one prompt, which is read once.",
+        ),
+        click.option("--beams", type=int, help="Beam search with so many beams."),
+        click.option(
+            "--length-penalty",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Beam search: above 0 prefers long answers.",
+        ),
+    )
+    return gather(options, ManyOptions, "many", command)
+
+
+def describe_pieces(pieces: list[Piece]) -> Result:
+    """A whole answer, for JSON."""
+    calls = [describe_call(call, index) for index, call in enumerate(pieces[-1].tool_calls)]
+    return {
+        "text": "".join(piece.text for piece in pieces),
+        "reasoning": "".join(piece.reasoning for piece in pieces),
+        "tool_calls": calls,
+        "token_ids": [piece.token_id for piece in pieces],
+        "new_tokens": len(pieces),
+        "finish_reason": pieces[-1].finish_reason,
+    }
+
+
+def complete_often(model: Model, request: Request, count: int, rows: int) -> list[Result]:
+    """Several answers to one prompt; with a seed, those of seed, seed + 1 and so on."""
+    found: dict[int, list[Piece]] = {}
+    requests = [_reseed(request, index) for index in range(count)]
+    for one in model.generate_many(requests, rows):
+        if one.piece is None:
+            assert one.error is not None
+            raise one.error
+        found.setdefault(one.index, []).append(one.piece)
+    return [describe_pieces(found[index]) for index in range(count)]
+
+
+def search_beams(model: Model, prompt_ids: list[int], settings: BeamSettings) -> list[Result]:
+    """The answers of a beam search, the best first."""
+    return [
+        {"text": model.tokenizer.decode(list(beam.token_ids)), **dataclasses.asdict(beam)}
+        for beam in model.search(prompt_ids, settings)
+    ]
+
+
+class FileRun:
+    """Answers the prompts of a file."""
+
+    def __init__(
+        self,
+        model: Model,
+        lines: list[PromptLine],
+        settings: GenerationSettings,
+        options: ChatOptions | None,
+    ) -> None:
+        """`options` None sends each `prompt` as it is, not as a message."""
+        self._model = model
+        self._lines = lines
+        self._settings = settings
+        self._options = options
+        self._keys = [make_key(line, model, settings, options) for line in lines]
+        self._pieces: dict[int, list[Piece]] = {}
+        self._prompt_tokens: dict[int, int] = {}
+        self.num_failed = 0
+        self.num_tokens = 0
+
+    def run(self, output: Path | None, rows: int) -> None:
+        """Answer all that have no answer yet, with a bar on stderr.
+
+        Raises:
+            PromptError: the file of answers belongs to something else.
+            OSError: it cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            file, num_done = None, 0
+            if output is not None:
+                file, num_done = open_results(output, self._keys)
+                stack.enter_context(file)
+            if num_done:
+                click.echo(f"{num_done} of {len(self._lines)} are answered already", err=True)
+            results = ResultsFile(file, num_done)
+            start = time.perf_counter()
+            for _ in _show_progress(self._answer(results, rows), len(self._lines) - num_done):
+                pass
+            self._describe(results.num_done - num_done, time.perf_counter() - start)
+
+    def _answer(self, results: ResultsFile, rows: int) -> Iterator[int]:
+        """Yields the number of each line that is done."""
+        failed: list[tuple[int, GlmRuntimeError]] = []
+        first = results.num_done
+        numbers: list[int] = []
+
+        def requests() -> Iterator[Request]:
+            for number, line in enumerate(self._lines[first:], first):
+                try:
+                    request = line.make_request(self._model, self._settings, self._options)
+                except GlmRuntimeError as error:
+                    failed.append((number, error))
+                    continue
+                numbers.append(number)
+                self._prompt_tokens[number] = len(request.prompt_ids)
+                yield request
+
+        for one in self._model.generate_many(requests(), rows):
+            number = numbers[one.index]
+            if one.piece is not None:
+                self._pieces.setdefault(number, []).append(one.piece)
+                self.num_tokens += 1
+            if one.error is not None:
+                failed.append((number, one.error))
+            elif one.piece is not None and one.piece.finish_reason is not None:
+                results.add(number, self._describe_answer(number))
+                yield number
+            yield from self._report(failed, results)
+        yield from self._report(failed, results)
+
+    def _report(
+        self, failed: list[tuple[int, GlmRuntimeError]], results: ResultsFile
+    ) -> Iterator[int]:
+        while failed:
+            number, error = failed.pop()
+            self.num_failed += 1
+            results.add(number, self._head(number) | {"error": str(error)})
+            yield number
+
+    def _describe_answer(self, number: int) -> Result:
+        answer = describe_pieces(self._pieces.pop(number))
+        counts: Result = {"prompt_tokens": self._prompt_tokens.pop(number)}
+        return self._head(number) | answer | counts
+
+    def _head(self, number: int) -> Result:
+        line = self._lines[number]
+        given = {"id": line.content["id"]} if "id" in line.content else {}
+        return {"index": number, **given, "key": self._keys[number]}
+
+    def _describe(self, count: int, seconds: float) -> None:
+        rate = self.num_tokens / seconds if seconds > 0 else 0.0
+        click.echo(f"{count} answers, {self.num_tokens} tokens, {rate:.1f} tokens/s", err=True)
+
+
+def _reseed(request: Request, index: int) -> Request:
+    sampling = request.settings.sampling
+    if sampling.seed is None:
+        return request
+    sampling = dataclasses.replace(sampling, seed=sampling.seed + index)
+    settings = dataclasses.replace(request.settings, sampling=sampling)
+    return dataclasses.replace(request, settings=settings)
+
+
+def _show_progress(done: Iterable[Any], length: int) -> Iterator[Any]:
+    """Show a bar on stderr, nothing when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield from done
+        return
+    with click.progressbar(done, length, label="answering", file=sys.stderr) as bar:
+        yield from bar

@@ -1,0 +1,216 @@
+"""Files of prompts: every answer in its place, whatever fails or is killed."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime.cli import cli
+from support.commands import start_command
+
+QUESTIONS = ["床前明月光", "a", "In the beginning God created", "0123", "白日" * 20, "earth", "of"]
+GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=9)
+SHORT = ("--greedy", "--max-new-tokens", "9")
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["generate", str(folder), *arguments])
+
+
+def write_lines(path: Path, lines: list[dict]) -> Path:
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "in.jsonl", [{"prompt": text} for text in QUESTIONS])
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def expected(model: Model, *questions: str) -> list[str]:
+    chats = [model.chat([{"role": "user", "content": text}], GREEDY) for text in questions]
+    return ["".join(piece.text for piece in pieces) for pieces in chats]
+
+
+@pytest.mark.parametrize("rows", ["1", "3", "16"])
+def test_answers_come_in_the_order_of_the_prompts(
+    tiny_folder: Path, tiny_model: Model, prompts: Path, tmp_path: Path, rows: str
+):
+    output = tmp_path / "out.jsonl"
+    result = run(
+        tiny_folder, "--prompts", str(prompts), "--output", str(output), "--rows", rows, *SHORT
+    )
+    assert result.exit_code == 0, result.stderr
+    found = read_lines(output)
+    assert [one["index"] for one in found] == list(range(len(QUESTIONS)))
+    assert [one["text"] for one in found] == expected(tiny_model, *QUESTIONS)
+    assert all(one["new_tokens"] == len(one["token_ids"]) for one in found)
+    assert "7 answers, " in result.stderr and "tokens/s" in result.stderr
+    assert result.stdout == ""
+
+
+def test_without_a_file_answers_go_to_stdout(tiny_folder: Path, tiny_model: Model, prompts: Path):
+    result = run(tiny_folder, "--prompts", str(prompts), *SHORT)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["text"] for one in lines] == expected(tiny_model, *QUESTIONS)
+
+
+def test_messages_ids_and_raw_prompts(tiny_folder: Path, tiny_model: Model, tmp_path: Path):
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "你好"}]
+    path = write_lines(
+        tmp_path / "in.jsonl", [{"id": "x7", "messages": messages}, {"id": 8, "prompt": "明"}]
+    )
+    result = run(tiny_folder, "--prompts", str(path), "--raw", *SHORT)
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["id"], second["id"]) == ("x7", 8)
+    chat = "".join(piece.text for piece in tiny_model.chat(messages, GREEDY))
+    assert first["text"] == chat
+    assert second["text"] == "".join(piece.text for piece in tiny_model.generate("明", GREEDY))
+
+
+def test_a_rerun_answers_only_what_is_missing(tiny_folder: Path, prompts: Path, tmp_path: Path):
+    """Three whole lines and half a fourth, as a kill leaves them."""
+    output = tmp_path / "out.jsonl"
+    arguments = ("--prompts", str(prompts), "--output", str(output), *SHORT)
+    run(tiny_folder, *arguments)
+    whole = output.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    result = run(tiny_folder, *arguments)
+    assert result.exit_code == 0
+    assert "3 of 7 are answered already" in result.stderr
+    assert "4 answers" in result.stderr
+    assert output.read_bytes() == whole
+    result = run(tiny_folder, *arguments)
+    assert "7 of 7 are answered already" in result.stderr and output.read_bytes() == whole
+
+
+def test_answers_to_something_else_are_not_touched(
+    tiny_folder: Path, prompts: Path, tmp_path: Path
+):
+    output = tmp_path / "out.jsonl"
+    arguments = ("--prompts", str(prompts), "--output", str(output))
+    run(tiny_folder, *arguments, *SHORT)
+    before = output.read_bytes()
+    for other in (
+        ("--greedy", "--max-new-tokens", "8"),
+        (*SHORT, "--raw"),
+        (*SHORT, "--stop", "x"),
+    ):
+        result = run(tiny_folder, *arguments, *other)
+        assert result.exit_code == 1
+        assert "holds answers to other prompts, or of another model or other" in result.stderr
+        assert output.read_bytes() == before
+
+
+def test_a_prompt_that_fails_leaves_the_others_alone(
+    tiny_folder: Path, tiny_model: Model, tmp_path: Path
+):
+    lines: list[dict] = [{"prompt": text} for text in QUESTIONS]
+    lines[1] = {"prompt": "0" * 500}
+    lines[4] = {"messages": [{"role": "emperor", "content": "x"}]}
+    path, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    result = run(
+        tiny_folder, "--prompts", str(path), "--output", str(output), "--rows", "2", *SHORT
+    )
+    assert result.exit_code == 1
+    assert "Error: 2 of 7 prompts failed; see `error` in their answers." in result.stderr
+    found = read_lines(output)
+    assert "context holds 256" in found[1]["error"] and "unknown role" in found[4]["error"]
+    good = [one["text"] for one in found if "error" not in one]
+    answers = expected(tiny_model, *QUESTIONS)
+    assert good == [answers[i] for i in (0, 2, 3, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "holds no prompts; write one JSON object on each line"),
+        (b"\n\n", "holds no prompts"),
+        (b'{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2: not JSON"),
+        (b'{"text": "a"}\n', "line 1: expected is an object with either `prompt`"),
+        (b'{"prompt": ""}\n', "line 1: expected is an object"),
+        (b'{"prompt": "a", "messages": [{}]}\n', "line 1: expected is an object"),
+        (b'"a"\n', "line 1: expected is an object"),
+        (b'{"messages": []}\n', "line 1: expected is an object"),
+        (b"\xff\n", "in.jsonl is not UTF-8"),
+    ],
+)
+def test_a_bad_file_is_refused_before_anything_is_loaded(
+    tmp_path: Path, content: bytes, sentence: str
+):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(content)
+    result = run(Path("/nowhere"), "--prompts", str(path))
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "Missing option '--prompt' or '--prompts'"),
+        (("--prompt", "a", "--prompts", "b"), "'--prompt' or '--prompts'; give one of them"),
+        (("--prompt", "a", "--output", "b"), "--output came without --prompts"),
+        (("--prompt", "a", "--beams", "2", "--completions", "2"), "several of --prompts"),
+        (("--prompt", "a", "--beams", "0"), "num_beams is 0"),
+        (("--prompt", "a", "--regex", "a", "--lark", "b"), "several of --json-schema, --regex"),
+        (("--prompt", "a", "--logit-bias", "7"), "'7' where ID=NUMBER is expected"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: tuple, sentence: str):
+    result = run(Path("/nowhere"), *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_several_completions_of_one_prompt(tiny_folder: Path, tiny_model: Model):
+    hot = ("--temperature", "2", "--seed", "5", "--max-new-tokens", "9")
+    result = run(tiny_folder, "--prompt", "床前", "--completions", "3", "--json", *hot)
+    found = json.loads(result.stdout)["completions"]
+    for index, one in enumerate(found):
+        sampling = SamplingSettings(temperature=2.0, seed=5 + index)
+        settings = GenerationSettings(sampling, 9)
+        pieces = tiny_model.chat([{"role": "user", "content": "床前"}], settings)
+        assert one["token_ids"] == [piece.token_id for piece in pieces]
+    shown = run(tiny_folder, "--prompt", "床前", "--completions", "3", *hot)
+    assert shown.stdout == "".join(one["text"] + "\n" for one in found)
+
+
+def test_a_beam_search_gives_its_beams(tiny_folder: Path, tiny_model: Model):
+    arguments = ("--prompt", "床前", "--raw", "--beams", "3", "--max-new-tokens", "5", "--json")
+    found = json.loads(run(tiny_folder, *arguments).stdout)["beams"]
+    scores = [one["score"] for one in found]
+    assert len(found) == 3 and scores == sorted(scores, reverse=True)
+    assert found[0]["text"] == tiny_model.tokenizer.decode(found[0]["token_ids"])
+
+
+def test_a_kill_loses_nothing_that_was_written(tiny_folder: Path, tmp_path: Path):
+    """A real process, killed as soon as some answers are there; the rerun completes the file."""
+    lines = [{"prompt": f"{number} {QUESTIONS[number % 7]}"} for number in range(300)]
+    path, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    arguments = ["generate", str(tiny_folder), "--prompts", str(path), "--output", str(output)]
+    arguments += ["--greedy", "--ignore-eos", "--max-new-tokens", "60", "--threads", "1"]
+    process = start_command("glm-run", *arguments)
+    while process.poll() is None and not (output.exists() and output.stat().st_size > 4000):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = output.read_bytes()
+    before = before[: before.rfind(b"\n") + 1]
+    assert 0 < before.count(b"\n") < 300
+    again = start_command("glm-run", *arguments)
+    again.communicate()
+    assert again.returncode == 0
+    after = output.read_bytes()
+    assert after.startswith(before)
+    assert [one["index"] for one in read_lines(output)] == list(range(300))

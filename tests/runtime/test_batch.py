@@ -1,0 +1,166 @@
+"""Many answers side by side: each is the one its prompt gets alone."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from glm_runtime import (
+    GenerationSettings,
+    Grammar,
+    Model,
+    PromptError,
+    SamplingError,
+    SamplingSettings,
+)
+from glm_runtime.answer import AnswerForm
+from glm_runtime.batch import Batch, BatchPiece
+from glm_runtime.batch_decoder import BatchDecoder
+from glm_runtime.generation import Request
+from glm_runtime.settings import Piece
+from runtime.test_generation import with_eos
+
+GREEDY = SamplingSettings(temperature=0)
+PROMPTS = [
+    "床前明月光",
+    "a",
+    "In the beginning God created",
+    "白日依山尽，黄河" * 12,
+    "0123",
+    "earth",
+]
+
+
+def make_requests(model: Model) -> list[Request]:
+    """Of all kinds: lengths, limits, seeds, penalties, thinking, grammars."""
+    hot = SamplingSettings(temperature=1.5, top_p=0.9, seed=7)
+    kinds = [
+        (GenerationSettings(GREEDY, 30), AnswerForm()),
+        (GenerationSettings(hot, 5), AnswerForm()),
+        (GenerationSettings(hot, 40, grammar=Grammar("regex", "[a-f]{9}")), AnswerForm()),
+        (GenerationSettings(GREEDY, 20, stop=("e",)), AnswerForm()),
+        (GenerationSettings(hot, 25, max_thinking_tokens=4), AnswerForm(True, True)),
+        (GenerationSettings(dataclasses.replace(hot, presence_penalty=1.0), 12), AnswerForm()),
+        (GenerationSettings(GREEDY, 1, top_logprobs=0), AnswerForm()),
+    ]
+    encoded = [model.tokenizer.encode(prompt) for prompt in PROMPTS]
+    return [
+        Request(encoded[(i * 5) % len(encoded)], settings, form)
+        for i, (settings, form) in enumerate(kinds * 3)
+    ]
+
+
+def alone(model: Model, request: Request) -> list[Piece]:
+    return list(model.new_session().generate(request.prompt_ids, request.settings, request.form))
+
+
+def without_logprobs(pieces: list[Piece]) -> list[Piece]:
+    return [dataclasses.replace(piece, logprobs=None) for piece in pieces]
+
+
+def gather(pieces: Iterator[BatchPiece]) -> dict[int, list[Piece]]:
+    found: dict[int, list[Piece]] = {}
+    for one in pieces:
+        assert one.piece is not None, one.error
+        found.setdefault(one.index, []).append(one.piece)
+    return found
+
+
+def make_batch(model: Model) -> Batch:
+    return Batch(model.graph, model.manifest.model, model.tokenizer)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 4, 16])
+def test_each_answer_is_that_of_its_prompt_alone(tiny_model: Model, max_rows: int):
+    """Float32 sums of several rows differ by 1e-6 of the logits: one token in 10^5."""
+    model = with_eos(tiny_model, *range(40, 60))
+    requests = make_requests(model)
+    found = gather(make_batch(model).run(requests, max_rows))
+    assert sorted(found) == list(range(len(requests)))
+    for index, request in enumerate(requests):
+        expected = without_logprobs(alone(model, request))
+        assert without_logprobs(found[index]) == expected, index
+
+
+def test_requests_are_taken_only_when_there_is_room(tiny_model: Model):
+    taken: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for i in range(6):
+            taken.append(i)
+            yield Request([5 + i, 6], GenerationSettings(GREEDY, 3 + i))
+
+    ended = 0
+    for one in make_batch(with_eos(tiny_model)).run(requests(), 2):
+        assert len(taken) <= 2 + ended
+        ended += one.piece is not None and one.piece.finish_reason is not None
+    assert ended == 6
+
+
+def test_a_request_that_fails_is_reported_and_the_others_go_on(tiny_model: Model):
+    model = with_eos(tiny_model)
+    short = GenerationSettings(GREEDY, 4)
+    wrong_bias = GenerationSettings(SamplingSettings(logit_bias=((10**6, 1.0),)), 4)
+    stuck = GenerationSettings(GREEDY, 9, grammar=Grammar("lark", 'start: "ab" /[^\\s\\S]/'))
+    requests = [
+        Request([5, 6], short),
+        Request([5] * 300, short),
+        Request([7], wrong_bias),
+        Request([9, 8], stuck),
+        Request([5, 9], short),
+    ]
+    pieces = list(make_batch(model).run(requests, 2))
+    errors = {one.index: one.error for one in pieces if one.error is not None}
+    assert isinstance(errors[1], PromptError) and isinstance(errors[2], SamplingError)
+    assert set(errors) == {1, 2, 3}
+    for index in (0, 4):
+        mine = [one.piece for one in pieces if one.index == index]
+        assert mine == alone(model, requests[index])
+
+
+def test_completions_of_one_prompt_share_its_reading(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    """The prompt is read once; each further row reads its last token alone."""
+    model = with_eos(tiny_model)
+    read: list[int] = []
+    run = BatchDecoder._run
+
+    def count(decoder: BatchDecoder, ids, mask, first: int, last: int):
+        if last - first == 1 and ids.shape[1] > 0:
+            read.append(ids.shape[1])
+        return run(decoder, ids, mask, first, last)
+
+    monkeypatch.setattr(BatchDecoder, "_run", count)
+    ids = model.tokenizer.encode(PROMPTS[3])
+    requests = [
+        Request(ids, GenerationSettings(SamplingSettings(temperature=2.0, seed=seed), 6))
+        for seed in range(4)
+    ]
+    found = gather(make_batch(model).run(requests, 4))
+    assert read[:4] == [len(ids), 1, 1, 1]
+    assert len({tuple(piece.token_id for piece in found[i]) for i in range(4)}) == 4
+    monkeypatch.undo()
+    for index, request in enumerate(requests):
+        assert found[index] == alone(model, request)
+
+
+def test_rows_fill_the_context_to_its_end(tiny_model: Model):
+    """More than the first buffer holds, in rows that began at different times."""
+    model = with_eos(tiny_model)
+    requests = [Request([5] * n, GenerationSettings(GREEDY)) for n in (250, 3, 200, 256)]
+    found = gather(make_batch(model).run(requests, 2))
+    for index, request in enumerate(requests):
+        assert found[index] == alone(model, request)
+        assert len(request.prompt_ids) + len(found[index]) == 257
+
+
+def test_left_half_way_nothing_is_lost_for_others(tiny_model: Model):
+    model = with_eos(tiny_model)
+    batch = make_batch(model)
+    requests = [Request([5 + i, 6], GenerationSettings(GREEDY, 9)) for i in range(3)]
+    running = batch.run(requests, 3)
+    for _ in range(5):
+        next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert gather(batch.run(requests, 3))[2] == alone(model, requests[2])

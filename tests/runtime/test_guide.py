@@ -1,0 +1,29 @@
+"""Every block of runtime/README.md runs, in order, on the sample model."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from glm_export import ExportOptions, export
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "runtime" / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "artifacts/glm4-sample-int4"
+    export(ExportOptions(ROOT / "artifacts/glm4-sample", folder, method="rtn"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL):
+        exec(code, names)  # our own file
+    shown = capsys.readouterr().out
+    assert "only begotten Son" in shown
+    assert "In the beginning God created the heaven and the earth" in shown
+    assert "床前明月光" in shown
+    assert 'get_verse {"reference": "Micah 6:8"}' in shown
+    assert "{'book': '" in shown
+    assert names["answers"].keys() == {0, 1, 2}  # type: ignore[attr-defined]
