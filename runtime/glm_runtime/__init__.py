@@ -22,6 +22,7 @@ from glm_runtime.errors import (
 from glm_runtime.generation import Request
 from glm_runtime.logprobs import TokenLogprobs
 from glm_runtime.model import Model, load
+from glm_runtime.prepared import PreparedModels
 from glm_runtime.sampling import DrySettings, SamplingSettings
 from glm_runtime.session import Session
 from glm_runtime.settings import GenerationSettings, Piece
@@ -46,6 +47,7 @@ __all__ = [
     "MissingDependencyError",
     "Model",
     "Piece",
+    "PreparedModels",
     "PromptError",
     "Request",
     "SamplingError",

@@ -19,6 +19,8 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 Device = Literal["cpu", "cuda"]
 DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", "cuda")
 
+MODEL_NAME = "model.onnx"
+
 _CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU_PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
@@ -59,13 +61,20 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
-def open_graph(path: Path, device: DeviceChoice = "auto", threads: int | None = None) -> OpenGraph:
+def open_graph(
+    path: Path,
+    device: DeviceChoice = "auto",
+    threads: int | None = None,
+    prepared: Path | None = None,
+) -> OpenGraph:
     """Load a graph and its weights.
 
     Args:
         path: the `.onnx` file; its weights lie beside it.
         device: `auto` takes CUDA where onnxruntime offers it and it starts, else the CPU.
         threads: for the CPU; `None` takes the physical cores this process may use.
+        prepared: the same model as `write_packed` wrote it on this machine, to be opened in place
+            of `path` on the CPU.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -87,6 +96,11 @@ def open_graph(path: Path, device: DeviceChoice = "auto", threads: int | None = 
             "or use --device cpu."
         )
     if device == "cpu" or _CUDA_PROVIDER not in offered:
+        if prepared is not None:
+            options = _make_options(runtime, threads)
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            session = _create(runtime, prepared, options, [_CPU_PROVIDER])
+            return OpenGraph(session, "cpu", threads)
         return OpenGraph(_start(runtime, path, [_CPU_PROVIDER], threads), "cpu", threads)
     return _open_on_cuda(runtime, path, is_required=device == "cuda", threads=threads)
 
@@ -113,12 +127,45 @@ def _open_on_cuda(runtime: ModuleType, path: Path, *, is_required: bool, threads
     return OpenGraph(session, "cpu", threads)
 
 
+def write_packed(path: Path, output: Path) -> None:
+    """Write a graph as this machine's CPU kernels want it: optimized, its weights packed.
+
+    Args:
+        path: the `.onnx` file; its weights lie beside it.
+        output: the `.onnx` file to make; its weights go beside it.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        FolderError: onnxruntime refuses the graph, or cannot write.
+    """
+    runtime = import_onnxruntime()
+    options = _make_options(runtime, count_usable_cores())
+    options.optimized_model_filepath = str(output)
+    for key, value in (
+        ("save_external_prepacked_constant_initializers", "1"),
+        ("optimized_model_external_initializers_file_name", f"{output.name}.data"),
+        ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+    ):
+        options.add_session_config_entry(f"session.{key}", value)
+    _create(runtime, path, options, [_CPU_PROVIDER])
+
+
 def _start(
     runtime: ModuleType, path: Path, providers: list[str], threads: int
 ) -> "onnxruntime.InferenceSession":
-    options: Any = runtime.SessionOptions()
+    return _create(runtime, path, _make_options(runtime, threads), providers)
+
+
+def _make_options(runtime: ModuleType, threads: int) -> Any:
+    options = runtime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
+    return options
+
+
+def _create(
+    runtime: ModuleType, path: Path, options: Any, providers: list[str]
+) -> "onnxruntime.InferenceSession":
     try:
         # onnxruntime's own fallback would print on stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)

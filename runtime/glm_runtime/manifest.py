@@ -41,6 +41,7 @@ __all__ = [
     "check_files",
     "describe_file",
     "read_manifest",
+    "require_whole",
     "write_manifest",
 ]
 
@@ -179,6 +180,20 @@ def check_files(folder: Path, manifest: Manifest, is_full: bool) -> list[FilePro
         if problem is not None:
             problems.append(problem)
     return sorted(problems, key=lambda problem: problem.name)
+
+
+def require_whole(folder: Path, manifest: Manifest, *, is_full: bool) -> None:
+    """Refuse a folder that does not keep its promise; see `check_files`.
+
+    Raises:
+        FolderError: names every bad file.
+    """
+    problems = check_files(folder, manifest, is_full=is_full)
+    harmful = [str(problem) for problem in problems if problem.is_harmful]
+    if harmful:
+        raise FolderError(
+            f"{folder} is damaged: {'; '.join(harmful)}; copy the folder or export again."
+        )
 
 
 def _find_surplus(folder: Path, manifest: Manifest) -> Iterator[FileProblem]:

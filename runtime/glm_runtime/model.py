@@ -19,18 +19,17 @@ from glm_runtime.chat_messages import ChatOptions, Message
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.decoding import check_graph
 from glm_runtime.draft_model import DraftModel
-from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.errors import PromptError
 from glm_runtime.generation import Request
 from glm_runtime.huge_pages import move_to_huge_pages
-from glm_runtime.inference import DeviceChoice, OpenGraph, open_graph
-from glm_runtime.manifest import Manifest, check_files, read_manifest
+from glm_runtime.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
+from glm_runtime.manifest import Manifest, read_manifest, require_whole
+from glm_runtime.prepared import PreparedModels
 from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
 from glm_runtime.session import Session
 from glm_runtime.settings import GenerationSettings, Piece
 from glm_runtime.thinking import is_open_thinking
 from glm_runtime.tokenizer import Tokenizer, read_tokenizer
-
-MODEL_NAME = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -160,6 +159,7 @@ def load(
     *,
     is_verified: bool = False,
     has_huge_pages: bool = False,
+    prepared: PreparedModels | None = None,
 ) -> Model:
     """Open an exported folder.
 
@@ -171,6 +171,8 @@ def load(
             sizes are compared.
         has_huge_pages: move the weights onto huge pages (Linux): some seconds now, several percent
             more tokens per second afterwards. For processes that live long.
+        prepared: where copies of models for this machine may be; one that is there is opened in
+            place of the folder's graph. `PreparedModels.make` makes them.
 
     Raises:
         FolderError: the folder is not whole, or not what its manifest promises.
@@ -180,21 +182,13 @@ def load(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    _check_files(folder, manifest, is_full=is_verified)
+    require_whole(folder, manifest, is_full=is_verified)
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
     sampling = read_sampling_defaults(folder)
-    graph = open_graph(folder / MODEL_NAME, device, threads)
+    copy = None if prepared is None else prepared.find(manifest)
+    graph = open_graph(folder / MODEL_NAME, device, threads, copy)
     check_graph(graph, manifest.model)
     if has_huge_pages:
         move_to_huge_pages()
     return Model(manifest, graph, tokenizer, template, sampling)
-
-
-def _check_files(folder: Path, manifest: Manifest, *, is_full: bool) -> None:
-    problems = check_files(folder, manifest, is_full=is_full)
-    harmful = [str(problem) for problem in problems if problem.is_harmful]
-    if harmful:
-        raise FolderError(
-            f"{folder} is damaged: {'; '.join(harmful)}; copy the folder or export again."
-        )

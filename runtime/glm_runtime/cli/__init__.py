@@ -15,6 +15,7 @@ from glm_runtime.cli.failure import PlainErrorGroup, debug_option
 from glm_runtime.cli.generate import generate
 from glm_runtime.cli.info import info
 from glm_runtime.cli.options import show_examples
+from glm_runtime.cli.prepare import prepare
 
 
 @click.group(
@@ -31,7 +32,7 @@ def cli() -> None:
     """Run a model that glm-export wrote, on ONNX Runtime."""
 
 
-for _command in (generate, chat, bench, info, doctor):
+for _command in (generate, chat, bench, info, doctor, prepare):
     cli.add_command(_command)
 
 

@@ -11,6 +11,7 @@ import click
 from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.model import Model, load
+from glm_runtime.prepared import PreparedModels
 from glm_runtime.sampling import DrySettings, SamplingOverrides, SamplingSettings
 from glm_runtime.settings import GenerationSettings
 from glm_runtime.structured import Grammar
@@ -230,6 +231,7 @@ def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bo
         machine.threads,
         is_verified=machine.verify,
         has_huge_pages=has_huge_pages,
+        prepared=PreparedModels.of_user(),
     )
     click.echo(f"running on {model.graph.place}", err=True)
     return model

@@ -1,0 +1,118 @@
+"""Prepared copies: the same answers, made once, whole or not at all."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from glm_runtime import GenerationSettings, Model, PreparedModels, SamplingSettings, load
+from glm_runtime import prepared as module
+from glm_runtime.cli import cli
+from glm_runtime.errors import FolderError
+from runtime.tiny_folder import TinyShape, build_tiny_folder
+
+SETTINGS = GenerationSettings(SamplingSettings(temperature=0), 20, top_logprobs=3)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> PreparedModels:
+    return PreparedModels(tmp_path / "cache")
+
+
+def test_answers_are_the_same(tiny_folder: Path, tiny_model: Model, copies: PreparedModels):
+    """Compared by log-probabilities: the kernels are the same, so are the last bits."""
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    assert copies.find(tiny_model.manifest) == path
+    model = load(tiny_folder, device="cpu", threads=1, prepared=copies)
+    assert list(model.generate("床前", SETTINGS)) == list(tiny_model.generate("床前", SETTINGS))
+    assert list(model.new_session().generate([5, 6], SETTINGS))
+
+
+def test_without_a_copy_the_folder_itself_is_opened(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    model = load(tiny_folder, device="cpu", threads=1, prepared=copies)
+    assert list(model.generate("床前", SETTINGS)) == list(tiny_model.generate("床前", SETTINGS))
+    assert not copies.root.exists()
+
+
+def test_a_copy_is_made_once(tiny_folder: Path, tiny_model: Model, copies: PreparedModels):
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    before = path.stat().st_mtime_ns
+    assert copies.make(tiny_folder, tiny_model.manifest).stat().st_mtime_ns == before
+    assert [one.name for one in copies.root.iterdir()] == [path.parent.name]
+
+
+def test_many_at_once_make_one(tiny_folder: Path, tiny_model: Model, copies: PreparedModels):
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(copies.make(tiny_folder, tiny_model.manifest)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and len(set(found)) == 1
+    assert len(list(copies.root.iterdir())) == 1
+
+
+def test_a_damaged_copy_is_not_used_and_made_again(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    data = path.with_name("model.onnx.data")
+    content = data.read_bytes()
+    data.write_bytes(content[:-1])
+    assert copies.find(tiny_model.manifest) is None
+    assert copies.make(tiny_folder, tiny_model.manifest) == path
+    assert data.read_bytes() == content
+
+
+@pytest.mark.parametrize("record", ["", "[]", "3", "{}", '{"../x": 1}', '{"model.onnx": "x"}'])
+def test_a_damaged_record_is_not_believed(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels, record: str
+):
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    path.with_name("prepared.json").write_text(record)
+    assert copies.find(tiny_model.manifest) is None
+
+
+def test_another_model_version_or_processor_has_another_copy(
+    tiny_model: Model, copies: PreparedModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places = {copies.locate(tiny_model.manifest)}
+    other = load(build_tiny_folder(tmp_path / "other", TinyShape(seed=8)), device="cpu")
+    places.add(copies.locate(other.manifest))
+    monkeypatch.setattr(module, "read_cpu_features", lambda: ("avx2",))
+    places.add(copies.locate(tiny_model.manifest))
+    onnxruntime = module.import_onnxruntime()
+    monkeypatch.setattr(onnxruntime, "__version__", "9.9")
+    places.add(copies.locate(tiny_model.manifest))
+    assert len(places) == 4
+
+
+def test_a_failure_leaves_nothing(tiny_copy: Path, tiny_model: Model, copies: PreparedModels):
+    (tiny_copy / "model.onnx").write_bytes(b"nothing")
+    with pytest.raises(FolderError, match=r"refuses model\.onnx"):
+        copies.make(tiny_copy, tiny_model.manifest)
+    assert list(copies.root.iterdir()) == []
+
+
+def test_the_command_makes_and_removes(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
+    run = CliRunner().invoke
+    made = json.loads(run(cli, ["prepare", str(tiny_folder), "--json"]).stdout)
+    assert Path(made["folder"]).is_relative_to(tmp_path) and made["size_bytes"] > 0
+    plain = ["generate", str(tiny_folder), "--prompt", "a", "--greedy", "--max-new-tokens", "5"]
+    assert run(cli, plain).exit_code == 0
+    removed = json.loads(run(cli, ["prepare", str(tiny_folder), "--remove", "--json"]).stdout)
+    assert removed["removed_bytes"] == made["size_bytes"]
+    assert not Path(made["folder"]).exists()
+    assert "0 B freed" in run(cli, ["prepare", str(tiny_folder), "--remove"]).stdout
+    result = run(cli, ["prepare", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1 and "is not a folder" in result.stderr
