@@ -4,7 +4,7 @@
 
 Both load the folder once, each in its own process, and answer in turn: ours, theirs, ours, theirs.
 While one runs, the other's threads sleep. Besides: decode as a share of the memory bandwidth, which
-bounds it, since every token reads every weight once. Read `decode_worker.py` for what is timed.
+bounds it, since every token reads every weight once. Read `answering.py` for what is timed.
 """
 
 import argparse
@@ -56,7 +56,9 @@ def measure(folder: Path, plan: Plan) -> tuple[list[Results], list[float]]:
     results = [Results() for _ in systems]
     rates: list[float] = []
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(name, folder, plan.threads)) for name in systems]
+        workers = [
+            stack.enter_context(Worker.of_folder(name, folder, plan.threads)) for name in systems
+        ]
         for index in range(-1, plan.rounds):
             _show_progress(index, plan.rounds)
             prompt = _draw_prompt(random, manifest, plan.lengths.decode_prompt)

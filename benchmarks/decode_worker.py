@@ -2,44 +2,39 @@
 
     python benchmarks/decode_worker.py SYSTEM FOLDER THREADS
 
-Every line of stdin is a request, every line of stdout an answer, both JSON. Both runtimes do what
-their users do: read the prompt, choose greedily, turn each token into text as it comes. Started by
-`decode.py`.
+Both runtimes do what their users do: read the prompt, choose greedily, turn each token into text as
+it comes. Started by `decode.py` and `peers.py`; read `answering.py` for what is timed.
 """
 
 import importlib
 import json
 import sys
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm_runtime import GenerationSettings, SamplingSettings, load
+from answering import serve
+
+from glm_runtime import GenerationSettings, PreparedModels, SamplingSettings, load
+from glm_runtime.manifest import read_manifest
 
 OURS, OURS_ON_SMALL_PAGES, THEIRS = "glm_runtime", "glm_runtime_small_pages", "onnxruntime_genai"
+OURS_PREPARED = "glm_runtime_prepared"
 
 
-class System(ABC):
-    """A loaded model."""
-
-    @abstractmethod
-    def generate(self, prompt: Sequence[int], num_tokens: int) -> Iterator[int]:
-        """Answer with tokens, as they come."""
-
-
-class GlmRuntime(System):
+class GlmRuntime:
     """Ours, through its public interface, loaded as `glm-run chat` does: onto huge pages."""
 
     has_huge_pages = True
+    is_eos_ignored = False
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._model = load(folder, "cpu", threads, has_huge_pages=self.has_huge_pages)
 
     def generate(self, prompt: Sequence[int], num_tokens: int) -> Iterator[int]:
-        """See `System`."""
-        settings = GenerationSettings(SamplingSettings(temperature=0.0), num_tokens)
+        """See `answering.System`."""
+        greedy = SamplingSettings(temperature=0.0)
+        settings = GenerationSettings(greedy, num_tokens, is_eos_ignored=self.is_eos_ignored)
         for piece in self._model.generate(prompt, settings):
             yield piece.token_id
 
@@ -50,7 +45,16 @@ class GlmRuntimeOnSmallPages(GlmRuntime):
     has_huge_pages = False
 
 
-class OnnxRuntimeGenai(System):
+class GlmRuntimePrepared(GlmRuntime):
+    """Ours, from a copy that `glm-run prepare` would make; it is made beside the folder."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        copies = PreparedModels(folder.with_name("prepared"))
+        copies.make(folder, read_manifest(folder))
+        self._model = load(folder, "cpu", threads, prepared=copies)
+
+
+class OnnxRuntimeGenai:
     """onnxruntime-genai, as its own examples use it.
 
     Two settings in its favour: the number of threads, without which it ran at half speed on two
@@ -67,7 +71,7 @@ class OnnxRuntimeGenai(System):
         self._tokenizer = self._genai.Tokenizer(self._model)
 
     def generate(self, prompt: Sequence[int], num_tokens: int) -> Iterator[int]:
-        """See `System`."""
+        """See `answering.System`."""
         parameters = self._genai.GeneratorParams(self._model)
         parameters.set_search_options(do_sample=False, max_length=len(prompt) + num_tokens)
         generator = self._genai.Generator(self._model, parameters)
@@ -80,40 +84,16 @@ class OnnxRuntimeGenai(System):
             yield token
 
 
-def measure(system: System, prompt: Sequence[int], num_tokens: int) -> dict[str, object]:
-    """Answer once.
-
-    `first_token_seconds` goes from the call to the first token, `decode_seconds` from there to the
-    last of `num_tokens`, which is `num_tokens - 1` runs of the graph.
-    """
-    started = time.perf_counter()
-    tokens = system.generate(prompt, num_tokens)
-    first = next(tokens)
-    middle = time.perf_counter()
-    rest = list(tokens)
-    ended = time.perf_counter()
-    return {
-        "first_token_seconds": middle - started,
-        "decode_seconds": ended - middle,
-        "tokens": [first, *rest],
-    }
-
-
 def main() -> None:
-    """Load, say so, answer every line."""
+    """Entry point."""
     name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     kinds: dict[str, type[GlmRuntime] | type[OnnxRuntimeGenai]] = {
         OURS: GlmRuntime,
         OURS_ON_SMALL_PAGES: GlmRuntimeOnSmallPages,
+        OURS_PREPARED: GlmRuntimePrepared,
         THEIRS: OnnxRuntimeGenai,
     }
-    started = time.perf_counter()
-    system = kinds[name](folder, threads)
-    print(json.dumps({"load_seconds": time.perf_counter() - started}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer = measure(system, request["prompt"], request["num_tokens"])
-        print(json.dumps(answer), flush=True)
+    serve(lambda: kinds[name](folder, threads))
 
 
 if __name__ == "__main__":

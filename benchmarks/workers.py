@@ -30,10 +30,14 @@ class Answer:
 
 
 class Worker:
-    """`decode_worker.py` with one runtime; closing it tells how much memory it needed."""
+    """A process that holds one runtime; closing it tells how much memory it needed."""
 
-    def __init__(self, system: str, folder: Path, threads: int) -> None:
+    def __init__(self, system: str, command: Sequence[str]) -> None:
         """Start and wait until the model is loaded.
+
+        Args:
+            system: its name.
+            command: a program that does what `answering.serve` does.
 
         Raises:
             ChildError: it could not be loaded.
@@ -41,12 +45,14 @@ class Worker:
         self.system = system
         self.peak_rss_bytes = 0
         self._child = subprocess.Popen(
-            [sys.executable, str(_SCRIPT), system, str(folder), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.load_seconds = float(self._read()["load_seconds"])
+
+    @classmethod
+    def of_folder(cls, system: str, folder: Path, threads: int) -> Self:
+        """`decode_worker.py` with one of its runtimes."""
+        return cls(system, [sys.executable, str(_SCRIPT), system, str(folder), str(threads)])
 
     def ask(self, prompt: Sequence[int], num_tokens: int) -> Answer:
         """Answer a prompt greedily with exactly so many tokens.
