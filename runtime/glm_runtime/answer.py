@@ -22,11 +22,13 @@ class AnswerForm:
     Attributes:
         is_chat: thinking is told from the answer; otherwise all is text.
         is_thinking: the prompt ends inside the thinking.
+        keeps_blanks: blank lines before the answer are part of it.
         tool_names: of the declared tools.
     """
 
     is_chat: bool = False
     is_thinking: bool = False
+    keeps_blanks: bool = False
     tool_names: tuple[str, ...] = ()
 
 
@@ -48,7 +50,12 @@ class AnswerReader:
     def __init__(self, tokenizer: Tokenizer, form: AnswerForm, stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
         self._stream = tokenizer.stream()
-        self._splitter = ThinkingSplitter(is_open=form.is_thinking) if form.is_chat else None
+        self._splitter = None
+        if form.is_chat:
+            self._splitter = ThinkingSplitter(
+                is_open=form.is_thinking, keeps_blanks=form.keeps_blanks
+            )
+        self._closing = f"\n{CLOSING}" + ("" if form.keeps_blanks else "\n\n")
         self._stop_strings = StopStrings(stop)
         self._parser = ToolCallParser(form.tool_names)
         self._turn_id = tokenizer.find_id(_TURN) if form.tool_names else None
@@ -70,7 +77,7 @@ class AnswerReader:
 
     def close_thinking(self) -> list[int]:
         """The tokens that end the thinking here."""
-        return self._tokenizer.encode(f"\n{CLOSING}\n\n")
+        return self._tokenizer.encode(self._closing)
 
     def add(self, token: int) -> AnswerPart:
         """Take one token."""

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from glm_runtime.batch_decoder import BatchDecoder
 from glm_runtime.decoding import Decoder, FloatArray, count_shared
-from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
 from glm_runtime.generation import AnswerWriter, Request, check_prompt, generate
 from glm_runtime.inference import OpenGraph
 from glm_runtime.manifest import ModelEntry
 from glm_runtime.settings import Piece
 from glm_runtime.tokenizer import Tokenizer
 
+# What is wrong with one request, and not with the model or the machine.
+_OF_REQUESTS = (PromptError, SamplingError, GrammarError)
 # Shorter beginnings are read faster than they are found and copied.
 _SHORTEST_COPY = 8
 
@@ -58,8 +60,11 @@ class Batch:
         answered gives one piece with its error, and the others go on.
 
         Raises:
+            SamplingError: `max_rows` is less than 1.
             GenerationError: ONNX Runtime failed.
         """
+        if max_rows < 1:
+            raise SamplingError(f"max_rows is {max_rows} where 1 or more is expected; 8 is usual.")
         numbered = enumerate(requests)
         if self._graph.device != "cpu":
             return self._run_in_turn(numbered)
@@ -72,7 +77,7 @@ class Batch:
                 decoder = Decoder(self._graph, self._model)
                 for piece in generate(decoder, writer, request):
                     yield BatchPiece(index, piece)
-            except GlmRuntimeError as error:
+            except _OF_REQUESTS as error:
                 yield BatchPiece(index, None, error)
 
     def _run_together(
@@ -104,7 +109,7 @@ class Batch:
             tokens = list(request.prompt_ids)
             source, shared = _find_beginning(tokens, rows, decoder)
             logits = decoder.add(tokens, source, shared)
-        except GlmRuntimeError as error:
+        except _OF_REQUESTS as error:
             return BatchPiece(index, None, error)
         return _Row(index, writer, tokens, logits)
 

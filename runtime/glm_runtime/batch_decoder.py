@@ -103,11 +103,18 @@ class BatchDecoder:
             self.lengths[row] = length
         self.lengths.pop()
 
-    def reorder(self, sources: Sequence[int]) -> None:
-        """Let row i go on from what row `sources[i]` holds; there may be more or fewer rows."""
+    def reorder(self, sources: Sequence[int], shared: int = 0) -> None:
+        """Let row i go on from what row `sources[i]` holds; there may be more or fewer rows.
+
+        Args:
+            sources: a row for each new one.
+            shared: tokens from the beginning on that all rows, old and new, have in common.
+        """
         longest = max(self.lengths[source] for source in sources)
-        for buffer in self._buffers.values():
-            buffer[: len(sources), :, :longest] = buffer[list(sources), :, :longest]
+        moved = [row for row, source in enumerate(sources) if row != source]
+        origins = [sources[row] for row in moved]
+        for buffer in self._buffers.values() if moved else ():
+            buffer[moved, :, shared:longest] = buffer[origins, :, shared:longest]
         self.lengths = [self.lengths[source] for source in sources]
 
     def _reserve(self, length: int) -> None:
@@ -115,15 +122,17 @@ class BatchDecoder:
         if length <= self._capacity:
             return
         doubled = max(_FIRST_CAPACITY, length, 2 * self._capacity)
-        self._capacity = min(doubled, self._model.context_length)
+        capacity = min(doubled, self._model.context_length)
         model, longest = self._model, max(self.lengths, default=0)
-        shape = (self._max_rows, model.num_kv_heads, self._capacity, model.head_dim)
+        shape = (self._max_rows, model.num_kv_heads, capacity, model.head_dim)
+        buffers = {}
         for name in list_buffers(model):
             # Zeros, not empty: a masked position must not bring a NaN into a product.
             buffer = np.zeros(shape, model.cache_dtype)
             if longest:
                 buffer[:, :, :longest] = self._buffers[name][:, :, :longest]
-            self._buffers[name] = buffer
+            buffers[name] = buffer
+        self._buffers, self._capacity = buffers, capacity  # at once, whatever interrupts
 
     def _run(self, ids: IdArray, mask: IdArray, first: int, last: int) -> FloatArray:
         """Rows first ... last - 1 through the graph: logits [rows, V] of their last tokens."""

@@ -16,6 +16,8 @@ from glm_runtime.generation import check_prompt
 from glm_runtime.inference import OpenGraph
 from glm_runtime.manifest import ModelEntry
 
+_LARGEST_PENALTY = 10
+
 
 @dataclass(frozen=True)
 class BeamSettings:
@@ -45,9 +47,10 @@ class BeamSettings:
                 f"max_new_tokens is {self.max_new_tokens} where 1 or more is expected; leave it "
                 "out to go on until all answers end."
             )
-        if not np.isfinite(self.length_penalty):
+        if not -_LARGEST_PENALTY <= self.length_penalty <= _LARGEST_PENALTY:
             raise SamplingError(
-                f"length_penalty is {self.length_penalty} where a number is expected; 1 is usual."
+                f"length_penalty is {self.length_penalty} where a number from -{_LARGEST_PENALTY} "
+                f"to {_LARGEST_PENALTY} is expected; 1 is usual."
             )
 
 
@@ -94,7 +97,8 @@ def search_beams(
         sources = search.extend(logits)
         if not sources:
             return search.collect()
-        decoder.reorder(sources)
+        is_larger = len(sources) > decoder.num_rows  # a new row does not hold the prompt yet
+        decoder.reorder(sources, 0 if is_larger else len(prompt_ids))
         logits = decoder.step([tokens[-1] for tokens in search.tokens])
 
 

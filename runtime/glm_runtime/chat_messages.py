@@ -51,19 +51,43 @@ class ChatOptions:
         return {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
 
 
-def adapt_messages(messages: Sequence[Message], template: str) -> list[Message]:
-    """Put roles and tool calls into the words of a template, where it does not know OpenAI's.
+@dataclass(frozen=True)
+class TemplateWords:
+    """What a template knows of OpenAI's words.
+
+    Attributes:
+        tool_role: messages whose role is `tool`.
+        tool_calls: calls in a message of the assistant.
+        metadata: a message's name of a tool, as GLM-4-0414 has it.
+        tools: the variable `tools`.
+        message_tools: tools in the system message, as GLM-4-9B-chat has them.
+    """
+
+    tool_role: bool
+    tool_calls: bool
+    metadata: bool
+    tools: bool
+    message_tools: bool
+
+
+def adapt_messages(
+    messages: Sequence[Message], tools: Sequence[Tool], words: TemplateWords
+) -> list[Message]:
+    """Put roles, tools and their calls into the words of a template that does not know OpenAI's.
 
     Args:
         messages: as the caller has them; not changed.
-        template: the Jinja source.
+        tools: that the model may call.
+        words: of the template.
 
     Raises:
         PromptError: a tool call has no name.
     """
     adapted: list[Message] = []
     for message in messages:
-        adapted.extend(_adapt(message, template))
+        adapted.extend(_adapt(message, words))
+    if tools and words.message_tools and not words.tools:
+        return _put_into_system(adapted, tools)
     return adapted
 
 
@@ -73,12 +97,12 @@ def describe_call(call: ToolCall, index: int) -> dict[str, object]:
     return {"id": f"call_{index}", "type": "function", "function": function}
 
 
-def _adapt(message: Message, template: str) -> Iterator[Message]:
-    if message.get("role") == "tool" and "observation" in template:
+def _adapt(message: Message, words: TemplateWords) -> Iterator[Message]:
+    if message.get("role") == "tool" and not words.tool_role:
         yield {**message, "role": "observation"}
         return
     calls = message.get("tool_calls")
-    is_known = "tool_calls" in template or "metadata" not in template
+    is_known = words.tool_calls or not words.metadata
     if is_known or not isinstance(calls, Sequence) or not calls:
         yield message
         return
@@ -91,6 +115,15 @@ def _adapt(message: Message, template: str) -> Iterator[Message]:
             "metadata": _read_name(call),
             "content": _write_arguments(function.get("arguments", {})),
         }
+
+
+def _put_into_system(messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
+    wrapped = [
+        tool if "function" in tool else {"type": "function", "function": tool} for tool in tools
+    ]
+    if messages and messages[0].get("role") == "system":
+        return [{**messages[0], "tools": wrapped}, *messages[1:]]
+    return [{"role": "system", "content": "", "tools": wrapped}, *messages]
 
 
 def _write_arguments(arguments: object) -> str:

@@ -10,12 +10,18 @@ from datetime import datetime
 from pathlib import Path
 
 import jinja2
+import jinja2.meta
 import jinja2.nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from glm_runtime.chat_messages import ChatOptions, Message, adapt_messages
+from glm_runtime.chat_messages import (
+    ChatOptions,
+    Message,
+    TemplateWords,
+    adapt_messages,
+)
 from glm_runtime.errors import FolderError, PromptError
 
 TEMPLATE_NAME = "chat_template.jinja"
@@ -31,10 +37,11 @@ class ChatTemplate:
         Raises:
             FolderError: the template is not valid Jinja.
         """
-        self._source = source
         self._special_tokens = dict(special_tokens or {})
+        environment = _make_environment()
         try:
-            self._template = _make_environment().from_string(source)
+            self._template = environment.from_string(source)
+            self._words = _find_words(environment.parse(source))
         except jinja2.TemplateError as error:
             raise FolderError(
                 f"{TEMPLATE_NAME} is not a valid Jinja template ({error}); "
@@ -64,7 +71,7 @@ class ChatTemplate:
             return self._template.render(
                 **self._special_tokens,
                 **options.variables,
-                messages=adapt_messages(messages, self._source),
+                messages=adapt_messages(messages, options.tools, self._words),
                 tools=list(options.tools) or None,
                 documents=None,
                 add_generation_prompt=is_answer_next,
@@ -111,6 +118,19 @@ def _find_special_tokens(config: dict[str, object]) -> dict[str, object]:
         if key.endswith("_token") and isinstance(text, str):
             tokens[key] = text
     return tokens
+
+
+def _find_words(template: jinja2.nodes.Template) -> TemplateWords:
+    """What a template reads: texts it compares with, names of fields, its variables."""
+    texts = {node.value for node in template.find_all(jinja2.nodes.Const)}
+    fields = {node.attr for node in template.find_all(jinja2.nodes.Getattr)} | texts
+    return TemplateWords(
+        tool_role="tool" in texts,
+        tool_calls="tool_calls" in fields,
+        metadata="metadata" in fields,
+        tools="tools" in jinja2.meta.find_undeclared_variables(template),
+        message_tools="tools" in fields,
+    )
 
 
 def _make_environment() -> ImmutableSandboxedEnvironment:

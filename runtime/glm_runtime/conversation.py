@@ -7,11 +7,12 @@
 History keeps answers without the thinking before them, as the models were trained.
 """
 
-from collections.abc import Generator, Sequence
+from bisect import bisect_left
+from collections.abc import Generator, Iterator, Sequence
 from typing import Literal
 
 from glm_runtime.chat_messages import ChatOptions, Message, describe_call
-from glm_runtime.model import Model
+from glm_runtime.model import ChatPrompt, Model
 from glm_runtime.settings import GenerationSettings, Piece
 from glm_runtime.tool_calls import ToolCall
 
@@ -59,10 +60,12 @@ class Conversation:
         self._options = options or ChatOptions()
         self._overflow = overflow
         self._session = model.new_session(draft)
+        self._answer = _no_pieces()
         self.reset()
 
     def reset(self) -> None:
-        """Forget all but the system message."""
+        """Forget all but the system message; ends an answer that is under way."""
+        self._answer.close()
         self._session.reset()
         self.dropped = 0
         self.messages: list[Message] = []
@@ -90,10 +93,16 @@ class Conversation:
         return self.answer(messages)
 
     def answer(self, added: Sequence[Message]) -> Generator[Piece, None, None]:
-        """Stream the answer to any new messages; see `ask`."""
-        asked, dropped = self._make_room([*self.messages, *added])
-        prompt = self._model.prepare_chat(asked, self._options)
+        """Stream the answer to any new messages; see `ask`. Ends an answer that is under way."""
+        self._answer.close()  # what it said is remembered now, not after this one
+        asked, prompt = self._make_room([*self.messages, *added])
         pieces = self._session.generate(prompt.token_ids, self._settings, prompt.form)
+        self._answer = self._remember_pieces(asked, len(added), pieces)
+        return self._answer
+
+    def _remember_pieces(
+        self, asked: list[Message], num_added: int, pieces: Iterator[Piece]
+    ) -> Generator[Piece, None, None]:
         said, calls = "", tuple[ToolCall, ...]()
         try:
             for piece in pieces:
@@ -101,33 +110,41 @@ class Conversation:
                 calls = piece.tool_calls
                 yield piece
         finally:
-            self.dropped += dropped
+            self.dropped += len(self.messages) + num_added - len(asked)
             self.messages = [*asked, _remember(said, calls)]
 
-    def _make_room(self, messages: list[Message]) -> tuple[list[Message], int]:
-        """The messages without the oldest turns, where they do not fit; and how many are gone."""
+    def _make_room(self, messages: list[Message]) -> tuple[list[Message], ChatPrompt]:
+        """The messages, without the oldest turns where they do not fit; and what they become."""
+        prompt = self._prepare(messages)
         if self._overflow == "error":
-            return messages, 0
+            return messages, prompt
         context_length = self._model.manifest.model.context_length
         answer = self._settings.max_new_tokens or context_length // _ANSWER_SHARE
-        room = max(context_length - answer, context_length // _KEPT_SHARE)
-        count = len(messages)
-        while self._count_tokens(messages) > room:
-            room = context_length // _KEPT_SHARE
-            shorter = _drop_turn(messages)
-            if len(shorter) == len(messages):
-                break
-            messages = shorter
-        return messages, count - len(messages)
+        kept = context_length // _KEPT_SHARE
+        if len(prompt.token_ids) <= max(context_length - answer, kept):
+            return messages, prompt
+        shorter = list(_drop_turns(messages))
+        first = bisect_left(
+            shorter, True, key=lambda some: len(self._prepare(some).token_ids) <= kept
+        )
+        chosen = shorter[min(first, len(shorter) - 1)]
+        return chosen, self._prepare(chosen)
 
-    def _count_tokens(self, messages: Sequence[Message]) -> int:
-        return len(self._model.prepare_chat(messages, self._options).token_ids)
+    def _prepare(self, messages: Sequence[Message]) -> ChatPrompt:
+        return self._model.prepare_chat(messages, self._options)
 
 
-def _drop_turn(messages: list[Message]) -> list[Message]:
-    """Without the first question and what follows it; the last question always stays."""
+def _no_pieces() -> Generator[Piece, None, None]:
+    yield from ()
+
+
+def _drop_turns(messages: list[Message]) -> Iterator[list[Message]]:
+    """Without the first question and what follows it, without two, and so on; the last stays."""
     users = [i for i, message in enumerate(messages) if message.get("role") == "user"]
-    return messages if len(users) < 2 else messages[: users[0]] + messages[users[1] :]
+    if len(users) < 2:
+        yield messages
+    for next_user in users[1:]:
+        yield messages[: users[0]] + messages[next_user:]
 
 
 def _remember(said: str, calls: Sequence[ToolCall]) -> Message:

@@ -27,6 +27,7 @@ class Decoder:
         self._cache = KvCache(model, graph.device)
         self._ort_value = import_onnxruntime().OrtValue
         self._binding = graph.session.io_binding()
+        self._bound: object = None
         self._ones = np.ones((1, 0), np.int64)
         self._logits = np.zeros((1, 1, model.vocab_size), model.cache_dtype)
         self._num_logits = 0
@@ -47,7 +48,6 @@ class Decoder:
     def load_values(self, values: dict[str, Values], length: int) -> None:
         """Hold `length` tokens of another decoder of this model instead of one's own."""
         self._cache.load_values(values, length)
-        self._bind_cache()
 
     def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
         """Run the graph on new tokens.
@@ -65,7 +65,8 @@ class Decoder:
         """
         total = self._cache.length + len(tokens)
         check_length(total, self._model)
-        if self._cache.reserve(total):
+        self._cache.reserve(total)
+        if self._bound is not self._cache.buffers:
             self._bind_cache()
         self._bind_logits(min(num_logits, len(tokens)))
         # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
@@ -88,6 +89,7 @@ class Decoder:
             self._binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
             self._binding.bind_ortvalue_output(f"present.{name}", buffer)
         self._ones = np.ones((1, self._cache.capacity), np.int64)
+        self._bound = self._cache.buffers
 
     def _bind_logits(self, num_logits: int) -> None:
         """Have one row written to a buffer of ours, several to a new one at every step.

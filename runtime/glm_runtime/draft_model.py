@@ -31,12 +31,17 @@ class DraftModel:
                 f"the draft {manifest.source.name} has another {TOKENIZER_NAME} than "
                 f"{target.source.name}; choose a smaller model of the same family."
             )
+        self._graph, self._manifest, self._target = graph, manifest, target
         self._decoder = Decoder(graph, manifest.model)
         self._vocab_size = manifest.model.tokenizer_vocab_size
         self._context_length = manifest.model.context_length
         self._read: list[int] = []
         # Both are bound by the bytes they read for a token.
         self.cost = manifest.size_bytes / target.size_bytes
+
+    def fork(self) -> "DraftModel":
+        """The same model with a cache of its own, for another session."""
+        return DraftModel(self._graph, self._manifest, self._target)
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
         """What the draft model would go on with; nothing beyond its context."""

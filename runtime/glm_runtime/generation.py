@@ -108,8 +108,9 @@ class AnswerWriter:
         self._model = model
         self._settings = request.settings
         self._sampler = _make_sampler(tokenizer, model, request)
-        self._reader = AnswerReader(tokenizer, request.form, request.settings.stop)
         grammar = request.settings.grammar
+        form = dataclasses.replace(request.form, keeps_blanks=grammar is not None)
+        self._reader = AnswerReader(tokenizer, form, request.settings.stop)
         self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
         self._forced: deque[int] = deque()
         # Tokens still to come. The last one needs no place in the cache: it is never read back.

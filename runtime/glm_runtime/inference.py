@@ -4,6 +4,7 @@ The only file that imports onnxruntime by name, and only when a model is opened,
 is quick and a missing package gives one clear sentence.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -99,8 +100,9 @@ def open_graph(
         if prepared is not None:
             options = _make_options(runtime, threads)
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            session = _create(runtime, prepared, options, [_CPU_PROVIDER])
-            return OpenGraph(session, "cpu", threads)
+            with contextlib.suppress(FolderError):  # a damaged copy: the folder itself is there
+                session = _create(runtime, prepared, options, [_CPU_PROVIDER])
+                return OpenGraph(session, "cpu", threads)
         return OpenGraph(_start(runtime, path, [_CPU_PROVIDER], threads), "cpu", threads)
     return _open_on_cuda(runtime, path, is_required=device == "cuda", threads=threads)
 

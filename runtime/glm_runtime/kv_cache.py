@@ -30,20 +30,16 @@ class KvCache:
         self.capacity = 0
         self.buffers: dict[str, onnxruntime.OrtValue] = {}
 
-    def reserve(self, length: int) -> bool:
-        """Make room for `length` tokens; True when the buffers are new and must be bound again.
+    def reserve(self, length: int) -> None:
+        """Make room for `length` tokens; `buffers` is then another dict, to be bound again.
 
         The tokens so far are kept. On a GPU they travel through the host, which doubling makes
         rare.
         """
         if length <= self.capacity:
-            return False
+            return
         doubled = max(_FIRST_CAPACITY, length, 2 * self.capacity)
-        self.capacity = min(doubled, self._model.context_length)
-        old = self.copy_values()
-        for name in list_buffers(self._model):
-            self.buffers[name] = self._make_buffer(old.pop(name, None))
-        return True
+        self._replace(min(doubled, self._model.context_length), self.copy_values())
 
     def copy_values(self) -> dict[str, Values]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
@@ -52,16 +48,19 @@ class KvCache:
 
     def load_values(self, values: dict[str, Values], length: int) -> None:
         """Take over what `copy_values` of another cache of this model gave, in new buffers."""
-        self.length, self.capacity = 0, 0
-        self.buffers = {}
-        self.reserve(max(length, 1))
+        capacity = min(max(_FIRST_CAPACITY, length), self._model.context_length)
+        self._replace(capacity, values)
         self.length = length
-        for name, of_buffer in values.items():
-            self.buffers[name] = self._make_buffer(of_buffer)
 
-    def _make_buffer(self, values: Values | None) -> "onnxruntime.OrtValue":
+    def _replace(self, capacity: int, values: dict[str, Values]) -> None:
+        """New buffers in place of all old ones, at once: an interruption leaves the old ones."""
+        names = list_buffers(self._model)
+        buffers = {name: self._make_buffer(capacity, values.get(name)) for name in names}
+        self.buffers, self.capacity = buffers, capacity
+
+    def _make_buffer(self, capacity: int, values: Values | None) -> "onnxruntime.OrtValue":
         model = self._model
-        shape = (1, model.num_kv_heads, self.capacity, model.head_dim)
+        shape = (1, model.num_kv_heads, capacity, model.head_dim)
         # Zeros, not empty: a masked position must not bring a NaN into a product.
         buffer = np.zeros(shape, model.cache_dtype)
         if values is not None:

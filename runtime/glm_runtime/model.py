@@ -139,7 +139,8 @@ class Model:
         """Render a conversation up to where the answer begins.
 
         Raises:
-            PromptError: the folder has no chat template, or the template refuses the messages.
+            PromptError: the folder has no chat template, or the template refuses the messages or
+                leaves out the tools.
         """
         if self.chat_template is None:
             raise PromptError(
@@ -148,7 +149,15 @@ class Model:
             )
         options = options or ChatOptions()
         text = self.chat_template.render(messages, options)
-        form = AnswerForm(True, is_open_thinking(text), options.tool_names)
+        missing = [name for name in options.tool_names if name not in text]
+        if missing:
+            raise PromptError(
+                f"the model's chat template writes no tool {missing[0]!r} into the prompt; "
+                "leave them out, or describe them in a system message."
+            )
+        form = AnswerForm(
+            is_chat=True, is_thinking=is_open_thinking(text), tool_names=options.tool_names
+        )
         return ChatPrompt(self.tokenizer.encode(text), form)
 
 
@@ -186,7 +195,7 @@ def load(
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
     sampling = read_sampling_defaults(folder)
-    copy = None if prepared is None else prepared.find(manifest)
+    copy = None if prepared is None else prepared.find(manifest, is_full=is_verified)
     graph = open_graph(folder / MODEL_NAME, device, threads, copy)
     check_graph(graph, manifest.model)
     if has_huge_pages:

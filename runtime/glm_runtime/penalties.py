@@ -15,8 +15,9 @@ from glm_runtime.sampling import DrySettings, SamplingSettings
 FloatArray = npt.NDArray[np.floating]
 IdArray = npt.NDArray[np.int64]
 
-# A repeat longer than this weighs no more: 1.75 ** 48 is beyond any logit already.
-_LONGEST_REPEAT = 50
+# Beyond the allowed length a repeat of so many tokens weighs no more: 1.75 ** 50 is beyond any
+# logit already.
+_LONGEST_EXCESS = 50
 
 
 class Penalties:
@@ -93,7 +94,8 @@ def measure_repeats(
         ids [n], and for each the penalty multiplier * base ** (length - allowed length), length
         being that of the longest run that ends the tokens and stands before the id elsewhere.
 
-    Source: p-e-w, text-generation-webui pull request 5677.
+    Source: p-e-w, text-generation-webui pull request 5677. As there, breakers themselves are never
+    made less likely.
     """
     none = np.empty(0, np.int64), np.empty(0, np.float32)
     if not tokens.size or int(tokens[-1]) in breaker_ids:
@@ -101,7 +103,7 @@ def measure_repeats(
     ends = np.flatnonzero(tokens[:-1] == tokens[-1])
     lengths = np.ones(ends.size, np.int64)
     alive = np.arange(ends.size)
-    for back in range(1, min(_LONGEST_REPEAT, tokens.size)):
+    for back in range(1, min(settings.allowed_length + _LONGEST_EXCESS, tokens.size)):
         token = tokens[-1 - back]
         alive = alive[ends[alive] >= back]
         if not alive.size or int(token) in breaker_ids:
@@ -109,6 +111,7 @@ def measure_repeats(
         alive = alive[tokens[ends[alive] - back] == token]
         lengths[alive] += 1
     is_long = lengths >= settings.allowed_length
+    is_long &= ~np.isin(tokens[ends + 1], list(breaker_ids))  # a breaker ends the repeat by itself
     following, places = np.unique(tokens[ends[is_long] + 1], return_inverse=True)
     longest = np.zeros(following.size, np.int64)
     np.maximum.at(longest, places, lengths[is_long])

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import platformdirs
 
+from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.inference import MODEL_NAME, import_onnxruntime, write_packed
 from glm_runtime.machine import read_cpu_features, read_cpu_name
-from glm_runtime.manifest import Manifest
+from glm_runtime.manifest import FileEntry, Manifest, describe_file
+from glm_runtime.strict_json import decode_record, encode_record
 
 _RECORD_NAME = "prepared.json"
 
@@ -48,15 +50,22 @@ class PreparedModels:
         name = re.sub(r"[^\w.-]", "_", manifest.source.name)
         return self.root / f"{name}-{key}"
 
-    def find(self, manifest: Manifest) -> Path | None:
-        """The graph of a whole copy for this machine; `None` where there is none."""
+    def find(self, manifest: Manifest, *, is_full: bool = False) -> Path | None:
+        """The graph of a whole copy for this machine; `None` where there is none.
+
+        Args:
+            manifest: of the model.
+            is_full: compare every byte, by hash, not only the sizes.
+        """
         folder = self.locate(manifest)
-        try:
-            sizes = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
-            found = {name: (folder / name).stat().st_size for name in sizes}
-        except (OSError, ValueError, TypeError):
+        record = _read_record(folder)
+        if record is None or MODEL_NAME not in record.files:
             return None
-        return folder / MODEL_NAME if found == sizes and MODEL_NAME in sizes else None
+        is_whole = all(
+            _is_unchanged(folder / name, entry, is_full=is_full)
+            for name, entry in record.files.items()
+        )
+        return folder / MODEL_NAME if is_whole else None
 
     def make(self, folder: Path, manifest: Manifest) -> Path:
         """Make a copy, unless there is one; several processes may do so at once.
@@ -78,8 +87,9 @@ class PreparedModels:
             made = Path(scratch) / "model"
             made.mkdir()
             write_packed(folder / MODEL_NAME, made / MODEL_NAME)
-            sizes = {path.name: path.stat().st_size for path in made.iterdir()}
-            (made / _RECORD_NAME).write_text(json.dumps(sizes), encoding="utf-8")
+            files = {path.name: describe_file(path) for path in made.iterdir()}
+            record = json.dumps(encode_record(_Record(manifest.fingerprint, files)))
+            (made / _RECORD_NAME).write_text(record, encoding="utf-8")
             if place.exists() and self.find(manifest) is None:
                 shutil.rmtree(place, ignore_errors=True)  # half of one, from an older way of making
             with contextlib.suppress(OSError):  # another process was faster: its copy is as good
@@ -91,9 +101,35 @@ class PreparedModels:
 
     def remove(self, manifest: Manifest) -> int:
         """Delete the copies of a model, those for other versions too; returns the bytes freed."""
-        prefix = self.locate(manifest).name.rpartition("-")[0]
         freed = 0
-        for folder in self.root.glob(f"{prefix}-*") if self.root.is_dir() else ():
-            freed += sum(path.stat().st_size for path in folder.iterdir())
-            shutil.rmtree(folder)
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            record = _read_record(folder)
+            if record is not None and record.fingerprint == manifest.fingerprint:
+                freed += sum(path.stat().st_size for path in folder.iterdir())
+                shutil.rmtree(folder)
         return freed
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Whose copy a folder is, and what files it has."""
+
+    fingerprint: str
+    files: dict[str, FileEntry]
+
+
+def _read_record(folder: Path) -> _Record | None:
+    try:
+        content = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
+        return decode_record(_Record, content, _RECORD_NAME)
+    except (OSError, ValueError, GlmRuntimeError):
+        return None
+
+
+def _is_unchanged(path: Path, entry: FileEntry, *, is_full: bool) -> bool:
+    try:
+        if path.stat().st_size != entry.size_bytes:
+            return False
+        return not is_full or describe_file(path) == entry
+    except OSError:
+        return False

@@ -44,6 +44,7 @@ class DrySettings:
         )
         found = f"dry_allowed_length is {self.allowed_length}"
         _require(self.allowed_length >= 1, found, "1 or more")
+        require_texts(self.sequence_breakers, "sequence_breakers")
         _require(all(self.sequence_breakers), "a sequence breaker is empty", "a text")
 
 
@@ -185,6 +186,18 @@ def _number(config: dict[str, object], key: str, default: float) -> float:
             "correct it in the checkpoint and export again."
         )
     return value
+
+
+def require_texts(texts: object, name: str) -> None:
+    """Refuse one text where several are expected: it would be taken letter by letter.
+
+    Raises:
+        SamplingError: `texts` is a text.
+    """
+    if isinstance(texts, str):
+        raise SamplingError(
+            f"{name} is the text {texts!r} where a tuple of texts is expected; write ({texts!r},)."
+        )
 
 
 def _require_range(value: float, name: str, *, above: float) -> None:

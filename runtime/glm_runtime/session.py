@@ -107,7 +107,8 @@ class Session:
         Its cache is a copy: neither sees what the other does.
         """
         self._answer.close()
-        twin = Session(self._graph, self._manifest, self._tokenizer, self._draft)
+        draft = None if self._draft is None else self._draft.fork()
+        twin = Session(self._graph, self._manifest, self._tokenizer, draft)
         twin._tokens = list(self.tokens)
         if twin._tokens:
             twin._decoder.load_values(self._copy_values(), len(twin._tokens))

@@ -4,12 +4,13 @@ An uncompressed .npz, whose every member has a checksum; nothing in it is ever e
 `kv_cache.py` for what the arrays are.
 """
 
+import math
 import os
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from glm_runtime.kv_cache import Values, list_buffers
 from glm_runtime.manifest import Manifest
 
 FORMAT_VERSION = 1
-_NPY_HEADER_BYTES = 4096  # more than numpy writes before the numbers of an array
+_LONGEST_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -64,51 +65,64 @@ def read_session(path: Path, manifest: Manifest) -> SavedSession:
 
     Raises:
         FolderError: the file is damaged, newer, or was saved with another model.
-        OSError: the file cannot be read.
+        OSError: the file cannot be opened.
     """
-    try:
-        with zipfile.ZipFile(path) as file:
-            sizes = {info.filename: info.file_size for info in file.infolist()}
-        return _read_arrays(path, manifest, sizes)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, NotImplementedError) as error:
-        raise FolderError(
-            f"{path} is not a whole saved session ({error}); save it again, or start a new one."
-        ) from error
+    with path.open("rb") as file:
+        try:
+            return _read_arrays(path, manifest, file)
+        except FolderError:
+            raise
+        except Exception as error:  # zip and numpy raise all kinds, OSError among them
+            raise FolderError(
+                f"{path} is not a whole saved session ({error}); save it again, or start a new one."
+            ) from error
 
 
-def _read_arrays(path: Path, manifest: Manifest, sizes: dict[str, int]) -> SavedSession:
+def _read_arrays(path: Path, manifest: Manifest, file: IO[bytes]) -> SavedSession:
     model = manifest.model
-    item_bytes = np.dtype(model.cache_dtype).itemsize
-    row_bytes = model.num_kv_heads * model.head_dim * item_bytes
-    largest = model.context_length * max(row_bytes, 8) + _NPY_HEADER_BYTES
-    too_large = [name for name, size in sizes.items() if size > largest]
-    if too_large:
-        raise ValueError(f"{too_large[0]} has {sizes[too_large[0]]} bytes")
-    with np.load(path, allow_pickle=False) as arrays:
-        _check_origin(path, manifest, arrays)
-        tokens = arrays["tokens"]
+    with zipfile.ZipFile(file) as members:
+        _check_origin(path, manifest, members)
+        tokens = _read_array(members, "tokens", 8 * model.context_length)
         is_list = tokens.ndim == 1 and tokens.dtype == np.int64
         if not is_list or tokens.size > model.context_length:
             raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}")
         if ((tokens < 0) | (tokens >= model.vocab_size)).any():
             raise ValueError("a token is outside the vocabulary")
+        shape = (model.num_kv_heads, tokens.size, model.head_dim)
+        largest = math.prod(shape) * np.dtype(model.cache_dtype).itemsize
         names = list_buffers(model) if tokens.size else []
-        values = {name: arrays[name] for name in names}
-    shape = (model.num_kv_heads, tokens.size, model.head_dim)
+        values = {name: _read_array(members, name, largest) for name in names}
     for name, of_name in values.items():
         if of_name.shape != shape or of_name.dtype != model.cache_dtype:
             raise ValueError(f"{name} is {of_name.dtype} {list(of_name.shape)}")
     return SavedSession(tuple(tokens.tolist()), values)
 
 
-def _check_origin(path: Path, manifest: Manifest, arrays: np.lib.npyio.NpzFile) -> None:
-    version = int(arrays["format"])
+def _read_array(members: zipfile.ZipFile, name: str, largest_bytes: int) -> npt.NDArray[Any]:
+    """One member; its sizes are compared before any memory is taken for it."""
+    info = members.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with members.open(info) as member:
+        np.lib.format.read_magic(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size > largest_bytes or size != info.file_size - member.tell():
+            raise ValueError(f"{name} is {dtype} {list(shape)}")
+        return np.frombuffer(member.read(), dtype).reshape(shape)
+
+
+def _check_origin(path: Path, manifest: Manifest, members: zipfile.ZipFile) -> None:
+    version = int(_read_array(members, "format", 8))
     if version != FORMAT_VERSION:
         raise FolderError(
             f"{path} is of format {version} but this glm-run reads {FORMAT_VERSION}; "
             "save it again, or upgrade with `pip install --upgrade glm-export`."
         )
-    name, fingerprint = (arrays[key].tobytes().decode() for key in ("model", "fingerprint"))
+    name, fingerprint = (
+        _read_array(members, key, _LONGEST_NAME).tobytes().decode()
+        for key in ("model", "fingerprint")
+    )
     if fingerprint == manifest.fingerprint:
         return
     is_other_export = name == manifest.source.name

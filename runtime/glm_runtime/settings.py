@@ -5,7 +5,7 @@ from typing import Literal
 
 from glm_runtime.errors import SamplingError
 from glm_runtime.logprobs import TokenLogprobs
-from glm_runtime.sampling import SamplingSettings
+from glm_runtime.sampling import SamplingSettings, require_texts
 from glm_runtime.stop_strings import StopStrings
 from glm_runtime.structured import Grammar
 from glm_runtime.tool_calls import ToolCall
@@ -58,6 +58,7 @@ class GenerationSettings:
                 f"top_logprobs is {self.top_logprobs} where 0 or more is expected; "
                 "0 measures the chosen token alone."
             )
+        require_texts(self.stop, "stop")
         StopStrings(self.stop)
 
 

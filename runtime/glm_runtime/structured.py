@@ -38,6 +38,17 @@ class Grammar:
     kind: GrammarKind
     source: str
 
+    def __post_init__(self) -> None:
+        """Refuse what is no text.
+
+        Raises:
+            GrammarError: half a surrogate pair, as undecodable input has.
+        """
+        try:
+            self.source.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise _explain(self, str(error)) from error
+
 
 class GrammarMask:
     """Follows one answer through its grammar."""

@@ -26,7 +26,7 @@ class Tokenizer:
         self._inner = inner
         added = inner.get_added_tokens_decoder()
         self._special_ids = frozenset(id_ for id_, token in added.items() if token.special)
-        self._grammar_vocabulary: llguidance.LLTokenizer | None = None
+        self._grammar_vocabularies: dict[tuple[int, ...], llguidance.LLTokenizer] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -50,13 +50,14 @@ class Tokenizer:
         self, vocab_size: int, eos_token_ids: Sequence[int]
     ) -> "llguidance.LLTokenizer":
         """The vocabulary in the form that grammars need; made once (0.3 s for 150,000 tokens)."""
-        if self._grammar_vocabulary is None:
+        key = (vocab_size, *eos_token_ids)
+        if key not in self._grammar_vocabularies:
             import llguidance  # noqa: PLC0415  # only those who ask for a grammar need it
 
-            self._grammar_vocabulary = llguidance.LLTokenizer(
-                self._inner.to_str(), n_vocab=vocab_size, eos_token=list(eos_token_ids)
+            self._grammar_vocabularies[key] = llguidance.LLTokenizer(
+                self._inner.to_str(), n_vocab=vocab_size, eos_token=list(eos_token_ids) or None
             )
-        return self._grammar_vocabulary
+        return self._grammar_vocabularies[key]
 
     def encode(self, text: str) -> list[int]:
         """Turn text into ids; special tokens written in the text become their ids.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 _FENCE = "```"
+# What may stand outside of strings in JSON.
+_OUTSIDE = frozenset('{}[]:,"+-.0123456789eEtrufalsn \t\r\n')
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class ToolCallParser:
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
         """The end of the answer: what was held back as text, and the calls."""
         shown = ""
+        if not (self._held + self._unread).rstrip().endswith("}"):
+            held, self._held = self._held + self._unread, ""
+            return held, ()
         while self._held:
             if self._state is _State.AFTER_CALL and not self._unread.strip():
                 return shown, tuple(self._calls)
@@ -107,6 +112,8 @@ class ToolCallParser:
 
     def _take_arguments(self) -> str | None:
         end = self._braces.find_end(self._unread)
+        if self._braces.is_broken:
+            return self._give_up()
         if end is None:
             self._held, self._unread = self._held + self._unread, ""
             return None
@@ -157,9 +164,15 @@ class ToolCallParser:
 
 
 class _Braces:
-    """Counts braces outside of strings, to find where a JSON object ends."""
+    """Counts braces outside of strings, to find where a JSON object ends.
+
+    Attributes:
+        is_broken: this can be no JSON, whatever follows. Seen as soon as may be: what is held of a
+            broken call is read again, and a model may write thousands of them.
+    """
 
     def __init__(self) -> None:
+        self.is_broken = False
         self._depth = 0
         self._is_string = False
         self._is_escaped = False
@@ -177,6 +190,10 @@ class _Braces:
                 self._depth -= 1
                 if not self._depth:
                     return place + 1
+            elif character not in _OUTSIDE:
+                self.is_broken = True
+            if self.is_broken:
+                return None
         return None
 
     def _read_string(self, character: str) -> None:
@@ -186,10 +203,16 @@ class _Braces:
             self._is_escaped = True
         elif character == '"':
             self._is_string = False
+        elif character < " ":
+            self.is_broken = True
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
     except (ValueError, RecursionError):
         return False

@@ -164,3 +164,9 @@ def test_left_half_way_nothing_is_lost_for_others(tiny_model: Model):
         next(running)
     running.close()  # type: ignore[attr-defined]
     assert gather(batch.run(requests, 3))[2] == alone(model, requests[2])
+
+
+@pytest.mark.parametrize("max_rows", [0, -1])
+def test_no_rows_at_all_are_refused(tiny_model: Model, max_rows: int):
+    with pytest.raises(SamplingError, match=f"max_rows is {max_rows} where 1 or more"):
+        tiny_model.generate_many([], max_rows)

@@ -1,4 +1,4 @@
-"""Beam search against a plain one, which reads every beam from its beginning, and transformers."""
+"""Beam search against a plain one, which reads every beam from its beginning."""
 
 import math
 
@@ -85,6 +85,7 @@ def test_a_full_context_ends_all_beams(tiny_model: Model):
         ({"num_beams": 0}, "num_beams is 0 where 1 or more"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"length_penalty": math.nan}, "length_penalty is nan where a number"),
+        ({"length_penalty": 2000.0}, "length_penalty is 2000.0 where a number from -10 to 10"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, sentence: str):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from glm_runtime import ChatOptions, PromptError
-from glm_runtime.chat_messages import adapt_messages
+from glm_runtime import ChatOptions, Model, PromptError
 from glm_runtime.chat_template import ChatTemplate
 
 # How GLM-4-0414 writes a call: the tool's name behind the role, as `metadata`.
@@ -36,14 +35,42 @@ def test_calls_become_metadata_and_results_observations():
 
 
 def test_a_template_that_knows_them_gets_them_as_they_are():
-    source = "{{ messages[1].tool_calls[0].function.name }} {{ messages[2].role }}"
-    assert adapt_messages(MESSAGES, source) == MESSAGES
-    assert ChatTemplate(source).render(MESSAGES) == "verse tool"
+    source = (
+        "{{ messages[1].tool_calls[0].function.name }} {{ messages[2].role }}"
+        "{% if messages[2].role == 'tool' %}!{% endif %}"
+    )
+    assert ChatTemplate(source).render(MESSAGES) == "verse tool!"
+
+
+def test_the_text_of_a_special_token_is_no_role():
+    """GLM-4.5's template writes <|observation|> where it meets the role `tool`."""
+    source = "{% for m in messages if m.role == 'tool' %}<|observation|>{{ m.content }}{% endfor %}"
+    assert ChatTemplate(source).render(MESSAGES) == "<|observation|>In the beginning"
+
+
+def test_tools_go_into_the_system_message_where_the_template_looks_for_them_there():
+    """As GLM-4-9B-chat's does."""
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.metadata }}\n"
+        "{% for tool in m['tools'] or [] %}{{ tool['function']['name'] }};{% endfor %}"
+        "{{ m.content }}{% endfor %}"
+    )
+    options = ChatOptions((VERSE, {"name": "poem"}))
+    rendered = ChatTemplate(source).render(MESSAGES[:1], options)
+    assert rendered == "<|system|>\nverse;poem;<|user|>\nRead."
+    with_system = [{"role": "system", "content": "S"}, *MESSAGES[:1]]
+    rendered = ChatTemplate(source).render(with_system, options)
+    assert rendered == "<|system|>\nverse;poem;S<|user|>\nRead."
+
+
+def test_a_template_that_leaves_out_the_tools_is_refused(tiny_model: Model):
+    with pytest.raises(PromptError, match="chat template writes no tool 'verse'"):
+        tiny_model.prepare_chat([{"role": "user", "content": "a"}], ChatOptions((VERSE,)))
 
 
 def test_the_callers_messages_stay_as_they_are():
     before = [dict(message) for message in MESSAGES]
-    adapt_messages(MESSAGES, METADATA_TEMPLATE)
+    ChatTemplate(METADATA_TEMPLATE).render(MESSAGES)
     assert before == MESSAGES
 
 

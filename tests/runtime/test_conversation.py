@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from glm_runtime import Conversation, GenerationSettings, Model, PromptError, SamplingSettings
+from glm_runtime.chat_template import ChatTemplate
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=8)
 
@@ -87,3 +88,41 @@ def test_reset_keeps_the_system_message(tiny_model: Model):
     conversation.reset()
     assert conversation.messages == [{"role": "system", "content": "S"}]
     assert text_of(conversation.ask("你好")) == first
+
+
+def test_a_conversation_that_was_forgotten_does_not_come_back(tiny_model: Model):
+    """An answer under way wrote itself into the history when it was collected."""
+    conversation = Conversation(tiny_model, SETTINGS)
+    pieces = conversation.ask("secret")
+    next(pieces)
+    conversation.reset()
+    del pieces
+    assert conversation.messages == []
+
+
+def test_an_answer_left_half_way_comes_before_the_next_question(tiny_model: Model):
+    conversation = Conversation(tiny_model, SETTINGS)
+    pieces = conversation.ask("AAA")
+    begun = next(pieces).text
+    said = text_of(conversation.ask("BBB"))
+    pieces.close()
+    assert [message["content"] for message in conversation.messages] == ["AAA", begun, "BBB", said]
+
+
+def test_sliding_renders_no_more_than_a_search_does(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    """Once for each turn, and for a slide as often as the turns can be halved."""
+    conversation = Conversation(tiny_model, SETTINGS, overflow="slide")
+    counts = []
+    render = ChatTemplate.render
+
+    def count(*arguments, **options) -> str:
+        counts[-1] += 1
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(ChatTemplate, "render", count)
+    for number in range(30):
+        counts.append(0)
+        text_of(conversation.ask(f"q{number}"))
+    assert counts.count(1) > 20 and max(counts) < 9

@@ -5,6 +5,7 @@ leaves a factor of 100 over the rounding of a few hundred additions.
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from glm_runtime import Model, load
 from glm_runtime.decoding import Decoder, _fits, check_graph
 from glm_runtime.errors import FolderError, GenerationError, PromptError
 from glm_runtime.generation import prefill
+from glm_runtime.kv_cache import KvCache
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 IDS = np.random.default_rng(3).integers(300, size=90).tolist()
@@ -188,3 +190,34 @@ def test_a_graph_that_breaks_the_manifests_promise_is_refused(
 )
 def test_open_dimensions_fit_any_size_and_fixed_ones_only_their_own(found: list, does_fit: bool):
     assert _fits(found, (None, 2, None)) == does_fit
+
+
+@pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_cache_that_could_not_grow_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type, count: int
+):
+    """Part of the buffers were new then, and not bound: the next tokens went wrong."""
+    shape = TinyShape(context_length=600)
+    model = load(build_tiny_folder(tmp_path / "long", shape), device="cpu", threads=1)
+    decoder = Decoder(model.graph, model.manifest.model)
+    decoder.append([5] * 200)
+    make, made = KvCache._make_buffer, []
+
+    def fail(cache: KvCache, *arguments):
+        made.append(1)
+        if len(made) == count:
+            raise failure
+        return make(cache, *arguments)
+
+    monkeypatch.setattr(KvCache, "_make_buffer", fail)
+    with pytest.raises(failure):
+        decoder.append([6] * 100)
+    monkeypatch.undo()
+    assert decoder.length == 200
+    expected = Decoder(model.graph, model.manifest.model)
+    expected.append([5] * 200)
+    for name, values in decoder.copy_values().items():
+        np.testing.assert_array_equal(values, expected.copy_values()[name])
+    for tokens in ([7, 8], [9]):
+        np.testing.assert_array_equal(decoder.append(tokens), expected.append(tokens))

@@ -223,6 +223,7 @@ def test_a_forced_token_counts_for_penalties(tiny_model: Model):
     [
         ({"max_thinking_tokens": -1}, "max_thinking_tokens is -1 where 0 or more"),
         ({"top_logprobs": -1}, "top_logprobs is -1 where 0 or more"),
+        ({"stop": "the end"}, r"stop is the text 'the end' where a tuple of texts is expected"),
     ],
 )
 def test_other_settings_out_of_range_are_refused(settings: dict, sentence: str):

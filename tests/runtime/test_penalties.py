@@ -19,12 +19,12 @@ def naive_repeats(tokens: list[int], dry: DrySettings, breakers: set[int]) -> di
     longest: dict[int, int] = {}
     for place in range(1, len(tokens)):
         length = 0
-        while length < min(place, 50):
+        while length < min(place, dry.allowed_length + 50):
             token = tokens[len(tokens) - 1 - length]
             if token != tokens[place - 1 - length] or token in breakers:
                 break
             length += 1
-        if length >= dry.allowed_length:
+        if length >= dry.allowed_length and tokens[place] not in breakers:
             longest[tokens[place]] = max(length, longest.get(tokens[place], 0))
     return {
         token: dry.multiplier * dry.base ** (length - dry.allowed_length)
@@ -42,15 +42,22 @@ def test_dry_is_that_of_a_plain_loop(tokens: list[int], allowed: int, breakers: 
         assert penalty == pytest.approx(expected[id_], rel=1e-6)
 
 
+def test_a_breaker_is_never_made_less_likely():
+    """A list would lose its newlines otherwise."""
+    tokens = np.array([1, 2, 3, 9, 1, 2, 3], np.int64)
+    assert measure_repeats(tokens, DrySettings())[0].tolist() == [9]
+    assert measure_repeats(tokens, DrySettings(), {9})[0].tolist() == []
+
+
 def test_dry_forbids_the_fourth_round_of_a_loop():
     ids, penalties = measure_repeats(np.array([1, 2, 3] * 3, np.int64), DrySettings())
     assert ids.tolist() == [1]
     assert penalties[0] == pytest.approx(0.8 * 1.75**4)
 
 
-def test_a_repeat_of_thousands_weighs_no_more_than_one_of_fifty():
+def test_a_repeat_of_thousands_weighs_no_more_than_fifty_beyond_the_allowed():
     _, penalties = measure_repeats(np.ones(5000, np.int64), DrySettings())
-    assert penalties.tolist() == [pytest.approx(0.8 * 1.75**48)]
+    assert penalties.tolist() == [pytest.approx(0.8 * 1.75**50)]
 
 
 @given(TOKENS, TOKENS, st.floats(-2, 2), st.floats(-2, 2), st.floats(0.5, 2))
@@ -115,6 +122,7 @@ def test_settings_out_of_range_are_refused(settings: dict, sentence: str):
         ({"base": 0.5}, "dry_base is 0.5 where 1 or more"),
         ({"allowed_length": 0}, "dry_allowed_length is 0 where 1 or more"),
         ({"sequence_breakers": ("",)}, "a sequence breaker is empty"),
+        ({"sequence_breakers": "\n:"}, "sequence_breakers is the text .* where a tuple of texts"),
     ],
 )
 def test_settings_of_dry_out_of_range_are_refused(settings: dict, sentence: str):

@@ -71,6 +71,42 @@ def test_a_damaged_copy_is_not_used_and_made_again(
     assert data.read_bytes() == content
 
 
+def test_verifying_reads_every_byte_of_the_copy(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    """A copy with a changed byte is left alone, and the folder is opened."""
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    data = path.with_name("model.onnx.data")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2 :] = bytes(255 - byte for byte in content[len(content) // 2 :])
+    data.write_bytes(content)
+    assert copies.find(tiny_model.manifest) == path
+    assert copies.find(tiny_model.manifest, is_full=True) is None
+    model = load(tiny_folder, device="cpu", threads=1, is_verified=True, prepared=copies)
+    assert list(model.generate("床前", SETTINGS)) == list(tiny_model.generate("床前", SETTINGS))
+
+
+def test_a_copy_that_onnxruntime_refuses_is_left_alone(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    path = copies.make(tiny_folder, tiny_model.manifest)
+    path.write_bytes(bytes(path.stat().st_size))
+    model = load(tiny_folder, device="cpu", threads=1, prepared=copies)
+    assert list(model.generate("床前", SETTINGS)) == list(tiny_model.generate("床前", SETTINGS))
+
+
+def test_removing_leaves_the_copies_of_other_models(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels, tmp_path: Path
+):
+    """Also those whose name begins alike, and another export of the same checkpoint."""
+    other_folder = build_tiny_folder(tmp_path / "other", TinyShape(seed=8))
+    other = load(other_folder, device="cpu").manifest
+    path = copies.make(other_folder, other)
+    copies.make(tiny_folder, tiny_model.manifest)
+    assert copies.remove(tiny_model.manifest) > 0
+    assert copies.find(other) == path and copies.find(tiny_model.manifest) is None
+
+
 @pytest.mark.parametrize("record", ["", "[]", "3", "{}", '{"../x": 1}', '{"model.onnx": "x"}'])
 def test_a_damaged_record_is_not_believed(
     tiny_folder: Path, tiny_model: Model, copies: PreparedModels, record: str

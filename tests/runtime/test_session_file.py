@@ -93,8 +93,8 @@ def rewrite(path: Path, **arrays: np.ndarray) -> None:
         ({"tokens": np.full(13, 10**6)}, "a token is outside the vocabulary"),
         ({"0.key": np.zeros((2, 3, 32), np.float32)}, r"0.key is float32 \[2, 3, 32\]"),
         ({"0.key": np.zeros((2, 13, 32), np.float16)}, "0.key is float16"),
-        ({"0.key": np.zeros((99, 256, 32), np.float32)}, "0.key.npy has 3244160 bytes"),
-        ({"0.key": np.array([{}], object)}, "Object arrays cannot be loaded"),
+        ({"0.key": np.zeros((99, 256, 32), np.float32)}, r"0\.key is float32 \[99, 256, 32\]"),
+        ({"0.key": np.array([{}], object)}, "0.key is object"),
     ],
 )
 def test_a_file_with_other_contents_is_refused(
@@ -107,6 +107,24 @@ def test_a_file_with_other_contents_is_refused(
     assert session.tokens == ()
 
 
+def test_a_compressed_file_is_refused(tiny_model: Model, saved: Path, tmp_path: Path):
+    """Its sizes are promises that only unpacking could check."""
+    with np.load(saved) as arrays:
+        np.savez_compressed(tmp_path / "small.npz", **arrays)
+    with pytest.raises(FolderError, match=r"is not a whole saved session .* is compressed"):
+        tiny_model.new_session().restore(tmp_path / "small.npz")
+
+
+def test_a_shape_of_ten_terabytes_takes_no_memory(tiny_model: Model, saved: Path):
+    content = saved.read_bytes()
+    shape = b"'shape': (13,), "
+    assert content.count(shape) == 1
+    content = content.replace(shape + b"}" + b" " * 13, b"'shape': (9999999999999,), }" + b" ")
+    saved.write_bytes(content)
+    with pytest.raises(FolderError, match="is not a whole saved session"):
+        tiny_model.new_session().restore(saved)
+
+
 def test_a_member_that_is_missing_is_refused(tiny_model: Model, saved: Path, tmp_path: Path):
     with zipfile.ZipFile(saved) as file, zipfile.ZipFile(tmp_path / "less.npz", "w") as less:
         for name in file.namelist():
@@ -117,13 +135,18 @@ def test_a_member_that_is_missing_is_refused(tiny_model: Model, saved: Path, tmp
 
 
 def test_any_changed_or_missing_byte_is_noticed(tiny_model: Model, saved: Path):
-    """One bit at each of many places: in numbers, names, lengths and checksums."""
+    """At each of many places another bit: in numbers, names, lengths and checksums."""
     content = saved.read_bytes()
     session = tiny_model.new_session()
     session.restore(saved)
     expected = session.tokens, session._copy_values()
-    for place in range(0, len(content), len(content) // 150):
-        saved.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+    places = [
+        *range(0, len(content), len(content) // 150),
+        *range(len(content) - 400, len(content)),
+    ]
+    for place in places:
+        changed = bytes([content[place] ^ 1 << place % 8])
+        saved.write_bytes(content[:place] + changed + content[place + 1 :])
         try:
             session.restore(saved)
         except FolderError:

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from glm_runtime import (
     GenerationSettings,
     Model,
     SamplingSettings,
+    Session,
     load,
 )
 from glm_runtime.decoding import Decoder
@@ -186,3 +188,23 @@ def test_a_draft_with_another_tokenizer_is_refused(tiny_model: Model, tmp_path: 
     seal_folder(folder, tiny_model.manifest.model)
     with pytest.raises(FolderError, match=r"the draft tiny has another tokenizer\.json than tiny"):
         tiny_model.new_session(load(folder, device="cpu"))
+
+
+def test_a_fork_guesses_with_a_cache_of_its_own(tiny_model: Model):
+    """In threads: one cache for both gave errors, and each threw the other's tokens away."""
+    session = tiny_model.new_session(tiny_model)
+    twin = session.fork()
+    settings = GenerationSettings(SAMPLINGS["greedy"], 100, is_speculative=True)
+    prompts = [[5, 6, 7], [90, 91, 92, 93]]
+    expected = [[p.token_id for p in tiny_model.generate(ids, settings)] for ids in prompts]
+
+    def answer(one: Session, ids: list[int]) -> list[list[int]]:
+        found = []
+        for _ in range(10):
+            found.append([piece.token_id for piece in one.generate(ids, settings)])
+            one.rewind(0)
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(answer, [session, twin], prompts))
+    assert found == [[one] * 10 for one in expected]

@@ -22,7 +22,7 @@ from glm_runtime import (
 )
 from glm_runtime.answer import AnswerForm
 from glm_runtime.structured import GrammarMask
-from runtime.test_generation import text_of
+from runtime.test_generation import text_of, with_eos
 
 PERSON = {
     "type": "object",
@@ -156,3 +156,30 @@ def test_without_llguidance_one_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'glm-export\[structured\]'"):
         tiny_model.generate("a", GenerationSettings(grammar=JSON))
+
+
+def test_each_set_of_ends_has_its_own_vocabulary(tiny_model: Model):
+    """Two models may share a tokenizer and end answers otherwise: here with V, which then came
+    after `f` as if it were the end."""
+    other = with_eos(tiny_model, tiny_model.tokenizer.encode("V")[0])
+    for model in (other, tiny_model, other):
+        mask = GrammarMask(Grammar("regex", "f+"), model.tokenizer, model.manifest.model)
+        mask.accept(model.tokenizer.encode("f")[0])
+        scores = np.zeros(model.manifest.model.tokenizer_vocab_size, np.float32)
+        mask(scores)
+        for token in model.manifest.model.eos_token_ids:
+            assert scores[token] == 0
+        assert (scores[model.tokenizer.encode("V")[0]] == 0) == (model is other)
+
+
+def test_blank_lines_that_the_grammar_asks_for_stay(tiny_model: Model):
+    """In chats, where other answers lose them."""
+    chosen = GenerationSettings(SamplingSettings(seed=1), grammar=Grammar("regex", "\n  x=[0-9]"))
+    form = AnswerForm(is_chat=True)
+    pieces = tiny_model.new_session().generate([5, 6], chosen, form)
+    assert re.fullmatch("\n  x=[0-9]", text_of(list(pieces)))
+
+
+def test_a_source_that_is_no_text_is_refused():
+    with pytest.raises(GrammarError, match=r"the regex cannot be used.*surrogates not allowed"):
+        Grammar("regex", "a\ud800")

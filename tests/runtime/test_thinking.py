@@ -21,6 +21,9 @@ CASES = [
     ("<think", False, "", "<think"),
     ("<think>", False, "", ""),
     ("思考\n</think>\n回答", True, "思考", "回答"),
+    ("\n \n    if x:\n", False, "", "    if x:\n"),
+    ("a</think>\n\n    if x:", True, "a", "    if x:"),
+    ("a</think>  b", True, "a", "b"),
 ]
 
 

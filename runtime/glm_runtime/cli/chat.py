@@ -2,8 +2,9 @@
 
 import contextlib
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -22,9 +23,11 @@ from glm_runtime.cli.options import (
 from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_lines
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
-from glm_runtime.errors import PromptError
+from glm_runtime.errors import GenerationError, PromptError
 from glm_runtime.settings import Piece
 from glm_runtime.tool_calls import ToolCall
+
+T = TypeVar("T")
 
 _HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer"
 
@@ -90,17 +93,17 @@ class Talk:
         self._results: list[str] = []
 
     def take_line(self, line: str) -> None:
-        """Do what a line asks for."""
+        """Do what a line asks for; while a call waits, it is what the tool returned."""
         if line == "/reset":
             self._conversation.reset()
-            self._calls = ()
+            self._results, self._calls = [], ()
             click.echo("the conversation is forgotten", err=True)
+        elif self._calls:
+            self._take_result(line)
         elif line.startswith("/"):
             click.echo(f"there is no command {line}: {_HELP}", err=True)
-        elif line and self._calls:
-            self._take_result(line)
         elif line:
-            self._show_answer(self._conversation.ask(line))
+            self._show_answer(self._conversation.ask, line)
 
     def _take_result(self, line: str) -> None:
         """A line for each call, in order; then the model goes on."""
@@ -109,24 +112,24 @@ class Talk:
             self._ask_for_result()
             return
         results, self._results, self._calls = self._results, [], ()
-        self._show_answer(self._conversation.return_results(results))
+        self._show_answer(self._conversation.return_results, results)
 
     def _ask_for_result(self) -> None:
         call = self._calls[len(self._results)]
         click.echo(f"(the next line is what {call.name} returned)", err=True)
 
-    def _show_answer(self, pieces: Generator[Piece, None, None]) -> None:
+    def _show_answer(self, begin: Callable[[T], Generator[Piece, None, None]], said: T) -> None:
         """Stream an answer; in a terminal, Ctrl-C and a full context end no conversation."""
         dropped = self._conversation.dropped
         try:
-            self._calls = show_pieces(pieces)
+            with contextlib.closing(begin(said)) as pieces:
+                self._calls = show_pieces(pieces)
             self._tell_dropped(self._conversation.dropped - dropped)
         except KeyboardInterrupt:
-            pieces.close()
             if not self._is_terminal:
                 raise
             click.echo("\n(stopped)", err=True)
-        except PromptError as error:
+        except (PromptError, GenerationError) as error:
             if not self._is_terminal:
                 raise
             click.echo(f"Error: {error}\n(/reset forgets the conversation)", err=True)

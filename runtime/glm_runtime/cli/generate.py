@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from glm_runtime.cli.generate_many import (
     FileRun,
     ManyOptions,
     complete_often,
+    list_logprobs,
     many_options,
     search_beams,
 )
@@ -100,6 +101,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     """Answer one prompt, or a file of them; thinking goes to stderr, dimmed."""
     if (prompt is None) == (many.prompts is None):
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
+    options.require_use(is_beams=many.beams is not None, is_many=many.is_many)
     lines = [] if many.prompts is None else read_prompts(many.prompts)
     text = read_text() if prompt == "-" else prompt
     chat_options = choices.read() if is_chat else None
@@ -117,10 +119,12 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     request = _encode(model, text, settings, chat_options)
     if many.beams is not None:
         beams = many.beam_settings(options.max_new_tokens)
-        _show_many(search_beams(model, list(request.prompt_ids), beams), "beams", is_json=is_json)
+        found = search_beams(model, list(request.prompt_ids), beams)
+        _show_many({"beams": found}, found, is_json=is_json)
     elif many.completions > 1:
         found = complete_often(model, request, many.completions, many.rows)
-        _show_many(found, "completions", is_json=is_json)
+        content = {"completions": found, **_describe_run(model, request)}
+        _show_many(content, found, is_json=is_json)
     else:
         _answer_one(model, request, load_draft(options, machine), is_json=is_json)
 
@@ -137,10 +141,10 @@ def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json:
         click.echo(_describe(answer), err=True)
 
 
-def _show_many(found: list[Result], kind: str, *, is_json: bool) -> None:
+def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: bool) -> None:
     """Several answers: the texts below each other, or one JSON object."""
     if is_json:
-        click.echo(json.dumps({kind: found}, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
         return
     for number, one in enumerate(found, 1):
         click.echo(f"--- {number} of {len(found)}", err=True)
@@ -171,25 +175,11 @@ def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
         tool_calls=calls,
         token_ids=[piece.token_id for piece in taken],
         new_tokens=len(taken),
-        logprobs=_list_logprobs(taken),
+        logprobs=list_logprobs(taken),
         finish_reason=taken[-1].finish_reason,
         time_to_first_token_ms=arrivals[0] * 1000,
         tokens_per_second=(len(taken) - 1) / seconds if seconds > 0 else None,
     )
-
-
-def _list_logprobs(pieces: list[Piece]) -> list[dict[str, object]] | None:
-    if pieces[0].logprobs is None:
-        return None
-    found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
-    return [
-        {
-            "token_id": token,
-            "logprob": of_token.chosen,
-            "top": [{"token_id": id_, "logprob": value} for id_, value in of_token.top],
-        }
-        for token, of_token in found
-    ]
 
 
 def _encode(

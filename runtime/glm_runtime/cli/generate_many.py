@@ -48,6 +48,8 @@ class ManyOptions:
         """
         if self.output is not None and self.prompts is None:
             raise click.UsageError("--output came without --prompts; give a file of prompts.")
+        if self.output is not None and self.output == self.prompts:
+            raise click.UsageError("--output is the file of --prompts; choose another one.")
         kinds = [self.prompts is not None, self.completions > 1, self.beams is not None]
         if kinds.count(True) > 1:
             raise click.UsageError(
@@ -58,6 +60,11 @@ class ManyOptions:
             self.beam_settings(None)
         except SamplingError as error:
             raise click.UsageError(str(error)) from error
+
+    @property
+    def is_many(self) -> bool:
+        """Whether several answers are written side by side."""
+        return self.prompts is not None or self.completions > 1
 
     def beam_settings(self, max_new_tokens: int | None) -> BeamSettings:
         """Of the search that was asked for."""
@@ -109,6 +116,7 @@ def many_options(command: _Command) -> _Command:
 def describe_pieces(pieces: list[Piece]) -> Result:
     """A whole answer, for JSON."""
     calls = [describe_call(call, index) for index, call in enumerate(pieces[-1].tool_calls)]
+    logprobs = list_logprobs(pieces)
     return {
         "text": "".join(piece.text for piece in pieces),
         "reasoning": "".join(piece.reasoning for piece in pieces),
@@ -116,7 +124,23 @@ def describe_pieces(pieces: list[Piece]) -> Result:
         "token_ids": [piece.token_id for piece in pieces],
         "new_tokens": len(pieces),
         "finish_reason": pieces[-1].finish_reason,
+        **({} if logprobs is None else {"logprobs": logprobs}),
     }
+
+
+def list_logprobs(pieces: list[Piece]) -> list[Result] | None:
+    """Of each token, for JSON; `None` if none were asked for."""
+    found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
+    if not found:
+        return None
+    return [
+        {
+            "token_id": token,
+            "logprob": of_token.chosen,
+            "top": [{"token_id": id_, "logprob": value} for id_, value in of_token.top],
+        }
+        for token, of_token in found
+    ]
 
 
 def complete_often(model: Model, request: Request, count: int, rows: int) -> list[Result]:
@@ -168,10 +192,12 @@ class FileRun:
             OSError: it cannot be written.
         """
         with contextlib.ExitStack() as stack:
-            file, num_done = None, 0
+            file, done = None, list[Result]()
             if output is not None:
-                file, num_done = open_results(output, self._keys)
+                file, done = open_results(output, self._keys)
                 stack.enter_context(file)
+            num_done = len(done)
+            self.num_failed = sum("error" in one for one in done)
             if num_done:
                 click.echo(f"{num_done} of {len(self._lines)} are answered already", err=True)
             results = ResultsFile(file, num_done)

@@ -112,6 +112,28 @@ class GenerationOptions:
             grammar=self._read_grammar(),
         )
 
+    def require_use(self, *, is_beams: bool, is_many: bool) -> None:
+        """Refuse options that would do nothing.
+
+        Args:
+            is_beams: a beam search was asked for.
+            is_many: several answers side by side were asked for.
+
+        Raises:
+            click.UsageError: names the first such option.
+        """
+        useless: list[str] = []
+        if is_many:
+            useless = ["speculate", "draft"]
+        if is_beams:
+            useful = ("max_new_tokens", "greedy")
+            useless = [field.name for field in fields(self) if field.name not in useful]
+        given = [name for name in useless if getattr(self, name) not in (None, False, ())]
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            kind = "a beam search" if is_beams else "several answers side by side"
+            raise click.UsageError(f"{option} has no effect on {kind}; leave one of them out.")
+
     def _read_grammar(self) -> Grammar | None:
         if self.regex is not None:
             return Grammar("regex", self.regex)

@@ -17,6 +17,7 @@ from glm_runtime.model import Model
 from glm_runtime.settings import GenerationSettings
 
 Result = dict[str, object]
+_LINE_START = b'{"index": '
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ResultsFile:
             self.num_done += 1
 
 
-def open_results(path: Path, keys: list[str]) -> tuple[IO[str], int]:
+def open_results(path: Path, keys: list[str]) -> tuple[IO[str], list[Result]]:
     """Open a file of answers to go on where an earlier run ended.
 
     Args:
@@ -95,27 +96,29 @@ def open_results(path: Path, keys: list[str]) -> tuple[IO[str], int]:
         keys: what each answer's `key` must be.
 
     Returns:
-        The file, and how many answers it has; half a line at its end is cut off.
+        The file, and the answers it has; half a line at its end is cut off.
 
     Raises:
-        PromptError: it has answers to other prompts, or of another model or other settings.
+        PromptError: it holds something else, or answers to other prompts, or of another model or
+            other settings.
         OSError: it cannot be read or written.
     """
     if not path.exists():
-        return path.open("w", encoding="utf-8", newline="\n"), 0
+        return path.open("w", encoding="utf-8", newline="\n"), []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    found = [_read_key(line) for line in whole.splitlines()]
-    if found != keys[: len(found)]:
+    half = content[len(whole) :]
+    found = [_read_result(line) for line in whole.splitlines()]
+    is_ours = half.startswith(_LINE_START) or _LINE_START.startswith(half)
+    if not is_ours or [one.get("key") for one in found] != keys[: len(found)]:
         raise PromptError(
-            f"{path} holds answers to other prompts, or of another model or other settings; "
-            "choose another file, or delete it."
+            f"{path} holds answers to other prompts, or of another model or other settings, or "
+            "something else; choose another file, or delete it."
         )
     file = path.open("r+", encoding="utf-8", newline="\n")
-    file.seek(0, os.SEEK_SET)
     file.truncate(len(whole))
     file.seek(0, os.SEEK_END)
-    return file, len(found)
+    return file, found
 
 
 def make_key(line: PromptLine, model: Model, *settings: object) -> str:
@@ -127,7 +130,8 @@ def make_key(line: PromptLine, model: Model, *settings: object) -> str:
 def _read_line(path: Path, number: int, text: str) -> PromptLine:
     try:
         content = json.loads(text)
-    except ValueError as error:
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"{path}, line {number}: not JSON ({error}); correct it.") from error
     is_object = isinstance(content, dict)
     is_prompt = is_object and isinstance(content.get("prompt"), str) and content["prompt"]
@@ -141,9 +145,9 @@ def _read_line(path: Path, number: int, text: str) -> PromptLine:
     return PromptLine(number, text.strip(), content)
 
 
-def _read_key(line: bytes) -> object:
+def _read_result(line: bytes) -> Result:
     try:
         content = json.loads(line)
-    except ValueError:
-        return None
-    return content.get("key") if isinstance(content, dict) else None
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from glm_runtime import Conversation, GenerationSettings, Model, SamplingSettings
+from glm_runtime import Conversation, GenerationSettings, Model, SamplingSettings, ToolCall
 from glm_runtime.cli import cli
 from glm_runtime.cli.chat import Talk
 
@@ -123,3 +123,39 @@ def test_a_refused_message_is_not_remembered(tiny_model: Model):
     conversation = Conversation(tiny_model, limited, system="S")
     Talk(conversation, is_terminal=True).take_line("0" * 500)
     assert conversation.messages == [{"role": "system", "content": "S"}]
+
+
+class Asked(Conversation):
+    """A real conversation whose answers end with calls, which this random model never writes."""
+
+    def __init__(self, model: Model, num_calls: list[int]) -> None:
+        super().__init__(model, GREEDY)
+        self._num_calls = num_calls
+        self.returned: list[list[str]] = []
+
+    def answer(self, added):
+        pieces = list(super().answer(added))
+        count = self._num_calls.pop(0)
+        calls = tuple(ToolCall(f"tool{i}", "{}") for i in range(count))
+        yield from (*pieces[:-1], dataclasses.replace(pieces[-1], tool_calls=calls))
+
+    def return_results(self, results):
+        self.returned.append(list(results))
+        return super().return_results(results)
+
+
+def test_each_call_takes_a_line_whatever_is_in_it(tiny_model: Model):
+    conversation = Asked(tiny_model, [3, 0])
+    talk = Talk(conversation, is_terminal=True)
+    for line in ("look", "/home/me/file", "", "third"):
+        talk.take_line(line)
+    assert conversation.returned == [["/home/me/file", "", "third"]]
+
+
+def test_results_that_were_given_before_a_reset_are_forgotten(tiny_model: Model):
+    """They came back in the next conversation, or were too many for its calls."""
+    conversation = Asked(tiny_model, [2, 1, 0])
+    talk = Talk(conversation, is_terminal=True)
+    for line in ("look", "OLD", "/reset", "look again", "NEW"):
+        talk.take_line(line)
+    assert conversation.returned == [["NEW"]]
