@@ -109,7 +109,8 @@ class Decoder:
     def _fetch_logits(self) -> FloatArray:
         """Outputs are in the order in which they were bound first: the cache's, then the logits."""
         outputs = self._binding.get_outputs()
-        logits: FloatArray = outputs[len(self._cache.buffers)].numpy()
+        # `numpy()` is a view that does not keep its buffer alive.
+        logits: FloatArray = outputs[len(self._cache.buffers)].numpy().copy()
         return logits
 
 

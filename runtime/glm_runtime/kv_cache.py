@@ -44,7 +44,8 @@ class KvCache:
     def copy_values(self) -> dict[str, Values]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
         length = self.length
-        return {name: buffer.numpy()[0, :, :length] for name, buffer in self.buffers.items()}
+        # `numpy()` is a view that does not keep its buffer alive.
+        return {name: buffer.numpy()[0, :, :length].copy() for name, buffer in self.buffers.items()}
 
     def load_values(self, values: dict[str, Values], length: int) -> None:
         """Take over what `copy_values` of another cache of this model gave, in new buffers."""
