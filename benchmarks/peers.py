@@ -99,6 +99,8 @@ def _provide_python(work: Path, name: str) -> Path:
         venv.create(python.parents[1], with_pip=True)
         requirements = str(_PEERS / f"{name}-requirements.txt")
         run_child([str(python), "-m", "pip", "install", "--quiet", "-r", requirements])
+        # Some builds of it do not go with a CPU build of torch; nothing here needs it.
+        run_child([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"])
     return python
 
 

@@ -18,11 +18,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from answering import serve  # it lies beside this folder
 
+# Kept here, since llama.cpp calls it as long as it runs.
+_SILENCE = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
+
 
 class LlamaCpp:
     """A loaded model."""
 
     def __init__(self, path: Path, threads: int, length: int) -> None:
+        llama_cpp.llama_log_set(_SILENCE, None)
         self._model = llama_cpp.llama_model_load_from_file(
             os.fsencode(path), llama_cpp.llama_model_default_params()
         )

@@ -19,7 +19,6 @@ from glm_runtime.cli.prompts_file import (
     Result,
     ResultsFile,
     make_key,
-    open_results,
 )
 from glm_runtime.errors import GlmRuntimeError, SamplingError
 from glm_runtime.generation import Request
@@ -191,31 +190,28 @@ class FileRun:
             PromptError: the file of answers belongs to something else.
             OSError: it cannot be written.
         """
-        with contextlib.ExitStack() as stack:
-            file, done = None, list[Result]()
-            if output is not None:
-                file, done = open_results(output, self._keys)
-                stack.enter_context(file)
-            num_done = len(done)
-            self.num_failed = sum("error" in one for one in done)
+        with contextlib.closing(ResultsFile(output, self._keys)) as results:
+            missing = [i for i in range(len(self._lines)) if not results.has(i)]
+            num_done = len(self._lines) - len(missing)
             if num_done:
                 click.echo(f"{num_done} of {len(self._lines)} are answered already", err=True)
-            results = ResultsFile(file, num_done)
             start = time.perf_counter()
-            for _ in _show_progress(self._answer(results, rows), len(self._lines) - num_done):
+            for _ in _show_progress(self._answer(results, missing, rows), len(missing)):
                 pass
-            self._describe(results.num_done - num_done, time.perf_counter() - start)
+            self.num_failed = results.num_failed
+            self._describe(len(missing), time.perf_counter() - start)
 
-    def _answer(self, results: ResultsFile, rows: int) -> Iterator[int]:
+    def _answer(self, results: ResultsFile, missing: list[int], rows: int) -> Iterator[int]:
         """Yields the number of each line that is done."""
         failed: list[tuple[int, GlmRuntimeError]] = []
-        first = results.num_done
         numbers: list[int] = []
 
         def requests() -> Iterator[Request]:
-            for number, line in enumerate(self._lines[first:], first):
+            for number in missing:
                 try:
-                    request = line.make_request(self._model, self._settings, self._options)
+                    request = self._lines[number].make_request(
+                        self._model, self._settings, self._options
+                    )
                 except GlmRuntimeError as error:
                     failed.append((number, error))
                     continue
@@ -241,7 +237,6 @@ class FileRun:
     ) -> Iterator[int]:
         while failed:
             number, error = failed.pop()
-            self.num_failed += 1
             results.add(number, self._head(number) | {"error": str(error)})
             yield number
 

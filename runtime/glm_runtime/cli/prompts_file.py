@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -71,54 +70,105 @@ def read_prompts(path: Path) -> list[PromptLine]:
 
 
 class ResultsFile:
-    """Answers in the order of the prompts, each line written as soon as those before it are."""
+    """Answers in the order of the prompts, in a file that a rerun completes, or on stdout.
 
-    def __init__(self, file: IO[str] | None, num_done: int = 0) -> None:
-        """`file` None writes to stdout."""
-        self._file = file
+    An answer that must wait for one before it lies in a second file until then, so that a kill does
+    not lose it.
+
+    Attributes:
+        num_done: answers at the beginning of the file.
+    """
+
+    def __init__(self, path: Path | None, keys: list[str]) -> None:
+        """Open the file, to go on where an earlier run ended; half a line at its end is cut off.
+
+        Args:
+            path: may not exist yet; `None` writes to stdout.
+            keys: what each answer's `key` must be.
+
+        Raises:
+            PromptError: the file holds something else, or answers to other prompts, or of another
+                model or other settings.
+            OSError: it cannot be read or written.
+        """
+        self._path = path
+        self._keys = keys
+        self._file: IO[str] | None = None
+        self._waiting_file: IO[str] | None = None
         self._waiting: dict[int, Result] = {}
-        self.num_done = num_done
+        self.num_done = 0
+        self.num_failed = 0
+        if path is not None:
+            self._open(path)
+
+    @property
+    def _waiting_path(self) -> Path | None:
+        return self._path and self._path.with_name(f"{self._path.name}.waiting")
+
+    def has(self, index: int) -> bool:
+        """Whether the answer number `index` is there already."""
+        return index < self.num_done or index in self._waiting
 
     def add(self, index: int, result: Result) -> None:
         """Take the answer number `index`; write what is next."""
+        self.num_failed += "error" in result
         self._waiting[index] = result
+        if index != self.num_done and self._waiting_file is not None:
+            click.echo(_write(result), file=self._waiting_file)
+        self._write_next()
+
+    def close(self) -> None:
+        """Nothing waits any more, unless the run is given up."""
+        for file in (self._file, self._waiting_file):
+            if file is not None:
+                file.close()
+        if self._waiting_path is not None and not self._waiting:
+            self._waiting_path.unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> None:
+        whole, found = _read_own(path, self._keys)
+        self.num_done = len(found)
+        waiting_path = path.with_name(f"{path.name}.waiting")
+        for result in _read_lines(waiting_path)[1]:
+            index = result.get("index")
+            if isinstance(index, int) and self._keys[index : index + 1] == [result.get("key")]:
+                self._waiting[index] = result
+        self._waiting = {i: one for i, one in self._waiting.items() if i >= self.num_done}
+        self.num_failed = sum("error" in one for one in (*found, *self._waiting.values()))
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self._file.truncate(whole)
+        self._waiting_file = waiting_path.open("w", encoding="utf-8", newline="\n")
+        for result in self._waiting.values():
+            click.echo(_write(result), file=self._waiting_file)
+        self._write_next()
+
+    def _write_next(self) -> None:
         while self.num_done in self._waiting:
-            result = self._waiting.pop(self.num_done)
-            click.echo(json.dumps(result, ensure_ascii=False), file=self._file)
+            click.echo(_write(self._waiting.pop(self.num_done)), file=self._file)
             self.num_done += 1
 
 
-def open_results(path: Path, keys: list[str]) -> tuple[IO[str], list[Result]]:
-    """Open a file of answers to go on where an earlier run ended.
+def _write(result: Result) -> str:
+    return json.dumps(result, ensure_ascii=False)
 
-    Args:
-        path: may not exist yet.
-        keys: what each answer's `key` must be.
 
-    Returns:
-        The file, and the answers it has; half a line at its end is cut off.
-
-    Raises:
-        PromptError: it holds something else, or answers to other prompts, or of another model or
-            other settings.
-        OSError: it cannot be read or written.
-    """
-    if not path.exists():
-        return path.open("w", encoding="utf-8", newline="\n"), []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    half = content[len(whole) :]
-    found = [_read_result(line) for line in whole.splitlines()]
+def _read_own(path: Path, keys: list[str]) -> tuple[int, list[Result]]:
+    """Bytes of the whole lines of an earlier run, and what they say."""
+    whole, found, half = _read_lines(path)
     is_ours = half.startswith(_LINE_START) or _LINE_START.startswith(half)
     if not is_ours or [one.get("key") for one in found] != keys[: len(found)]:
         raise PromptError(
             f"{path} holds answers to other prompts, or of another model or other settings, or "
             "something else; choose another file, or delete it."
         )
-    file = path.open("r+", encoding="utf-8", newline="\n")
-    file.truncate(len(whole))
-    file.seek(0, os.SEEK_END)
-    return file, found
+    return whole, found
+
+
+def _read_lines(path: Path) -> tuple[int, list[Result], bytes]:
+    """Bytes of the whole lines, what they say, and the half line after them."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    return len(whole), [_read_result(line) for line in whole.splitlines()], content[len(whole) :]
 
 
 def make_key(line: PromptLine, model: Model, *settings: object) -> str:

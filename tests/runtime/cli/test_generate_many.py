@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from glm_runtime import GenerationSettings, Model, SamplingSettings
 from glm_runtime.cli import cli
+from glm_runtime.cli.prompts_file import ResultsFile
 from support.commands import start_command
 
 QUESTIONS = ["床前明月光", "a", "In the beginning God created", "0123", "白日" * 20, "earth", "of"]
@@ -92,6 +93,45 @@ def test_a_rerun_answers_only_what_is_missing(tiny_folder: Path, prompts: Path, 
     assert output.read_bytes() == whole
     result = run(tiny_folder, *arguments)
     assert "7 of 7 are answered already" in result.stderr and output.read_bytes() == whole
+
+
+def test_answers_that_waited_for_an_earlier_one_are_kept(tiny_folder: Path, tmp_path: Path):
+    """The first answer is long; the others are finished when the process is killed."""
+    lines: list[dict] = [{"prompt": "白日" * 20}, *({"prompt": f"{i} a"} for i in range(9))]
+    path, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    arguments = ("--prompts", str(path), "--output", str(output), *SHORT)
+    run(tiny_folder, *arguments)
+    whole = output.read_bytes()
+    done = whole.splitlines(keepends=True)
+    waiting = tmp_path / "out.jsonl.waiting"
+    assert not waiting.exists()
+    output.write_bytes(b"")
+    waiting.write_bytes(b"".join(done[3:7]) + done[8][:10])
+    result = run(tiny_folder, *arguments)
+    assert "4 of 10 are answered already" in result.stderr and "6 answers" in result.stderr
+    assert output.read_bytes() == whole
+    assert not waiting.exists()
+
+
+def test_answers_that_wait_are_written_at_once(tmp_path: Path):
+    results = ResultsFile(tmp_path / "out.jsonl", ["a", "b", "c", "d"])
+    for index in (2, 1):
+        results.add(index, {"index": index, "key": "abcd"[index]})
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+    again = ResultsFile(tmp_path / "out.jsonl", ["a", "b", "c", "d"])
+    assert [again.has(index) for index in range(4)] == [False, True, True, False]
+    for index in (0, 3):
+        again.add(index, {"index": index, "key": "abcd"[index]})
+    again.close()
+    assert [one["index"] for one in read_lines(tmp_path / "out.jsonl")] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("content", ['{"index": 1, "key": "x"}', '{"index": -1}', "[]", "{", "3"])
+def test_a_waiting_file_of_something_else_is_not_believed(tmp_path: Path, content: str):
+    (tmp_path / "out.jsonl.waiting").write_text(content + "\n")
+    results = ResultsFile(tmp_path / "out.jsonl", ["a", "b"])
+    assert [results.has(index) for index in range(2)] == [False, False]
 
 
 def test_answers_to_something_else_are_not_touched(
