@@ -263,8 +263,8 @@ def test_with_the_runtimes_packages_only(checkpoint: Path, name: str) -> None:
     """No trick of the import system: a path that holds what `pip install glm-export` installs."""
     packages = checkpoint.parent / "packages"
     packages.mkdir()
-    packages = ("click", "jinja2", "markupsafe", "numpy", "platformdirs", "psutil", "tokenizers")
-    for package in packages:
+    names = ("click", "jinja2", "markupsafe", "numpy", "platformdirs", "psutil", "tokenizers")
+    for package in names:
         link_package(packages, package)
     module = {"glm-export": "glm_export.cli", "glm-eval": "glm_export.evaluate_cli"}[name]
     sources = [str(ROOT / folder) for folder in ("export", "quantize", "runtime")]
