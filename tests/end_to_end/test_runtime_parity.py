@@ -58,9 +58,8 @@ def test_several_rows_of_logits_are_those_of_one_after_the_other(model: glm_runt
 
     Float32 sums of up to 768 products, in another order, differ by 1e-5 of logits around 3.
     """
-    ids = model.tokenizer.encode("In the beginning God created the heaven. 床前明月光，疑是地上霜。")
-        "In the beginning God created the heaven and the earth. 床前明月光"
-    )
+    text = "In the beginning God created the heaven and the earth. 床前明月光"
+    ids = model.tokenizer.encode(text)
     one_by_one = Decoder(model.graph, model.manifest.model)
     rows = np.stack([one_by_one.append((token,))[-1].copy() for token in ids])
     for count in (2, 5, 16):
