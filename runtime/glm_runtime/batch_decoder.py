@@ -10,16 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from glm_runtime.decoding import FloatArray, check_length
+from glm_runtime.decoding import PREFILL_CHUNK, FloatArray, check_length
 from glm_runtime.errors import GenerationError
 from glm_runtime.inference import OpenGraph, import_onnxruntime
-from glm_runtime.kv_cache import Values, list_buffers
+from glm_runtime.kv_cache import Values, choose_capacity, list_buffers
 from glm_runtime.manifest import ModelEntry
 
 IdArray = npt.NDArray[np.int64]
-
-_FIRST_CAPACITY = 256
-_PREFILL_CHUNK = 512
 
 
 class BatchDecoder:
@@ -66,8 +63,8 @@ class BatchDecoder:
                 buffer[row, :, :shared] = buffer[source, :, :shared]
         self.lengths.append(shared)
         try:
-            for start in range(shared, len(tokens), _PREFILL_CHUNK):
-                chunk = tokens[start : start + _PREFILL_CHUNK]
+            for start in range(shared, len(tokens), PREFILL_CHUNK):
+                chunk = tokens[start : start + PREFILL_CHUNK]
                 mask = np.ones((1, start + len(chunk)), np.int64)
                 logits = self._run(np.array([chunk], np.int64), mask, row, row + 1)
                 self.lengths[row] += len(chunk)
@@ -121,8 +118,7 @@ class BatchDecoder:
         """Room for so many tokens in every row, by doubling."""
         if length <= self._capacity:
             return
-        doubled = max(_FIRST_CAPACITY, length, 2 * self._capacity)
-        capacity = min(doubled, self._model.context_length)
+        capacity = choose_capacity(length, self._capacity, self._model)
         model, longest = self._model, max(self.lengths, default=0)
         shape = (self._max_rows, model.num_kv_heads, capacity, model.head_dim)
         buffers = {}

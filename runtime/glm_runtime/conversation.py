@@ -13,6 +13,7 @@ from typing import Literal
 
 from glm_runtime.chat_messages import ChatOptions, Message, describe_call
 from glm_runtime.model import ChatPrompt, Model
+from glm_runtime.session import no_pieces
 from glm_runtime.settings import GenerationSettings, Piece
 from glm_runtime.tool_calls import ToolCall
 
@@ -60,7 +61,7 @@ class Conversation:
         self._options = options or ChatOptions()
         self._overflow = overflow
         self._session = model.new_session(draft)
-        self._answer = _no_pieces()
+        self._answer = no_pieces()
         self.reset()
 
     def reset(self) -> None:
@@ -132,10 +133,6 @@ class Conversation:
 
     def _prepare(self, messages: Sequence[Message]) -> ChatPrompt:
         return self._model.prepare_chat(messages, self._options)
-
-
-def _no_pieces() -> Generator[Piece, None, None]:
-    yield from ()
 
 
 def _drop_turns(messages: list[Message]) -> Iterator[list[Message]]:

@@ -38,8 +38,8 @@ class KvCache:
         """
         if length <= self.capacity:
             return
-        doubled = max(_FIRST_CAPACITY, length, 2 * self.capacity)
-        self._replace(min(doubled, self._model.context_length), self.copy_values())
+        capacity = choose_capacity(length, self.capacity, self._model)
+        self._replace(capacity, self.copy_values())
 
     def copy_values(self) -> dict[str, Values]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
@@ -49,8 +49,7 @@ class KvCache:
 
     def load_values(self, values: dict[str, Values], length: int) -> None:
         """Take over what `copy_values` of another cache of this model gave, in new buffers."""
-        capacity = min(max(_FIRST_CAPACITY, length), self._model.context_length)
-        self._replace(capacity, values)
+        self._replace(choose_capacity(length, 0, self._model), values)
         self.length = length
 
     def _replace(self, capacity: int, values: dict[str, Values]) -> None:
@@ -67,6 +66,11 @@ class KvCache:
         if values is not None:
             buffer[0, :, : values.shape[1]] = values
         return import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer, self._device, 0)
+
+
+def choose_capacity(length: int, old: int, model: ModelEntry) -> int:
+    """Tokens to make room for when `length` are more than the `old` capacity: twice that."""
+    return min(max(_FIRST_CAPACITY, length, 2 * old), model.context_length)
 
 
 def list_buffers(model: ModelEntry) -> list[str]:

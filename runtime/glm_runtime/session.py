@@ -36,7 +36,7 @@ class Session:
         self._draft = draft
         self._decoder = Decoder(graph, manifest.model)
         self._tokens: list[int] = []
-        self._answer = _no_pieces()
+        self._answer = no_pieces()
         self._pace: Pace | None = None
 
     @property
@@ -159,5 +159,6 @@ class Session:
             yield piece
 
 
-def _no_pieces() -> Generator[Piece, None, None]:
+def no_pieces() -> Generator[Piece, None, None]:
+    """What stands for an answer while none is under way."""
     yield from ()

@@ -26,6 +26,7 @@ class Tokenizer:
         self._inner = inner
         added = inner.get_added_tokens_decoder()
         self._special_ids = frozenset(id_ for id_, token in added.items() if token.special)
+        self._tokens_with: dict[tuple[str, ...], frozenset[int]] = {(): frozenset()}
         self._grammar_vocabularies: dict[tuple[int, ...], llguidance.LLTokenizer] = {}
 
     @property
@@ -39,12 +40,15 @@ class Tokenizer:
         return id_
 
     def find_tokens_with(self, texts: Sequence[str]) -> frozenset[int]:
-        """The ids of all tokens whose text holds one of `texts`; looks at the whole vocabulary."""
-        if not texts:
-            return frozenset()
-        ids = range(self._inner.get_vocab_size(with_added_tokens=True))
-        decoded = self._inner.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
-        return frozenset(i for i, one in enumerate(decoded) if any(text in one for text in texts))
+        """The ids of all tokens whose text holds one of `texts`; looked up once for each set."""
+        key = tuple(texts)
+        if key not in self._tokens_with:
+            ids = range(self._inner.get_vocab_size(with_added_tokens=True))
+            decoded = self._inner.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
+            self._tokens_with[key] = frozenset(
+                id_ for id_, one in enumerate(decoded) if any(text in one for text in key)
+            )
+        return self._tokens_with[key]
 
     def grammar_vocabulary(
         self, vocab_size: int, eos_token_ids: Sequence[int]
