@@ -3,6 +3,11 @@
 It runs in plain PyTorch (parity with transformers, evaluation) and is what `trace.py` traces.
 Query, key and value are one matrix, since one kernel call reads them; parameter names are ours,
 `architectures/` says where each lies in a checkpoint.
+
+float16 holds nothing above 65,504, and GLM-4 goes beyond: in the MLP's product, in what `o_proj`
+and `down_proj` give, and so in the residual stream (llama.cpp issues 9130 and 13101). These, and
+the norms, have a `wide` type of their own: float32 where the rest is float16. Every module turns
+its input into the type of its weight, so that the casts are where the types change.
 """
 
 import numpy as np
@@ -16,28 +21,35 @@ from glm_quantize import FloatArray
 
 
 class Linear(nn.Module):
-    """A weight [N, C] and perhaps a bias [N]."""
+    """A weight [N, C] and perhaps a bias [N]; `dtype` None: torch's default."""
 
     bias: nn.Parameter | None
 
-    def __init__(self, inputs: int, outputs: int, *, has_bias: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        has_bias: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs), requires_grad=False)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype), requires_grad=False)
         bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if has_bias else None
         self.register_parameter("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S, C] to [B, S, N]."""
-        return operators.linear(x, self.weight, self.bias)
+        return operators.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm with a weight [C]."""
 
-    def __init__(self, size: int, epsilon: float) -> None:
+    def __init__(self, size: int, epsilon: float, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
+        self.weight = nn.Parameter(torch.empty(size, dtype=dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape stays."""
@@ -61,24 +73,28 @@ class DecoderLayer(nn.Module):
 
     h = x + post_self_attn_layernorm(attention(input_layernorm(x)))
     y = h + post_mlp_layernorm(mlp(post_attention_layernorm(h)))
+
+    Args:
+        config: its shape.
+        wide: type of the residual stream; None: torch's default.
     """
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, wide: torch.dtype | None = None) -> None:
         super().__init__()
         hidden, epsilon = config.hidden_size, config.rms_norm_epsilon
         self.shape = AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim)
         packed = config.query_size + 2 * config.key_value_size
-        self.input_layernorm = RMSNorm(hidden, epsilon)
+        self.input_layernorm = RMSNorm(hidden, epsilon, wide)
         self.qkv_proj = Linear(hidden, packed, has_bias=config.has_qkv_bias)
-        self.o_proj = Linear(config.query_size, hidden)
-        self.post_attention_layernorm = RMSNorm(hidden, epsilon)
+        self.o_proj = Linear(config.query_size, hidden, dtype=wide)
+        self.post_attention_layernorm = RMSNorm(hidden, epsilon, wide)
         self.gate_up_proj = Linear(hidden, 2 * config.intermediate_size)
-        self.down_proj = Linear(config.intermediate_size, hidden)
+        self.down_proj = Linear(config.intermediate_size, hidden, dtype=wide)
         self.post_self_attn_layernorm: nn.Module = nn.Identity()
         self.post_mlp_layernorm: nn.Module = nn.Identity()
         if config.has_post_norms:
-            self.post_self_attn_layernorm = RMSNorm(hidden, epsilon)
-            self.post_mlp_layernorm = RMSNorm(hidden, epsilon)
+            self.post_self_attn_layernorm = RMSNorm(hidden, epsilon, wide)
+            self.post_mlp_layernorm = RMSNorm(hidden, epsilon, wide)
 
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor], positions: Positions
@@ -102,7 +118,8 @@ class DecoderLayer(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """What down_proj reads, [B, S, I]."""
-        return operators.gated_silu(self.gate_up_proj(self.post_attention_layernorm(x)))
+        gate_up: Tensor = self.gate_up_proj(self.post_attention_layernorm(x))
+        return operators.gated_silu(gate_up.to(self.down_proj.weight.dtype))
 
     def add_mlp(self, x: Tensor, gated: Tensor) -> Tensor:
         """The residual stream after the MLP, [B, S, C]."""
@@ -111,16 +128,16 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids and a KV cache to logits and a longer KV cache."""
+    """Token ids and a KV cache to logits and a longer KV cache; arguments as a layer's."""
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, wide: torch.dtype | None = None) -> None:
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon)
+        self.layers = nn.ModuleList(DecoderLayer(config, wide) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon, wide)
         # A tied head has no parameter of its own: one name, one initializer, one copy.
         self.lm_head = None if config.is_tied else Linear(config.hidden_size, config.vocab_size)
         table = torch.empty(config.context_length, config.rotary_dim // 2)
@@ -146,14 +163,14 @@ class Decoder(nn.Module):
             logits [B, min(S, num_logits_to_keep), V], and present keys and values [B, K, T, D].
         """
         positions = operators.locate_positions(attention_mask, self.cos, self.sin)
-        x = self.embed_tokens(input_ids)
+        x = self.embed_tokens(input_ids).to(self.norm.weight.dtype)
         present = []
         for index, layer in enumerate(self.layers):
             x, *cache = layer(x, (past[2 * index], past[2 * index + 1]), positions)
             present += cache
         x = self.norm(operators.select_last(x, attention_mask, num_logits_to_keep))
         head = self.embed_tokens if self.lm_head is None else self.lm_head
-        return operators.linear(x, head.weight, None), present
+        return operators.linear(x.to(head.weight.dtype), head.weight, None), present
 
 
 def rotation_tables(config: DecoderConfig) -> tuple[FloatArray, FloatArray]:

@@ -119,7 +119,7 @@ def _describe_tensors(plan: ExportPlan) -> tuple[folder_manifest.TensorEntry, ..
         folder_manifest.TensorEntry(
             name=tensor.name,
             shape=tensor.shape,
-            scheme=tensor.scheme.name if tensor.scheme else plan.dtype,
+            scheme=tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype,
             size_bytes=tensor.size_bytes,
             sources=_list_sources(tensor),
         )

@@ -143,7 +143,8 @@ def _count_bytes(job: ExportJob) -> int:
 
 
 def _write_graph(job: ExportJob, folder: Path) -> None:
-    model = trace_decoder(job.source.config, _TORCH_DTYPES[job.plan.dtype])
+    dtype, wide = _TORCH_DTYPES[job.plan.dtype], _TORCH_DTYPES[job.plan.wide_dtype]
+    model = trace_decoder(job.source.config, dtype, wide)
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
     model.graph.opset_imports.pop(PLACEHOLDER_DOMAIN, None)
     model.graph.opset_imports[ORT_DOMAIN] = 1

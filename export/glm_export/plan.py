@@ -23,6 +23,8 @@ NUMPY_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
     {"fp32": "<f4", "fp16": "<f2", "uint8": "u1", "int32": "<i4"}
 )
 ROTATION_TABLES = ("cos", "sin")
+# Modules that compute in the wide type; see `decoder.py`. Norms end in "norm".
+_WIDE_MODULES = ("o_proj", "down_proj", "norm")
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,22 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Every tensor of the graph. `size_bytes` is the data file's size."""
+    """Every tensor of the graph.
+
+    Attributes:
+        tensors: by parameter name.
+        dtype: "fp32" or "fp16", of attention, KV cache and logits.
+        size_bytes: of the data file.
+    """
 
     tensors: Mapping[str, TensorPlan]
     dtype: str
     size_bytes: int
+
+    @property
+    def wide_dtype(self) -> str:
+        """Type of what float16 cannot hold."""
+        return widen_dtype(self.dtype)
 
     @property
     def parameters(self) -> int:
@@ -110,6 +123,17 @@ class ExportPlan:
         """Bits of all tensors, scales and zero points included, over the number of weights."""
         stored = sum(tensor.size_bytes for tensor in self.tensors.values() if tensor.source)
         return 8 * stored / self.parameters
+
+
+def widen_dtype(dtype: str) -> str:
+    """Type of the residual stream, the norms and what `o_proj` and `down_proj` compute."""
+    return "fp32" if dtype == "fp16" else dtype
+
+
+def is_wide(name: str) -> bool:
+    """Whether a parameter's module computes in the wide type."""
+    module = name.rsplit(".", maxsplit=1)[0]
+    return module.endswith(_WIDE_MODULES)
 
 
 def build_plan(
@@ -125,7 +149,7 @@ def build_plan(
         config: for the rotation tables' shape.
         parameters: name -> source, in the order of the file.
         schemes: of the matrices by name, embedding and head included; others stay float.
-        dtype: "fp32" or "fp16", of float tensors and of scales.
+        dtype: "fp32" or "fp16", of float tensors and of scales; some are wider, see `is_wide`.
         matrices: parameters that the checkpoint holds quantized, which keep their own scheme.
 
     Raises:
@@ -161,15 +185,16 @@ def measure_bytes(name: str, shape: tuple[int, ...], scheme: Scheme | None, dtyp
 def _lay_out(
     name: str, shape: tuple[int, ...], scheme: Scheme | None, dtype: str
 ) -> list[tuple[str, str, tuple[int, ...]]]:
-    if scheme is None:
-        return [(name, dtype, shape)]
+    wide = widen_dtype(dtype) if is_wide(name) else dtype
+    if scheme is None:  # a wide matrix is multiplied as it is stored, see `lower_linear`
+        return [(name, wide if len(shape) == 1 else dtype, shape)]
     try:
         blocks = scheme.count_blocks(shape[1])
     except SchemeError as error:
         raise OptionsError(f"{name}: {error}") from error
     layout: list[tuple[str, str, tuple[int, ...]]] = [
         (f"{name}.packed", "uint8", (shape[0], shape[1] * scheme.bits // 8)),
-        (f"{name}.scales", dtype, (shape[0], blocks)),
+        (f"{name}.scales", wide, (shape[0], blocks)),
     ]
     if not scheme.is_symmetric:
         layout.append((f"{name}.zero_points", "uint8", (shape[0], -(-blocks * scheme.bits // 8))))

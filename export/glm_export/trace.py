@@ -25,12 +25,13 @@ NUM_LOGITS = "num_logits_to_keep"
 _BATCH, _NEW, _PAST = 2, 3, 5  # any sizes that differ from each other and from 1
 
 
-def trace_decoder(config: DecoderConfig, dtype: torch.dtype) -> ir.Model:
+def trace_decoder(config: DecoderConfig, dtype: torch.dtype, wide: torch.dtype) -> ir.Model:
     """The decoder's graph, in float, every Linear and Embedding still a placeholder.
 
     Args:
         config: the decoder's shape.
-        dtype: float32 or float16: weights, activations, KV cache and logits.
+        dtype: float32 or float16: attention, KV cache, logits and most matrix products.
+        wide: of the residual stream, the norms, and what `o_proj` and `down_proj` compute.
 
     Returns:
         A graph with the inputs and outputs named as onnxruntime-genai, Optimum and transformers.js
@@ -38,7 +39,7 @@ def trace_decoder(config: DecoderConfig, dtype: torch.dtype) -> ir.Model:
         optional input `num_logits_to_keep` that is 1 unless fed.
     """
     with _quiet_exporter(), FakeTensorMode(), _default_dtype(dtype):
-        decoder = Decoder(config).eval()
+        decoder = Decoder(config, wide).eval()
         program = torch.onnx.export(
             decoder,
             _example_inputs(config, dtype),

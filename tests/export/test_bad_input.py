@@ -514,8 +514,8 @@ def test_a_graph_that_computes_something_else(
 ) -> None:
     """A slip in tracing, played here by another epsilon, is found by running the graph."""
 
-    def trace_wrongly(config: DecoderConfig, dtype: torch.dtype) -> ir.Model:
-        return trace_decoder(dataclasses.replace(config, rms_norm_epsilon=1.0), dtype)
+    def trace_wrongly(config: DecoderConfig, *dtypes: torch.dtype) -> ir.Model:
+        return trace_decoder(dataclasses.replace(config, rms_norm_epsilon=1.0), *dtypes)
 
     monkeypatch.setattr(glm_export.pipeline, "trace_decoder", trace_wrongly)
     words = ("the graph's logits differ from PyTorch's by", "the most that rounding explains")

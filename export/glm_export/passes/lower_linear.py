@@ -3,16 +3,21 @@
 import onnx_ir as ir
 
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
-from glm_export.passes.initializers import get_initializer, replace_node
+from glm_export.passes.initializers import DTYPES, get_initializer, replace_node
 from glm_export.passes.result import PassResult
-from glm_export.plan import ExportPlan, TensorPlan
+from glm_export.plan import ExportPlan, TensorPlan, is_wide
+
+_LENGTH = 3  # the node of `_scale_rows` that gives the lengths
+_SMALLEST_LENGTH = 1e-30  # a row of zeros stays one
 
 
 def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> PassResult:
     """Linear(x, W, b) -> MatMulNBits(x, codes, scales, zero points, b), or x * W^T + b in float.
 
     The float product reads the weight as the checkpoint stores it, [N, C], transposed by the
-    kernel (FusedMatMul, transB): a tied head then shares the embedding's bytes.
+    kernel (FusedMatMul, transB): a tied head then shares the embedding's bytes. Where x is wide
+    and W is not, rows of x are brought to length 1 before and back after, in the wide type: by
+    Cauchy-Schwarz no result is then larger than the length of a row of W, whatever x holds.
     """
     nodes = [n for n in graph if n.domain == PLACEHOLDER_DOMAIN and n.op_type == "Linear"]
     for node in nodes:
@@ -44,13 +49,37 @@ def _read_bias(graph: ir.Graph, node: ir.Node, plan: ExportPlan) -> ir.Value | N
 def _lower_float(graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: ExportPlan) -> None:
     (segment,) = tensor.segments
     weight = get_initializer(graph, segment, segment.shape)
-    product = ir.node("FusedMatMul", [node.inputs[0], weight], {"transB": 1}, domain=ORT_DOMAIN)
+    x = node.inputs[0]
+    assert x is not None
+    before: list[ir.Node] = []
+    if is_wide(tensor.name) and segment.dtype != plan.wide_dtype:
+        before = _scale_rows(x, segment.dtype)
+        x = before[-1].outputs[0]
+    product = ir.node("FusedMatMul", [x, weight], {"transB": 1}, domain=ORT_DOMAIN)
     product.name = _name_product(tensor)
+    nodes = [*before, product]
     bias = _read_bias(graph, node, plan)
-    if bias is None:
-        replace_node(node, [product])
-        return
-    replace_node(node, [product, ir.node("Add", [product.outputs[0], bias])])
+    if bias is not None:
+        nodes.append(ir.node("Add", [product.outputs[0], bias]))
+    if before:
+        nodes += _scale_back(nodes[-1].outputs[0], before[_LENGTH].outputs[0], plan.wide_dtype)
+    replace_node(node, nodes)
+
+
+def _scale_rows(x: ir.Value, dtype: str) -> list[ir.Node]:
+    """X by the length of its rows, in a narrower type; node `_LENGTH` gives the lengths."""
+    axes = ir.node("Constant", [], {"value_ints": [-1]})
+    least = ir.node("Constant", [], {"value_float": _SMALLEST_LENGTH})
+    length = ir.node("ReduceL2", [x, axes.outputs[0]], {"keepdims": 1})
+    above_zero = ir.node("Max", [length.outputs[0], least.outputs[0]])
+    scaled = ir.node("Div", [x, above_zero.outputs[0]])
+    narrow = ir.node("Cast", scaled.outputs, {"to": DTYPES[dtype].value})
+    return [axes, least, length, above_zero, scaled, narrow]
+
+
+def _scale_back(product: ir.Value, length: ir.Value, dtype: str) -> list[ir.Node]:
+    wide = ir.node("Cast", [product], {"to": DTYPES[dtype].value})
+    return [wide, ir.node("Mul", [wide.outputs[0], length])]
 
 
 def _sort_inputs(graph: ir.Graph, node: ir.Node, tensor: TensorPlan) -> ir.Node | None:
