@@ -160,18 +160,19 @@ def select_last(hidden: Tensor, attention_mask: Tensor, num_logits_to_keep: Tens
     """
     if not torch.onnx.is_in_onnx_export():
         count = min(int(num_logits_to_keep), hidden.shape[1])
-        missing = attention_mask.shape[1] - attention_mask.sum(1, keepdim=True)
+        missing = (1 - attention_mask).sum(1, keepdim=True)
         index = hidden.shape[1] - missing - count + torch.arange(count, device=hidden.device)
         return torch.take_along_dim(hidden, index.clamp(min=0)[:, :, None], dim=1)
-    new, total = _emit_size(hidden, 1), _emit_size(attention_mask, 1)
-    keep = _emit_integer("Min", [num_logits_to_keep, new], shape=(1,))
+    # ONNX Runtime computes with sizes on the CPU. That they meet values of the GPU in Range only,
+    # which reads its bounds on the CPU, keeps copies out of it: one would forbid CUDA graphs.
     zero = _emit_integer("Constant", [], {"value_ints": [0]}, shape=(1,))
-    bounds = [_emit_integer("Squeeze", [value], shape=()) for value in (zero, keep)]
     step = _emit_integer("Constant", [], {"value_int": 1}, shape=())
-    offsets = _emit_integer("Range", [*bounds, step], shape=(1,))
-    real = attention_mask.sum(1, keepdim=True)
-    index = real - total + new - keep + offsets
-    index = _emit_integer("Max", [index, zero], shape=(real.shape[0], 1))
+    new = _emit_size(hidden, 1)
+    keep = _emit_integer("Min", [num_logits_to_keep, new], shape=(1,))
+    bounds = [_emit_integer("Squeeze", [value], shape=()) for value in (new - keep, new)]
+    places = _emit_integer("Range", [*bounds, step], shape=(1,))
+    missing = (1 - attention_mask).sum(1, keepdim=True)
+    index = _emit_integer("Max", [places - missing, zero], shape=(missing.shape[0], 1))
     return symbolic(
         "GatherND",
         [hidden, index.unsqueeze(2)],

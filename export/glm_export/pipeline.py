@@ -146,6 +146,8 @@ def _write_graph(job: ExportJob, folder: Path) -> None:
     dtype, wide = _TORCH_DTYPES[job.plan.dtype], _TORCH_DTYPES[job.plan.wide_dtype]
     model = trace_decoder(job.source.config, dtype, wide)
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
+    if job.options.target == "cuda":
+        passes.add_greedy(model.graph, job.token_ids.tokenizer_vocab_size)
     model.graph.opset_imports.pop(PLACEHOLDER_DOMAIN, None)
     model.graph.opset_imports[ORT_DOMAIN] = 1
     model.graph.name = "glm"

@@ -5,12 +5,14 @@ Python side about 0.02 ms beside the graph itself. Letters: S new tokens,
 T tokens in all, K positions whose logits are wanted, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from glm_runtime.errors import FolderError, GenerationError, PromptError
+from glm_runtime.fixed_step import FixedStep, make_run_options
 from glm_runtime.inference import OpenGraph, import_onnxruntime
 from glm_runtime.kv_cache import KvCache, Values
 from glm_runtime.manifest import ModelEntry
@@ -27,7 +29,9 @@ class Decoder:
     def __init__(self, graph: OpenGraph, model: ModelEntry) -> None:
         self._graph = graph
         self._model = model
-        self._cache = KvCache(model, graph.device)
+        self._cache = KvCache(model, graph.memory)
+        self._step: FixedStep | None = None
+        self._run_options = make_run_options(graph, None)
         self._ort_value = import_onnxruntime().OrtValue
         self._binding = graph.session.io_binding()
         self._bound: object = None
@@ -52,6 +56,23 @@ class Decoder:
         """Hold `length` tokens of another decoder of this model instead of one's own."""
         self._cache.load_values(values, length)
 
+    @property
+    def chooses_greedily(self) -> bool:
+        """Whether `choose_next` can be called."""
+        return self._graph.has_fixed_steps and self._graph.chooses_greedily
+
+    def choose_next(self, token: int) -> tuple[int, float]:
+        """Read one token and find the likeliest next one on the device.
+
+        Returns:
+            its id and its logit, which is not finite where the logits are not.
+
+        Raises:
+            PromptError: the token does not fit into the context.
+            GenerationError: ONNX Runtime failed, for example for want of memory.
+        """
+        return self._run_step(token).fetch_choice()
+
     def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
         """Run the graph on new tokens.
 
@@ -66,26 +87,38 @@ class Decoder:
             PromptError: the tokens do not fit into the context.
             GenerationError: ONNX Runtime failed, for example for want of memory.
         """
-        total = self._cache.length + len(tokens)
-        check_length(total, self._model)
-        self._cache.reserve(total)
-        if self._bound is not self._cache.buffers:
-            self._bind_cache()
+        if self._graph.has_fixed_steps and len(tokens) == 1:
+            step_logits: FloatArray = self._run_step(tokens[0]).fetch_logits()[0]
+            return step_logits
+        total = self._reserve(len(tokens))
         self._bind_logits(min(num_logits, len(tokens)))
         # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
         self._binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
         self._binding.bind_cpu_input("attention_mask", self._ones[:, :total])
-        try:
-            self._graph.session.run_with_iobinding(self._binding)
-        except Exception as error:  # onnxruntime's own classes share no root but this
-            reason = str(error).strip().splitlines()[0]
-            raise GenerationError(
-                f"onnxruntime failed at token {total} ({reason}); "
-                "check the folder and the free memory with `glm-run doctor`."
-            ) from error
+        with _explain_failure(total):
+            self._graph.session.run_with_iobinding(self._binding, self._run_options)
         self._cache.length = total
         rows: FloatArray = self._logits[0] if self._num_logits == 1 else self._fetch_logits()[0]
         return rows
+
+    def _run_step(self, token: int) -> FixedStep:
+        total = self._reserve(1)
+        if self._step is None:
+            self._step = FixedStep(self._graph, self._model, self._cache)
+        with _explain_failure(total):
+            self._step.run(token, self._cache.length)
+        self._cache.length = total
+        return self._step
+
+    def _reserve(self, count: int) -> int:
+        """Make room for so many tokens more; returns how many there will be."""
+        total = self._cache.length + count
+        check_length(total, self._model)
+        self._cache.reserve(total)
+        if self._bound is not self._cache.buffers:
+            self._bind_cache()
+            self._step = None
+        return total
 
     def _bind_cache(self) -> None:
         for name, buffer in self._cache.buffers.items():
@@ -115,6 +148,18 @@ class Decoder:
         # `numpy()` is a view that does not keep its buffer alive.
         logits: FloatArray = outputs[len(self._cache.buffers)].numpy().copy()
         return logits
+
+
+@contextmanager
+def _explain_failure(total: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own classes share no root but this
+        reason = str(error).strip().splitlines()[0]
+        raise GenerationError(
+            f"onnxruntime failed at token {total} ({reason}); "
+            "check the folder and the free memory with `glm-run doctor`."
+        ) from error
 
 
 def check_length(num_tokens: int, model: ModelEntry) -> None:

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from glm_runtime.answer import PLAIN_TEXT, AnswerForm, AnswerReader
+from glm_runtime.answer import PLAIN_TEXT, AnswerForm, AnswerPart, AnswerReader
 from glm_runtime.decoding import PREFILL_CHUNK, Decoder, FloatArray, check_length
 from glm_runtime.errors import PromptError
 from glm_runtime.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.manifest import ModelEntry
-from glm_runtime.sampler import Sampler
+from glm_runtime.sampler import Sampler, require_finite
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.settings import FinishReason, GenerationSettings, Piece
 from glm_runtime.speculation import Drafter, Pace, ReadAhead
@@ -80,6 +80,9 @@ def generate(
         One piece per token; the last one has a finish reason.
     """
     logits = prefill(decoder, request.prompt_ids[decoder.length :])
+    if decoder.chooses_greedily and writer.is_plainly_greedy and request.drafter is None:
+        yield from _follow_greedily(decoder, writer, logits)
+        return
     ahead = ReadAhead(decoder, request.drafter, request.prompt_ids, pace)
     while True:
         piece = writer.write(logits)
@@ -89,6 +92,19 @@ def generate(
             return
         # Of the tokens that remain the last is never read.
         logits = ahead.advance(piece.token_id, writer.remaining - 1)
+
+
+def _follow_greedily(
+    decoder: Decoder, writer: "AnswerWriter", logits: FloatArray
+) -> Iterator[Piece]:
+    """The same pieces, chosen by the graph: logits stay on the device."""
+    piece = writer.write(logits)
+    while piece.finish_reason is None:
+        yield piece
+        token, logit = decoder.choose_next(piece.token_id)
+        require_finite(logit)
+        piece = writer.add(token)
+    yield piece
 
 
 class AnswerWriter:
@@ -114,6 +130,22 @@ class AnswerWriter:
         room = model.context_length - len(request.prompt_ids) + 1
         self.remaining = min(request.settings.max_new_tokens or room, room)
 
+    @property
+    def is_plainly_greedy(self) -> bool:
+        """Whether every token is just the likeliest, whatever was said before."""
+        settings = self._settings
+        return (
+            settings.sampling.is_greedy
+            and not self._sampler.has_penalties
+            and settings.grammar is None
+            and settings.top_logprobs is None
+            and settings.max_thinking_tokens is None
+        )
+
+    def add(self, token: int) -> Piece:
+        """Take a token that was chosen elsewhere, while all are plainly the likeliest."""
+        return self._describe(token, self._reader.add(token), None)
+
     def write(self, logits: FloatArray) -> Piece:
         """Choose the next token from logits [V]; nothing more after a finish reason.
 
@@ -129,8 +161,10 @@ class AnswerWriter:
             mask.accept(token)
         elif self._mask is not None and part.text:
             self._mask.accept_text(part.text)
+        return self._describe(token, part, self._measure(logits, token))
+
+    def _describe(self, token: int, part: AnswerPart, logprobs: TokenLogprobs | None) -> Piece:
         self.remaining -= 1
-        logprobs = self._measure(logits, token)
         reason = self._find_finish(token)
         if reason is None:
             return Piece(part.text, token, None, part.reasoning, (), logprobs)

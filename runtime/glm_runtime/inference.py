@@ -6,41 +6,74 @@ is quick and a missing package gives one clear sentence.
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
 from glm_runtime.machine import count_usable_cores
+from glm_runtime.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
 
 if TYPE_CHECKING:
     import onnxruntime
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
-Device = Literal["cpu", "cuda"]
-DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", "cuda")
+DeviceChoice = Device | Literal["auto"]
+DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", *PROVIDERS)
 
 MODEL_NAME = "model.onnx"
+GREEDY_TOKEN = "greedy_token"  # an output of folders for CUDA
 
-_CUDA_PROVIDER = "CUDAExecutionProvider"
-_CPU_PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
+_RECORD_PLACES = "session.record_ep_graph_assignment_info"
+# Nodes that compute sizes stay on the CPU, and CUDA graphs go without them.
+_SIZE_OPERATORS = ("Cast", "Constant", "Min", "Range", "Shape", "Squeeze", "Sub")
 
 
 @dataclass(frozen=True)
 class OpenGraph:
-    """A loaded graph and where it runs."""
+    """A loaded graph and where it runs.
+
+    Attributes:
+        session: onnxruntime's.
+        device: where.
+        threads: of the CPU.
+        has_fixed_steps: a step of one token runs on buffers that stay on the device.
+        has_cuda_graph: such steps are captured and replayed.
+        cpu_nodes: names of nodes that a device other than the CPU left to it, sizes aside.
+    """
 
     session: "onnxruntime.InferenceSession"
     device: Device
     threads: int
+    has_fixed_steps: bool = False
+    has_cuda_graph: bool = False
+    cpu_nodes: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
         """Where it runs, for people."""
-        if self.device == "cuda":
-            return "CUDA"
-        return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
+        if self.device == "cpu":
+            return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
+        provider = PROVIDERS[self.device]
+        words = [provider.title]
+        if not provider.is_tested:
+            words.append("which glm-export's authors have not tried")
+        if self.has_cuda_graph:
+            words.append("with a CUDA graph")
+        if self.cpu_nodes:
+            words.append(f"{len(self.cpu_nodes)} nodes left to the CPU ({self.cpu_nodes[0]}, ...)")
+        return ", ".join(words)
+
+    @property
+    def memory(self) -> str:
+        """Where the KV cache lies, as onnxruntime calls it."""
+        return "cuda" if self.device == "cuda" else "cpu"
+
+    @cached_property
+    def chooses_greedily(self) -> bool:
+        """Whether the graph gives the likeliest token itself."""
+        return any(output.name == GREEDY_TOKEN for output in self.session.get_outputs())
 
 
 def import_onnxruntime() -> ModuleType:
@@ -67,6 +100,8 @@ def open_graph(
     device: DeviceChoice = "auto",
     threads: int | None = None,
     prepared: Path | None = None,
+    *,
+    cuda_graph: bool | None = None,
 ) -> OpenGraph:
     """Load a graph and its weights.
 
@@ -76,11 +111,12 @@ def open_graph(
         threads: for the CPU; `None` takes the physical cores this process may use.
         prepared: the same model as `write_packed` wrote it on this machine, to be opened in place
             of `path` on the CPU.
+        cuda_graph: capture the step of one token; `None` does where the graph allows it.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: `cuda` was asked for and is not offered, or does not start; or `threads` is
-            less than 1.
+        DeviceError: a device was asked for and is not offered, or does not start; or `threads` is
+            less than 1; or a CUDA graph was asked for and some node stands in its way.
         FolderError: onnxruntime refuses the graph.
     """
     if threads is not None and threads < 1:
@@ -88,45 +124,112 @@ def open_graph(
             f"threads is {threads} where 1 or more is expected; leave it out to use every core."
         )
     runtime = import_onnxruntime()
-    threads = threads or count_usable_cores()
-    offered = runtime.get_available_providers()
-    if device == "cuda" and _CUDA_PROVIDER not in offered:
-        raise DeviceError(
-            f"this onnxruntime offers {', '.join(offered)} where {_CUDA_PROVIDER} is expected; "
-            "install `pip install 'glm-export[onnxruntime-gpu]'` in place of onnxruntime, "
-            "or use --device cpu."
-        )
-    if device == "cpu" or _CUDA_PROVIDER not in offered:
-        if prepared is not None:
-            options = _make_options(runtime, threads)
-            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    opener = _Opener(runtime, path, threads or count_usable_cores(), prepared)
+    if device == "auto":
+        cuda = PROVIDERS["cuda"].name
+        if cuda not in runtime.get_available_providers():
+            return opener.open_on_cpu()
+        try:
+            return opener.open_on_cuda(cuda_graph)
+        except (DeviceError, FolderError):
+            if cuda_graph:
+                raise
+            return opener.open_on_cpu()  # if the graph is to blame, the CPU refuses it, too
+    if device == "cpu":
+        return opener.open_on_cpu()
+    register(runtime, device)
+    return opener.open_on_cuda(cuda_graph) if device == "cuda" else opener.open_on(device)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """What every way of opening a graph needs."""
+
+    runtime: ModuleType
+    path: Path
+    threads: int
+    prepared: Path | None
+
+    def open_on_cpu(self) -> OpenGraph:
+        if self.prepared is not None:
+            options = _make_options(self.runtime, self.threads)
+            options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
             with contextlib.suppress(FolderError):  # a damaged copy: the folder itself is there
-                session = _create(runtime, prepared, options, [_CPU_PROVIDER])
-                return OpenGraph(session, "cpu", threads)
-        return OpenGraph(_start(runtime, path, [_CPU_PROVIDER], threads), "cpu", threads)
-    return _open_on_cuda(runtime, path, is_required=device == "cuda", threads=threads)
+                session = _create(self.runtime, self.prepared, options, [CPU_PROVIDER])
+                return OpenGraph(session, "cpu", self.threads)
+        options = _make_options(self.runtime, self.threads)
+        session = _create(self.runtime, self.path, options, [CPU_PROVIDER])
+        return OpenGraph(session, "cpu", self.threads)
 
+    def open_on_cuda(self, cuda_graph: bool | None) -> OpenGraph:
+        """With a CUDA graph if that is wanted and possible.
 
-def _open_on_cuda(runtime: ModuleType, path: Path, *, is_required: bool, threads: int) -> OpenGraph:
-    """Open on CUDA, or on the CPU when CUDA does not start and is not required.
+        Raises:
+            DeviceError: CUDA does not start, or a CUDA graph is wanted and not possible.
+        """
+        reason = ""
+        if cuda_graph is not False:
+            try:
+                return self.open_on("cuda", {"enable_cuda_graph": "1"}, has_cuda_graph=True)
+            except DeviceError as error:
+                reason = str(error)
+        graph = self.open_on("cuda")
+        if cuda_graph:
+            named = ", ".join(graph.cpu_nodes) or "unnamed"
+            raise DeviceError(
+                f"a CUDA graph is not possible ({reason}) where one was asked for, for nodes on "
+                f"the CPU: {named}; leave it out, or export again with --target cuda."
+            )
+        return graph
 
-    Without a GPU onnxruntime raises; without CUDA's libraries it goes on with the CPU by itself.
-    """
-    reason = "onnxruntime went on with the CPU"
-    try:
-        session = _start(runtime, path, [_CUDA_PROVIDER, _CPU_PROVIDER], threads)
-        if _CUDA_PROVIDER in session.get_providers():
-            return OpenGraph(session, "cuda", threads)
-    except FolderError as error:
-        if not is_required:  # if the graph is to blame, the CPU refuses it, too
-            session = _start(runtime, path, [_CPU_PROVIDER], threads)
-        reason = str(error)
-    if is_required:
-        raise DeviceError(
-            f"CUDA does not start ({reason}) where it was asked for; "
-            "check `nvidia-smi` and the versions of CUDA and cuDNN, or use --device cpu."
+    def open_on(
+        self,
+        device: Device,
+        provider_options: dict[str, str] | None = None,
+        *,
+        has_cuda_graph: bool = False,
+    ) -> OpenGraph:
+        """Open on a device; without it onnxruntime raises, or goes on with the CPU by itself.
+
+        Raises:
+            DeviceError: it does not start.
+        """
+        provider = PROVIDERS[device]
+        options = _make_options(self.runtime, self.threads)
+        options.add_session_config_entry(_RECORD_PLACES, "1")
+        providers: list[Any] = [(provider.name, provider_options or {}), CPU_PROVIDER]
+        devices = find_devices(self.runtime, provider)
+        if devices:
+            options.add_provider_for_devices(devices[:1], provider_options or {})
+            providers = []
+        try:
+            session = _create(self.runtime, self.path, options, providers)
+        except FolderError as error:
+            raise DeviceError(self._say(device, str(error))) from error
+        if provider.name not in session.get_providers():
+            raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
+        nodes = _list_cpu_nodes(session)
+        is_cuda = device == "cuda"
+        return OpenGraph(session, device, self.threads, is_cuda, has_cuda_graph, nodes)
+
+    def _say(self, device: Device, reason: str) -> str:
+        check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
+        return (
+            f"{PROVIDERS[device].title} does not start ({reason}) where it was asked for; "
+            f"{check or 'check its drivers'}, or use --device cpu."
         )
-    return OpenGraph(session, "cpu", threads)
+
+
+def _list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
+    """Nodes on the CPU that do more than compute sizes; none before onnxruntime 1.24 tells."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if tell is None:
+        return ()
+    parts = [part for part in tell() if part.ep_name == CPU_PROVIDER]
+    nodes = [node for part in parts for node in part.get_nodes()]
+    return tuple(
+        f"{node.op_type} {node.name}" for node in nodes if node.op_type not in _SIZE_OPERATORS
+    )
 
 
 def write_packed(path: Path, output: Path) -> None:
@@ -149,13 +252,7 @@ def write_packed(path: Path, output: Path) -> None:
         ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
     ):
         options.add_session_config_entry(f"session.{key}", value)
-    _create(runtime, path, options, [_CPU_PROVIDER])
-
-
-def _start(
-    runtime: ModuleType, path: Path, providers: list[str], threads: int
-) -> "onnxruntime.InferenceSession":
-    return _create(runtime, path, _make_options(runtime, threads), providers)
+    _create(runtime, path, options, [CPU_PROVIDER])
 
 
 def _make_options(runtime: ModuleType, threads: int) -> Any:
@@ -166,7 +263,7 @@ def _make_options(runtime: ModuleType, threads: int) -> Any:
 
 
 def _create(
-    runtime: ModuleType, path: Path, options: Any, providers: list[str]
+    runtime: ModuleType, path: Path, options: Any, providers: list[Any]
 ) -> "onnxruntime.InferenceSession":
     try:
         # onnxruntime's own fallback would print on stdout.

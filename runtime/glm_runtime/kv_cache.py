@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from glm_runtime.inference import Device, import_onnxruntime
+from glm_runtime.inference import import_onnxruntime
 from glm_runtime.manifest import ModelEntry
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ _FIRST_CAPACITY = 256
 class KvCache:
     """Buffers [1, H, C, D] that grow by doubling, up to the context length."""
 
-    def __init__(self, model: ModelEntry, device: Device) -> None:
+    def __init__(self, model: ModelEntry, memory: str) -> None:
+        """`memory`: where the buffers lie, "cpu" or "cuda"."""
         self._model = model
-        self._device = device
+        self._memory = memory
         self.length = 0
         self.capacity = 0
         self.buffers: dict[str, onnxruntime.OrtValue] = {}
@@ -65,7 +66,7 @@ class KvCache:
         buffer = np.zeros(shape, model.cache_dtype)
         if values is not None:
             buffer[0, :, : values.shape[1]] = values
-        return import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer, self._device, 0)
+        return import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer, self._memory, 0)
 
 
 def choose_capacity(length: int, old: int, model: ModelEntry) -> int:

@@ -161,7 +161,7 @@ class Model:
         return ChatPrompt(self.tokenizer.encode(text), form)
 
 
-def load(
+def load(  # noqa: PLR0913  # a door with many keywords, most left out
     folder: str | Path,
     device: DeviceChoice = "auto",
     threads: int | None = None,
@@ -169,12 +169,14 @@ def load(
     is_verified: bool = False,
     has_huge_pages: bool = False,
     prepared: PreparedModels | None = None,
+    cuda_graph: bool | None = None,
 ) -> Model:
     """Open an exported folder.
 
     Args:
         folder: what `glm-export` wrote.
-        device: `auto` takes CUDA where onnxruntime offers it, else the CPU.
+        device: `auto` takes CUDA where onnxruntime offers it, else the CPU; see `providers.py`
+            for the others.
         threads: for the CPU; `None` takes the physical cores this process may use.
         is_verified: read every file first and compare it with the manifest's hash; without, only
             sizes are compared.
@@ -182,6 +184,8 @@ def load(
             more tokens per second afterwards. For processes that live long.
         prepared: where copies of models for this machine may be; one that is there is opened in
             place of the folder's graph. `PreparedModels.make` makes them.
+        cuda_graph: on CUDA, record the step of one token once and replay it; `None` does where the
+            graph allows it, as folders of `--target cuda` do.
 
     Raises:
         FolderError: the folder is not whole, or not what its manifest promises.
@@ -196,7 +200,7 @@ def load(
     template = read_chat_template(folder)
     sampling = read_sampling_defaults(folder)
     copy = None if prepared is None else prepared.find(manifest, is_full=is_verified)
-    graph = open_graph(folder / MODEL_NAME, device, threads, copy)
+    graph = open_graph(folder / MODEL_NAME, device, threads, copy, cuda_graph=cuda_graph)
     check_graph(graph, manifest.model)
     if has_huge_pages:
         move_to_huge_pages()

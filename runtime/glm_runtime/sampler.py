@@ -4,6 +4,7 @@ Never sorts a whole vocabulary: candidates are first narrowed to those that can 
 Knows nothing about text or graphs. Read `sampling.py` for the settings.
 """
 
+import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
         self._penalties = Penalties(settings, tokenizer_vocab_size, prompt_ids, breaker_ids)
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether what was said before, or a bias, changes scores."""
+        return self._settings.has_penalties
+
     def choose(self, logits: FloatArray, mask: Mask | None = None) -> int:
         """Choose the next token.
 
@@ -99,12 +105,21 @@ def find_largest(scores: FloatArray) -> int:
             index = int(scores.argmax())
     else:
         index = int(scores.argmax())  # NaN counts as the largest
-    if not np.isfinite(scores[index]):
+    require_finite(float(scores[index]))
+    return index
+
+
+def require_finite(logit: float) -> None:
+    """Refuse a best logit that is no number.
+
+    Raises:
+        GenerationError: always says what to do.
+    """
+    if not math.isfinite(logit):
         raise GenerationError(
-            f"the model gave {scores[index]} as its best logit where a finite number is expected; "
+            f"the model gave {logit} as its best logit where a finite number is expected; "
             "check the folder with `glm-run doctor`, or export it with `--dtype fp32`."
         )
-    return index
 
 
 def find_candidates(scores: FloatArray, settings: SamplingSettings) -> Candidates:

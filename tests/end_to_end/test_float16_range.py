@@ -4,16 +4,21 @@ Verification compares the graph with PyTorch in float32, so an export that ends 
 other way round, a graph that keeps everything in float16 is shown to fail on the same models.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
+
+import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export import plan as plan_module
 from glm_export.errors import VerificationError
-from transformers import PreTrainedModel
-
+from glm_runtime.decoding import Decoder
+from glm_runtime.errors import GenerationError
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 LARGEST_FLOAT16 = 65_504.0
@@ -34,9 +39,9 @@ def build_extreme_model(kind: str) -> PreTrainedModel:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "q_proj" in name or "k_proj" in name:
-                parameter *= 60
+                parameter.mul_(60)
             if "gate_up_proj" in name:
-                parameter *= 400
+                parameter.mul_(400)
     return model
 
 
@@ -91,3 +96,20 @@ def test_without_its_wide_parts_the_graph_fails(
     monkeypatch.setattr(plan_module, "widen_dtype", lambda dtype: dtype)
     with pytest.raises(VerificationError, match="differ from PyTorch's by nan"):
         export(choose(extreme, tmp_path / "out", quant))
+
+
+@pytest.mark.parametrize("has_fixed_steps", [True, False])
+def test_logits_that_are_no_numbers_end_the_answer_with_an_error(
+    has_fixed_steps: bool, extreme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "widen_dtype", lambda dtype: dtype)
+    options = dataclasses.replace(choose(extreme, tmp_path / "out", "int8"), verify="none")
+    export(options)
+    model = glm_runtime.load(tmp_path / "out", device="cpu")
+    graph = dataclasses.replace(model.graph, has_fixed_steps=has_fixed_steps)
+    decoder = Decoder(graph, model.manifest.model)
+    assert np.isnan(decoder.append([1, 2, 3])).all()
+    if has_fixed_steps:
+        assert not np.isfinite(decoder.choose_next(4)[1])
+    with pytest.raises(GenerationError, match="as its best logit where a finite number"):
+        list(dataclasses.replace(model, graph=graph).generate([1, 2, 3]))

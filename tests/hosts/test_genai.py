@@ -13,9 +13,11 @@ SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
 
 
-def test_same_ids_and_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_same_ids_and_tokens(target: str, tmp_path: Path) -> None:
+    """A folder for CUDA is run on the CPU here: float16, two outputs more."""
     folder = tmp_path / "int4"
-    export(ExportOptions(SAMPLE, folder, verify="none", threads=2))
+    export(ExportOptions(SAMPLE, folder, method="rtn", verify="none", threads=2, target=target))
     ours = glm_runtime.load(folder, device="cpu")
     settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=48)
     expected = [piece.token_id for piece in ours.generate(PROMPT, settings)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from glm_export.passes.add_greedy import add_greedy
 from glm_export.passes.fuse_skip_norm import fuse_skip_norm
 from glm_export.passes.lower_embedding import lower_embedding
 from glm_export.passes.lower_linear import lower_linear
@@ -40,4 +41,4 @@ def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> list[P
     return results
 
 
-__all__ = ["PassResult", "build_passes", "run_passes"]
+__all__ = ["PassResult", "add_greedy", "build_passes", "run_passes"]

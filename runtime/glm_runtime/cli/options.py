@@ -153,12 +153,16 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Where to run, and what to do while loading; `huge_pages` None leaves it to the command."""
+    """Where to run, and what to do while loading.
+
+    None leaves `huge_pages` to the command, and `cuda_graph` to the folder.
+    """
 
     device: DeviceChoice
     threads: int | None
     verify: bool
     huge_pages: bool | None
+    cuda_graph: bool | None
 
 
 def generation_options(command: _Command) -> _Command:
@@ -222,7 +226,8 @@ def machine_options(command: _Command) -> _Command:
             type=click.Choice(DEVICE_CHOICES),
             default="auto",
             show_default=True,
-            help="auto takes CUDA where onnxruntime offers it.",
+            help="auto takes CUDA where onnxruntime offers it, else the CPU. Of the others only "
+            "openvino was tried by glm-export's authors.",
         ),
         click.option(
             "--threads",
@@ -234,6 +239,12 @@ def machine_options(command: _Command) -> _Command:
             "--huge-pages/--no-huge-pages",
             default=None,
             help="Load slower, decode faster (Linux); chat and bench do, generate does not.",
+        ),
+        click.option(
+            "--cuda-graph/--no-cuda-graph",
+            default=None,
+            help="On CUDA, record the step of one token once and replay it.  "
+            "[default: if the folder allows it]",
         ),
     )
     return gather(options, MachineOptions, "machine", command)
@@ -254,6 +265,7 @@ def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bo
         is_verified=machine.verify,
         has_huge_pages=has_huge_pages,
         prepared=PreparedModels.of_user(),
+        cuda_graph=machine.cuda_graph,
     )
     click.echo(f"running on {model.graph.place}", err=True)
     return model

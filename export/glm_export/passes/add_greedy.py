@@ -1,0 +1,40 @@
+"""The likeliest token as an output, so that on a GPU greedy decoding fetches one number a step."""
+
+import onnx_ir as ir
+
+from glm_export.passes.result import PassResult
+
+GREEDY_TOKEN, GREEDY_LOGIT = "greedy_token", "greedy_logit"
+
+
+def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
+    """Add outputs greedy_token [B, k] int64 and greedy_logit [B, k] float32 beside the logits.
+
+    The first k = 1 is declared, as the logits' is. The logit says whether the token means anything:
+    of logits that are not numbers there is no largest.
+
+    Args:
+        graph: with an output `logits` [B, k, V].
+        vocab_size: of the tokenizer; ids from here on are padding and are never chosen.
+    """
+    logits = next(value for value in graph.outputs if value.name == "logits")
+    numbers = [
+        ir.node("Constant", [], {"value_ints": [number]}) for number in (0, vocab_size, -1, 1)
+    ]
+    zero, size, last, one = (node.outputs[0] for node in numbers)
+    real = ir.node("Slice", [logits, zero, size, last])
+    best = ir.node("TopK", [real.outputs[0], one], {"axis": -1}, num_outputs=2)
+    logit = ir.node("Squeeze", [best.outputs[0], last])
+    wide = ir.node("Cast", logit.outputs, {"to": ir.DataType.FLOAT.value})
+    token = ir.node("Squeeze", [best.outputs[1], last])
+    graph.extend([*numbers, real, best, logit, wide, token])
+    assert logits.shape is not None
+    for node, name, dtype in (
+        (token, GREEDY_TOKEN, ir.DataType.INT64),
+        (wide, GREEDY_LOGIT, ir.DataType.FLOAT),
+    ):
+        value = node.outputs[0]
+        value.name, value.type = name, ir.TensorType(dtype)
+        value.shape = ir.Shape(logits.shape.dims[:2])
+        graph.outputs.append(value)
+    return PassResult("add_greedy", 1)
