@@ -8,7 +8,7 @@ import click
 
 import glm_export
 from glm_export.command_line import run_command, show_progress
-from glm_export.options import DTYPES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
+from glm_export.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 
@@ -71,6 +71,14 @@ _PATH = click.Path(path_type=Path)
     help="Of activations, scales and unquantized weights.  [default: fp32 for cpu, fp16 for cuda]",
 )
 @click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@click.option(
+    "--kv-cache",
+    type=click.Choice(KV_CACHES),
+    default="float",
+    show_default=True,
+    help="int8: a quarter of the memory for long contexts and faster decoding there; prompts are "
+    "read more slowly. Its scales come from the calibration text.",
+)
 @click.option(
     "--verify",
     type=click.Choice(VERIFY_LEVELS),

@@ -14,6 +14,7 @@ from glm_runtime import manifest as folder_manifest
 from glm_runtime.manifest import FileEntry, Manifest, VerificationEntry
 
 _CARD = "README.md"
+_NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
 T = TypeVar("T")
 
 
@@ -91,7 +92,7 @@ def _if_same(values: Iterable[T]) -> T | None:
 
 
 def _describe_calibration(job: ExportJob) -> folder_manifest.CalibrationEntry | None:
-    corpus = job.corpus
+    corpus = job.corpus or job.cache_corpus
     if corpus is None:
         return None
     return folder_manifest.CalibrationEntry(corpus.name, corpus.sha256, corpus.windows.size)
@@ -108,7 +109,7 @@ def _describe_model(job: ExportJob) -> folder_manifest.ModelEntry:
         vocab_size=config.vocab_size,
         tokenizer_vocab_size=job.token_ids.tokenizer_vocab_size,
         context_length=config.context_length,
-        cache_dtype={"fp32": "float32", "fp16": "float16"}[job.plan.dtype],
+        cache_dtype="int8" if job.options.kv_cache == "int8" else _NUMPY_NAMES[job.plan.dtype],
         eos_token_ids=job.token_ids.eos,
         pad_token_id=job.token_ids.pad,
     )

@@ -1,7 +1,8 @@
 """An exported graph run for its logits, whole windows at a time. For checks, not for generation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,10 @@ TokenArray = npt.NDArray[np.int64]
 # Where a model that comes as bytes has its weights.
 # Source: ONNX Runtime's onnxruntime_session_options_config_keys.h.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+CACHE_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
+    {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(int8)": "i1"}
+)
 
 
 class GraphSession:
@@ -80,8 +85,8 @@ class GraphSession:
             NUM_LOGITS: np.array([length], dtype=np.int64),
         }
         for cache in self._caches:
-            dtype = np.float16 if cache.type == "tensor(float16)" else np.float32
-            feeds[cache.name] = np.zeros((batch, cache.shape[1], 0, cache.shape[3]), dtype)
+            shape = (batch, cache.shape[1], 0, cache.shape[3])
+            feeds[cache.name] = np.zeros(shape, CACHE_DTYPES[cache.type])
         try:
             values: list[npt.NDArray[np.generic]] = self._session.run(names, feeds)
         except Exception as error:  # its classes share no root but this

@@ -22,7 +22,8 @@ class ExportJob:
         method: how codes are chosen for what is float in the checkpoint.
         plan: of every tensor; of a mixed recipe, before schemes are chosen.
         open_matrices: those whose scheme a mixed recipe chooses.
-        corpus: what is calibrated on, None where nothing is.
+        corpus: what weights are calibrated on, None where none are.
+        cache_corpus: what the scales of an int8 KV cache are measured on, None without one.
     """
 
     options: ExportOptions
@@ -33,3 +34,4 @@ class ExportJob:
     plan: ExportPlan
     open_matrices: tuple[str, ...] = ()
     corpus: Corpus | None = None
+    cache_corpus: Corpus | None = None

@@ -52,6 +52,8 @@ def render_card(manifest: Manifest, data_bytes: int) -> str:
         words.append(f"accuracy level {recipe.accuracy_level}")
     if recipe.calibration is not None:
         words.append(f"calibrated on {recipe.calibration.tokens:,} tokens")
+    if manifest.model.cache_dtype == "int8":
+        words.append("int8 KV cache")
     figures = [f"{key} {value:.3g}" for key, value in manifest.verification.metrics.items()]
     return _TEMPLATE.format(
         name=manifest.source.name,

@@ -11,12 +11,13 @@ from glm_quantize import METHODS, Scheme, SchemeError
 QUANTS = ("none", "int8", "int4", "int2")
 DTYPES = ("fp32", "fp16")
 TARGETS = ("cpu", "cuda")
+KV_CACHES = ("float", "int8")
 VERIFY_LEVELS = ("auto", "full", "tensors", "none")
 # int4 keeps small blocks, since each scale covers a coarser grid; int8 has precision to spare.
 _DEFAULT_BLOCK_SIZE = {2: 32, 4: 32, 8: 128}
 # int8 loses so little that calibrating is not worth the wait; with fewer bits it halves the loss.
 _DEFAULT_METHOD = {2: "gptq-refine", 4: "gptq-refine", 8: "rtn-search"}
-_WITHOUT_STATISTICS = ("rtn", "hqq")
+WITHOUT_STATISTICS = ("rtn", "hqq")
 _MOST_BITS = 32.0
 # MatMulNBits on a CPU: 4 quantizes activations to int8, three times the speed of 0 (float32).
 # CUDA kernels take no notice of it.
@@ -43,6 +44,7 @@ class ExportOptions:
         device: where calibration computes, "cpu" or a CUDA device.
         dtype: "fp32" or "fp16"; None: fp32 for cpu, fp16 for cuda.
         target: "cpu" or "cuda".
+        kv_cache: "float" keeps keys and values in `dtype`, "int8" (for the CPU) in a byte each.
         verify: "full" runs the graph against PyTorch, "tensors" reads every tensor back, "auto"
             is full where memory allows and tensors elsewhere.
         is_forced: replace an existing folder.
@@ -66,6 +68,7 @@ class ExportOptions:
     device: str = "cpu"
     dtype: str | None = None
     target: str = "cpu"
+    kv_cache: str = "float"
     verify: str = "auto"
     is_forced: bool = False
     accuracy_level: int | None = None
@@ -78,6 +81,7 @@ class ExportOptions:
         if self.method is not None:
             _require("method", self.method, tuple(METHODS))
         _require("target", self.target, TARGETS)
+        _require("kv cache", self.kv_cache, KV_CACHES)
         _require("verify", self.verify, VERIFY_LEVELS)
         if self.dtype is not None:
             _require("dtype", self.dtype, DTYPES)
@@ -94,8 +98,14 @@ class ExportOptions:
 
     def _check_contradictions(self) -> None:
         """Options that each make sense, but not together."""
+        if self.kv_cache == "int8" and (self.target != "cpu" or self.chosen_dtype != "fp32"):
+            raise OptionsError(
+                f"kv cache int8 asked for with {self.chosen_dtype} for {self.target}; it was built "
+                "for fp32 on the CPU only: leave dtype and target, or the kv cache, out."
+            )
         if self.quant == "none":
-            for name in ("block_size", "method", "bits_per_weight", "calibration"):
+            refused = ["block_size", "method", "bits_per_weight"]
+            for name in refused if self.kv_cache == "int8" else [*refused, "calibration"]:
                 value = getattr(self, name)
                 if value is not None:
                     raise OptionsError(
@@ -110,7 +120,8 @@ class ExportOptions:
                 f"bits per weight {bits} asked for with quant {self.quant!r}; leave the quant out: "
                 "int4 and int8 are mixed to meet the budget."
             )
-        if self.calibration is not None and self.method in _WITHOUT_STATISTICS:
+        takes_none = self.method in WITHOUT_STATISTICS and self.kv_cache == "float"
+        if self.calibration is not None and takes_none:
             raise OptionsError(
                 f"method {self.method} takes no calibration; leave {self.calibration} out, or "
                 "choose rtn-search, awq or gptq."

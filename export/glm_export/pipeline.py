@@ -10,6 +10,7 @@ import torch
 import glm_export
 from glm_export import companions, passes, verify, writer
 from glm_export.architectures import DecoderConfig
+from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.calibration.state import keep_finished
@@ -19,11 +20,12 @@ from glm_export.device import check_device
 from glm_export.errors import OptionsError
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
-from glm_export.options import ExportOptions
+from glm_export.options import WITHOUT_STATISTICS, ExportOptions
 from glm_export.output_folder import stage_folder
 from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import ROTATION_TABLES, build_plan
+from glm_export.reference import read_from_source
 from glm_export.report import ExportReport, Progress
 from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_hash import SourceHash
@@ -52,8 +54,9 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         if job.corpus is not None:
             calibrated = calibrate(job, finished, progress)
             job = replace(job, plan=calibrated.plan)
+        scales = _measure_cache(job, progress)
         progress("tracing the decoder", 0, job.plan.parameters)
-        _write_graph(job, folder)
+        _write_graph(job, folder, scales)
         errors = _write_data(job, folder, calibrated, progress)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
@@ -91,6 +94,10 @@ def _prepare(options: ExportOptions) -> ExportJob:
     schemes, fixed = apply_overrides(names, scheme, options.parsed_overrides)
     plan = build_plan(config, source.parameters, schemes, options.chosen_dtype, matrices)
     is_mixed = options.is_mixed and not matrices
+    corpus = _read_corpus(options, config) if _is_calibrated(options) and not matrices else None
+    cache_corpus = None
+    if options.kv_cache == "int8":
+        cache_corpus = corpus or _read_corpus(options, config)
     return ExportJob(
         options=options,
         source=source,
@@ -99,7 +106,8 @@ def _prepare(options: ExportOptions) -> ExportJob:
         method="rtn-search" if matrices else options.chosen_method,
         plan=plan,
         open_matrices=tuple(name for name in names if name not in fixed) if is_mixed else (),
-        corpus=None if matrices else _read_corpus(options, config),
+        corpus=corpus,
+        cache_corpus=cache_corpus,
     )
 
 
@@ -114,13 +122,15 @@ def _check_import(options: ExportOptions, method: str) -> None:
         )
 
 
-def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus | None:
-    """The calibration text, if the recipe needs one."""
-    if options.chosen_quant == "none":
-        return None
+def _is_calibrated(options: ExportOptions) -> bool:
+    """Whether the recipe shows the model a text to choose its codes."""
+    if options.chosen_quant == "none" or options.method in WITHOUT_STATISTICS:
+        return False
     is_calibrated = find_method(options.chosen_method).is_calibrated
-    if not (is_calibrated or options.is_mixed or options.calibration is not None):
-        return None
+    return is_calibrated or options.is_mixed or options.calibration is not None
+
+
+def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
     check_device(options.device)
     window = min(_WINDOW, config.context_length, options.calibration_tokens)
     return read_corpus(
@@ -142,10 +152,20 @@ def _count_bytes(job: ExportJob) -> int:
     return job.plan.size_bytes + codes + 2 * hidden
 
 
-def _write_graph(job: ExportJob, folder: Path) -> None:
+def _measure_cache(job: ExportJob, progress: Progress) -> list[CacheScales]:
+    """The scales of an int8 KV cache; none without one."""
+    if job.cache_corpus is None:
+        return []
+    read = read_from_source(job.source)
+    return measure_cache_scales(job.source.config, read, job.cache_corpus, progress)
+
+
+def _write_graph(job: ExportJob, folder: Path, scales: list[CacheScales]) -> None:
     dtype, wide = _TORCH_DTYPES[job.plan.dtype], _TORCH_DTYPES[job.plan.wide_dtype]
     model = trace_decoder(job.source.config, dtype, wide)
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
+    if scales:
+        passes.quantize_cache(model.graph, scales)
     if job.options.target == "cuda":
         passes.add_greedy(model.graph, job.token_ids.tokenizer_vocab_size)
     model.graph.opset_imports.pop(PLACEHOLDER_DOMAIN, None)
@@ -188,7 +208,5 @@ def _verify(job: ExportJob, folder: Path) -> VerificationEntry:
         level = "full" if verify.can_run_graph(job.plan, job.source.config) else "tensors"
     metrics: dict[str, float] = {}
     if level == "full":
-        accuracy_level = job.options.chosen_accuracy_level
-        path = folder / DATA_FILE
-        metrics = verify.verify_graph(folder, path, job.source.config, job.plan, accuracy_level)
+        metrics = verify.verify_graph(folder, job.source.config, job.plan, job.options)
     return VerificationEntry(level, level != "none", metrics)

@@ -13,6 +13,8 @@ from glm_export.architectures import DecoderConfig
 from glm_export.comparison import Comparer
 from glm_export.errors import VerificationError
 from glm_export.graph_session import GraphSession
+from glm_export.options import ExportOptions
+from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import ExportPlan
 from glm_export.reference import ReferenceDecoder, TokenArray, read_from_folder
 from glm_runtime.machine import read_available_memory_bytes
@@ -22,7 +24,8 @@ from glm_runtime.machine import read_available_memory_bytes
 # deep. int8 activations: each block is rounded to max/127, about 0.6 % of a matrix product's
 # output; four products a layer that add up like noise stay under a tenth for 61 layers. A tensor
 # in the wrong place gives 1 or more.
-_LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1}
+# int8 keys and values: rounded to a 115th of a channel's largest value, once a layer.
+_LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1, "int8 cache": 1e-1}
 _PROBE_TOKENS = 64
 
 
@@ -38,7 +41,7 @@ def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
 
 
 def verify_graph(
-    folder: Path, data_path: Path, config: DecoderConfig, plan: ExportPlan, accuracy_level: int
+    folder: Path, config: DecoderConfig, plan: ExportPlan, options: ExportOptions
 ) -> dict[str, float]:
     """Run the folder's graph and the PyTorch decoder over the same tokens.
 
@@ -49,12 +52,12 @@ def verify_graph(
         VerificationError: the error is above the tolerance, or not a number.
     """
     ids = _probe_tokens(config)
-    reference = ReferenceDecoder(config, read_from_folder(plan, data_path))
+    reference = ReferenceDecoder(config, read_from_folder(plan, folder / DATA_FILE))
     with torch.inference_mode():
         expected = reference.hidden_states(ids)[0] @ reference.read_head().T
     found = torch.from_numpy(GraphSession(folder).compute_logits(ids)[0])
     error = _relative_error(found, expected)
-    tolerance = _LOGIT_TOLERANCE[_arithmetic(plan, accuracy_level)]
+    tolerance = _LOGIT_TOLERANCE[_arithmetic(plan, options)]
     if not error <= tolerance:
         raise VerificationError(
             f"the graph's logits differ from PyTorch's by {error:.2g} where {tolerance:.2g} is the "
@@ -77,10 +80,12 @@ def _probe_tokens(config: DecoderConfig) -> TokenArray:
     return generator.integers(0, config.vocab_size, size=(1, length), dtype=np.int64)
 
 
-def _arithmetic(plan: ExportPlan, accuracy_level: int) -> str:
+def _arithmetic(plan: ExportPlan, options: ExportOptions) -> str:
     is_quantized = any(tensor.scheme for tensor in plan.tensors.values())
-    if is_quantized and accuracy_level == 4:
+    if is_quantized and options.chosen_accuracy_level == 4:
         return "int8 activations"
+    if options.kv_cache == "int8":
+        return "int8 cache"
     return plan.dtype
 
 

@@ -137,7 +137,7 @@ class BatchDecoder:
             value = self._ort_value.ortvalue_from_numpy(buffer[first:last])
             binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
-        logits = np.empty((last - first, 1, self._model.vocab_size), self._model.cache_dtype)
+        logits = np.empty((last - first, 1, self._model.vocab_size), self._graph.logits_dtype)
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("attention_mask", mask)
         binding.bind_ortvalue_output("logits", self._ort_value.ortvalue_from_numpy(logits))

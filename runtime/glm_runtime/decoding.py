@@ -7,6 +7,7 @@ T tokens in all, K positions whose logits are wanted, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ FloatArray = npt.NDArray[np.floating]
 # Bounds the memory of a long prompt; at 1.5 B parameters larger chunks are no faster on a CPU.
 PREFILL_CHUNK = 512
 
+_CACHE_KINDS = MappingProxyType(
+    {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
+)
+
 
 class Decoder:
     """One sequence being read and written; several can share one loaded graph."""
@@ -36,7 +41,7 @@ class Decoder:
         self._binding = graph.session.io_binding()
         self._bound: object = None
         self._ones = np.ones((1, 0), np.int64)
-        self._logits = np.zeros((1, 1, model.vocab_size), model.cache_dtype)
+        self._logits = np.zeros((1, 1, model.vocab_size), graph.logits_dtype)
         self._num_logits = 0
 
     @property
@@ -201,18 +206,19 @@ def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
 
 
 def _expected_tensors(model: ModelEntry) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-    floats = "tensor(float)" if model.cache_dtype == "float32" else "tensor(float16)"
+    cache_kind = _CACHE_KINDS[model.cache_dtype]
+    logits_kind = "tensor(float)" if model.cache_dtype == "int8" else cache_kind
     expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "input_ids": ("tensor(int64)", (None, None)),
         "attention_mask": ("tensor(int64)", (None, None)),
         "num_logits_to_keep": ("tensor(int64)", (1,)),
-        "logits": (floats, (None, None, model.vocab_size)),
+        "logits": (logits_kind, (None, None, model.vocab_size)),
     }
     cache = (None, model.num_kv_heads, None, model.head_dim)
     for layer in range(model.num_layers):
         for part in ("key", "value"):
-            expected[f"past_key_values.{layer}.{part}"] = (floats, cache)
-            expected[f"present.{layer}.{part}"] = (floats, cache)
+            expected[f"past_key_values.{layer}.{part}"] = (cache_kind, cache)
+            expected[f"present.{layer}.{part}"] = (cache_kind, cache)
     return expected
 
 

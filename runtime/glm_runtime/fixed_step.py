@@ -39,7 +39,7 @@ class FixedStep:
         self._ids = self._place(np.zeros((1, 1), np.int64))
         self._held: int | None = None  # the id that `_ids` holds
         self._mask = self._place(self._ones)
-        self._logits = self._place(np.zeros((1, 1, model.vocab_size), model.cache_dtype))
+        self._logits = self._place(np.zeros((1, 1, model.vocab_size), graph.logits_dtype))
         self._best = self._place(np.zeros((1, 1), np.float32))
         self._binding = self._bind(cache)
         self._graph_id = next(_graph_ids) if graph.has_cuda_graph else None

@@ -5,10 +5,11 @@ is quick and a missing package gives one clear sentence.
 """
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
@@ -23,6 +24,10 @@ DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", *PROVIDERS)
 
 MODEL_NAME = "model.onnx"
 GREEDY_TOKEN = "greedy_token"  # an output of folders for CUDA
+
+LOGIT_TYPES: Mapping[str, str] = MappingProxyType(
+    {"tensor(float)": "float32", "tensor(float16)": "float16"}
+)
 
 _ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
 _RECORD_PLACES = "session.record_ep_graph_assignment_info"
@@ -69,6 +74,12 @@ class OpenGraph:
     def memory(self) -> str:
         """Where the KV cache lies, as onnxruntime calls it."""
         return "cuda" if self.device == "cuda" else "cpu"
+
+    @cached_property
+    def logits_dtype(self) -> str:
+        """What the logits are, as numpy calls it."""
+        kinds = {output.name: output.type for output in self.session.get_outputs()}
+        return LOGIT_TYPES.get(kinds.get("logits", ""), "float32")
 
     @cached_property
     def chooses_greedily(self) -> bool:

@@ -15,7 +15,7 @@ from glm_runtime.manifest import ModelEntry
 if TYPE_CHECKING:
     import onnxruntime
 
-Values = npt.NDArray[np.floating]
+Values = npt.NDArray[np.floating | np.int8]
 
 _FIRST_CAPACITY = 256
 

@@ -89,8 +89,8 @@ class ModelEntry:
         is_covered = self.tokenizer_vocab_size <= self.vocab_size
         found = f"tokenizer_vocab_size is {self.tokenizer_vocab_size}"
         require(is_covered, found, f"at most vocab_size = {self.vocab_size}")
-        is_known = self.cache_dtype in ("float32", "float16")
-        require(is_known, f"cache_dtype is {self.cache_dtype!r}", "float32 or float16")
+        is_known = self.cache_dtype in ("float32", "float16", "int8")
+        require(is_known, f"cache_dtype is {self.cache_dtype!r}", "float32, float16 or int8")
 
 
 _MODEL_COUNTS = (

@@ -13,11 +13,13 @@ SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_same_ids_and_tokens(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "choices", [{}, {"target": "cuda"}, {"kv_cache": "int8"}], ids=["plain", "cuda", "int8 cache"]
+)
+def test_same_ids_and_tokens(choices: dict[str, str], tmp_path: Path) -> None:
     """A folder for CUDA is run on the CPU here: float16, two outputs more."""
     folder = tmp_path / "int4"
-    export(ExportOptions(SAMPLE, folder, method="rtn", verify="none", threads=2, target=target))
+    export(ExportOptions(SAMPLE, folder, method="rtn", verify="none", threads=2, **choices))
     ours = glm_runtime.load(folder, device="cpu")
     settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=48)
     expected = [piece.token_id for piece in ours.generate(PROMPT, settings)]

@@ -24,7 +24,11 @@ class PlainGraph:
 
     def reset(self, batch: int = 1) -> None:
         """An empty KV cache."""
-        dtypes = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+        dtypes = {
+            "tensor(float)": np.float32,
+            "tensor(float16)": np.float16,
+            "tensor(int8)": np.int8,
+        }
         self.past = [
             np.zeros((batch, i.shape[1], 0, i.shape[3]), dtypes[i.type]) for i in self.caches
         ]

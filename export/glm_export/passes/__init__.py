@@ -12,6 +12,7 @@ from glm_export.passes.add_greedy import add_greedy
 from glm_export.passes.fuse_skip_norm import fuse_skip_norm
 from glm_export.passes.lower_embedding import lower_embedding
 from glm_export.passes.lower_linear import lower_linear
+from glm_export.passes.quantize_cache import quantize_cache
 from glm_export.passes.result import PassResult
 from glm_export.plan import ExportPlan
 
@@ -41,4 +42,4 @@ def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> list[P
     return results
 
 
-__all__ = ["PassResult", "add_greedy", "build_passes", "run_passes"]
+__all__ = ["PassResult", "add_greedy", "build_passes", "quantize_cache", "run_passes"]

@@ -1,0 +1,131 @@
+"""Folders with an int8 KV cache: the right scales, close logits, and a runtime that keeps codes."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import glm_runtime
+from glm_export import ExportOptions, export
+from glm_export.calibration.corpus import read_corpus
+from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime.decoding import Decoder
+from glm_runtime.generation import Request
+from support.graphs import PlainGraph
+from support.tiny_models import TinyShape, build_model, write_checkpoint
+
+SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
+GREEDY = SamplingSettings(temperature=0)
+TOKENS = 1024  # of the calibration text
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    parent = tmp_path_factory.mktemp("folders")
+    for kind in ("float", "int8"):
+        export(
+            ExportOptions(
+                SAMPLE,
+                parent / kind,
+                quant="none",
+                kv_cache=kind,
+                calibration_tokens=TOKENS,
+                verify="full",
+            )
+        )
+    return {kind: parent / kind for kind in ("float", "int8")}
+
+
+@pytest.fixture(scope="module")
+def model(folders: dict[str, Path]) -> Model:
+    return glm_runtime.load(folders["int8"], device="cpu")
+
+
+def test_scales_reach_a_tenth_beyond_what_the_float_graph_shows(folders: dict[str, Path]) -> None:
+    """Keys and values as ONNX Runtime computes them, not as the code under test does."""
+    windows = read_corpus(None, SAMPLE, 512, TOKENS, 1 << 30).windows
+    graph = PlainGraph(folders["float"])
+    largest: list[np.ndarray] = []
+    for window in windows:
+        graph.reset()
+        graph.run(window[None], keep=1)
+        found = [np.abs(cache).max(axis=(0, 2)) for cache in graph.past]
+        largest = [np.maximum(a, b) for a, b in zip(largest or found, found, strict=True)]
+    stored = onnx.load(folders["int8"] / "model.onnx", load_external_data=False).graph.initializer
+    scales = {t.name: numpy_helper.to_array(t) for t in stored if t.name.endswith("_scale")}
+    assert len(scales) == len(largest) == 8
+    for cache, most in zip(graph.caches, largest, strict=True):
+        _, layer, part = cache.name.split(".")
+        found = scales[f"layers.{layer}.{part}_scale"]
+        np.testing.assert_allclose(found, 1.1 / 127 * most[None, :, None, :], rtol=1e-4)
+
+
+def test_logits_are_close_and_not_the_same(folders: dict[str, Path]) -> None:
+    ids = read_corpus(None, SAMPLE, 256, 256, 1 << 30).windows
+    exact, coarse = (PlainGraph(folders[kind]).run(ids) for kind in ("float", "int8"))
+    error = np.linalg.norm(coarse - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.02
+
+
+def test_in_place_and_in_chunks_as_in_one_piece(folders: dict[str, Path], model: Model) -> None:
+    ids = np.random.Generator(np.random.PCG64(3)).integers(0, 4000, 400)
+    expected = PlainGraph(folders["int8"]).run(ids[None])[0]
+    decoder = Decoder(model.graph, model.manifest.model)
+    places = [0, 130, 131, 132, 300, 399, 400]
+    for start, stop in itertools.pairwise(places):
+        found = decoder.append(ids[start:stop].tolist())
+        np.testing.assert_allclose(found[0], expected[stop - 1], atol=2e-3)
+
+
+def test_the_runtime_keeps_codes(model: Model, tmp_path: Path) -> None:
+    """Saved and restored, forked, rewound: the same answer."""
+    settings = GenerationSettings(GREEDY, max_new_tokens=40, is_eos_ignored=True)
+    prompt = model.tokenizer.encode("床前明月光，" * 50)
+    session = model.new_session()
+    first = [piece.token_id for piece in session.generate(prompt, settings)]
+    assert {values.dtype for values in session._copy_values().values()} == {np.dtype(np.int8)}
+    longer = [*prompt, *first, *model.tokenizer.encode("举头")]
+    session.save(tmp_path / "saved")
+    expected = [piece.token_id for piece in session.fork().generate(longer, settings)]
+    restored = model.new_session()
+    restored.restore(tmp_path / "saved")
+    assert [piece.token_id for piece in restored.generate(longer, settings)] == expected
+    session.rewind(len(prompt) - 3)
+    assert [piece.token_id for piece in session.generate(prompt, settings)] == first
+
+
+def test_rows_of_a_batch_answer_as_alone(model: Model) -> None:
+    settings = GenerationSettings(GREEDY, max_new_tokens=30)
+    prompts = [
+        model.tokenizer.encode(text) for text in ("春风", "In the beginning", "The LORD " * 9)
+    ]
+    alone = [[piece.token_id for piece in model.generate(ids, settings)] for ids in prompts]
+    together: list[list[int]] = [[] for _ in prompts]
+    for piece in model.generate_many([Request(ids, settings) for ids in prompts], max_rows=2):
+        together[piece.index].append(piece.piece.token_id)
+    assert together == alone
+
+
+def test_a_cache_that_the_manifest_does_not_promise_is_refused(model: Model) -> None:
+    entry = dataclasses.replace(model.manifest.model, cache_dtype="float32")
+    with pytest.raises(glm_runtime.FolderError, match=r"is tensor\(int8\) .* where the manifest"):
+        glm_runtime.decoding.check_graph(model.graph, entry)
+
+
+def test_a_channel_that_is_always_zero_keeps_a_scale(tmp_path: Path) -> None:
+    """A scale of zero would keep it at zero for good."""
+    tiny = build_model(TinyShape(attention_bias=False, partial_rotary_factor=0.5))
+    rows = tiny.model.layers[0].self_attn.v_proj.weight
+    rows.data[3] = 0
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", tiny)
+    options = ExportOptions(
+        checkpoint, tmp_path / "out", quant="none", kv_cache="int8", calibration_tokens=128
+    )
+    export(options)
+    stored = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph.initializer
+    (scale,) = (numpy_helper.to_array(t) for t in stored if t.name == "layers.0.value_scale")
+    assert scale[0, 0, 0, 3] == scale.max() > 0
