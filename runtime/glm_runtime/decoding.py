@@ -49,6 +49,10 @@ class Decoder:
         """Tokens whose keys and values are in the cache."""
         return self._cache.length
 
+    def reserve(self, length: int) -> None:
+        """Make room for `length` tokens at once, as far as the context goes."""
+        self._cache.reserve(min(length, self._model.context_length))
+
     def truncate(self, length: int) -> None:
         """Forget every token from position `length` on; costs nothing."""
         self._cache.length = min(length, self._cache.length)

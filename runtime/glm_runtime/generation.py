@@ -22,6 +22,8 @@ from glm_runtime.speculation import Drafter, Pace, ReadAhead
 from glm_runtime.structured import GrammarMask
 from glm_runtime.tokenizer import Tokenizer
 
+_ROOM_AHEAD = 512  # tokens of an answer that the cache has room for from the beginning
+
 
 @dataclass(frozen=True)
 class Request:
@@ -79,6 +81,7 @@ def generate(
     Yields:
         One piece per token; the last one has a finish reason.
     """
+    decoder.reserve(len(request.prompt_ids) + min(writer.remaining, _ROOM_AHEAD))
     logits = prefill(decoder, request.prompt_ids[decoder.length :])
     if decoder.chooses_greedily and writer.is_plainly_greedy and request.drafter is None:
         yield from _follow_greedily(decoder, writer, logits)

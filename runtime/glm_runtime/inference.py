@@ -60,10 +60,7 @@ class OpenGraph:
         """Where it runs, for people."""
         if self.device == "cpu":
             return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
-        provider = PROVIDERS[self.device]
-        words = [provider.title]
-        if not provider.is_tested:
-            words.append("which glm-export's authors have not tried")
+        words = [PROVIDERS[self.device].title, "which glm-export's authors could not try"]
         if self.has_cuda_graph:
             words.append("with a CUDA graph")
         if self.cpu_nodes:
@@ -219,7 +216,7 @@ class _Opener:
             raise DeviceError(self._say(device, str(error))) from error
         if provider.name not in session.get_providers():
             raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
-        nodes = _list_cpu_nodes(session)
+        nodes = list_cpu_nodes(session)
         is_cuda = device == "cuda"
         return OpenGraph(session, device, self.threads, is_cuda, has_cuda_graph, nodes)
 
@@ -231,7 +228,7 @@ class _Opener:
         )
 
 
-def _list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
+def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
     """Nodes on the CPU that do more than compute sizes; none before onnxruntime 1.24 tells."""
     tell = getattr(session, "get_provider_graph_assignment_info", None)
     if tell is None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.floating | np.int8]
 
-_FIRST_CAPACITY = 256
+_STEP = 256  # tokens
 
 
 class KvCache:
-    """Buffers [1, H, C, D] that grow by doubling, up to the context length."""
+    """Buffers [1, H, C, D] that grow with the tokens, up to the context length."""
 
     def __init__(self, model: ModelEntry, memory: str) -> None:
         """`memory`: where the buffers lie, "cpu" or "cuda"."""
@@ -34,24 +34,25 @@ class KvCache:
     def reserve(self, length: int) -> None:
         """Make room for `length` tokens; `buffers` is then another dict, to be bound again.
 
-        The tokens so far are kept. On a GPU they travel through the host, which doubling makes
-        rare.
+        The tokens so far are kept. On a GPU they travel through the host, which is rare.
         """
-        if length <= self.capacity:
-            return
-        capacity = choose_capacity(length, self.capacity, self._model)
-        self._replace(capacity, self.copy_values())
+        if length > self.capacity:
+            capacity = choose_capacity(length, self.capacity, self._model)
+            self._replace(capacity, {name: self._read(name) for name in self.buffers})
 
     def copy_values(self) -> dict[str, Values]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
-        length = self.length
-        # `numpy()` is a view that does not keep its buffer alive.
-        return {name: buffer.numpy()[0, :, :length].copy() for name, buffer in self.buffers.items()}
+        return {name: self._read(name).copy() for name in self.buffers}
 
     def load_values(self, values: dict[str, Values], length: int) -> None:
         """Take over what `copy_values` of another cache of this model gave, in new buffers."""
         self._replace(choose_capacity(length, 0, self._model), values)
         self.length = length
+
+    def _read(self, name: str) -> Values:
+        """What a buffer holds [H, length, D]: on the CPU a view that does not keep it alive."""
+        values: Values = self.buffers[name].numpy()[0, :, : self.length]
+        return values
 
     def _replace(self, capacity: int, values: dict[str, Values]) -> None:
         """New buffers in place of all old ones, at once: an interruption leaves the old ones."""
@@ -70,8 +71,13 @@ class KvCache:
 
 
 def choose_capacity(length: int, old: int, model: ModelEntry) -> int:
-    """Tokens to make room for when `length` are more than the `old` capacity: twice that."""
-    return min(max(_FIRST_CAPACITY, length, 2 * old), model.context_length)
+    """Tokens to make room for when `length` are more than the `old` capacity.
+
+    A quarter more than before: a token is then copied four times at most over the whole growth, and
+    little is taken that is never used.
+    """
+    wanted = max(length, old + old // 4)
+    return min(-(-wanted // _STEP) * _STEP, model.context_length)
 
 
 def list_buffers(model: ModelEntry) -> list[str]:

@@ -26,14 +26,12 @@ class Provider:
         title: for people.
         packages: what to install for it, as a sentence goes on after "install".
         plugin: the Python package that brings it, if it is a plugin.
-        is_tested: whether we have run it.
     """
 
     name: str
     title: str
     packages: str
     plugin: str | None = None
-    is_tested: bool = False
 
 
 PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
@@ -48,7 +46,6 @@ PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
             "OpenVINO",
             "`pip install onnxruntime-ep-openvino` beside onnxruntime",
             plugin="onnxruntime_ep_openvino",
-            is_tested=True,
         ),
         "webgpu": Provider(
             "WebGpuExecutionProvider",
@@ -94,8 +91,13 @@ def register(runtime: ModuleType, device: Device) -> None:
                 f"{provider.title} does not start ({_first_line(error)}) where it was asked for; "
                 f"install {provider.packages} anew, or use --device cpu."
             ) from error
-        if find_devices(runtime, provider):
-            return
+        else:
+            if find_devices(runtime, provider):
+                return
+            raise DeviceError(
+                f"{provider.plugin} offers no device of this machine where one was asked for; "
+                "use --device cpu."
+            )
     raise DeviceError(
         f"this onnxruntime offers {', '.join(offered)} where {provider.name} is expected; "
         f"install {provider.packages}, or use --device cpu."

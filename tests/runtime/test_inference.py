@@ -8,7 +8,8 @@ import pytest
 
 from glm_runtime import inference, machine
 from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
-from glm_runtime.inference import import_onnxruntime, open_graph
+from glm_runtime.inference import OpenGraph, import_onnxruntime, list_cpu_nodes, open_graph
+from glm_runtime.providers import PROVIDERS, Device
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
@@ -42,6 +43,52 @@ def test_cuda_that_is_not_offered_is_refused(tiny_folder: Path):
     sentence = r"offers .*CPUExecutionProvider where CUDAExecutionProvider is expected; install"
     with pytest.raises(DeviceError, match=sentence):
         open_graph(tiny_folder / "model.onnx", "cuda")
+
+
+@pytest.mark.parametrize("device", sorted(PROVIDERS))
+def test_each_provider_can_be_asked_for_and_says_where_it_comes_from(
+    tiny_folder: Path, device: Device
+):
+    provider = PROVIDERS[device]
+    if provider.name in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime offers {provider.name}")
+    with pytest.raises(DeviceError, match=f"where {provider.name} is expected; install ") as error:
+        open_graph(tiny_folder / "model.onnx", device)
+    assert provider.packages in str(error.value)
+
+
+def test_a_plugin_that_cannot_be_loaded_is_named(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A plugin package whose library is no library."""
+    library = tmp_path / "libplugin.so"
+    library.write_bytes(b"not a library")
+    text = f"def get_library_path():\n    return {str(library)!r}\n"
+    (tmp_path / "onnxruntime_ep_webgpu.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceError, match=r"WebGPU does not start \(.+\) where .*; install `pip"):
+        open_graph(tiny_folder / "model.onnx", "webgpu")
+
+
+def test_nodes_left_to_the_cpu_are_named_but_those_of_sizes(tiny_folder: Path):
+    """On the CPU every node is left to it."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(
+        tiny_folder / "model.onnx", options, ["CPUExecutionProvider"]
+    )
+    operators = {name.split()[0] for name in list_cpu_nodes(session)}
+    assert "GroupQueryAttention" in operators
+    assert not operators & {"Shape", "Squeeze", "Cast", "Min", "Range"}
+    graph = OpenGraph(session, "webgpu", 1, cpu_nodes=list_cpu_nodes(session))
+    assert f"{len(graph.cpu_nodes)} nodes left to the CPU ({graph.cpu_nodes[0]}" in graph.place
+
+
+def test_a_cuda_graph_on_the_cpu_is_no_error(tiny_folder: Path):
+    """It is asked for where CUDA is; `auto` without CUDA takes the CPU."""
+    if HAS_CUDA:
+        pytest.skip("this onnxruntime offers CUDA")
+    assert not open_graph(tiny_folder / "model.onnx", "auto", cuda_graph=True).has_cuda_graph
 
 
 @pytest.fixture(params=["goes on with the CPU", "raises"])

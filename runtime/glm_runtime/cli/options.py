@@ -226,8 +226,8 @@ def machine_options(command: _Command) -> _Command:
             type=click.Choice(DEVICE_CHOICES),
             default="auto",
             show_default=True,
-            help="auto takes CUDA where onnxruntime offers it, else the CPU. Of the others only "
-            "openvino was tried by glm-export's authors.",
+            help="auto takes CUDA where onnxruntime offers it, else the CPU. Others than the CPU "
+            "are untested by glm-export's authors.",
         ),
         click.option(
             "--threads",
