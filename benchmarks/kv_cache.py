@@ -29,12 +29,13 @@ from random_checkpoint import write_checkpoint
 from shapes import SHAPES
 
 from glm_runtime import load
-from glm_runtime.decoding import PREFILL_CHUNK, Decoder
+from glm_runtime.decoding import Decoder
 
 _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _PACKAGES = ("onnxruntime", "numpy")
 _KINDS = ("float", "int8")
 _PASTS = (0, 2048, 6144)
+_CHUNK = 512
 _STEPS = 8
 _CALIBRATION_TOKENS = "1024"  # random weights reach as far on any text
 
@@ -73,7 +74,7 @@ def measure_speed(work: Path, shape: str, rounds: int) -> dict[str, dict[str, ob
         model = load(work / kind, device="cpu")
         decoders[kind] = Decoder(model.graph, model.manifest.model)
     found: dict[str, dict[str, object]] = {}
-    room = SHAPES[shape].context_length - PREFILL_CHUNK - _STEPS
+    room = SHAPES[shape].context_length - _CHUNK - _STEPS
     for past in [past for past in _PASTS if past <= room]:
         times: dict[str, dict[str, list[float]]] = {
             task: {kind: [] for kind in _KINDS} for task in ("chunk", "token")
@@ -97,7 +98,7 @@ def _export(checkpoint: Path, folder: Path, kind: str, *choices: str) -> None:
 
 def _time(decoder: Decoder, past: int) -> tuple[float, float]:
     """Milliseconds of one chunk after `past` tokens, and of one token after that."""
-    tokens = np.random.Generator(np.random.PCG64(past)).integers(0, 1000, PREFILL_CHUNK).tolist()
+    tokens = np.random.Generator(np.random.PCG64(past)).integers(0, 1000, _CHUNK).tolist()
     decoder.truncate(past)
     while decoder.length < past:
         decoder.append(tokens)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from glm_runtime.decoding import PREFILL_CHUNK, FloatArray, check_length
-from glm_runtime.errors import GenerationError
+from glm_runtime.decoding import PREFILL_CHUNK, FloatArray, check_length, explain_failure
 from glm_runtime.inference import OpenGraph, import_onnxruntime
 from glm_runtime.kv_cache import Values, choose_capacity, list_buffers
 from glm_runtime.manifest import ModelEntry
@@ -141,13 +140,8 @@ class BatchDecoder:
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("attention_mask", mask)
         binding.bind_ortvalue_output("logits", self._ort_value.ortvalue_from_numpy(logits))
-        try:
+        place = f"with {last - first} rows at token {mask.shape[1]}"
+        with explain_failure(place, "try fewer rows, or "):
             self._graph.session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's own classes share no root but this
-            reason = str(error).strip().splitlines()[0]
-            raise GenerationError(
-                f"onnxruntime failed with {last - first} rows at token {mask.shape[1]} ({reason}); "
-                "try fewer rows, or check the free memory with `glm-run doctor`."
-            ) from error
         found: FloatArray = logits[:, 0]
         return found

@@ -267,6 +267,8 @@ def _make_options(runtime: ModuleType, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
+    # Plans are kept for every shape of the inputs, and each step has another: 45 MB for nothing.
+    options.enable_mem_pattern = False
     return options
 
 

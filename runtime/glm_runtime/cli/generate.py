@@ -7,19 +7,18 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from glm_runtime.chat_messages import ChatOptions, describe_call
+from glm_runtime.chat_messages import ChatOptions
 from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate_many import (
     FileRun,
     ManyOptions,
     complete_often,
-    list_logprobs,
+    describe_pieces,
     many_options,
     search_beams,
 )
@@ -42,22 +41,7 @@ from glm_runtime.generation import Request
 from glm_runtime.model import Model
 from glm_runtime.sampling import SamplingSettings
 from glm_runtime.session import Session
-from glm_runtime.settings import FinishReason, GenerationSettings, Piece
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished answer and its timing; the rate is per token after the first."""
-
-    text: str
-    reasoning: str
-    tool_calls: list[dict[str, object]]
-    token_ids: list[int]
-    new_tokens: int
-    logprobs: list[dict[str, object]] | None
-    finish_reason: FinishReason | None
-    time_to_first_token_ms: float
-    tokens_per_second: float | None
+from glm_runtime.settings import GenerationSettings, Piece
 
 
 @click.command(
@@ -135,7 +119,7 @@ def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json:
     answer = collect(pieces, is_shown=not is_json)
     if is_json:
         content = _describe_run(model, request)
-        content |= dataclasses.asdict(answer) | _describe_guesses(session)
+        content |= answer | _describe_guesses(session)
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(_describe(answer), err=True)
@@ -151,8 +135,13 @@ def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: b
         click.echo(one["text"])
 
 
-def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
-    """Take pieces to the end, showing them if wanted, and time them."""
+def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Result:
+    """Take pieces to the end, showing them if wanted, and time them.
+
+    Returns:
+        What `describe_pieces` gives, `time_to_first_token_ms`, and `tokens_per_second` after it:
+        `None` for a single token.
+    """
     start = time.perf_counter()
     arrivals: list[float] = []
     taken: list[Piece] = []
@@ -168,18 +157,9 @@ def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Answer:
     else:
         deque(noted, maxlen=0)
     seconds = arrivals[-1] - arrivals[0]
-    calls = [describe_call(call, index) for index, call in enumerate(taken[-1].tool_calls)]
-    return Answer(
-        text="".join(piece.text for piece in taken),
-        reasoning="".join(piece.reasoning for piece in taken),
-        tool_calls=calls,
-        token_ids=[piece.token_id for piece in taken],
-        new_tokens=len(taken),
-        logprobs=list_logprobs(taken),
-        finish_reason=taken[-1].finish_reason,
-        time_to_first_token_ms=arrivals[0] * 1000,
-        tokens_per_second=(len(taken) - 1) / seconds if seconds > 0 else None,
-    )
+    rate = (len(taken) - 1) / seconds if seconds > 0 else None
+    timing = {"time_to_first_token_ms": arrivals[0] * 1000, "tokens_per_second": rate}
+    return describe_pieces(taken) | timing
 
 
 def _encode(
@@ -226,10 +206,10 @@ def _describe_sampling(sampling: SamplingSettings) -> dict[str, object]:
     return dataclasses.asdict(sampling) | {"logit_bias": biases}
 
 
-def _describe(answer: Answer) -> str:
-    rate = answer.tokens_per_second
+def _describe(answer: Result) -> str:
+    rate = answer["tokens_per_second"]
     speed = "" if rate is None else f", {rate:.1f} tokens/s"
     return (
-        f"{len(answer.token_ids)} tokens{speed}, the first after "
-        f"{answer.time_to_first_token_ms:.0f} ms, finished by {answer.finish_reason}"
+        f"{answer['new_tokens']} tokens{speed}, the first after "
+        f"{answer['time_to_first_token_ms']:.0f} ms, finished by {answer['finish_reason']}"
     )
