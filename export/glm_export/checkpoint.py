@@ -21,7 +21,8 @@ from glm_export.safetensors_header import StoredTensor, read_header
 from glm_quantize import FloatArray
 from glm_quantize.codes import ByteArray
 
-_INDEX_NAME = "model.safetensors.index.json"
+_INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
 # Rows shorter than this are read whole where columns are asked for: copying 8 KB takes about as
 # long as one more call.
@@ -31,7 +32,7 @@ _BAND_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with config.json and *.safetensors, its headers checked."""
+    """A folder with config.json and weights, its headers checked."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -148,7 +149,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     is_quantized = config.get("quantization_config") is not None
     tensors: dict[str, StoredTensor] = {}
     for path in files:
-        for tensor in read_header(path, is_quantized=is_quantized):
+        for tensor in _read_header(path, is_quantized=is_quantized):
             if tensor.name in tensors:
                 other = tensors[tensor.name].path.name
                 raise CheckpointError(
@@ -159,14 +160,27 @@ def _open_folder(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors, tuple(files))
 
 
+def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
+    if path.suffix != ".bin":
+        return read_header(path, is_quantized=is_quantized)
+    from glm_export.torch_file import read_torch_file  # noqa: PLC0415 - torch is slow to import
+
+    return read_torch_file(path)
+
+
 def _find_weight_files(folder: Path) -> list[Path]:
-    index = folder / _INDEX_NAME
-    if index.exists():
-        return _read_index(index)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"no *.safetensors in {folder}; convert the checkpoint first.")
-    return files
+    """Those of the first kind that is there; safetensors before PyTorch's own."""
+    for index_name, pattern in zip(_INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
+        index = folder / index_name
+        if index.exists():
+            return _read_index(index)
+        files = sorted(folder.glob(pattern))
+        if files:
+            return files
+    raise CheckpointError(
+        f"no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder with "
+        "config.json and the weights."
+    )
 
 
 def _read_index(index: Path) -> list[Path]:

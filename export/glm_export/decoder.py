@@ -6,8 +6,8 @@ Query, key and value are one matrix, since one kernel call reads them; parameter
 
 float16 holds nothing above 65,504, and GLM-4 goes beyond: in the MLP's product, in what `o_proj`
 and `down_proj` give, and so in the residual stream (llama.cpp issues 9130 and 13101). These, and
-the norms, have a `wide` type of their own: float32 where the rest is float16. Every module turns
-its input into the type of its weight, so that the casts are where the types change.
+the norms, have a `wide` type of their own: float32 where the rest is float16. Every matrix turns
+its input into its own type, so that the casts are where the types change.
 """
 
 import numpy as np
@@ -35,7 +35,8 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype), requires_grad=False)
-        bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if has_bias else None
+        values = torch.empty(outputs, dtype=dtype)
+        bias = nn.Parameter(values, requires_grad=False) if has_bias else None
         self.register_parameter("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:

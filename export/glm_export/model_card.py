@@ -51,7 +51,7 @@ def render_card(manifest: Manifest, data_bytes: int) -> str:
         words += [recipe.method, *_describe_blocks(recipe)]
         words.append(f"accuracy level {recipe.accuracy_level}")
     if recipe.calibration is not None:
-        words.append(f"calibrated on {recipe.calibration.tokens:,} tokens")
+        words.append(f"{recipe.calibration.tokens:,} tokens of calibration text")
     if manifest.model.cache_dtype == "int8":
         words.append("int8 KV cache")
     figures = [f"{key} {value:.3g}" for key, value in manifest.verification.metrics.items()]

@@ -17,7 +17,7 @@ VERIFY_LEVELS = ("auto", "full", "tensors", "none")
 _DEFAULT_BLOCK_SIZE = {2: 32, 4: 32, 8: 128}
 # int8 loses so little that calibrating is not worth the wait; with fewer bits it halves the loss.
 _DEFAULT_METHOD = {2: "gptq-refine", 4: "gptq-refine", 8: "rtn-search"}
-WITHOUT_STATISTICS = ("rtn", "hqq")
+_WITHOUT_STATISTICS = ("rtn", "hqq")
 _MOST_BITS = 32.0
 # MatMulNBits on a CPU: 4 quantizes activations to int8, three times the speed of 0 (float32).
 # CUDA kernels take no notice of it.
@@ -120,8 +120,8 @@ class ExportOptions:
                 f"bits per weight {bits} asked for with quant {self.quant!r}; leave the quant out: "
                 "int4 and int8 are mixed to meet the budget."
             )
-        takes_none = self.method in WITHOUT_STATISTICS and self.kv_cache == "float"
-        if self.calibration is not None and takes_none:
+        is_unused = not self.weighs_texts and self.kv_cache == "float"
+        if self.calibration is not None and is_unused:
             raise OptionsError(
                 f"method {self.method} takes no calibration; leave {self.calibration} out, or "
                 "choose rtn-search, awq or gptq."
@@ -152,6 +152,11 @@ class ExportOptions:
         if self.chosen_quant == "none":
             return "rtn-search"
         return self.method or _DEFAULT_METHOD[int(self.chosen_quant.removeprefix("int"))]
+
+    @property
+    def weighs_texts(self) -> bool:
+        """The method is to see the texts that were given; otherwise they serve the KV cache."""
+        return self.calibration is not None and self.method not in _WITHOUT_STATISTICS
 
     @property
     def is_mixed(self) -> bool:

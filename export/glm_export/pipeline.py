@@ -13,6 +13,7 @@ from glm_export.architectures import DecoderConfig
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.corpus import Corpus, read_corpus
+from glm_export.calibration.folding import fold_reader
 from glm_export.calibration.state import keep_finished
 from glm_export.decoder import rotation_tables
 from glm_export.describe import describe_folder
@@ -20,7 +21,7 @@ from glm_export.device import check_device
 from glm_export.errors import OptionsError
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
-from glm_export.options import WITHOUT_STATISTICS, ExportOptions
+from glm_export.options import ExportOptions
 from glm_export.output_folder import stage_folder
 from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
@@ -54,7 +55,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         if job.corpus is not None:
             calibrated = calibrate(job, finished, progress)
             job = replace(job, plan=calibrated.plan)
-        scales = _measure_cache(job, progress)
+        scales = _measure_cache(job, calibrated, progress)
         progress("tracing the decoder", 0, job.plan.parameters)
         _write_graph(job, folder, scales)
         errors = _write_data(job, folder, calibrated, progress)
@@ -113,8 +114,8 @@ def _prepare(options: ExportOptions) -> ExportJob:
 
 def _check_import(options: ExportOptions, method: str) -> None:
     """A checkpoint that is quantized already has its own codes."""
-    asked = (options.quant, options.method, options.bits_per_weight, options.calibration)
-    if any(value is not None for value in asked):
+    is_asked = any(v is not None for v in (options.quant, options.method, options.bits_per_weight))
+    if is_asked or (options.calibration is not None and options.kv_cache == "float"):
         raise OptionsError(
             f"the checkpoint is quantized already ({method}) and is exported as it is; leave out "
             "quant, method, bits per weight and calibration. What it holds in float can be "
@@ -124,10 +125,10 @@ def _check_import(options: ExportOptions, method: str) -> None:
 
 def _is_calibrated(options: ExportOptions) -> bool:
     """Whether the recipe shows the model a text to choose its codes."""
-    if options.chosen_quant == "none" or options.method in WITHOUT_STATISTICS:
+    if options.chosen_quant == "none":
         return False
     is_calibrated = find_method(options.chosen_method).is_calibrated
-    return is_calibrated or options.is_mixed or options.calibration is not None
+    return is_calibrated or options.is_mixed or options.weighs_texts
 
 
 def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
@@ -152,11 +153,15 @@ def _count_bytes(job: ExportJob) -> int:
     return job.plan.size_bytes + codes + 2 * hidden
 
 
-def _measure_cache(job: ExportJob, progress: Progress) -> list[CacheScales]:
-    """The scales of an int8 KV cache; none without one."""
+def _measure_cache(
+    job: ExportJob, calibrated: Calibrated | None, progress: Progress
+) -> list[CacheScales]:
+    """The scales of an int8 KV cache; none without one. Folding may have scaled value rows."""
     if job.cache_corpus is None:
         return []
     read = read_from_source(job.source)
+    if calibrated is not None:
+        read = fold_reader(read, calibrated.folding)
     return measure_cache_scales(job.source.config, read, job.cache_corpus, progress)
 
 

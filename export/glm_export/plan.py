@@ -100,7 +100,7 @@ class ExportPlan:
 
     Attributes:
         tensors: by parameter name.
-        dtype: "fp32" or "fp16", of attention, KV cache and logits.
+        dtype: "fp32" or "fp16", of attention and logits, and of the KV cache unless it is int8.
         size_bytes: of the data file.
     """
 

@@ -48,6 +48,7 @@ def open_source(folder: Path) -> SourceModel:
     parameters = architecture.locate_parameters(config)
     stored = find_format(checkpoint.config)
     matrices = find_matrices(checkpoint, stored, parameters) if stored else {}
-    check_tensors(checkpoint, parameters, {name: m.tensors for name, m in matrices.items()})
+    stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
+    check_tensors(checkpoint, parameters, stored_in, architecture.ignored)
     method = stored.method if stored else ""
     return SourceModel(checkpoint, architecture.model_type, config, parameters, method, matrices)

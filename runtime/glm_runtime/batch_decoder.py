@@ -114,7 +114,7 @@ class BatchDecoder:
         self.lengths = [self.lengths[source] for source in sources]
 
     def _reserve(self, length: int) -> None:
-        """Room for so many tokens in every row, by doubling."""
+        """Room for so many tokens in every row; grows by a quarter."""
         if length <= self._capacity:
             return
         capacity = choose_capacity(length, self._capacity, self._model)
@@ -142,6 +142,6 @@ class BatchDecoder:
         binding.bind_ortvalue_output("logits", self._ort_value.ortvalue_from_numpy(logits))
         place = f"with {last - first} rows at token {mask.shape[1]}"
         with explain_failure(place, "try fewer rows, or "):
-            self._graph.session.run_with_iobinding(binding)
+            self._graph.run(binding)
         found: FloatArray = logits[:, 0]
         return found

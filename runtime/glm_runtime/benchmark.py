@@ -97,11 +97,15 @@ def _run_round(model: Model, decoder: Decoder, plan: BenchmarkPlan) -> _Round:
     vocab_size = model.manifest.model.tokenizer_vocab_size
     prompt = np.random.default_rng(0).integers(vocab_size, size=plan.prompt_tokens).tolist()
     decoder.truncate(0)
+    decoder.reserve(plan.prompt_tokens + plan.new_tokens)
     start = time.perf_counter()
     token = find_largest(prefill(decoder, prompt)[:vocab_size])
     middle = time.perf_counter()
     for _ in range(plan.new_tokens):
-        token = find_largest(decoder.append((token,))[-1, :vocab_size])
+        if decoder.chooses_greedily:
+            token, _ = decoder.choose_next(token)
+        else:
+            token = find_largest(decoder.append((token,))[-1, :vocab_size])
     return _Round(middle - start, time.perf_counter() - middle)
 
 

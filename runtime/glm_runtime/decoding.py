@@ -12,7 +12,13 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from glm_runtime.errors import FolderError, GenerationError, PromptError
+from glm_runtime.errors import (
+    FolderError,
+    GenerationError,
+    GlmRuntimeError,
+    PromptError,
+    first_line,
+)
 from glm_runtime.fixed_step import FixedStep, make_run_options
 from glm_runtime.inference import OpenGraph, import_onnxruntime
 from glm_runtime.kv_cache import KvCache, Values
@@ -80,7 +86,8 @@ class Decoder:
             PromptError: the token does not fit into the context.
             GenerationError: ONNX Runtime failed, for example for want of memory.
         """
-        return self._run_step(token).fetch_choice()
+        with explain_failure(f"at token {self.length + 1}"):
+            return self._run_step(token).fetch_choice()
 
     def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
         """Run the graph on new tokens.
@@ -96,16 +103,19 @@ class Decoder:
             PromptError: the tokens do not fit into the context.
             GenerationError: ONNX Runtime failed, for example for want of memory.
         """
-        if self._graph.has_fixed_steps and len(tokens) == 1:
-            step_logits: FloatArray = self._run_step(tokens[0]).fetch_logits()[0]
-            return step_logits
+        with explain_failure(f"at token {self.length + len(tokens)}"):
+            if self._graph.has_fixed_steps and len(tokens) == 1:
+                step_logits: FloatArray = self._run_step(tokens[0]).fetch_logits()[0]
+                return step_logits
+            return self._run(tokens, min(num_logits, len(tokens)))
+
+    def _run(self, tokens: Sequence[int], num_logits: int) -> FloatArray:
         total = self._reserve(len(tokens))
-        self._bind_logits(min(num_logits, len(tokens)))
+        self._bind_logits(num_logits)
         # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
         self._binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
         self._binding.bind_cpu_input("attention_mask", self._ones[:, :total])
-        with explain_failure(f"at token {total}"):
-            self._graph.session.run_with_iobinding(self._binding, self._run_options)
+        self._graph.run(self._binding, self._run_options)
         self._cache.length = total
         rows: FloatArray = self._logits[0] if self._num_logits == 1 else self._fetch_logits()[0]
         return rows
@@ -114,8 +124,7 @@ class Decoder:
         total = self._reserve(1)
         if self._step is None:
             self._step = FixedStep(self._graph, self._model, self._cache)
-        with explain_failure(f"at token {total}"):
-            self._step.run(token, self._cache.length)
+        self._step.run(token, self._cache.length)
         self._cache.length = total
         return self._step
 
@@ -130,9 +139,7 @@ class Decoder:
         return total
 
     def _bind_cache(self) -> None:
-        for name, buffer in self._cache.buffers.items():
-            self._binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
-            self._binding.bind_ortvalue_output(f"present.{name}", buffer)
+        self._cache.bind(self._binding)
         self._ones = np.ones((1, self._cache.capacity), np.int64)
         self._bound = self._cache.buffers
 
@@ -168,10 +175,11 @@ def explain_failure(place: str, advice: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except GlmRuntimeError:
+        raise
     except Exception as error:  # onnxruntime's own classes share no root but this
-        reason = str(error).strip().splitlines()[0]
         raise GenerationError(
-            f"onnxruntime failed {place} ({reason}); {advice}"
+            f"onnxruntime failed {place} ({first_line(error)}); {advice}"
             "check the folder and the free memory with `glm-run doctor`."
         ) from error
 

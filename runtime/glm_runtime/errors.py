@@ -38,3 +38,9 @@ class DeviceError(GlmRuntimeError):
 
 class MissingDependencyError(GlmRuntimeError):
     """A package that this command needs is not installed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another package says, for the middle of a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -34,32 +34,31 @@ class FixedStep:
         self._graph = graph
         self._make = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self._memory = graph.memory
-        self._ones = np.zeros((1, cache.capacity), np.int64)
-        self._num_ones = 0
+        self._mask_values = np.zeros((1, cache.capacity), np.int64)
+        self._num_real = 0
         self._ids = self._place(np.zeros((1, 1), np.int64))
         self._held: int | None = None  # the id that `_ids` holds
-        self._mask = self._place(self._ones)
+        self._mask = self._place(self._mask_values)
         self._logits = self._place(np.zeros((1, 1, model.vocab_size), graph.logits_dtype))
-        self._best = self._place(np.zeros((1, 1), np.float32))
+        self._logit = self._place(np.zeros((1, 1), np.float32))
         self._binding = self._bind(cache)
         self._graph_id = next(_graph_ids) if graph.has_cuda_graph else None
         self._options = make_run_options(graph, self._graph_id)
-        release = getattr(graph.session, "release_captured_graph", None)  # from onnxruntime 1.31 on
-        if self._graph_id is not None and release is not None:
-            weakref.finalize(self, release, self._graph_id)
+        if self._graph_id is not None:
+            weakref.finalize(self, graph.release, self._graph_id)
 
     def run(self, token: int, length: int) -> None:
         """Read one token that comes after `length` others."""
         if token != self._held:
             self._ids.update_inplace(np.array([[token]], np.int64))
-        if self._num_ones != length:  # after anything but the step before
-            self._ones[0] = 0
-            self._ones[0, :length] = 1
-        self._ones[0, length] = 1
-        self._num_ones = length + 1
-        self._mask.update_inplace(self._ones)
+        if self._num_real != length:  # after anything but the step before
+            self._mask_values[0] = 0
+            self._mask_values[0, :length] = 1
+        self._mask_values[0, length] = 1
+        self._num_real = length + 1
+        self._mask.update_inplace(self._mask_values)
         self._held = None if self._graph.chooses_greedily else token
-        self._graph.session.run_with_iobinding(self._binding, self._options)
+        self._graph.run(self._binding, self._options)
 
     def fetch_logits(self) -> npt.NDArray[np.floating]:
         """The logits [1, 1, V] of the last run, on the host: a view, valid until the next run."""
@@ -69,22 +68,20 @@ class FixedStep:
     def fetch_choice(self) -> tuple[int, float]:
         """The likeliest token after the last run, and its logit."""
         self._held = int(self._ids.numpy()[0, 0])
-        return self._held, float(self._best.numpy()[0, 0])
+        return self._held, float(self._logit.numpy()[0, 0])
 
     def _place(self, values: npt.NDArray[np.generic]) -> "onnxruntime.OrtValue":
         return self._make(values.copy(), self._memory, 0)
 
     def _bind(self, cache: KvCache) -> "onnxruntime.IOBinding":
         binding = self._graph.session.io_binding()
-        for name, buffer in cache.buffers.items():
-            binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
-            binding.bind_ortvalue_output(f"present.{name}", buffer)
+        cache.bind(binding)
         binding.bind_ortvalue_input("input_ids", self._ids)
         binding.bind_ortvalue_input("attention_mask", self._mask)
         binding.bind_ortvalue_output("logits", self._logits)
         if self._graph.chooses_greedily:
             binding.bind_ortvalue_output(GREEDY_TOKEN, self._ids)
-            binding.bind_ortvalue_output(GREEDY_LOGIT, self._best)
+            binding.bind_ortvalue_output(GREEDY_LOGIT, self._logit)
         return binding
 
 

@@ -5,14 +5,15 @@ is quick and a missing package gives one clear sentence.
 """
 
 import contextlib
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
+from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError, first_line
 from glm_runtime.machine import count_usable_cores
 from glm_runtime.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
 
@@ -31,6 +32,7 @@ LOGIT_TYPES: Mapping[str, str] = MappingProxyType(
 
 _ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
 _RECORD_PLACES = "session.record_ep_graph_assignment_info"
+_ATTENTION = "GroupQueryAttention"
 # Nodes that compute sizes stay on the CPU, and CUDA graphs go without them.
 _SIZE_OPERATORS = ("Cast", "Constant", "Min", "Range", "Shape", "Squeeze", "Sub")
 
@@ -54,23 +56,44 @@ class OpenGraph:
     has_fixed_steps: bool = False
     has_cuda_graph: bool = False
     cpu_nodes: tuple[str, ...] = ()
+    _lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
+
+    def run(
+        self, binding: "onnxruntime.IOBinding", options: "onnxruntime.RunOptions | None" = None
+    ) -> None:
+        """Run the graph. With CUDA graphs onnxruntime allows one run of a session at a time."""
+        with self._lock if self.has_cuda_graph else contextlib.nullcontext():
+            self.session.run_with_iobinding(binding, options)
+
+    def release(self, graph_id: int) -> None:
+        """Forget what was captured under a number."""
+        with self._lock:
+            self.session.release_captured_graph(graph_id)
 
     @property
     def place(self) -> str:
         """Where it runs, for people."""
         if self.device == "cpu":
             return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
-        words = [PROVIDERS[self.device].title, "which glm-export's authors could not try"]
+        words = [PROVIDERS[self.device].title, "untested by glm-export's authors"]
         if self.has_cuda_graph:
             words.append("with a CUDA graph")
         if self.cpu_nodes:
-            words.append(f"{len(self.cpu_nodes)} nodes left to the CPU ({self.cpu_nodes[0]}, ...)")
+            rest = ", ..." if len(self.cpu_nodes) > 1 else ""
+            count = f"{len(self.cpu_nodes)} node{'s' if rest else ''}"
+            words.append(f"{count} left to the CPU ({self.cpu_nodes[0]}{rest})")
         return ", ".join(words)
 
     @property
     def memory(self) -> str:
         """Where the KV cache lies, as onnxruntime calls it."""
-        return "cuda" if self.device == "cuda" else "cpu"
+        is_on_gpu = self.device == "cuda" and not self.has_cpu_attention
+        return "cuda" if is_on_gpu else "cpu"
+
+    @property
+    def has_cpu_attention(self) -> bool:
+        """Whether the device left attention to the CPU, as CUDA does in float32."""
+        return any(name.startswith(_ATTENTION) for name in self.cpu_nodes)
 
     @cached_property
     def logits_dtype(self) -> str:
@@ -138,11 +161,17 @@ def open_graph(
         if cuda not in runtime.get_available_providers():
             return opener.open_on_cpu()
         try:
-            return opener.open_on_cuda(cuda_graph)
-        except (DeviceError, FolderError):
+            graph = opener.open_on_cuda(cuda_graph)
+        except DeviceError:
             if cuda_graph:
                 raise
             return opener.open_on_cpu()  # if the graph is to blame, the CPU refuses it, too
+        return opener.open_on_cpu() if graph.has_cpu_attention else graph
+    if cuda_graph and device != "cuda":
+        raise DeviceError(
+            f"a CUDA graph was asked for on {device} where there is none; "
+            "leave it out, or use --device cuda."
+        )
     if device == "cpu":
         return opener.open_on_cpu()
     register(runtime, device)
@@ -175,18 +204,22 @@ class _Opener:
         Raises:
             DeviceError: CUDA does not start, or a CUDA graph is wanted and not possible.
         """
-        reason = ""
-        if cuda_graph is not False:
+        if cuda_graph is False:
+            return self.open_on("cuda")
+        # Captured graphs hold memory; before 1.31 nothing gives it back.
+        is_known = hasattr(self.runtime.InferenceSession, "release_captured_graph")
+        reason = f"onnxruntime {self.runtime.__version__} is older than 1.31"
+        if is_known:
             try:
                 return self.open_on("cuda", {"enable_cuda_graph": "1"}, has_cuda_graph=True)
             except DeviceError as error:
-                reason = str(error)
+                reason = first_line(error.__cause__ or error)
         graph = self.open_on("cuda")
         if cuda_graph:
-            named = ", ".join(graph.cpu_nodes) or "unnamed"
+            named = ", ".join(graph.cpu_nodes) or "none that is known"
             raise DeviceError(
-                f"a CUDA graph is not possible ({reason}) where one was asked for, for nodes on "
-                f"the CPU: {named}; leave it out, or export again with --target cuda."
+                f"CUDA runs this graph, but not as a CUDA graph ({reason}; nodes on the CPU: "
+                f"{named}); leave out --cuda-graph, or export again with --target cuda."
             )
         return graph
 
@@ -213,12 +246,13 @@ class _Opener:
         try:
             session = _create(self.runtime, self.path, options, providers)
         except FolderError as error:
-            raise DeviceError(self._say(device, str(error))) from error
+            cause = error.__cause__ or error
+            raise DeviceError(self._say(device, first_line(cause))) from cause
         if provider.name not in session.get_providers():
             raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
         nodes = list_cpu_nodes(session)
-        is_cuda = device == "cuda"
-        return OpenGraph(session, device, self.threads, is_cuda, has_cuda_graph, nodes)
+        has_steps = device == "cuda" and not any(name.startswith(_ATTENTION) for name in nodes)
+        return OpenGraph(session, device, self.threads, has_steps, has_cuda_graph, nodes)
 
     def _say(self, device: Device, reason: str) -> str:
         check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
@@ -279,8 +313,7 @@ def _create(
         # onnxruntime's own fallback would print on stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes share no root but this
-        reason = str(error).strip().splitlines()[0]
         raise FolderError(
-            f"onnxruntime {runtime.__version__} refuses {path.name} ({reason}); "
+            f"onnxruntime {runtime.__version__} refuses {path.name} ({first_line(error)}); "
             "check the folder with `glm-run doctor` and upgrade onnxruntime."
         ) from error

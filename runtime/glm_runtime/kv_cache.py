@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.floating | np.int8]
 
-_STEP = 256  # tokens
+_GRAIN = 256  # tokens
 
 
 class KvCache:
@@ -39,6 +39,12 @@ class KvCache:
         if length > self.capacity:
             capacity = choose_capacity(length, self.capacity, self._model)
             self._replace(capacity, {name: self._read(name) for name in self.buffers})
+
+    def bind(self, binding: "onnxruntime.IOBinding") -> None:
+        """Have the graph read and write these buffers."""
+        for name, buffer in self.buffers.items():
+            binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
+            binding.bind_ortvalue_output(f"present.{name}", buffer)
 
     def copy_values(self) -> dict[str, Values]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
@@ -73,11 +79,11 @@ class KvCache:
 def choose_capacity(length: int, old: int, model: ModelEntry) -> int:
     """Tokens to make room for when `length` are more than the `old` capacity.
 
-    A quarter more than before: a token is then copied four times at most over the whole growth, and
-    little is taken that is never used.
+    A quarter more than before: a token is then copied about four times on average over the whole
+    growth, and little is taken that is never used.
     """
     wanted = max(length, old + old // 4)
-    return min(-(-wanted // _STEP) * _STEP, model.context_length)
+    return min(-(-wanted // _GRAIN) * _GRAIN, model.context_length)
 
 
 def list_buffers(model: ModelEntry) -> list[str]:

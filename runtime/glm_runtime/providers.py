@@ -5,16 +5,18 @@ its own beside a plain onnxruntime.
 """
 
 import importlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
-from glm_runtime.errors import DeviceError
+from glm_runtime.errors import DeviceError, first_line
 
 Device = Literal["cpu", "cuda", "openvino", "webgpu", "directml", "coreml", "qnn"]
 
 CPU_PROVIDER = "CPUExecutionProvider"
+_registering = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,16 @@ PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
 
 
 def register(runtime: ModuleType, device: Device) -> None:
-    """Make a provider known to onnxruntime, once in a process.
+    """Make a provider known to onnxruntime, once in a process, whatever thread asks first.
 
     Raises:
         DeviceError: this onnxruntime does not have it, and no plugin brings it.
     """
-    provider = PROVIDERS[device]
+    with _registering:
+        _register(runtime, PROVIDERS[device])
+
+
+def _register(runtime: ModuleType, provider: Provider) -> None:
     offered = runtime.get_available_providers()
     if provider.name in offered or find_devices(runtime, provider):
         return
@@ -88,7 +94,7 @@ def register(runtime: ModuleType, device: Device) -> None:
             pass
         except Exception as error:  # onnxruntime's own classes share no root but this
             raise DeviceError(
-                f"{provider.title} does not start ({_first_line(error)}) where it was asked for; "
+                f"{provider.title} does not start ({first_line(error)}) where it was asked for; "
                 f"install {provider.packages} anew, or use --device cpu."
             ) from error
         else:
@@ -111,7 +117,3 @@ def find_devices(runtime: ModuleType, provider: Provider) -> list[Any]:
     devices = [device for device in runtime.get_ep_devices() if device.ep_name == provider.name]
     cpu = runtime.OrtHardwareDeviceType.CPU
     return sorted(devices, key=lambda device: device.device.type != cpu)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -8,11 +8,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime import GenerationSettings, Model, SamplingSettings, generation
 from glm_runtime.decoding import Decoder
 from support.graphs import PlainGraph
 
@@ -39,6 +41,19 @@ def stepping(model: Model) -> Model:
     return dataclasses.replace(model, graph=dataclasses.replace(model.graph, has_fixed_steps=True))
 
 
+def cut_out(whole: onnx.ModelProto, start: str, ends: list[str]) -> onnx.ModelProto:
+    """The nodes between one value and some outputs."""
+    nodes, wanted = [], set(ends)
+    for node in reversed(whole.graph.node):
+        if wanted.intersection(node.output) and start not in node.output:
+            nodes.insert(0, node)
+            wanted.update(node.input)
+    values = {value.name: value for value in whole.graph.output}
+    graph = onnx.helper.make_graph(nodes, "end", [values[start]], [values[end] for end in ends])
+    # The size of k is declared as 1, which the input keeps.
+    return onnx.helper.make_model(graph, opset_imports=whole.opset_import, ir_version=10)
+
+
 def answer(model: Model, prompt: str, settings: GenerationSettings) -> list[tuple[int, str]]:
     return [(piece.token_id, piece.text) for piece in model.generate(prompt, settings)]
 
@@ -59,12 +74,33 @@ def test_the_graph_names_its_likeliest_token(folder: Path) -> None:
     np.testing.assert_array_equal(logit, logits[..., :size].max(-1).astype(np.float32))
 
 
+def test_a_logit_that_is_no_number_shows_wherever_it_is(folder: Path, tmp_path: Path) -> None:
+    """The end of the graph alone, fed with logits."""
+    whole = onnx.load(folder / "model.onnx", load_external_data=False)
+    path = tmp_path / "end.onnx"
+    onnx.save(cut_out(whole, "logits", ["greedy_token", "greedy_logit"]), path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    size = next(o for o in whole.graph.output if o.name == "logits").type.tensor_type.shape.dim[2]
+    logits = np.random.Generator(np.random.PCG64(3)).normal(0, 4, (1, 1, size.dim_value))
+    logits = logits.astype(np.float16)
+    assert np.isfinite(session.run(["greedy_logit"], {"logits": logits})[0]).all()
+    for place, value in [(0, np.nan), (700, np.nan), (701, np.inf), (1999, -np.inf)]:
+        damaged = logits.copy()
+        damaged[0, 0, place] = value
+        assert not np.isfinite(session.run(["greedy_logit"], {"logits": damaged})[0]).any()
+
+
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 @pytest.mark.parametrize("prompt", ["床前明月光", "Recite John 3:16. " * 60])
 def test_fixed_steps_give_the_same_answer(
-    prompt: str, sampling: SamplingSettings, model: Model, stepping: Model
+    prompt: str,
+    sampling: SamplingSettings,
+    model: Model,
+    stepping: Model,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Over 300 tokens: the cache grows on the way, and with it every buffer's place."""
+    """The cache grows on the way, and with it every buffer's place."""
+    monkeypatch.setattr(generation, "_ROOM_AHEAD", 0)
     settings = GenerationSettings(sampling, max_new_tokens=300, is_eos_ignored=True)
     assert answer(stepping, prompt, settings) == answer(model, prompt, settings)
 
@@ -80,12 +116,13 @@ def test_a_greedy_answer_ends_where_it_should(model: Model, stepping: Model) -> 
 def test_steps_and_longer_runs_may_alternate(model: Model, stepping: Model) -> None:
     plain, fixed = (Decoder(m.graph, m.manifest.model) for m in (model, stepping))
     random = np.random.Generator(np.random.PCG64(2))
-    for turn in range(120):
-        if turn % 7 == 6:
+    longest = 0
+    for turn in range(200):
+        if turn % 40 == 39:
             length = int(random.integers(0, plain.length))
             plain.truncate(length)
             fixed.truncate(length)
-        count = int(random.choice([1, 1, 1, 5]))
+        count = int(random.choice([1, 1, 1, 15]))
         tokens = random.integers(0, 4000, count).tolist()
         expected = plain.append(tokens).copy()
         if count == 1 and turn % 2:
@@ -94,6 +131,8 @@ def test_steps_and_longer_runs_may_alternate(model: Model, stepping: Model) -> N
             assert (token, logit) == (expected[0, :size].argmax(), expected[0, :size].max())
         else:
             np.testing.assert_array_equal(fixed.append(tokens), expected)
+        longest = max(longest, fixed.length)
+    assert longest > 512  # the cache has grown twice
 
 
 def test_a_full_context_is_an_error_by_name(stepping: Model) -> None:

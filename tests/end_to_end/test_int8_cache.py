@@ -45,8 +45,23 @@ def model(folders: dict[str, Path]) -> Model:
     return glm_runtime.load(folders["int8"], device="cpu")
 
 
+def read_scales(folder: Path) -> dict[str, np.ndarray]:
+    stored = onnx.load(folder / "model.onnx", load_external_data=False).graph.initializer
+    return {t.name: numpy_helper.to_array(t) for t in stored if t.name.endswith("_scale")}
+
+
+def widen_pairs(largest: np.ndarray, rotary_dim: int) -> np.ndarray:
+    """Both channels of a rotated pair: the larger of the two."""
+    pairs = largest[:, :rotary_dim].reshape(len(largest), -1, 2).max(-1).repeat(2, axis=-1)
+    return np.concatenate([pairs, largest[:, rotary_dim:]], axis=-1)
+
+
 def test_scales_reach_a_tenth_beyond_what_the_float_graph_shows(folders: dict[str, Path]) -> None:
-    """Keys and values as ONNX Runtime computes them, not as the code under test does."""
+    """Keys and values as ONNX Runtime computes them, not as the code under test does.
+
+    Of a pair that rotation turns the scale is that of its radius: at least the larger channel, at
+    most sqrt(2) times that.
+    """
     windows = read_corpus(None, SAMPLE, 512, TOKENS, 1 << 30).windows
     graph = PlainGraph(folders["float"])
     largest: list[np.ndarray] = []
@@ -55,13 +70,60 @@ def test_scales_reach_a_tenth_beyond_what_the_float_graph_shows(folders: dict[st
         graph.run(window[None], keep=1)
         found = [np.abs(cache).max(axis=(0, 2)) for cache in graph.past]
         largest = [np.maximum(a, b) for a, b in zip(largest or found, found, strict=True)]
-    stored = onnx.load(folders["int8"] / "model.onnx", load_external_data=False).graph.initializer
-    scales = {t.name: numpy_helper.to_array(t) for t in stored if t.name.endswith("_scale")}
+    scales = read_scales(folders["int8"])
     assert len(scales) == len(largest) == 8
     for cache, most in zip(graph.caches, largest, strict=True):
         _, layer, part = cache.name.split(".")
-        found = scales[f"layers.{layer}.{part}_scale"]
-        np.testing.assert_allclose(found, 1.1 / 127 * most[None, :, None, :], rtol=1e-4)
+        found = scales[f"layers.{layer}.{part}_scale"][0, :, 0] * 127 / 1.1
+        if part == "value":
+            np.testing.assert_allclose(found, most, rtol=1e-4)
+            continue
+        turned = most.shape[1] // 2
+        ratio = found / widen_pairs(most, turned)
+        np.testing.assert_allclose(ratio[:, turned:], 1, rtol=1e-4)
+        assert ratio.min() > 0.9999
+        assert 1.1 < ratio[:, :turned].max() < 1.4143
+
+
+def test_keys_at_far_positions_are_not_clipped(folders: dict[str, Path]) -> None:
+    """The calibration text again, 1,400 tokens later: rotation has gone on turning pairs.
+
+    In the first layer a token's key depends on nothing but the token and its position.
+    """
+    windows = read_corpus(None, SAMPLE, 512, TOKENS, 1 << 30).windows
+    graph = PlainGraph(folders["int8"])
+    for window in windows:
+        graph.reset()
+        graph.run(np.zeros((1, 1400), np.int64), keep=1)
+        graph.run(window[None], keep=1)
+        keys = np.abs(graph.past[0][:, :, 1400:].astype(int))
+        assert 100 < keys.max() < 120
+
+
+@pytest.mark.parametrize("method", ["rtn", "awq"])
+def test_scales_are_those_of_the_exported_weights(method: str, tmp_path: Path) -> None:
+    """AWQ folds scales of o_proj into the value rows: the cache then holds other numbers."""
+    options = ExportOptions(
+        SAMPLE,
+        tmp_path / "int8",
+        quant="int4",
+        method=method,
+        block_size=32,
+        kv_cache="int8",
+        calibration_tokens=TOKENS,
+        verify="none",
+    )
+    export(options)
+    export(dataclasses.replace(options, output=tmp_path / "float", kv_cache="float"))
+    graph = PlainGraph(tmp_path / "float")
+    graph.run(read_corpus(None, SAMPLE, 512, TOKENS, 1 << 30).windows[:1], keep=1)
+    scales = read_scales(tmp_path / "int8")
+    for cache, values in zip(graph.caches, graph.past, strict=True):
+        _, layer, part = cache.name.split(".")
+        if part == "value":
+            reach = 127 * scales[f"layers.{layer}.{part}_scale"][0, :, 0]
+            clipped = np.abs(values).max(axis=(0, 2)) > 1.05 * reach
+            assert clipped.mean() < 0.01
 
 
 def test_logits_are_close_and_not_the_same(folders: dict[str, Path]) -> None:

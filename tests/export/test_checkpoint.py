@@ -144,7 +144,7 @@ def test_config_that_is_no_object(tmp_path: Path, content: str) -> None:
 def test_no_weights(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
-    refuse(folder, f"no *.safetensors in {folder}", "convert the checkpoint first")
+    refuse(folder, f"no *.safetensors and no pytorch_model*.bin in {folder}", "and the weights")
 
 
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from glm_export import ExportOptions, export
 from glm_runtime import GenerationSettings, Model, SamplingSettings
 from glm_runtime.decoding import Decoder
 
-pytestmark = pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
-    reason="needs a GPU and onnxruntime-gpu",
-)
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+        reason="needs a GPU and onnxruntime-gpu",
+    ),
+]
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
 
@@ -33,7 +36,9 @@ def on_gpu(folder: Path, request: pytest.FixtureRequest) -> Model:
 
 
 def test_every_node_runs_on_the_gpu(on_gpu: Model) -> None:
+    """A CUDA graph, which holds no copy from or to the CPU, would be refused otherwise."""
     assert on_gpu.graph.cpu_nodes == ()
+    assert on_gpu.graph.has_fixed_steps
 
 
 def test_logits_are_the_cpus(folder: Path, on_gpu: Model) -> None:

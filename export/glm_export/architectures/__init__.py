@@ -6,13 +6,14 @@ One file each, one line here. Read `description.py` first, then `glm.py`.
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from glm_export.architectures import glm, glm4
+from glm_export.architectures import chatglm, glm, glm4
 from glm_export.architectures.description import Architecture, DecoderConfig, ParameterSource
 from glm_export.checkpoint import Checkpoint
 from glm_export.errors import CheckpointError, UnsupportedModelError
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
+        "chatglm": chatglm.ARCHITECTURE,
         "glm": glm.ARCHITECTURE,
         "glm4": glm4.ARCHITECTURE,
     }
@@ -38,8 +39,7 @@ def find_architecture(checkpoint: Checkpoint) -> Architecture:
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"config.json says model_type={model_type!r}; "
-            f"supported are {', '.join(sorted(ARCHITECTURES))}: take a checkpoint of that type "
-            "(of GLM-4 models saved as chatglm, the one whose name ends in -hf)."
+            f"supported are {', '.join(sorted(ARCHITECTURES))}: take a checkpoint of that type."
         )
     return ARCHITECTURES[model_type]
 
@@ -48,6 +48,7 @@ def check_tensors(
     checkpoint: Checkpoint,
     parameters: Mapping[str, ParameterSource],
     quantized: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ignored: Collection[str] = (),
 ) -> None:
     """Every expected tensor is there with its shape, and no other.
 
@@ -55,6 +56,7 @@ def check_tensors(
         checkpoint: what is there.
         parameters: what is expected.
         quantized: parameter -> the tensors, checked already, that stand in place of its floats.
+        ignored: may be there or not.
 
     Raises:
         CheckpointError: names the tensor, and the two shapes where they differ.
@@ -78,7 +80,7 @@ def check_tensors(
                 "check that both come from the same revision."
             )
         found.require_float()
-    surplus = sorted(set(checkpoint.tensors).difference(expected, *quantized.values()))
+    surplus = sorted(set(checkpoint.tensors).difference(expected, ignored, *quantized.values()))
     if surplus:
         raise CheckpointError(
             f"{len(surplus)} tensors do not belong to this model, the first is {surplus[0]}; "

@@ -86,11 +86,15 @@ class ParameterSource:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One `model_type`: its reader and its tensor names."""
+    """One `model_type`: its reader and its tensor names.
+
+    `ignored` names tensors that a checkpoint may hold and that are computed anew.
+    """
 
     model_type: str
     read_config: Callable[[Mapping[str, Any]], DecoderConfig]
     locate_parameters: Callable[[DecoderConfig], Mapping[str, ParameterSource]]
+    ignored: tuple[str, ...] = ()
 
 
 def read_count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -79,7 +79,7 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
         except QuantizationError as error:
             raise CheckpointError(f"a matrix cannot be rounded: {error}") from error
     walk = Walk(_build_task(job, parameters, plan, moments), state, _Counter(job, progress).advance)
-    if find_method(job.method).is_calibrated or job.options.calibration is not None:
+    if find_method(job.method).is_calibrated or job.options.weighs_texts:
         walk.run()
     return Calibrated(plan, state, walk.folding)
 

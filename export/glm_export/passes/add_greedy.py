@@ -10,8 +10,8 @@ GREEDY_TOKEN, GREEDY_LOGIT = "greedy_token", "greedy_logit"
 def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
     """Add outputs greedy_token [B, k] int64 and greedy_logit [B, k] float32 beside the logits.
 
-    The first k = 1 is declared, as the logits' is. The logit says whether the token means anything:
-    of logits that are not numbers there is no largest.
+    k = 1 is declared, as the logits' is. The logit is the largest one, plus zero times all of them:
+    it is not finite if any of them is not, and then the token means nothing.
 
     Args:
         graph: with an output `logits` [B, k, V].
@@ -23,15 +23,19 @@ def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
     ]
     zero, size, last, one = (node.outputs[0] for node in numbers)
     real = ir.node("Slice", [logits, zero, size, last])
-    best = ir.node("TopK", [real.outputs[0], one], {"axis": -1}, num_outputs=2)
-    logit = ir.node("Squeeze", [best.outputs[0], last])
-    wide = ir.node("Cast", logit.outputs, {"to": ir.DataType.FLOAT.value})
+    wide = ir.node("Cast", real.outputs, {"to": ir.DataType.FLOAT.value})
+    best = ir.node("TopK", [wide.outputs[0], one], {"axis": -1}, num_outputs=2)
+    nothing = ir.node("Constant", [], {"value_float": 0.0})
+    zeros = ir.node("Mul", [wide.outputs[0], nothing.outputs[0]])
+    check = ir.node("ReduceSum", [zeros.outputs[0], last], {"keepdims": 0})
+    largest = ir.node("Squeeze", [best.outputs[0], last])
+    logit = ir.node("Add", [largest.outputs[0], check.outputs[0]])
     token = ir.node("Squeeze", [best.outputs[1], last])
-    graph.extend([*numbers, real, best, logit, wide, token])
+    graph.extend([*numbers, real, wide, best, nothing, zeros, check, largest, logit, token])
     assert logits.shape is not None
     for node, name, dtype in (
         (token, GREEDY_TOKEN, ir.DataType.INT64),
-        (wide, GREEDY_LOGIT, ir.DataType.FLOAT),
+        (logit, GREEDY_LOGIT, ir.DataType.FLOAT),
     ):
         value = node.outputs[0]
         value.name, value.type = name, ir.TensorType(dtype)

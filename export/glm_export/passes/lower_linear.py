@@ -7,7 +7,6 @@ from glm_export.passes.initializers import DTYPES, get_initializer, replace_node
 from glm_export.passes.result import PassResult
 from glm_export.plan import ExportPlan, TensorPlan, is_wide
 
-_LENGTH = 3  # the node of `_scale_rows` that gives the lengths
 _SMALLEST_LENGTH = 1e-30  # a row of zeros stays one
 
 
@@ -52,29 +51,30 @@ def _lower_float(graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: Expor
     x = node.inputs[0]
     assert x is not None
     before: list[ir.Node] = []
+    lengths: ir.Value | None = None
     if is_wide(tensor.name) and segment.dtype != plan.wide_dtype:
-        before = _scale_rows(x, segment.dtype)
+        before, lengths = _scale_rows(x, segment.dtype)
         x = before[-1].outputs[0]
     product = ir.node("FusedMatMul", [x, weight], {"transB": 1}, domain=ORT_DOMAIN)
     product.name = _name_product(tensor)
     nodes = [*before, product]
+    if lengths is not None:
+        nodes += _scale_back(product.outputs[0], lengths, plan.wide_dtype)
     bias = _read_bias(graph, node, plan)
     if bias is not None:
-        nodes.append(ir.node("Add", [product.outputs[0], bias]))
-    if before:
-        nodes += _scale_back(nodes[-1].outputs[0], before[_LENGTH].outputs[0], plan.wide_dtype)
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias]))
     replace_node(node, nodes)
 
 
-def _scale_rows(x: ir.Value, dtype: str) -> list[ir.Node]:
-    """X by the length of its rows, in a narrower type; node `_LENGTH` gives the lengths."""
+def _scale_rows(x: ir.Value, dtype: str) -> tuple[list[ir.Node], ir.Value]:
+    """X by the length of its rows, the last node, in a narrower type; and the lengths."""
     axes = ir.node("Constant", [], {"value_ints": [-1]})
     least = ir.node("Constant", [], {"value_float": _SMALLEST_LENGTH})
     length = ir.node("ReduceL2", [x, axes.outputs[0]], {"keepdims": 1})
     above_zero = ir.node("Max", [length.outputs[0], least.outputs[0]])
     scaled = ir.node("Div", [x, above_zero.outputs[0]])
     narrow = ir.node("Cast", scaled.outputs, {"to": DTYPES[dtype].value})
-    return [axes, least, length, above_zero, scaled, narrow]
+    return [axes, least, length, above_zero, scaled, narrow], above_zero.outputs[0]
 
 
 def _scale_back(product: ir.Value, length: ir.Value, dtype: str) -> list[ir.Node]:

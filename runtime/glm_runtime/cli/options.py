@@ -290,7 +290,14 @@ def load_draft(options: GenerationOptions, machine: MachineOptions) -> Model | N
     """Load the folder that guesses ahead, if there is one."""
     if options.draft is None:
         return None
-    return load(options.draft, machine.device, machine.threads, is_verified=machine.verify)
+    return load(
+        options.draft,
+        machine.device,
+        machine.threads,
+        is_verified=machine.verify,
+        prepared=PreparedModels.of_user(),
+        cuda_graph=machine.cuda_graph,
+    )
 
 
 def gather(
