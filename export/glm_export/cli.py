@@ -100,8 +100,8 @@ _PATH = click.Path(path_type=Path)
 def command(checkpoint: Path, output: Path, is_json: bool, **choices: object) -> None:
     """Make a folder for ONNX Runtime from a GLM-4 CHECKPOINT.
 
-    CHECKPOINT is a Hugging Face folder: config.json, *.safetensors, tokenizer.json. The folder is
-    written beside its final place, verified, then renamed: it is never half there.
+    CHECKPOINT is a Hugging Face folder: config.json, *.safetensors or pytorch_model*.bin, and
+    tokenizer.json or tokenizer.model. The folder is written beside its final place, verified, then renamed: it is never half there.
     """
     options = _read_options(checkpoint, output, choices)
     try:

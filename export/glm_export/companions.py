@@ -4,7 +4,6 @@ Nothing here depends on the machine or the day: same checkpoint and options, sam
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from glm_export.architectures import DecoderConfig
 from glm_export.checkpoint import Checkpoint, read_json
 from glm_export.errors import CheckpointError
+from glm_export.tokenizer_files import choose_template, read_tokenizer_json
+from glm_runtime.tokenizer import TOKENIZER_NAME
 
 # Keys that name folders of the machine a checkpoint was saved on.
 _LOCAL_KEYS = ("_name_or_path", "name_or_path")
@@ -37,7 +38,7 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
         CheckpointError: no tokenizer.json, no eos anywhere, or ids beyond the vocabulary.
     """
     generation = _read_optional(checkpoint.folder / "generation_config.json")
-    count = _count_tokens(checkpoint.folder / "tokenizer.json")
+    count = _count_tokens(checkpoint.folder)
     if count > config.vocab_size:
         raise CheckpointError(
             f"tokenizer.json has ids up to {count - 1} but config.json says "
@@ -80,14 +81,16 @@ def render_companions(
     }
     files = {name: _render_json(name, content) for name, content in contents.items()}
     template = _find_template(checkpoint.folder, tokenizer_config)
+    if template is None:
+        template = _encode(choose_template(checkpoint.folder))
     return files if template is None else {**files, "chat_template.jinja": template}
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
-    """Write what `render_companions` gave, and a copy of the tokenizer."""
+    """Write what `render_companions` gave, and the tokenizer."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    shutil.copyfile(checkpoint.folder / "tokenizer.json", folder / "tokenizer.json")
+    (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
 
 
 def build_genai_config(
@@ -151,19 +154,20 @@ def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes |
     if isinstance(template, list):  # several by name, as transformers 4 saved them
         named = [entry for entry in template if isinstance(entry, dict)]
         template = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    return _encode(template)
+
+
+def _encode(template: object) -> bytes | None:
     return template.encode() if isinstance(template, str) else None
 
 
-def _count_tokens(path: Path) -> int:
-    """One more than the largest id in a tokenizer.json."""
+def _count_tokens(folder: Path) -> int:
+    """One more than the largest id of the tokenizer."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
 
-    if not path.is_file():
-        raise CheckpointError(
-            f"no tokenizer.json in {path.parent}; save the tokenizer in its fast form first."
-        )
+    content = read_tokenizer_json(folder)
     try:
-        ids = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values()
+        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True).values()
     except Exception as error:  # tokenizers has no class of its own
         raise CheckpointError(
             f"tokenizer.json is not what the tokenizers package loads ({error}); "

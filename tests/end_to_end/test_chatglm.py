@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.errors import CheckpointError, UnsupportedModelError
-from support.chatglm_checkpoints import write_chatglm
+from glm_runtime import GenerationSettings, SamplingSettings
+from support.chatglm_checkpoints import use_tokenizer_model, write_chatglm
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model
 
@@ -81,6 +83,22 @@ def test_what_would_be_computed_wrongly_is_refused_by_name(
     (checkpoint / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModelError, match=f"config.json says {key}="):
         export(ExportOptions(checkpoint, tmp_path / "out", quant="none"))
+
+
+def test_a_tokenizer_model_becomes_a_folder_that_chats(
+    model: PreTrainedModel, tmp_path: Path
+) -> None:
+    """As GLM-4-9B-chat was released: tiktoken's ranks, no tokenizer.json, no template."""
+    checkpoint = write_chatglm(tmp_path / "checkpoint", model, ROPE_RATIO, "bin")
+    use_tokenizer_model(checkpoint)
+    export(ExportOptions(checkpoint, tmp_path / "out", quant="int8", calibration_tokens=512))
+    loaded = glm_runtime.load(tmp_path / "out", device="cpu")
+    prompt = loaded.prepare_chat([{"role": "user", "content": "你好"}])
+    assert prompt.token_ids[:2] == [258, 260]  # [gMASK] <sop>
+    assert prompt.token_ids[2] == 263  # <|user|>
+    assert bytes(prompt.token_ids[3:-1]).decode() == "\n你好"
+    settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=5)
+    assert list(loaded.chat([{"role": "user", "content": "你好"}], settings))
 
 
 class Evil:

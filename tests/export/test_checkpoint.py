@@ -143,7 +143,7 @@ def test_config_that_is_no_object(tmp_path: Path, content: str) -> None:
 
 def test_no_weights(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
-    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    (folder / WEIGHTS).rename(folder / "training_args.bin")
     refuse(folder, f"no *.safetensors and no pytorch_model*.bin in {folder}", "and the weights")
 
 

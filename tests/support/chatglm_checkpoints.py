@@ -4,6 +4,7 @@ Names and row orders are those of the released `modeling_chatglm.py`: query, key
 tensor, gate before up.
 """
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,14 @@ def write_chatglm(
     build_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     return folder
+
+
+def use_tokenizer_model(folder: Path) -> None:
+    """tokenizer.model in place of tokenizer.json and template: every byte a token."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "chat_template.jinja").unlink()
+    lines = (b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+    (folder / "tokenizer.model").write_bytes(b"".join(lines))
 
 
 def write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 from glm_export.calibration.documents import Conversation, Text, find_files, read_documents
 from glm_export.errors import CheckpointError, OptionsError
+from glm_export.tokenizer_files import choose_template, read_tokenizer_json
 from glm_runtime.chat_messages import ChatOptions
 from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.errors import FolderError, PromptError
-from glm_runtime.tokenizer import TOKENIZER_NAME, Tokenizer, read_tokenizer
+from glm_runtime.tokenizer import TOKENIZER_NAME, Tokenizer
 
 TokenArray = npt.NDArray[np.int64]
 
@@ -149,13 +151,10 @@ def _require_known(ids: TokenArray, vocab_size: int) -> None:
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    if not (folder / TOKENIZER_NAME).is_file():
-        raise CheckpointError(
-            f"no {TOKENIZER_NAME} in {folder}; save the tokenizer in its fast form first."
-        )
+    content = read_tokenizer_json(folder)
     try:
-        return read_tokenizer(folder)
-    except FolderError as error:
+        return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
+    except Exception as error:  # the library raises plain Exception
         raise CheckpointError(
             f"{TOKENIZER_NAME} is not what the tokenizers package loads ({_cause(error)}); "
             "download it again, or save the tokenizer in its fast form."
@@ -164,7 +163,9 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 def _read_template(folder: Path) -> ChatTemplate | None:
     try:
-        return read_chat_template(folder)
+        found = read_chat_template(folder)
+        released_without = None if found else choose_template(folder)
+        return found if released_without is None else ChatTemplate(released_without)
     except (FolderError, OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"the chat template of {folder} cannot be read ({_cause(error)}); download it again."
