@@ -10,6 +10,7 @@ import glm_export
 from glm_export.command_line import run_command, show_progress
 from glm_export.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.report import ExportReport
+from glm_export.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 
 _EXAMPLES = """\b
@@ -72,6 +73,19 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
 @click.option(
+    "--rope-scaling",
+    type=click.Choice(ROPE_SCALINGS),
+    help="Stretch the context as YaRN does, for prompts beyond what the model was trained for. It "
+    "applies to short texts, too, and may cost a little there.  [default: as config.json says]",
+)
+@click.option("--factor", type=float, help="Of YaRN, such as 4.")
+@click.option(
+    "--original-context",
+    type=click.IntRange(1),
+    help="Of YaRN: tokens the model was trained for.  [default: config.json's context]",
+)
+@click.option("--rope-theta", type=float, help="Base of the rotary embedding, for config.json's.")
+@click.option(
     "--kv-cache",
     type=click.Choice(KV_CACHES),
     default="float",
@@ -101,7 +115,8 @@ def command(checkpoint: Path, output: Path, is_json: bool, **choices: object) ->
     """Make a folder for ONNX Runtime from a GLM-4 CHECKPOINT.
 
     CHECKPOINT is a Hugging Face folder: config.json, *.safetensors or pytorch_model*.bin, and
-    tokenizer.json or tokenizer.model. The folder is written beside its final place, verified, then renamed: it is never half there.
+    tokenizer.json or tokenizer.model. The folder is written beside its final place, verified, then
+    renamed: it is never half there.
     """
     options = _read_options(checkpoint, output, choices)
     try:
@@ -125,6 +140,7 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
         block_size=None if block_size is None else int(str(block_size)),
         is_symmetric=bool(choices.pop("symmetric")),
         is_forced=bool(choices.pop("force")),
+        rope=RopeOptions(*(choices.pop(name) for name in ROPE_NAMES)),  # type: ignore[arg-type]
         **choices,  # type: ignore[arg-type]  # click has made them what the options say
     )
 
@@ -149,6 +165,7 @@ def _print_summary(report: ExportReport) -> None:
         f"took         {report.seconds:.1f} s, peak memory {report.peak_rss_bytes / 1e6:,.0f} MB",
         f"next         glm-run chat {report.folder}",
     ]
+    lines += [f"note         {note}" for note in report.notes]
     lines += [f"not calibrated  {name}: {why}" for name, why in report.fallbacks.items()]
     for line in lines:
         click.echo(line, err=True)

@@ -10,14 +10,12 @@ the norms, have a `wide` type of their own: float32 where the rest is float16. E
 its input into its own type, so that the casts are where the types change.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glm_export import operators
 from glm_export.architectures import DecoderConfig
 from glm_export.operators import AttentionShape, Positions
-from glm_quantize import FloatArray
 
 
 class Linear(nn.Module):
@@ -172,16 +170,3 @@ class Decoder(nn.Module):
         x = self.norm(operators.select_last(x, attention_mask, num_logits_to_keep))
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         return operators.linear(x.to(head.weight.dtype), head.weight, None), present
-
-
-def rotation_tables(config: DecoderConfig) -> tuple[FloatArray, FloatArray]:
-    """Cosines and sines by position, each [context_length, rotary_dim / 2] float32.
-
-    Angles are products of float32 numbers, as transformers computes them: far positions then get
-    the same rounding, which at 100,000 tokens is a few thousandths of a radian.
-    Source: Su et al. 2021, eq. 15 (arXiv:2104.09864).
-    """
-    exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
-    frequencies = (1.0 / np.power(np.float32(config.rope_theta), exponents)).astype(np.float32)
-    angles = np.outer(np.arange(config.context_length, dtype=np.float32), frequencies)
-    return np.cos(angles), np.sin(angles)

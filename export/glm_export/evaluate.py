@@ -18,6 +18,7 @@ from glm_export.evaluate_input import (
     Candidate,
     EvaluationOptions,
     EvaluationProgress,
+    agree_on_rope,
     name_folders,
     open_candidates,
     read_text,
@@ -90,7 +91,7 @@ def evaluate(options: EvaluationOptions, progress: EvaluationProgress) -> Evalua
             two folders read the text differently.
     """
     require_onnxruntime()
-    source = open_source(options.checkpoint)
+    source = open_source(options.checkpoint, agree_on_rope(options.folders))
     config = source.config
     text = read_text(options.text)
     candidates = open_candidates(options, config, progress)

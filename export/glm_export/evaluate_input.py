@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from glm_export.architectures import DecoderConfig
+from glm_export.checkpoint import read_json
 from glm_export.errors import OptionsError, VerificationError
 from glm_export.evaluate_graph import ObservedGraph, observe_states
 from glm_export.graph_session import TokenArray
+from glm_export.rope_options import read_rope
 from glm_runtime.manifest import Manifest, check_files, read_manifest
 from glm_runtime.tokenizer import read_tokenizer
 
@@ -70,6 +72,29 @@ class EvaluationOptions:
                 raise OptionsError(
                     f"{folder} is the same folder as {first}; give each folder once."
                 )
+
+
+def agree_on_rope(folders: Sequence[Path]) -> dict[str, object]:
+    """The rotary settings that the folders were exported with, which may not be the checkpoint's.
+
+    Raises:
+        OptionsError: two folders differ.
+    """
+    found = {folder: read_rope(_read_config(folder)) for folder in folders}
+    first, *others = found
+    for other in others:
+        if found[other] != found[first]:
+            raise OptionsError(
+                f"{first} and {other} were exported with different rotary settings, so their "
+                "originals differ; evaluate them one by one."
+            )
+    return found[first]
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    """Empty where there is none: what a folder lacks is said when it is opened."""
+    path = folder / "config.json"
+    return read_json(path) if path.is_file() else {}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """What a user asks of an export, validated once."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from glm_export.errors import OptionsError
+from glm_export.rope_options import RopeOptions
 from glm_export.schemes import Override, SchemeDefaults, parse_override
 from glm_quantize import METHODS, Scheme, SchemeError
 
@@ -45,6 +46,7 @@ class ExportOptions:
         dtype: "fp32" or "fp16"; None: fp32 for cpu, fp16 for cuda.
         target: "cpu" or "cuda".
         kv_cache: "float" keeps keys and values in `dtype`, "int8" (for the CPU) in a byte each.
+        rope: rotary settings other than config.json's.
         verify: "full" runs the graph against PyTorch, "tensors" reads every tensor back, "auto"
             is full where memory allows and tensors elsewhere.
         is_forced: replace an existing folder.
@@ -69,6 +71,7 @@ class ExportOptions:
     dtype: str | None = None
     target: str = "cpu"
     kv_cache: str = "float"
+    rope: RopeOptions = field(default_factory=RopeOptions)
     verify: str = "auto"
     is_forced: bool = False
     accuracy_level: int | None = None

@@ -15,7 +15,6 @@ from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.calibration.folding import fold_reader
 from glm_export.calibration.state import keep_finished
-from glm_export.decoder import rotation_tables
 from glm_export.describe import describe_folder
 from glm_export.device import check_device
 from glm_export.errors import OptionsError
@@ -28,6 +27,8 @@ from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import ROTATION_TABLES, build_plan
 from glm_export.reference import read_from_source
 from glm_export.report import ExportReport, Progress
+from glm_export.rope_options import find_doubts
+from glm_export.rotation import rotation_tables
 from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_hash import SourceHash
 from glm_export.source_model import open_source
@@ -77,6 +78,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
             "is_passed": verification.is_passed,
             **verification.metrics,
         },
+        notes=find_doubts(job.source.model_type, job.source.config),
     )
 
 
@@ -84,7 +86,7 @@ def _prepare(options: ExportOptions) -> ExportJob:
     """Everything cheap, so that nothing slow starts in vain."""
     if options.verify in ("auto", "full"):
         require_onnxruntime()
-    source = open_source(options.checkpoint)
+    source = open_source(options.checkpoint, options.rope.list_changes(options.checkpoint))
     if source.stored_format:
         _check_import(options, source.stored_format)
     config, matrices = source.config, source.matrices

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from glm_export import operators
 from glm_export.architectures import DecoderConfig
-from glm_export.decoder import DecoderLayer, rotation_tables
+from glm_export.decoder import DecoderLayer
 from glm_export.parameters import ParameterRows
 from glm_export.plan import NUMPY_DTYPES, ExportPlan, TensorPlan
 from glm_export.prequantized import restore_order
+from glm_export.rotation import rotation_tables
 from glm_export.source_model import SourceModel
 from glm_quantize import FloatArray, PackedRows, dequantize, unpack_rows
 
@@ -58,7 +59,8 @@ class ReferenceDecoder:
         del table
         if observe is not None:
             observe(0, x)
-        cos, sin = (torch.from_numpy(part[: ids.shape[1]]) for part in rotation_tables(self.config))
+        tables = rotation_tables(self.config, ids.shape[1])
+        cos, sin = (torch.from_numpy(part) for part in tables)
         positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
         for index in range(self.config.num_layers):
             layer = load_layer(self.config, self.read, index)

@@ -24,6 +24,7 @@ class ExportReport:
         peak_rss_bytes: largest resident memory of this process so far.
         fallbacks: matrix -> why its method could not be used, and what was instead.
         verification: level, passed, and the figures measured.
+        notes: sentences that a user should read.
     """
 
     folder: Path
@@ -34,3 +35,4 @@ class ExportReport:
     peak_rss_bytes: int
     fallbacks: Mapping[str, str]
     verification: Mapping[str, object]
+    notes: tuple[str, ...] = ()

@@ -1,8 +1,10 @@
 """A checkpoint with all that its config and headers say: the start of every command."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from glm_export.architectures import (
     DecoderConfig,
@@ -35,14 +37,19 @@ class SourceModel:
     matrices: Mapping[str, QuantizedMatrix]
 
 
-def open_source(folder: Path) -> SourceModel:
+def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> SourceModel:
     """Read config.json and every header of a checkpoint, and check them against each other.
+
+    Args:
+        folder: the checkpoint.
+        changes: of config.json's values; see `rope_options.py`.
 
     Raises:
         CheckpointError: a file or tensor is missing, broken or surplus.
         UnsupportedModelError: a config value that this exporter does not support, by name.
     """
     checkpoint = open_checkpoint(folder)
+    checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})
     architecture = find_architecture(checkpoint)
     config = architecture.read_config(checkpoint.config)
     parameters = architecture.locate_parameters(config)

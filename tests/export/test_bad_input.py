@@ -325,7 +325,7 @@ def test_a_block_size_that_does_not_divide(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json in", "fast form")),
+        (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json and no", "fast form")),
         (lambda c: (c / "tokenizer.json").write_text("{"), ("tokenizer.json is not what the",)),
         (lambda c: write_json(c / "tokenizer.json", {}), ("tokenizer.json is not what the",)),
         (

@@ -31,7 +31,7 @@ COUNTS = (
 )
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 INFINITY = float("inf")
-YARN = {"rope_type": "yarn", "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
 
 
 @pytest.mark.parametrize("key", COUNTS)
@@ -73,11 +73,11 @@ def test_a_flag_that_is_none(key: str, value: object) -> None:
     [
         ({"hidden_act": "gelu"}, "hidden_act='gelu'", "'silu'"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000", "at most 1000"),
-        ({"rope_scaling": YARN}, "rope_type='yarn'", "'default'"),
-        ({"rope_scaling": {"type": "linear"}}, "type='linear'", "'default'"),
+        ({"rope_scaling": DYNAMIC}, "rope_type='dynamic'", "'default' or 'yarn'"),
+        ({"rope_scaling": {"type": "linear"}}, "type='linear'", "'default' or 'yarn'"),
         ({"rope_scaling": {"factor": 2.0}}, "factor=2.0", "no such value"),
         ({"rope_scaling": []}, "rope_scaling=[]", "an object"),
-        ({"rope_parameters": YARN}, "rope_type='yarn'", "'default'"),
+        ({"rope_parameters": DYNAMIC}, "rope_type='dynamic'", "'default' or 'yarn'"),
         ({"rope_parameters": {"mrope_section": [8, 12]}}, "mrope_section=[8, 12]", "no such value"),
         ({"rope_parameters": {"full_attention": {}}}, "full_attention={}", "no such value"),
         ({"rope_parameters": "default"}, "rope_parameters='default'", "an object"),

@@ -118,7 +118,7 @@ def test_a_format_version_that_is_no_version_is_refused(version: object):
         ({"model__eos_token_ids": [512]}, r"eos_token_ids holds 512 where ids below 512"),
         ({"model__eos_token_ids": [-1]}, r"eos_token_ids holds -1"),
         ({"model__tokenizer_vocab_size": 513}, r"tokenizer_vocab_size is 513 where at most"),
-        ({"model__cache_dtype": "int8"}, r"cache_dtype is 'int8' where float32 or float16"),
+        ({"model__cache_dtype": "int4"}, r"cache_dtype is 'int4' where float32, float16 or int8"),
         ({"files": {"a": {"size_bytes": -1, "sha256": EMPTY_SHA256}}}, r"size_bytes is -1"),
         ({"files": {"a": {"size_bytes": 1, "sha256": "AB"}}}, r"sha256 is 'AB' where 64"),
     ],

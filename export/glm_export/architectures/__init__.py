@@ -7,7 +7,12 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from glm_export.architectures import chatglm, glm, glm4
-from glm_export.architectures.description import Architecture, DecoderConfig, ParameterSource
+from glm_export.architectures.description import (
+    Architecture,
+    DecoderConfig,
+    ParameterSource,
+    Yarn,
+)
 from glm_export.checkpoint import Checkpoint
 from glm_export.errors import CheckpointError, UnsupportedModelError
 
@@ -24,6 +29,7 @@ __all__ = [
     "Architecture",
     "DecoderConfig",
     "ParameterSource",
+    "Yarn",
     "check_tensors",
     "find_architecture",
 ]

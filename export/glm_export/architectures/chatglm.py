@@ -44,6 +44,8 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
         require_value(config, key, value)
     for key in ("quantization_bit", "pre_seq_len"):
         require_value(config, key, 0)
+    for key in ("rope_scaling", "rope_parameters"):
+        require_value(config, key)
     heads = read_count(config, "num_attention_heads")
     groups = heads
     if read_flag(config, "multi_query_attention", False):

@@ -17,6 +17,27 @@ _MOST_LAYERS = 1000  # ten times what any published model has
 
 
 @dataclass(frozen=True)
+class Yarn:
+    """YaRN's stretching of the context, at all lengths alike.
+
+    Attributes:
+        factor: by how much.
+        original_context: tokens that the model was trained for.
+        attention_factor: of cosines and sines.
+        beta_fast: pairs that turn at least so often within the original context stay as they are.
+        beta_slow: pairs that turn at most so often are slowed by the whole factor.
+        is_truncated: these bounds are rounded to whole pairs.
+    """
+
+    factor: float
+    original_context: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    is_truncated: bool = True
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """The shape of one GLM decoder. Sizes are counts of numbers, `context_length` of tokens."""
 
@@ -34,6 +55,7 @@ class DecoderConfig:
     has_qkv_bias: bool
     has_post_norms: bool
     is_tied: bool
+    yarn: Yarn | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that no GLM has and that the attention kernel cannot compute."""

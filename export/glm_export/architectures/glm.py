@@ -4,6 +4,7 @@ Source: the published config.json files, and transformers' `models/glm/configura
 the defaults of absent values.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from glm_export.architectures.description import (
     Architecture,
     DecoderConfig,
     ParameterSource,
+    Yarn,
     read_count,
     read_flag,
     read_number,
@@ -19,6 +21,17 @@ from glm_export.architectures.description import (
 from glm_export.errors import UnsupportedModelError
 
 _ROPE_KEYS = ("partial_rotary_factor", "rope_theta")
+_YARN = "yarn"
+_YARN_KEYS = (
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+)
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
@@ -37,6 +50,10 @@ def build_config(config: Mapping[str, Any], *, has_post_norms: bool) -> DecoderC
     heads = read_count(config, "num_attention_heads")
     hidden = read_count(config, "hidden_size")
     head_dim = read_count(config, "head_dim", 128)
+    context_length = read_count(config, "max_position_embeddings", 131_072)
+    yarn = _read_yarn(rope, context_length) if rope["rope_type"] == _YARN else None
+    if yarn is not None:
+        context_length = max(context_length, int(yarn.factor * yarn.original_context))
     return DecoderConfig(
         num_layers=read_count(config, "num_hidden_layers"),
         hidden_size=hidden,
@@ -48,10 +65,11 @@ def build_config(config: Mapping[str, Any], *, has_post_norms: bool) -> DecoderC
         rope_theta=read_number(rope, "rope_theta", 10_000.0),
         rms_norm_epsilon=read_number(config, "rms_norm_eps", 1.5625e-7),
         vocab_size=read_count(config, "vocab_size"),
-        context_length=read_count(config, "max_position_embeddings", 131_072),
+        context_length=context_length,
         has_qkv_bias=read_flag(config, "attention_bias", True),
         has_post_norms=has_post_norms,
         is_tied=read_flag(config, "tie_word_embeddings", False),
+        yarn=yarn,
     )
 
 
@@ -102,7 +120,7 @@ def _source(name: str, shape: tuple[int, ...]) -> ParameterSource:
 
 def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Rotary settings from the root (transformers 4) and `rope_parameters` (5, which wins)."""
-    settings = {key: config.get(key) for key in _ROPE_KEYS}
+    settings = {key: config.get(key) for key in _ROPE_KEYS} | {"rope_type": None}
     for name in ("rope_scaling", "rope_parameters"):
         nested = config.get(name)
         if nested is None:
@@ -111,12 +129,37 @@ def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
             raise UnsupportedModelError(
                 f"config.json says {name}={nested!r}; an object is needed: check config.json."
             )
-        require_value(nested, "rope_type", "default")
-        require_value(nested, "type", "default")
-        for key in sorted(set(nested) - {"rope_type", "type", *_ROPE_KEYS}):
+        require_value(nested, "rope_type", "default", _YARN)
+        require_value(nested, "type", "default", _YARN)
+        kind = nested.get("rope_type") or nested.get("type")
+        known = (*_ROPE_KEYS, *(_YARN_KEYS if kind == _YARN else ()))
+        for key in sorted(set(nested) - {"rope_type", "type", *known}):
             require_value(nested, key)
-        settings |= {key: nested[key] for key in _ROPE_KEYS if key in nested}
+        settings |= {key: nested[key] for key in known if key in nested}
+        settings["rope_type"] = kind
     return settings
+
+
+def _read_yarn(rope: Mapping[str, Any], context_length: int) -> Yarn:
+    """YaRN's settings; what is absent gets transformers' defaults."""
+    factor = read_number(rope, "factor", 0.0)
+    attention_factor = _stretch_attention(factor)
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        shares = (read_number(rope, key, 1.0) for key in ("mscale", "mscale_all_dim"))
+        one, all_ = (_stretch_attention(factor, share) for share in shares)
+        attention_factor = one / all_
+    return Yarn(
+        factor=factor,
+        original_context=read_count(rope, "original_max_position_embeddings", context_length),
+        attention_factor=read_number(rope, "attention_factor", attention_factor),
+        beta_fast=read_number(rope, "beta_fast", 32.0),
+        beta_slow=read_number(rope, "beta_slow", 1.0),
+        is_truncated=read_flag(rope, "truncate", True),
+    )
+
+
+def _stretch_attention(factor: float, share: float = 1.0) -> float:
+    return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 ARCHITECTURE = Architecture("glm", read_config, locate_parameters)

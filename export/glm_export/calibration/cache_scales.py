@@ -18,9 +18,9 @@ from torch import Tensor
 from glm_export import operators
 from glm_export.architectures import DecoderConfig
 from glm_export.calibration.corpus import Corpus
-from glm_export.decoder import rotation_tables
 from glm_export.reference import ReadParameter, load_layer
 from glm_export.report import Progress
+from glm_export.rotation import rotation_tables
 from glm_quantize import FloatArray
 
 _MARGIN = 1.1
@@ -53,7 +53,7 @@ def measure_cache_scales(
     """
     ids = torch.from_numpy(corpus.windows)
     states = operators.embed(torch.from_numpy(read("embed_tokens.weight")), ids)
-    cos, sin = (torch.from_numpy(part[: ids.shape[1]]) for part in rotation_tables(config))
+    cos, sin = (torch.from_numpy(part) for part in rotation_tables(config, ids.shape[1]))
     positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
     scales = []
     for index in range(config.num_layers):

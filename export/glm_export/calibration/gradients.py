@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from glm_export import operators
 from glm_export.architectures import DecoderConfig
-from glm_export.decoder import DecoderLayer, Linear, rotation_tables
+from glm_export.decoder import DecoderLayer, Linear
 from glm_export.reference import ReadParameter, TokenArray, load_layer
+from glm_export.rotation import rotation_tables
 
 # Logits held at once, whatever the vocabulary: 64 MiB of float32.
 _LOGITS_AT_ONCE = 1 << 24
@@ -58,7 +59,8 @@ class LayerStream:
     ) -> None:
         self.config, self.device = config, device
         self._read = read
-        cos, sin = (torch.from_numpy(part[:length]).to(device) for part in rotation_tables(config))
+        tables = rotation_tables(config, length)
+        cos, sin = (torch.from_numpy(part).to(device) for part in tables)
         mask = torch.ones(1, length, dtype=torch.int64, device=device)
         self._positions = operators.locate_positions(mask, cos, sin)
         self._past = torch.empty(1, config.num_kv_heads, 0, config.head_dim, device=device)

@@ -21,11 +21,12 @@ from glm_export.calibration.folding import (
 )
 from glm_export.calibration.row_pool import RowPool, restored_threads
 from glm_export.calibration.state import CalibrationState
-from glm_export.decoder import DecoderLayer, rotation_tables
+from glm_export.decoder import DecoderLayer
 from glm_export.errors import CheckpointError
 from glm_export.operators import Positions
 from glm_export.parameters import ParameterRows
 from glm_export.reference import TokenArray, load_layer
+from glm_export.rotation import rotation_tables
 from glm_export.schemes import Schemes
 from glm_quantize import (
     FloatArray,
@@ -348,7 +349,7 @@ class _LayerOnDevice:
 def _locate_windows(task: WalkTask) -> Positions:
     """Windows start at position 0 and are all of one length."""
     length = task.windows.shape[1]
-    tables = (torch.from_numpy(part[:length]) for part in rotation_tables(task.config))
+    tables = (torch.from_numpy(part) for part in rotation_tables(task.config, length))
     cos, sin = (table.to(task.device) for table in tables)
     mask = torch.ones(1, length, dtype=torch.int64, device=task.device)
     return operators.locate_positions(mask, cos, sin)

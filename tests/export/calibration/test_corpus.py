@@ -330,7 +330,7 @@ def test_ids_beyond_the_vocabulary(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json in", "fast form")),
+        (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json and no", "fast form")),
         (
             lambda c: (c / "tokenizer.json").write_text("{}"),
             ("tokenizer.json is not what the tokenizers package loads (", "download it again"),

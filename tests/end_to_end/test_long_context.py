@@ -1,0 +1,151 @@
+"""Far positions: the graph after a long past gives what transformers gives after the same past.
+
+The past is random numbers: reading so many tokens would say nothing more about the tokens after it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache, Glm4ForCausalLM, GlmForCausalLM, PreTrainedModel
+
+from glm_export import ExportOptions, export
+from glm_export.architectures import ARCHITECTURES
+from glm_export.errors import OptionsError
+from glm_export.rope_options import RopeOptions
+from glm_export.rotation import rotation_tables
+from support.graphs import PlainGraph
+from support.tiny_models import TinyShape, build_model, write_checkpoint
+
+CONTEXT = 131_072
+NEW = 6
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
+
+
+def set_rope(model: PreTrainedModel, **rope: object) -> PreTrainedModel:
+    """The same weights with other rotary settings, as transformers computes them."""
+    config = model.config
+    config.rope_parameters = {**config.rope_parameters, **rope}
+    changed = type(model)(config).eval().float()
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+def build(kind: str, theta: float = 10_000.0, context: int = CONTEXT) -> PreTrainedModel:
+    shape = TinyShape(model_type=kind, max_position_embeddings=context, rope_theta=theta)
+    return build_model(shape)
+
+
+CASES: dict[str, Callable[[], PreTrainedModel]] = {
+    "theta 10,000": lambda: build("glm4"),
+    "theta 5,000,000": lambda: build("glm", 5e6),
+    "yarn": lambda: set_rope(build("glm4"), **YARN),
+    "yarn, not truncated": lambda: set_rope(
+        build("glm4"), **YARN, truncate=False, beta_fast=16.0, beta_slow=2.0, attention_factor=1.2
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PreTrainedModel, PlainGraph]:
+    model = CASES[request.param]()
+    folder = tmp_path_factory.mktemp("long")
+    checkpoint = write_checkpoint(folder / "checkpoint", model)
+    export(ExportOptions(checkpoint, folder / "out", quant="none", verify="none"))
+    return model, PlainGraph(folder / "out")
+
+
+@pytest.mark.parametrize("past", [8_000, 32_000, CONTEXT - NEW])
+def test_logits_after_a_long_past(past: int, exported: tuple[PreTrainedModel, PlainGraph]) -> None:
+    model, graph = exported
+    generator = np.random.Generator(np.random.PCG64(past))
+    graph.past = [
+        generator.normal(0, 1, (1, i.shape[1], past, i.shape[3])).astype(np.float32)
+        for i in graph.caches
+    ]
+    ids = generator.integers(0, 262, (1, NEW))
+    cache = DynamicCache()
+    for layer in range(model.config.num_hidden_layers):
+        key, value = (torch.from_numpy(graph.past[2 * layer + part]) for part in range(2))
+        cache.update(key, value, layer)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids), past_key_values=cache).logits.numpy()
+    np.testing.assert_allclose(graph.run(ids), expected, atol=1e-3)
+
+
+def test_options_are_what_config_json_would_say(tmp_path: Path) -> None:
+    """--rope-scaling yarn on a checkpoint without, and a checkpoint that has it."""
+    plain = build("glm4", context=32_768)
+    stretched = set_rope(plain, **YARN)
+    options = {"quant": "none", "verify": "full"}
+    first = write_checkpoint(tmp_path / "plain", plain)
+    rope = RopeOptions("yarn", 4.0)
+    export(ExportOptions(first, tmp_path / "by options", rope=rope, **options))
+    second = write_checkpoint(tmp_path / "stretched", stretched)
+    export(ExportOptions(second, tmp_path / "by config", **options))
+    for name in ("model.onnx", "model.onnx.data"):
+        contents = [(tmp_path / f"by {way}" / name).read_bytes() for way in ("options", "config")]
+        assert contents[0] == contents[1]
+    config = json.loads((tmp_path / "by options" / "config.json").read_text())
+    assert config["rope_parameters"]["factor"] == 4.0
+    manifest = json.loads((tmp_path / "by options" / "glm_manifest.json").read_text())
+    assert "131072" in json.dumps(manifest)
+
+
+def test_theta_can_be_given(tmp_path: Path) -> None:
+    model = build("glm", context=512)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", model)
+    options = ExportOptions(checkpoint, tmp_path / "out", quant="none", rope=RopeOptions(theta=5e6))
+    export(options)
+    ids = np.random.Generator(np.random.PCG64(4)).integers(0, 262, (1, 300))
+    with torch.no_grad():
+        expected = set_rope(model, rope_theta=5e6)(torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(PlainGraph(tmp_path / "out").run(ids), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(("theta", "is_noted"), [(10_000.0, True), (5e6, False)])
+def test_a_long_context_with_a_short_theta_is_doubted(
+    theta: float, is_noted: bool, tmp_path: Path
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", build("glm", theta))
+    report = export(ExportOptions(checkpoint, tmp_path / "out", quant="none", verify="none"))
+    assert [("--rope-theta 5000000" in note) for note in report.notes] == [True] * is_noted
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"scaling": "linear", "factor": 2.0}, "rope scaling is 'linear'; choose yarn"),
+        ({"scaling": "yarn"}, "factor is None with yarn"),
+        ({"scaling": "yarn", "factor": 0.5}, "factor is 0.5 with yarn"),
+        ({"factor": 4.0}, "factor 4.0 asked for without rope scaling"),
+        ({"original_context": 9}, "original context 9 asked for without rope scaling"),
+        ({"theta": -1.0}, "rope theta is -1.0"),
+    ],
+)
+def test_settings_that_are_none(values: dict[str, object], words: str) -> None:
+    with pytest.raises(OptionsError, match=words):
+        RopeOptions(**values)
+
+
+@pytest.mark.parametrize("theta", [1e4, 5e6, 1e8])
+@pytest.mark.parametrize("rope", [{}, YARN], ids=["plain", "yarn"])
+def test_tables_up_to_a_million_positions(theta: float, rope: dict[str, object]) -> None:
+    """transformers' own, at positions far apart; float32 angles are rounded alike."""
+    shape = dataclasses.replace(TinyShape(), max_position_embeddings=1 << 20, rope_theta=theta)
+    model = set_rope(build_model(shape), **rope) if rope else build_model(shape)
+    assert isinstance(model, Glm4ForCausalLM | GlmForCausalLM)
+    positions = torch.tensor([[0, 1, 8191, 32_768, 131_071, (1 << 20) - 1]])
+    cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
+    config = ARCHITECTURES["glm4"].read_config(model.config.to_dict())
+    ours = rotation_tables(config)
+    half = config.rotary_dim // 2
+    for found, expected in zip(ours, (cos, sin), strict=True):
+        rows = found[positions[0].numpy()]
+        np.testing.assert_allclose(rows, expected[0, :, :half].numpy(), atol=2e-6)
