@@ -80,21 +80,18 @@ def agree_on_rope(folders: Sequence[Path]) -> dict[str, object]:
     Raises:
         OptionsError: two folders differ.
     """
-    found = {folder: read_rope(_read_config(folder)) for folder in folders}
-    first, *others = found
-    for other in others:
-        if found[other] != found[first]:
+    paths = [folder / "config.json" for folder in folders]
+    # What a folder lacks is said when it is opened.
+    found = {path.parent: read_rope(read_json(path)) for path in paths if path.is_file()}
+    settings: dict[str, object] = {}
+    for folder, rope in found.items():
+        if settings and rope != settings:
             raise OptionsError(
-                f"{first} and {other} were exported with different rotary settings, so their "
+                f"{folder} was exported with other rotary settings than {folders[0]}, so their "
                 "originals differ; evaluate them one by one."
             )
-    return found[first]
-
-
-def _read_config(folder: Path) -> dict[str, object]:
-    """Empty where there is none: what a folder lacks is said when it is opened."""
-    path = folder / "config.json"
-    return read_json(path) if path.is_file() else {}
+        settings = rope
+    return settings
 
 
 @dataclass(frozen=True)

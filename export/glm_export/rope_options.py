@@ -11,8 +11,8 @@ from glm_export.errors import OptionsError
 
 ROPE_SCALINGS = ("yarn",)
 ROPE_NAMES = ("rope_scaling", "factor", "original_context", "rope_theta")
-# What in config.json decides on rotation and context.
-ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings")
+# What in config.json decides on rotation.
+ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
 _LONG_CONTEXT = 131_072
 _SHORT_THETA = 10_000.0
 

@@ -16,6 +16,9 @@ from transformers import DynamicCache, Glm4ForCausalLM, GlmForCausalLM, PreTrain
 from glm_export import ExportOptions, export
 from glm_export.architectures import ARCHITECTURES
 from glm_export.errors import OptionsError
+from glm_export.evaluate import evaluate
+from glm_export.evaluate_input import EvaluationOptions
+from glm_export.report import ignore_progress
 from glm_export.rope_options import RopeOptions
 from glm_export.rotation import rotation_tables
 from support.graphs import PlainGraph
@@ -149,3 +152,20 @@ def test_tables_up_to_a_million_positions(theta: float, rope: dict[str, object])
     for found, expected in zip(ours, (cos, sin), strict=True):
         rows = found[positions[0].numpy()]
         np.testing.assert_allclose(rows, expected[0, :, :half].numpy(), atol=2e-6)
+
+
+def test_an_evaluation_compares_with_what_was_exported(tmp_path: Path) -> None:
+    """The original is computed with the folder's rotary settings, and folders must agree."""
+    checkpoint = write_checkpoint(tmp_path / "plain", build("glm4", context=32_768))
+    options = ExportOptions(
+        checkpoint, tmp_path / "yarn", quant="none", verify="none", rope=RopeOptions("yarn", 4.0)
+    )
+    export(options)
+    report = evaluate(
+        EvaluationOptions(checkpoint, (tmp_path / "yarn",), max_tokens=1024), ignore_progress
+    )
+    assert report.folders[0].kl_mean < 1e-6
+    export(dataclasses.replace(options, output=tmp_path / "short", rope=RopeOptions()))
+    both = EvaluationOptions(checkpoint, (tmp_path / "yarn", tmp_path / "short"))
+    with pytest.raises(OptionsError, match="short was exported with other rotary settings"):
+        evaluate(both, ignore_progress)

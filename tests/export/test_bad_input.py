@@ -146,7 +146,8 @@ def test_model_type(tmp_path: Path, model_type: object) -> None:
     ("values", "word"),
     [
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type='yarn'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "rope_type='dynamic'"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "factor=0.0"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "not a multiple of"),
         ({"partial_rotary_factor": 0.3}, "turns 9 numbers of a head of 32"),
         ({"hidden_size": "64"}, "hidden_size='64'"),
