@@ -164,7 +164,7 @@ def test_an_evaluation_compares_with_what_was_exported(tmp_path: Path) -> None:
     report = evaluate(
         EvaluationOptions(checkpoint, (tmp_path / "yarn",), max_tokens=1024), ignore_progress
     )
-    assert report.folders[0].kl_mean < 1e-6
+    assert report.folders[0].comparison.kl_mean < 1e-6
     export(dataclasses.replace(options, output=tmp_path / "short", rope=RopeOptions()))
     both = EvaluationOptions(checkpoint, (tmp_path / "yarn", tmp_path / "short"))
     with pytest.raises(OptionsError, match="short was exported with other rotary settings"):
