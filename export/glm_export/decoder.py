@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from glm_export import operators
 from glm_export.architectures import DecoderConfig
 from glm_export.operators import AttentionShape, Positions
+from glm_export.rotation import COARSE_TABLES, FINE_TABLES, is_factored, list_tables
 
 
 class Linear(nn.Module):
@@ -129,9 +130,6 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Token ids and a KV cache to logits and a longer KV cache; arguments as a layer's."""
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self, config: DecoderConfig, wide: torch.dtype | None = None) -> None:
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
@@ -139,9 +137,10 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon, wide)
         # A tied head has no parameter of its own: one name, one initializer, one copy.
         self.lm_head = None if config.is_tied else Linear(config.hidden_size, config.vocab_size)
-        table = torch.empty(config.context_length, config.rotary_dim // 2)
-        self.register_buffer("cos", table, persistent=False)
-        self.register_buffer("sin", table.clone(), persistent=False)
+        self.is_factored = is_factored(config)
+        dtype = wide if self.is_factored else None  # factors are multiplied
+        for name, shape in list_tables(config).items():
+            self.register_buffer(name, torch.empty(shape, dtype=dtype), persistent=False)
 
     def forward(
         self,
@@ -161,7 +160,8 @@ class Decoder(nn.Module):
         Returns:
             logits [B, min(S, num_logits_to_keep), V], and present keys and values [B, K, T, D].
         """
-        positions = operators.locate_positions(attention_mask, self.cos, self.sin)
+        cos, sin = self.read_tables(attention_mask)
+        positions = operators.locate_positions(attention_mask, cos, sin)
         x = self.embed_tokens(input_ids).to(self.norm.weight.dtype)
         present = []
         for index, layer in enumerate(self.layers):
@@ -170,3 +170,15 @@ class Decoder(nn.Module):
         x = self.norm(operators.select_last(x, attention_mask, num_logits_to_keep))
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         return operators.linear(x.to(head.weight.dtype), head.weight, None), present
+
+    def read_tables(self, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [at least T, R / 2] of the tokens' positions."""
+        if not self.is_factored:
+            return self.get_buffer("cos"), self.get_buffer("sin")
+        coarse, fine = (
+            (self.get_buffer(names[0]), self.get_buffer(names[1]))
+            for names in (COARSE_TABLES, FINE_TABLES)
+        )
+        cos, sin = operators.combine_tables(coarse, fine, attention_mask)
+        dtype = self.embed_tokens.weight.dtype
+        return cos.to(dtype), sin.to(dtype)

@@ -114,6 +114,50 @@ def locate_positions(attention_mask: Tensor, cos: Tensor, sin: Tensor) -> Positi
     return Positions(last_index, total, cos, sin)
 
 
+def combine_tables(
+    coarse: tuple[Tensor, Tensor], fine: tuple[Tensor, Tensor], attention_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rotation tables from those of factors, for as many positions as there are tokens, and some.
+
+    Args:
+        coarse: cosines and sines [n, R / 2] of every F-th position.
+        fine: cosines and sines [F, R / 2] of the positions between two of those.
+        attention_mask: [B, T].
+
+    Returns:
+        Cosines and sines [at least T, R / 2].
+    """
+    cos, sin = (_take_blocks(part, fine[0].shape[0], attention_mask) for part in coarse)
+    cos, sin = cos[:, None], sin[:, None]
+    return (
+        _flatten_tables(cos * fine[0] - sin * fine[1]),
+        _flatten_tables(sin * fine[0] + cos * fine[1]),
+    )
+
+
+def _take_blocks(table: Tensor, step: int, attention_mask: Tensor) -> Tensor:
+    """The first rows of [n, R / 2] that it takes to cover T positions, `step` a row."""
+    if not torch.onnx.is_in_onnx_export():
+        return table[: -(-attention_mask.shape[1] // step)]
+    zero, before, size = (
+        _emit_integer("Constant", [], {"value_ints": [value]}, shape=(1,))
+        for value in (0, step - 1, step)
+    )
+    raised = _emit_integer("Add", [_emit_size(attention_mask, 1), before], shape=(1,))
+    count = _emit_integer("Div", [raised, size], shape=(1,))
+    # The shape is not what it will be; none of the nodes that follow ask for it.
+    return symbolic("Slice", [table, zero, count, zero], dtype=table.dtype, shape=table.shape)
+
+
+def _flatten_tables(tables: Tensor) -> Tensor:
+    """[n, F, R / 2] to [n * F, R / 2]."""
+    rows, half = tables.shape[0] * tables.shape[1], tables.shape[2]
+    if not torch.onnx.is_in_onnx_export():
+        return tables.reshape(rows, half)
+    shape = _emit_integer("Constant", [], {"value_ints": [-1, half]}, shape=(2,))
+    return symbolic("Reshape", [tables, shape], dtype=tables.dtype, shape=(rows, half))
+
+
 def attention(
     qkv: Tensor, past: tuple[Tensor, Tensor], positions: Positions, shape: AttentionShape
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,11 +24,11 @@ from glm_export.options import ExportOptions
 from glm_export.output_folder import stage_folder
 from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
-from glm_export.plan import ROTATION_TABLES, build_plan
+from glm_export.plan import build_plan
 from glm_export.reference import read_from_source
 from glm_export.report import ExportReport, Progress
 from glm_export.rope_options import find_doubts
-from glm_export.rotation import rotation_tables
+from glm_export.rotation import stored_tables
 from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_hash import SourceHash
 from glm_export.source_model import open_source
@@ -204,8 +204,7 @@ def _write_data(
         options = replace(options, state=calibrated.state, folding=calibrated.folding)
     path = folder / DATA_FILE
     errors = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
-    tables = dict(zip(ROTATION_TABLES, rotation_tables(job.source.config), strict=True))
-    writer.write_tables(job.plan, tables, path)
+    writer.write_tables(job.plan, stored_tables(job.source.config), path)
     return errors
 
 

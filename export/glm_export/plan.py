@@ -13,6 +13,7 @@ import numpy.typing as npt
 from glm_export.architectures import DecoderConfig, ParameterSource
 from glm_export.errors import OptionsError
 from glm_export.prequantized import QuantizedMatrix
+from glm_export.rotation import is_factored, list_tables
 from glm_quantize import Scheme, SchemeError
 
 # Large tensors start on a memory page, so that a host may map them; small ones on a cache line.
@@ -22,7 +23,6 @@ _LARGE_BYTES = 1 << 20
 NUMPY_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
     {"fp32": "<f4", "fp16": "<f2", "uint8": "u1", "int32": "<i4"}
 )
-ROTATION_TABLES = ("cos", "sin")
 # Modules that compute in the wide type; see `decoder.py`. Norms end in "norm".
 _WIDE_MODULES = ("o_proj", "down_proj", "norm")
 
@@ -166,9 +166,9 @@ def build_plan(
         if matrix is not None and matrix.order is not None:
             (order,), offset = _place([(f"{name}.order", "int32", matrix.order.shape)], offset)
         tensors[name] = TensorPlan(name, source.shape, source, chosen, segments, matrix, order)
-    for name in ROTATION_TABLES:
-        shape = (config.context_length, config.rotary_dim // 2)
-        segments, offset = _place([(name, dtype, shape)], offset)
+    table_dtype = widen_dtype(dtype) if is_factored(config) else dtype
+    for name, shape in list_tables(config).items():
+        segments, offset = _place([(name, table_dtype, shape)], offset)
         tensors[name] = TensorPlan(name, shape, None, None, segments)
     return ExportPlan(tensors, dtype, offset)
 

@@ -14,6 +14,11 @@ import torch
 from glm_export.architectures import DecoderConfig, Yarn
 from glm_quantize import FloatArray
 
+LONGEST_TABLE = 131_072
+FINE_POSITIONS = 1024
+COARSE_TABLES = ("cos_coarse", "sin_coarse")
+FINE_TABLES = ("cos_fine", "sin_fine")
+
 
 def rotation_tables(
     config: DecoderConfig, length: int | None = None
@@ -28,6 +33,41 @@ def rotation_tables(
     angles = np.outer(positions, find_frequencies(config))
     scale = np.float32(1.0 if config.yarn is None else config.yarn.attention_factor)
     return np.cos(angles) * scale, np.sin(angles) * scale
+
+
+def is_factored(config: DecoderConfig) -> bool:
+    """Whether the context is so long that whole tables would weigh on file and memory.
+
+    They are then made from small ones in the graph, as far as the tokens reach: the angle of
+    position 1024 i + j is the sum of two, and cosine and sine of a sum are products of those.
+    """
+    return config.context_length > LONGEST_TABLE
+
+
+def list_tables(config: DecoderConfig) -> dict[str, tuple[int, int]]:
+    """Name -> shape of the tables that the graph holds."""
+    half = config.rotary_dim // 2
+    if not is_factored(config):
+        return dict.fromkeys(("cos", "sin"), (config.context_length, half))
+    coarse = -(-config.context_length // FINE_POSITIONS)
+    return dict.fromkeys(COARSE_TABLES, (coarse, half)) | dict.fromkeys(
+        FINE_TABLES, (FINE_POSITIONS, half)
+    )
+
+
+def stored_tables(config: DecoderConfig) -> dict[str, FloatArray]:
+    """The tables of `list_tables`; factors are those of exact angles."""
+    if not is_factored(config):
+        return dict(zip(("cos", "sin"), rotation_tables(config), strict=True))
+    frequencies = find_frequencies(config).astype(np.float64)
+    tables: dict[str, FloatArray] = {}
+    scale = 1.0 if config.yarn is None else config.yarn.attention_factor
+    for names, step, factor in ((COARSE_TABLES, FINE_POSITIONS, scale), (FINE_TABLES, 1, 1.0)):
+        count = list_tables(config)[names[0]][0]
+        angles = np.outer(step * np.arange(count, dtype=np.float64), frequencies)
+        for name, values in zip(names, (np.cos(angles), np.sin(angles)), strict=True):
+            tables[name] = (factor * values).astype(np.float32)
+    return tables
 
 
 def find_frequencies(config: DecoderConfig) -> FloatArray:

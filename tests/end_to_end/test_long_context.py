@@ -5,6 +5,7 @@ The past is random numbers: reading so many tokens would say nothing more about 
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from transformers import DynamicCache, Glm4ForCausalLM, GlmForCausalLM, PreTrain
 
 from glm_export import ExportOptions, export
 from glm_export.architectures import ARCHITECTURES
+from glm_export.decoder import Decoder
 from glm_export.errors import OptionsError
 from glm_export.evaluate import evaluate
 from glm_export.evaluate_input import EvaluationOptions
 from glm_export.report import ignore_progress
 from glm_export.rope_options import RopeOptions
-from glm_export.rotation import rotation_tables
+from glm_export.rotation import find_frequencies, rotation_tables, stored_tables
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -152,6 +154,55 @@ def test_tables_up_to_a_million_positions(theta: float, rope: dict[str, object])
     for found, expected in zip(ours, (cos, sin), strict=True):
         rows = found[positions[0].numpy()]
         np.testing.assert_allclose(rows, expected[0, :, :half].numpy(), atol=2e-6)
+
+
+MILLION = 1 << 20
+
+
+@pytest.mark.parametrize("rope", [{}, YARN], ids=["plain", "yarn"])
+def test_factored_tables_are_exact_up_to_a_million(rope: dict[str, object]) -> None:
+    """Against angles in float64; whole tables of this context would take 268 MB."""
+    shape = dataclasses.replace(TinyShape(), max_position_embeddings=MILLION, rope_theta=1e8)
+    model = set_rope(build_model(shape), **rope) if rope else build_model(shape)
+    config = ARCHITECTURES["glm4"].read_config(model.config.to_dict())
+    tables = stored_tables(config)
+    assert sum(table.nbytes for table in tables.values()) < 1 << 20
+    decoder = Decoder(config)
+    for name, table in tables.items():
+        setattr(decoder, name, torch.from_numpy(table))
+    scale = config.yarn.attention_factor if config.yarn else 1.0
+    for length in (1, 1023, 1024, 1025, 131_072, MILLION):
+        cos, sin = decoder.read_tables(torch.ones(1, length, dtype=torch.int64))
+        assert length <= len(cos) < length + 1024
+        angles = (length - 1) * find_frequencies(config).astype(np.float64)
+        np.testing.assert_allclose(cos[length - 1], scale * np.cos(angles), atol=1e-6)
+        np.testing.assert_allclose(sin[length - 1], scale * np.sin(angles), atol=1e-6)
+
+
+@pytest.mark.parametrize("choices", [{}, {"dtype": "fp16"}], ids=["float32", "float16"])
+def test_a_graph_with_factored_tables_computes_the_same(
+    choices: dict[str, str], tmp_path: Path
+) -> None:
+    """A context of a million tokens, exported, verified, and run beside one of 8,192."""
+    model = build("glm", 1e8, 8192)
+    short = write_checkpoint(tmp_path / "short", model)
+    long = shutil.copytree(short, tmp_path / "long")
+    config = json.loads((long / "config.json").read_text())
+    (long / "config.json").write_text(json.dumps(config | {"max_position_embeddings": MILLION}))
+    sizes = {}
+    graphs = {}
+    for name, checkpoint in (("short", short), ("long", long)):
+        folder = tmp_path / f"{name} out"
+        options = ExportOptions(checkpoint, folder, quant="none", verify="full", **choices)
+        sizes[name] = export(options).size_bytes
+        graphs[name] = PlainGraph(folder)
+    assert sizes["long"] - sizes["short"] < 1 << 20
+    generator = np.random.Generator(np.random.PCG64(5))
+    tolerance = 0.05 if choices else 2e-3
+    for count in (1500, 1, 1, 700, 1):
+        ids = generator.integers(0, 262, (1, count))
+        found, expected = (graphs[name].run(ids, keep=3) for name in ("long", "short"))
+        np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_an_evaluation_compares_with_what_was_exported(tmp_path: Path) -> None:
