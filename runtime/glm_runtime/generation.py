@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.answer import PLAIN_TEXT, AnswerForm, AnswerPart, AnswerReader
-from glm_runtime.decoding import PREFILL_CHUNK, Decoder, FloatArray, check_length
+from glm_runtime.decoding import Decoder, FloatArray, check_length
 from glm_runtime.errors import PromptError
 from glm_runtime.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.manifest import ModelEntry
@@ -59,8 +59,9 @@ def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
         )
 
 
-def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int = PREFILL_CHUNK) -> FloatArray:
+def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int | None = None) -> FloatArray:
     """Read tokens in chunks; return the logits [V] after the last one."""
+    chunk = chunk or decoder.chunk
     for start in range(0, len(tokens), chunk):
         logits = decoder.append(tokens[start : start + chunk])
     last: FloatArray = logits[-1]
