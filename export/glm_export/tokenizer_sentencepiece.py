@@ -9,10 +9,10 @@ those of `tokenization_chatglm.py`.
 
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 
 from glm_export.errors import CheckpointError, MissingPackageError, UnsupportedModelError
-from glm_export.tokenizer_tiktoken import add_tokens
+from glm_export.tokenizer_tiktoken import add_tokens, number_tokens
 
 _SPACE = "▁"
 _NORMAL, _BPE = 1, 2  # ModelProto.SentencePiece.Type, TrainerSpec.ModelType
@@ -56,8 +56,7 @@ def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
         steps.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(steps)
     special = (*_SPECIAL_TOKENS, *(_ROLES if has_roles else ()))
-    added = [AddedToken(name, special=True, normalized=False) for name in special]
-    add_tokens(tokenizer, dict(enumerate(added, len(names))))
+    add_tokens(tokenizer, number_tokens(special, len(names)))
     return str(tokenizer.to_str())
 
 

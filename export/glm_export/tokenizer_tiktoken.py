@@ -72,7 +72,7 @@ def convert_tiktoken(content: bytes, config: Mapping[str, Any]) -> str:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    add_tokens(tokenizer, read_added_tokens(config) or _number(_SPECIAL_TOKENS, len(tokens)))
+    add_tokens(tokenizer, read_added_tokens(config) or number_tokens(_SPECIAL_TOKENS, len(tokens)))
     return str(tokenizer.to_str())
 
 
@@ -117,7 +117,8 @@ def add_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> None:
             )
 
 
-def _number(names: Sequence[str], first: int) -> dict[int, AddedToken]:
+def number_tokens(names: Sequence[str], first: int) -> dict[int, AddedToken]:
+    """Special tokens by id, one after the other from `first` on."""
     tokens = [AddedToken(name, special=True, normalized=False) for name in names]
     return dict(enumerate(tokens, first))
 
