@@ -7,7 +7,7 @@ is quick and a missing package gives one clear sentence.
 import contextlib
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -251,8 +251,10 @@ class _Opener:
         if provider.name not in session.get_providers():
             raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
         nodes = list_cpu_nodes(session)
-        has_steps = device == "cuda" and not any(name.startswith(_ATTENTION) for name in nodes)
-        return OpenGraph(session, device, self.threads, has_steps, has_cuda_graph, nodes)
+        graph = OpenGraph(
+            session, device, self.threads, has_cuda_graph=has_cuda_graph, cpu_nodes=nodes
+        )
+        return replace(graph, has_fixed_steps=graph.memory != "cpu")
 
     def _say(self, device: Device, reason: str) -> str:
         check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
