@@ -3,8 +3,8 @@
 import onnx_ir as ir
 
 from glm_export.passes.result import PassResult
-
-GREEDY_TOKEN, GREEDY_LOGIT = "greedy_token", "greedy_logit"
+from glm_runtime.fixed_step import GREEDY_LOGIT
+from glm_runtime.inference import GREEDY_TOKEN
 
 
 def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
