@@ -107,6 +107,12 @@ _PATH = click.Path(path_type=Path)
     help="Of MatMulNBits: 0 computes in float32, 4 in int8.  [default: 4 for cpu, 0 for cuda]",
 )
 @click.option("--threads", type=click.IntRange(1), help="Written for onnxruntime-genai.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on at the tensor where a run was killed, if options and checkpoint are the same.",
+)
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
@@ -140,16 +146,20 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
         block_size=None if block_size is None else int(str(block_size)),
         is_symmetric=bool(choices.pop("symmetric")),
         is_forced=bool(choices.pop("force")),
+        is_resumed=bool(choices.pop("resume")),
         rope=RopeOptions(*(choices.pop(name) for name in ROPE_NAMES)),  # type: ignore[arg-type]
         **choices,  # type: ignore[arg-type]  # click has made them what the options say
     )
 
 
 def _say_what_is_kept(output: Path) -> None:
-    from glm_export.calibration.state import find_finished  # noqa: PLC0415 - needs the extra
+    from glm_export.unfinished import find_unfinished  # noqa: PLC0415 - needs the extra
 
-    if find_finished(output).exists():
-        click.echo("Calibrated layers are kept; the same command goes on from there.", err=True)
+    kept = find_unfinished(output)
+    if kept.exists():
+        click.echo(
+            f"What is finished is kept in {kept}; the same command goes on from there.", err=True
+        )
 
 
 def _print_summary(report: ExportReport) -> None:
@@ -165,6 +175,8 @@ def _print_summary(report: ExportReport) -> None:
         f"took         {report.seconds:.1f} s, peak memory {report.peak_rss_bytes / 1e6:,.0f} MB",
         f"next         glm-run chat {report.folder}",
     ]
+    if report.resumed_tensors:
+        lines.append(f"resumed      {report.resumed_tensors} tensors had been written before")
     lines += [f"note         {note}" for note in report.notes]
     lines += [f"not calibrated  {name}: {why}" for name, why in report.fallbacks.items()]
     for line in lines:

@@ -50,6 +50,7 @@ class ExportOptions:
         verify: "full" runs the graph against PyTorch, "tensors" reads every tensor back, "auto"
             is full where memory allows and tensors elsewhere.
         is_forced: replace an existing folder.
+        is_resumed: go on where a run with the same options and source was killed.
         accuracy_level: of MatMulNBits, 0 to 4; None: what suits the target.
         threads: written to genai_config.json for onnxruntime-genai; None: left to the machine.
 
@@ -74,6 +75,7 @@ class ExportOptions:
     rope: RopeOptions = field(default_factory=RopeOptions)
     verify: str = "auto"
     is_forced: bool = False
+    is_resumed: bool = True
     accuracy_level: int | None = None
     threads: int | None = None
 

@@ -52,6 +52,14 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
         ) from error
 
 
+def place_file(path: Path, folder: Path) -> None:
+    """Put a large file into a staged folder beside it, and keep it where it is if that is free."""
+    try:
+        (folder / path.name).hardlink_to(path)
+    except OSError:  # a file system without links, FAT for one
+        path.rename(folder / path.name)
+
+
 @contextmanager
 def _make_parents(place: Path) -> Iterator[None]:
     """Make the folders above `place`; in the end remove those again that stayed empty."""

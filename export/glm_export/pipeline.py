@@ -1,6 +1,7 @@
 """The table of contents: load, plan, calibrate, trace, write, verify, describe, each one call."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,13 @@ from glm_export.calibration.cache_scales import CacheScales, measure_cache_scale
 from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.calibration.folding import fold_reader
-from glm_export.calibration.state import keep_finished
 from glm_export.describe import describe_folder
 from glm_export.device import check_device
 from glm_export.errors import OptionsError
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
-from glm_export.output_folder import stage_folder
+from glm_export.output_folder import place_file, stage_folder
 from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE
 from glm_export.plan import build_plan
@@ -33,7 +33,9 @@ from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_hash import SourceHash
 from glm_export.source_model import open_source
 from glm_export.trace import trace_decoder
-from glm_export.writer import WeightError, WriteOptions
+from glm_export.unfinished import Unfinished, fingerprint_export, keep_unfinished
+from glm_export.writer import WriteOptions, WriteReport
+from glm_export.written_tensors import WeightError
 from glm_quantize import find_method
 from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
 from glm_runtime.manifest import VerificationEntry
@@ -48,23 +50,25 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     started = time.perf_counter()
     job = _prepare(options)
     with (
-        stage_folder(options.output, _count_bytes(job), is_forced=options.is_forced) as folder,
+        keep_unfinished(options.output) as unfinished,
+        _stage(job, unfinished) as folder,
         SourceHash(job.source.checkpoint.weight_files) as source_hash,
-        keep_finished(options.output) as finished,
     ):
+        unfinished.open(fingerprint_export(job), is_resumed=options.is_resumed)
         calibrated = None
         if job.corpus is not None:
-            calibrated = calibrate(job, finished, progress)
+            calibrated = calibrate(job, unfinished.calibration, progress)
             job = replace(job, plan=calibrated.plan)
         scales = _measure_cache(job, calibrated, progress)
         progress("tracing the decoder", 0, job.plan.parameters)
         _write_graph(job, folder, scales)
-        errors = _write_data(job, folder, calibrated, progress)
+        written = _write_data(job, unfinished.folder, calibrated, progress)
+        place_file(unfinished.folder / DATA_FILE, folder)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
         progress("describing the folder", job.plan.parameters, job.plan.parameters)
         manifest = describe_folder(job, folder, verification, source_hash.result())
-    total = sum(errors.values(), WeightError())
+    total = sum(written.errors.values(), WeightError())
     return ExportReport(
         folder=options.output,
         size_bytes=manifest.size_bytes,
@@ -72,6 +76,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         weight_error=total.relative,
         seconds=time.perf_counter() - started,
         peak_rss_bytes=read_peak_memory_bytes(),
+        resumed_tensors=written.kept,
         fallbacks=dict(calibrated.state.fallbacks) if calibrated else {},
         verification={
             "level": verification.level,
@@ -145,6 +150,12 @@ def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
     )
 
 
+def _stage(job: ExportJob, unfinished: Unfinished) -> AbstractContextManager[Path]:
+    """What an earlier run left is on the disk already, or will be thrown away."""
+    needed_bytes = max(0, _count_bytes(job) - unfinished.count_bytes())
+    return stage_folder(job.options.output, needed_bytes, is_forced=job.options.is_forced)
+
+
 def _count_bytes(job: ExportJob) -> int:
     """Disk that the folder needs, and calibration beside it."""
     if job.corpus is None:
@@ -189,7 +200,7 @@ def _write_graph(job: ExportJob, folder: Path, scales: list[CacheScales]) -> Non
 
 def _write_data(
     job: ExportJob, folder: Path, calibrated: Calibrated | None, progress: Progress
-) -> dict[str, WeightError]:
+) -> WriteReport:
     done = 0
 
     def advance(weights: int) -> None:
@@ -203,9 +214,9 @@ def _write_data(
     if calibrated is not None:
         options = replace(options, state=calibrated.state, folding=calibrated.folding)
     path = folder / DATA_FILE
-    errors = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
+    report = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
     writer.write_tables(job.plan, stored_tables(job.source.config), path)
-    return errors
+    return report
 
 
 def _verify(job: ExportJob, folder: Path) -> VerificationEntry:

@@ -22,6 +22,7 @@ class ExportReport:
         weight_error: root of squared rounding error over squared weights, quantized tensors.
         seconds: wall clock.
         peak_rss_bytes: largest resident memory of this process so far.
+        resumed_tensors: how many an earlier run, which did not come to its end, had written.
         fallbacks: matrix -> why its method could not be used, and what was instead.
         verification: level, passed, and the figures measured.
         notes: sentences that a user should read.
@@ -33,6 +34,7 @@ class ExportReport:
     weight_error: float
     seconds: float
     peak_rss_bytes: int
+    resumed_tensors: int
     fallbacks: Mapping[str, str]
     verification: Mapping[str, object]
     notes: tuple[str, ...] = ()

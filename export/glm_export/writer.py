@@ -6,8 +6,9 @@ is read back from the file and compared with what should be there. Read `plan.py
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from glm_export.checkpoint import Checkpoint
 from glm_export.errors import CheckpointError, VerificationError
 from glm_export.plan import NUMPY_DTYPES, ExportPlan, Segment, TensorPlan
 from glm_export.prequantized import QuantizedMatrix
+from glm_export.written_tensors import WeightError, WrittenTensors, open_written
 from glm_quantize import (
     FloatArray,
     PackedRows,
@@ -56,22 +58,16 @@ class WriteOptions:
 
 
 @dataclass(frozen=True)
-class WeightError:
-    """What rounding did to one tensor, as sums over its weights, in float64."""
+class WriteReport:
+    """A data file whose checkpoint tensors are all there.
 
-    squared_error: float = 0.0
-    squared_weight: float = 0.0
+    Attributes:
+        errors: what rounding did to each parameter; zero where it stays float.
+        kept: how many an earlier run had written.
+    """
 
-    def __add__(self, other: "WeightError") -> "WeightError":
-        """Both together."""
-        return WeightError(
-            self.squared_error + other.squared_error, self.squared_weight + other.squared_weight
-        )
-
-    @property
-    def relative(self) -> float:
-        """Root of squared error over squared weight: 0.08 is 8 %."""
-        return float(np.sqrt(self.squared_error / max(self.squared_weight, 1e-30)))
+    errors: Mapping[str, WeightError]
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,16 @@ class _Run:
     stop: int
     first_row: int
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends its parameter."""
+        return self.first_row + self.stop - self.start == self.tensor.shape[0]
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in it."""
+        return (self.stop - self.start) * (self.tensor.num_weights // self.tensor.shape[0])
+
 
 class DataFile:
     """A file of known size, written at given places by several threads.
@@ -93,8 +99,8 @@ class DataFile:
         OSError: the disk refuses; `stage_folder` makes a sentence of it.
     """
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self._file = path.open("w+b", buffering=0)
+    def __init__(self, path: Path, size_bytes: int, *, is_kept: bool) -> None:
+        self._file = path.open("r+b" if is_kept else "w+b", buffering=0)
         self._lock = threading.Lock()
         self._file.truncate(size_bytes)
 
@@ -115,47 +121,66 @@ class DataFile:
         dtype = np.dtype(NUMPY_DTYPES[segment.dtype])
         return np.frombuffer(data or b"", dtype=dtype).reshape(count, *segment.shape[1:])
 
-    def close(self) -> None:
-        """Hand the bytes to the disk and close."""
+    def sync(self) -> None:
+        """Wait until the disk has the bytes."""
         os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Release the file."""
         self._file.close()
 
 
 def write_weights(
     checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, advance: Progress
-) -> dict[str, WeightError]:
-    """Write every checkpoint tensor of the plan.
+) -> WriteReport:
+    """Write every checkpoint tensor of the plan that an earlier run has not written.
 
     Args:
         checkpoint: the source.
         plan: the layout.
-        path: the data file, created.
+        path: the data file; its record is kept beside it, see `written_tensors.py`.
         options: method, checking, threads.
         advance: called with the number of weights just written.
-
-    Returns:
-        For each quantized parameter, what rounding did to it.
 
     Raises:
         CheckpointError: a tensor holds NaN or Inf, or cannot be read.
         OSError: the disk refuses.
         VerificationError: what was read back differs.
     """
-    file = DataFile(path, plan.size_bytes)
-    writer = _Writer(checkpoint, file, options)
-    errors: dict[str, WeightError] = {}
-    pool = ThreadPoolExecutor(options.threads)
+    written = open_written(path, plan, is_checked=options.is_checked)
+    kept = len(written.errors)
+    advance(sum(plan.tensors[name].num_weights for name in written.errors))
+    with closing(DataFile(path, plan.size_bytes, is_kept=kept > 0)) as file:
+        try:
+            _write_runs(checkpoint, plan, _Writer(checkpoint, file, options), written, advance)
+        except KeyboardInterrupt:
+            written.save(file.sync)
+            raise
+        written.save(file.sync)
+    return WriteReport(written.errors, kept)
+
+
+def _write_runs(
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    writer: "_Writer",
+    written: WrittenTensors,
+    advance: Progress,
+) -> None:
+    """Several at a time; a tensor is complete when its last run is, since they end in order."""
+    pool = ThreadPoolExecutor(writer.threads)
     try:
-        runs = list(_split_into_runs(checkpoint, plan))
+        tensors = [one for one in plan.tensors.values() if one.name not in written.errors]
+        runs = list(_split_into_runs(checkpoint, tensors))
+        total = WeightError()
         for run, error in zip(runs, pool.map(writer.write, runs), strict=True):
-            name = run.tensor.name
-            if run.tensor.scheme is not None:
-                errors[name] = errors.get(name, WeightError()) + error
-            advance((run.stop - run.start) * (run.tensor.num_weights // run.tensor.shape[0]))
+            total += error
+            if run.is_last:
+                written.add(run.tensor.name, total, writer.sync)
+                total = WeightError()
+            advance(run.num_weights)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        file.close()
-    return errors
 
 
 def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path) -> None:
@@ -173,8 +198,8 @@ def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path)
             file.write(array.astype(NUMPY_DTYPES[segment.dtype]).tobytes())
 
 
-def _split_into_runs(checkpoint: Checkpoint, plan: ExportPlan) -> Iterator[_Run]:
-    for tensor in plan.tensors.values():
+def _split_into_runs(checkpoint: Checkpoint, tensors: Iterable[TensorPlan]) -> Iterator[_Run]:
+    for tensor in tensors:
         row = 0
         for index, (name, shape) in enumerate(tensor.source.tensors if tensor.source else ()):
             linear = tensor.matrix.linears[index] if tensor.matrix else None
@@ -190,6 +215,7 @@ class _Writer:
     def __init__(self, checkpoint: Checkpoint, file: DataFile, options: WriteOptions) -> None:
         self._checkpoint, self._file, self._options = checkpoint, file, options
         self._is_checked = options.is_checked
+        self.threads, self.sync = options.threads, file.sync
 
     def write(self, run: _Run) -> WeightError:
         """Read, convert, write, and perhaps check one run."""

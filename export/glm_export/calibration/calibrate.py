@@ -3,14 +3,11 @@
 Read `corpus.py`, `sensitivity.py`, `budget.py` and `walk.py` for the steps.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-import glm_export
 from glm_export.calibration.budget import (
     REFERENCE_SCHEME,
     choose_schemes,
@@ -18,7 +15,6 @@ from glm_export.calibration.budget import (
     require_possible,
     set_budget,
 )
-from glm_export.calibration.corpus import Corpus
 from glm_export.calibration.folding import Folding
 from glm_export.calibration.sensitivity import measure_sensitivity
 from glm_export.calibration.state import CalibrationState, open_state
@@ -66,7 +62,7 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
     """
     corpus = job.corpus
     assert corpus is not None
-    state = open_state(folder, _fingerprint(job, corpus))
+    state = open_state(folder)
     parameters = ParameterRows(job.source.checkpoint, job.source.parameters)
     plan, moments = job.plan, None
     if job.options.is_mixed:
@@ -160,21 +156,3 @@ def _choose_plan(job: ExportJob, parameters: ParameterRows, costs: dict[str, flo
     chosen = choose_schemes(parameters, plan, _list_candidates(job), costs, budget)
     schemes = {name: tensor.scheme for name, tensor in plan.tensors.items()} | chosen
     return build_plan(job.source.config, job.source.parameters, schemes, plan.dtype)
-
-
-def _fingerprint(job: ExportJob, corpus: Corpus) -> str:
-    """Of everything that codes depend on; weight files by size and time, since hashing is slow."""
-    options = job.options
-    files = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in job.source.checkpoint.weight_files
-    ]
-    content = [
-        glm_export.__version__,
-        dict(job.source.checkpoint.config),
-        files,
-        [options.chosen_quant, job.method, options.block_size, options.is_symmetric],
-        [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
-        corpus.sha256,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

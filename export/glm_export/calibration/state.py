@@ -1,21 +1,19 @@
-"""What calibration has finished, on disk: a killed export goes on at the layer where it stopped.
+"""What calibration has finished, on disk: a killed export goes on at the matrix where it stopped.
 
-A folder beside the output holds the codes of every matrix, the scales folded so far, and the hidden
-states that the next layer starts from. `progress.json` is replaced last, so that it never promises
-what is not there. A folder of another export (fingerprint) is thrown away.
+A folder (see `unfinished.py`) holds the codes of every matrix, the scales folded so far, and the
+hidden states that the next layer starts from. `progress.json` is replaced last, so that it never
+promises what is not there.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from glm_export.errors import ExportError
+from glm_export.unfinished import replace_text
 from glm_quantize import (
     FloatArray,
     PackedRows,
@@ -34,14 +32,14 @@ class CalibrationState:
 
     Attributes:
         folder: where it lies.
-        fingerprint: of everything that the codes depend on.
         stages_done: how many stages are complete.
+        matrices_done: those of the stage after them whose codes are complete.
         fallbacks: parameter -> why its method could not be used.
     """
 
     folder: Path
-    fingerprint: str
     stages_done: int = 0
+    matrices_done: list[str] = field(default_factory=list)
     fallbacks: dict[str, str] = field(default_factory=dict)
 
     def save_stage(self, hidden: FloatArray | None) -> None:
@@ -53,17 +51,23 @@ class CalibrationState:
         if hidden is not None:
             np.save(self._hidden_path(self.stages_done + 1), hidden)
         self.stages_done += 1
+        self.matrices_done.clear()
         self.save_progress()
         self._hidden_path(self.stages_done - 1).unlink(missing_ok=True)
+
+    def finish_matrix(self, name: str) -> None:
+        """Count a matrix of the next stage as done."""
+        self.matrices_done.append(name)
+        self.save_progress()
 
     def save_progress(self) -> None:
         """Say what is done, at once or not at all."""
         content = {
-            "fingerprint": self.fingerprint,
             "stages_done": self.stages_done,
+            "matrices_done": self.matrices_done,
             "fallbacks": self.fallbacks,
         }
-        _replace_text(self.folder / _PROGRESS, json.dumps(content))
+        replace_text(self.folder / _PROGRESS, json.dumps(content))
 
     def load_hidden(self) -> FloatArray:
         """What the last finished stage left."""
@@ -132,45 +136,16 @@ class CalibrationState:
         return flat.reshape(len(rows), width)
 
 
-def find_finished(output: Path) -> Path:
-    """The folder for an export to `output`, there or not."""
-    place = Path(os.path.realpath(output))
-    return place.parent / f".{place.name}.calibration"
-
-
-@contextmanager
-def keep_finished(output: Path) -> Iterator[Path]:
-    """The folder beside `output`; it outlives a kill or Ctrl-C, not an export that ended."""
-    folder = find_finished(output)
-    try:
-        yield folder
-    except ExportError:  # another try would be refused alike
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    except BaseException:
-        if not _has_progress(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _has_progress(folder: Path) -> bool:
-    return any(path.suffix in (".npz", ".npy") for path in folder.glob("*"))
-
-
-def open_state(folder: Path, fingerprint: str) -> CalibrationState:
-    """The state kept in a folder, or a new one if there is none for this export."""
+def open_state(folder: Path) -> CalibrationState:
+    """The state kept in a folder, or a new one if there is none."""
     try:
         content = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
-        stages, fallbacks = int(content["stages_done"]), dict(content["fallbacks"])
-        is_ours = content["fingerprint"] == fingerprint
+        stages, matrices = int(content["stages_done"]), list(content["matrices_done"])
+        return CalibrationState(folder, stages, matrices, dict(content["fallbacks"]))
     except (OSError, ValueError, KeyError, TypeError):
-        is_ours = False
-    if is_ours:
-        return CalibrationState(folder, fingerprint, stages, fallbacks)
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    state = CalibrationState(folder, fingerprint)
+    state = CalibrationState(folder)
     state.save_progress()
     return state
 
@@ -180,12 +155,3 @@ def _name_parts(packed: PackedRows) -> dict[str, np.ndarray]:
     if packed.zero_points is not None:
         parts["zero_points"] = packed.zero_points
     return parts
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -19,14 +19,12 @@ from glm_export.calibration.folding import (
     search_head_folding,
     search_layer_folding,
 )
+from glm_export.calibration.open_layer import LINEARS, OpenLayer
 from glm_export.calibration.row_pool import RowPool, restored_threads
 from glm_export.calibration.state import CalibrationState
-from glm_export.decoder import DecoderLayer
 from glm_export.errors import CheckpointError
-from glm_export.operators import Positions
 from glm_export.parameters import ParameterRows
 from glm_export.reference import TokenArray, load_layer
-from glm_export.rotation import rotation_tables
 from glm_export.schemes import Schemes
 from glm_quantize import (
     FloatArray,
@@ -42,7 +40,6 @@ from glm_quantize import (
 
 Advance = Callable[[int], None]
 RowQuantizer = Callable[[FloatArray], QuantizedRows]
-_LINEARS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 # Numbers that one thread quantizes together, at most: a method's own memory is some times as much.
 # With half of it two threads wait more for the interpreter between short calls: 10 % slower.
@@ -95,9 +92,8 @@ class Walk:
     folding: Folding = field(default_factory=Folding)
 
     def __post_init__(self) -> None:
-        """What all layers share: threads for the rows, and positions."""
+        """Threads for the rows, which all layers share."""
         self._pool = RowPool(self.task.device)
-        self._positions = _locate_windows(self.task)
 
     def run(self) -> None:
         """All stages that are not done yet.
@@ -126,9 +122,9 @@ class Walk:
             self.state.save_stage(hidden)
 
     def _restore(self, stage: int) -> None:
-        arrays = self.state.load_arrays(f"folding-{stage}")
-        if arrays is not None:
-            self.folding = self.folding.merge(_unflatten(arrays))
+        found = self._load_folding(stage)
+        if found is not None:
+            self.folding = self.folding.merge(found)
         self.advance(self._count_weights(stage))
 
     def _count_weights(self, stage: int) -> int:
@@ -152,15 +148,15 @@ class Walk:
     def _do_layer(self, index: int) -> FloatArray:
         """Codes of a layer's matrices, each after those before it; the layer's quantized output."""
         read = fold_reader(self.task.parameters.read, self.folding)
-        module = load_layer(self.task.config, read, index).to(self.task.device)
-        layer = _LayerOnDevice(self.task, index, module, self._positions)
+        module = load_layer(self.task.config, read, index)
+        layer = OpenLayer(self.task.config, index, module, self.task.device)
         hidden = self.state.load_hidden()
         if self.task.method.is_folding:
             self._fold_layer(layer, hidden)
         batches = [
             hidden[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(hidden), _WINDOWS_AT_ONCE)
         ]
-        for name in _LINEARS:
+        for name in LINEARS:
             inputs = layer.start(name, batches)
             self._quantize_linear(layer, name, inputs)
         return np.concatenate(list(layer.finish()))
@@ -174,8 +170,11 @@ class Walk:
         scheme = self.task.schemes.get(_HEAD)
         if self.task.method.is_folding and scheme is not None:
             samples = _take_samples(torch.cat(normed))
-            weight = self.task.parameters.read(_HEAD)
-            self._keep_folding(search_head_folding(self.task.config, weight, samples, scheme))
+            found = self._load_folding(self.state.stages_done)
+            if found is None:
+                weight = self.task.parameters.read(_HEAD)
+                found = search_head_folding(self.task.config, weight, samples, scheme)
+            self._keep_folding(found)
             columns = self.folding.columns.get(_HEAD)
             if columns is not None:
                 normed = [x / torch.from_numpy(columns) for x in normed]
@@ -188,9 +187,12 @@ class Walk:
     ) -> Iterable[tuple[int, FloatArray]]:
         """Quantize and keep a matrix that is too large to be held; yields dequantized rows."""
         scheme = self.task.schemes.get(name)
-        quantize = None if scheme is None else self._prepare(name, statistics)
+        is_done = name in self.state.matrices_done
+        quantize = None if scheme is None or is_done else self._prepare(name, statistics)
 
         def do_run(run: tuple[int, FloatArray]) -> _Rounded:
+            if is_done:
+                return _Rounded(run[0], self._read_kept(name, *run))
             folded = self.folding.apply(name, *run)
             return (
                 _Rounded(run[0], folded)
@@ -203,24 +205,37 @@ class Walk:
             self._keep(name, rounded)
             yield rounded.first_row, rounded.weight
             self.advance(rounded.weight.size)
+        if quantize is not None:
+            self.state.finish_matrix(name)
 
-    def _quantize_linear(
-        self, layer: "_LayerOnDevice", short: str, inputs: Iterable[Tensor]
-    ) -> None:
+    def _quantize_linear(self, layer: OpenLayer, short: str, inputs: Iterable[Tensor]) -> None:
         name = f"layers.{layer.index}.{short}.weight"
         weight = layer.get_weight(short)
-        if self.task.schemes.get(name) is not None:
+        step = _split_rows(*weight.shape)
+        starts = range(0, len(weight), step)
+        if name in self.state.matrices_done:
+            for start in starts:
+                rows = weight[start : start + step]
+                rows.copy_(torch.from_numpy(self._read_kept(name, start, rows)))
+        elif self.task.schemes.get(name) is not None:
             quantize = self._prepare(name, self._measure(inputs))
 
             def do_run(start: int) -> _Rounded:
                 return self._round(start, weight[start : start + step].cpu().numpy(), quantize)
 
-            step = _split_rows(*weight.shape)
-            for rounded in self._pool.map(do_run, range(0, len(weight), step)):
+            for rounded in self._pool.map(do_run, starts):
                 self._keep(name, rounded)
                 stored = torch.from_numpy(rounded.weight)
                 weight[rounded.first_row : rounded.first_row + len(stored)] = stored
+            self.state.finish_matrix(name)
         self.advance(weight.numel())
+
+    def _read_kept(self, name: str, first_row: int, weight: FloatArray | Tensor) -> FloatArray:
+        """The rows in place of `weight` as an earlier run rounded them."""
+        scheme = self.task.schemes[name]
+        assert scheme is not None
+        rows = range(first_row, first_row + len(weight))
+        return dequantize(self.state.read_codes(name, scheme, weight.shape[1], rows))
 
     def _prepare(self, name: str, statistics: InputStatistics | None) -> RowQuantizer:
         scheme = self.task.schemes[name]
@@ -263,21 +278,29 @@ class Walk:
         assert moments is not None
         return InputStatistics((moments / count).cpu().numpy(), count)
 
-    def _fold_layer(self, layer: "_LayerOnDevice", hidden: FloatArray) -> None:
-        """Search AWQ's scales on the float layer, and put them into it."""
+    def _fold_layer(self, layer: OpenLayer, hidden: FloatArray) -> None:
+        """Put AWQ's scales into the float layer: those found before a kill, or new ones."""
+        found = self._load_folding(self.state.stages_done) or self._search_folding(layer, hidden)
+        prefix = f"layers.{layer.index}."
+        for short, value in layer.module.state_dict().items():
+            folded = found.apply(prefix + short, 0, value.cpu().numpy())
+            value.copy_(torch.from_numpy(folded))
+        self._keep_folding(found)
+
+    def _search_folding(self, layer: OpenLayer, hidden: FloatArray) -> Folding:
         batches = [hidden[:_WINDOWS_AT_ONCE]]
         samples = {
             name: _take_samples(torch.cat([x.flatten(0, 1) for x in layer.start(name, batches)]))
-            for name in _LINEARS
+            for name in LINEARS
         }
         weights = {name: value.cpu().numpy() for name, value in layer.module.state_dict().items()}
         prefix = f"layers.{layer.index}."
-        schemes = {name: self.task.schemes.get(f"{prefix}{name}.weight") for name in _LINEARS}
-        found = search_layer_folding(self.task.config, layer.index, weights, samples, schemes)
-        for short, value in layer.module.state_dict().items():
-            folded = found.apply(prefix + short, 0, weights[short])
-            value.copy_(torch.from_numpy(folded))
-        self._keep_folding(found)
+        schemes = {name: self.task.schemes.get(f"{prefix}{name}.weight") for name in LINEARS}
+        return search_layer_folding(self.task.config, layer.index, weights, samples, schemes)
+
+    def _load_folding(self, stage: int) -> Folding | None:
+        arrays = self.state.load_arrays(f"folding-{stage}")
+        return None if arrays is None else _unflatten(arrays)
 
     def _keep_folding(self, found: Folding) -> None:
         self.state.save_arrays(f"folding-{self.state.stages_done}", _flatten(found))
@@ -291,68 +314,6 @@ class _Rounded:
     first_row: int
     weight: FloatArray
     rows: QuantizedRows | None = None
-
-
-class _LayerOnDevice:
-    """One layer, taken apart between its matrices so that each one's inputs can be seen."""
-
-    def __init__(
-        self, task: WalkTask, index: int, module: DecoderLayer, positions: Positions
-    ) -> None:
-        self.index, self.module = index, module
-        self._positions = positions
-        self._device = task.device
-        self._attended: list[Tensor] = []
-        self._gated: list[Tensor] = []
-        self._streams: list[Tensor] = []
-        self._empty = (task.config.num_kv_heads, 0, task.config.head_dim)
-
-    def get_weight(self, name: str) -> Tensor:
-        """The weight [N, C] of one of the four, which may be changed in place."""
-        weight: Tensor = getattr(self.module, name).weight
-        return weight
-
-    def start(self, name: str, batches: list[FloatArray]) -> list[Tensor]:
-        """The inputs of one of the four, computed with the weights before it as they are now."""
-        module = self.module
-        if name == "qkv_proj":
-            return [module.input_layernorm(self._load(x)).cpu() for x in batches]
-        if name == "o_proj":
-            self._attended = [self._attend(self._load(x)).cpu() for x in batches]
-            return self._attended
-        if name == "gate_up_proj":
-            pairs = zip(batches, self._attended, strict=True)
-            self._streams = [
-                module.add_attention(self._load(x), a.to(self._device)).cpu() for x, a in pairs
-            ]
-            return [
-                module.post_attention_layernorm(x.to(self._device)).cpu() for x in self._streams
-            ]
-        self._attended = []
-        self._gated = [module.gate(x.to(self._device)).cpu() for x in self._streams]
-        return self._gated
-
-    def finish(self) -> Iterable[FloatArray]:
-        """The layer's outputs."""
-        for x, gated in zip(self._streams, self._gated, strict=True):
-            y = self.module.add_mlp(x.to(self._device), gated.to(self._device))
-            yield y.cpu().numpy()
-
-    def _load(self, x: FloatArray) -> Tensor:
-        return torch.from_numpy(x).to(self._device)
-
-    def _attend(self, x: Tensor) -> Tensor:
-        empty = torch.empty(len(x), *self._empty, device=x.device)
-        return self.module.attend(x, (empty, empty), self._positions)[0]
-
-
-def _locate_windows(task: WalkTask) -> Positions:
-    """Windows start at position 0 and are all of one length."""
-    length = task.windows.shape[1]
-    tables = (torch.from_numpy(part) for part in rotation_tables(task.config, length))
-    cos, sin = (table.to(task.device) for table in tables)
-    mask = torch.ones(1, length, dtype=torch.int64, device=task.device)
-    return operators.locate_positions(mask, cos, sin)
 
 
 def _split_rows(rows: int, columns: int) -> int:

@@ -107,7 +107,7 @@ def test_inputs_are_those_of_the_quantized_model_so_far(tmp_path: Path, shape: T
     """Float32 sums in another order: 144 terms, a few 1e-6 of the largest moment."""
     recorder = Recorder()
     task, model = make_task(tmp_path / "c", shape, Method(recorder.prepare, is_calibrated=True))
-    Walk(task, open_state(tmp_path / "s", "x"), lambda _: None).run()
+    Walk(task, open_state(tmp_path / "s"), lambda _: None).run()
     expected = expected_moments(model, task.windows)
     of_embedding, *seen = [statistics for statistics in recorder.seen if statistics is not None]
     np.testing.assert_array_equal(of_embedding.moments, task.embedding_moments)
@@ -128,30 +128,32 @@ def read_all(state: CalibrationState, task: WalkTask) -> dict[str, QuantizedRows
 
 
 @pytest.mark.parametrize("is_folding", [False, True])
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
-def test_a_killed_walk_goes_on_at_the_layer(tmp_path: Path, is_folding: bool, stop_at: int) -> None:
-    """The same codes as without a kill, and finished layers are not prepared again."""
+@pytest.mark.parametrize("stop_at", [(1, 1), (1, 4), (2, 2), (3, 0)])
+def test_a_killed_walk_goes_on_at_the_matrix(
+    tmp_path: Path, is_folding: bool, stop_at: tuple[int, int]
+) -> None:
+    """The same codes as without a kill, and finished matrices are not prepared again."""
     recorder = Recorder()
     method = Method(recorder.prepare, is_calibrated=True, is_folding=is_folding)
     task, _ = make_task(tmp_path / "c", TinyShape(), method)
-    whole = Walk(task, open_state(tmp_path / "whole", "x"), lambda _: None)
+    whole = Walk(task, open_state(tmp_path / "whole"), lambda _: None)
     whole.run()
     prepared = len(recorder.seen)
 
-    state = open_state(tmp_path / "killed", "x")
+    state = open_state(tmp_path / "killed")
 
     def kill(_weights: int) -> None:
-        if state.stages_done == stop_at:
+        if (state.stages_done, len(state.matrices_done)) == stop_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Walk(task, state, kill).run()
     recorder.seen.clear()
-    state = open_state(tmp_path / "killed", "x")
-    assert state.stages_done == stop_at
+    state = open_state(tmp_path / "killed")
+    assert (state.stages_done, len(state.matrices_done)) == stop_at
     again = Walk(task, state, lambda _: None)
     again.run()
-    assert len(recorder.seen) == prepared - 1 - 4 * (stop_at - 1)
+    assert len(recorder.seen) == prepared - 1 - 4 * (stop_at[0] - 1) - stop_at[1]
     expected, found = read_all(whole.state, task), read_all(state, task)
     for name in expected:
         np.testing.assert_array_equal(found[name].codes, expected[name].codes)
@@ -165,7 +167,7 @@ def test_a_killed_walk_goes_on_at_the_layer(tmp_path: Path, is_folding: bool, st
 def test_progress_reaches_the_number_of_weights(tmp_path: Path) -> None:
     task, _ = make_task(tmp_path / "c", TinyShape(), Method(Recorder().prepare))
     done: list[int] = []
-    Walk(task, open_state(tmp_path / "s", "x"), done.append).run()
+    Walk(task, open_state(tmp_path / "s"), done.append).run()
     matrices = sum(np.prod(task.parameters.sources[name].shape) for name in task.schemes)
     assert sum(done) == matrices
 
@@ -176,7 +178,7 @@ def test_a_singular_hessian_falls_back_and_says_so(tmp_path: Path) -> None:
 
     task, _ = make_task(tmp_path / "c", TinyShape(), Method(refuse, is_calibrated=True))
     schemes = task.schemes | {"layers.0.o_proj.weight": None}
-    state = open_state(tmp_path / "s", "x")
+    state = open_state(tmp_path / "s")
     Walk(replace(task, schemes=schemes), state, lambda _: None).run()
     assert "layers.0.o_proj.weight" not in state.fallbacks
     assert not state.has_codes("layers.0.o_proj.weight")
@@ -184,5 +186,4 @@ def test_a_singular_hessian_falls_back_and_says_so(tmp_path: Path) -> None:
     for name, why in state.fallbacks.items():
         assert "cannot be inverted" in why and "rtn-search" in why
         assert state.has_codes(name)
-    assert open_state(tmp_path / "s", "x").fallbacks == state.fallbacks
-    assert not open_state(tmp_path / "s", "another export").fallbacks
+    assert open_state(tmp_path / "s").fallbacks == state.fallbacks
