@@ -41,11 +41,11 @@ class Unfinished:
 
     def open(self, fingerprint: str, *, is_resumed: bool) -> None:
         """Begin, or go on if this is the same export and `is_resumed`."""
+        self.is_open = True
         if not (is_resumed and self._read_fingerprint() == fingerprint):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
             replace_text(self.folder / _IDENTITY, json.dumps({"fingerprint": fingerprint}))
-        self.is_open = True
 
     def has_progress(self) -> bool:
         """Whether there is anything to go on from."""
