@@ -36,7 +36,8 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
     place = Path(os.path.realpath(target))
     staging = place.parent / f".{place.name}.partial-{os.getpid()}"
     try:
-        with _make_parents(place):
+        with without_empty_parents(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(place)
             _check_target(target, is_forced=is_forced)
             _check_space(place.parent, needed_bytes)
@@ -61,14 +62,13 @@ def place_file(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _make_parents(place: Path) -> Iterator[None]:
-    """Make the folders above `place`; in the end remove those again that stayed empty."""
-    made = [parent for parent in place.parents if not parent.exists()]
+def without_empty_parents(place: Path) -> Iterator[None]:
+    """In the end remove those of the folders above `place` that were not there and are empty."""
+    missing = [parent for parent in place.parents if not parent.exists()]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        for parent in made:
+        for parent in missing:
             with suppress(OSError):  # not empty: it holds what was made
                 parent.rmdir()
 

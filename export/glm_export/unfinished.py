@@ -17,6 +17,7 @@ from pathlib import Path
 import glm_export
 from glm_export.errors import ExportError, OutputError
 from glm_export.job import ExportJob
+from glm_export.output_folder import without_empty_parents
 
 _IDENTITY = "export.json"
 _FINISHED = ("*.npz", "*.npy", "written.json")  # what calibration and writing leave
@@ -76,21 +77,26 @@ def keep_unfinished(output: Path) -> Iterator[Unfinished]:
     What nobody opened is left alone: it may be a running export's.
     """
     unfinished = Unfinished(output)
-    try:
-        yield unfinished
-    except BaseException as error:
-        if not unfinished.is_open:
+    with without_empty_parents(unfinished.folder):
+        try:
+            yield unfinished
+        except BaseException as error:
+            if unfinished.is_open:
+                _sort_out(unfinished, error)
             raise
-        is_hopeless = isinstance(error, ExportError) and not isinstance(error, OutputError)
-        if is_hopeless or not unfinished.has_progress():
-            unfinished.remove()
-        elif isinstance(error, OutputError):
-            raise OutputError(
-                f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
-                "the same command goes on from there."
-            ) from error
-        raise
-    unfinished.remove()
+        unfinished.remove()
+
+
+def _sort_out(unfinished: Unfinished, error: BaseException) -> None:
+    """Keep what another run can use, and say so."""
+    is_hopeless = isinstance(error, ExportError) and not isinstance(error, OutputError)
+    if is_hopeless or not unfinished.has_progress():
+        unfinished.remove()
+    elif isinstance(error, OutputError):
+        raise OutputError(
+            f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
+            "the same command goes on from there."
+        ) from error
 
 
 def fingerprint_export(job: ExportJob) -> str:
