@@ -43,11 +43,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class ChildReport:
-    """A child process that has ended: its stdout, and the kernel's own maximum of its memory."""
+    """A child process that has ended: its stdout, and the kernel's own maximum of its memory.
+
+    `cpu_seconds` is of all its threads.
+    """
 
     seconds: float
     peak_rss_bytes: int
     output: str
+    cpu_seconds: float
 
 
 class ChildError(Exception):
@@ -127,7 +131,8 @@ def run_child(command: Sequence[str]) -> ChildReport:
         name = " ".join(Path(part).name for part in command[:3])
         raise ChildError(f"{name} ended with code {child.returncode}: {said}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return ChildReport(seconds, usage.ru_maxrss * unit, output)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return ChildReport(seconds, usage.ru_maxrss * unit, output, cpu_seconds)
 
 
 def _flatten(value: object) -> str:

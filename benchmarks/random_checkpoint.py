@@ -1,9 +1,11 @@
 """Writes a checkpoint of random bfloat16 weights in Hugging Face's format, needing little memory.
 
     python benchmarks/random_checkpoint.py edge-1.5b DIR
+    python benchmarks/random_checkpoint.py 32b DIR --sparse
 
 The weights are cut at changing places out of one block of normal numbers, which is as fast as the
-disk. Same shape, same bytes. Read `shapes.py` and `random_tokenizer.py` before.
+disk. Same shape, same bytes. A sparse checkpoint is all zeros and takes no disk: its files are
+holes behind their headers. Read `shapes.py` and `random_tokenizer.py` before.
 """
 
 import argparse
@@ -35,7 +37,7 @@ _STANDARD_DEVIATION = 0.02  # transformers' initializer_range
 _SEED = 20_250_414
 
 
-def write_checkpoint(shape: Shape, folder: Path) -> None:
+def write_checkpoint(shape: Shape, folder: Path, *, is_sparse: bool = False) -> None:
     """Write the whole folder; config.json comes last, so that a folder with one is complete.
 
     Raises:
@@ -43,11 +45,14 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
-    needed = shape.weight_bytes + 100_000_000
+    needed = 100_000_000 + (0 if is_sparse else shape.weight_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{folder} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed.")
-    _write_weights(shape, folder)
+    if is_sparse:
+        _write_holes(shape, folder)
+    else:
+        _write_weights(shape, folder)
     _write_companions(shape, folder)
 
 
@@ -57,16 +62,24 @@ def _write_weights(shape: Shape, folder: Path) -> None:
     block *= _STANDARD_DEVIATION
     weights, norms = _to_bfloat16(block), _to_bfloat16(block[:65_537] + 1)
     shards = _split(list_tensors(shape))
-    names = _name_shards(len(shards))
-    for name, tensors in zip(names, shards, strict=True):
+    for name, tensors in shards.items():
         with (folder / name).open("wb") as file:
             file.write(_build_header(tensors))
             for tensor, size in tensors.items():
                 source = norms if "norm" in tensor else weights
                 start = int(random.integers(source.size))
                 _write_values(file, source, start, count_values(size))
-    if len(shards) > 1:
-        _write_index(shape, folder, dict(zip(names, shards, strict=True)))
+    _write_index(shape, folder, shards)
+
+
+def _write_holes(shape: Shape, folder: Path) -> None:
+    shards = _split(list_tensors(shape))
+    for name, tensors in shards.items():
+        with (folder / name).open("wb") as file:
+            header = _build_header(tensors)
+            file.write(header)
+            file.truncate(len(header) + 2 * sum(map(count_values, tensors.values())))
+    _write_index(shape, folder, shards)
 
 
 def _to_bfloat16(values: npt.NDArray[np.float32]) -> BFloat16Array:
@@ -75,8 +88,8 @@ def _to_bfloat16(values: npt.NDArray[np.float32]) -> BFloat16Array:
     return bits
 
 
-def _split(tensors: Mapping[str, tuple[int, ...]]) -> list[dict[str, tuple[int, ...]]]:
-    """Share tensors out to files, in order."""
+def _split(tensors: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Share tensors out to files by name, in order."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size_bytes = 0
     for name, shape in tensors.items():
@@ -86,7 +99,7 @@ def _split(tensors: Mapping[str, tuple[int, ...]]) -> list[dict[str, tuple[int, 
             size_bytes = 0
         shards[-1][name] = shape
         size_bytes += tensor_bytes
-    return shards
+    return dict(zip(_name_shards(len(shards)), shards, strict=True))
 
 
 def _name_shards(count: int) -> list[str]:
@@ -119,6 +132,8 @@ def _write_values(file: BinaryIO, source: BFloat16Array, start: int, count: int)
 def _write_index(
     shape: Shape, folder: Path, shards: Mapping[str, Mapping[str, tuple[int, ...]]]
 ) -> None:
+    if len(shards) == 1:
+        return
     weight_map = {tensor: name for name, tensors in shards.items() for tensor in tensors}
     index = {"metadata": {"total_size": shape.weight_bytes}, "weight_map": weight_map}
     _write_json(folder / "model.safetensors.index.json", index)
@@ -143,8 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a checkpoint of random bfloat16 weights.")
     parser.add_argument("shape", choices=sorted(SHAPES))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--sparse", action="store_true", help="zeros that take no disk")
     arguments = parser.parse_args()
-    write_checkpoint(SHAPES[arguments.shape], arguments.folder)
+    write_checkpoint(SHAPES[arguments.shape], arguments.folder, is_sparse=arguments.sparse)
     print(arguments.folder)
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Shape:
-    """One `glm4` decoder: bfloat16, biases on q, k, v, sandwich norms, a head of its own.
+    """One `glm4` decoder: bfloat16, sandwich norms, a head of its own; biases on q, k, v or none.
 
     `first_special_id` is where GLM's special tokens begin; ids past the last of them are padding.
     """
@@ -25,19 +25,26 @@ class Shape:
     vocab_size: int
     first_special_id: int
     context_length: int
+    has_bias: bool = True
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in all tensors."""
+        return sum(count_values(shape) for shape in list_tensors(self).values())
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all tensors, two a number."""
-        return 2 * sum(count_values(shape) for shape in list_tensors(self).values())
+        return 2 * self.num_weights
 
 
-# glm-edge-1.5b with the layers of glm4; GLM-4-9B-0414; and one for smoke runs.
+# glm-edge-1.5b with the layers of glm4; GLM-4-0414 9B and 32B; and one for smoke runs.
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "tiny": Shape("tiny", 256, 768, 2, 4, 2, 64, 1024, 1000, 2048),
         "edge-1.5b": Shape("edge-1.5b", 2048, 6144, 28, 16, 4, 128, 59264, 59246, 8192),
         "9b": Shape("9b", 4096, 13696, 40, 32, 2, 128, 151552, 151329, 32768),
+        "32b": Shape("32b", 6144, 23040, 61, 48, 2, 128, 151552, 151329, 32768, has_bias=False),
     }
 )
 
@@ -66,7 +73,7 @@ def list_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
 def _list_layer(shape: Shape) -> dict[str, tuple[int, ...]]:
     hidden, inter = shape.hidden_size, shape.intermediate_size
     query, key = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    return {
+    tensors = {
         "input_layernorm.weight": (hidden,),
         "self_attn.q_proj.weight": (query, hidden),
         "self_attn.q_proj.bias": (query,),
@@ -81,13 +88,14 @@ def _list_layer(shape: Shape) -> dict[str, tuple[int, ...]]:
         "mlp.down_proj.weight": (hidden, inter),
         "post_mlp_layernorm.weight": (hidden,),
     }
+    return {name: size for name, size in tensors.items() if shape.has_bias or "bias" not in name}
 
 
 def describe_config(shape: Shape, eos_token_ids: list[int], pad_token_id: int) -> dict[str, object]:
     """The content of config.json, as transformers 5 writes it."""
     return {
         "architectures": ["Glm4ForCausalLM"],
-        "attention_bias": True,
+        "attention_bias": shape.has_bias,
         "attention_dropout": 0.0,
         "dtype": "bfloat16",
         "eos_token_id": eos_token_ids,
