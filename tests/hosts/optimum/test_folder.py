@@ -14,6 +14,7 @@ import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.optimum_config import register
 from glm_runtime import GenerationSettings, SamplingSettings
+from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 SAMPLE = Path(__file__).parents[3] / "artifacts" / "glm4-sample"
 QUESTIONS = ("Recite John 3:16.", "背诵李白的《静夜思》。", "Who was Moses?", "写一首诗")
@@ -70,6 +71,17 @@ def test_float_gives_the_tokens_of_transformers(tmp_path: Path) -> None:
     theirs = ORTModelForCausalLM.from_pretrained(tmp_path / "none")
     answers = generate(theirs, tmp_path / "none")
     assert answers == generate(original, tmp_path / "none")
+
+
+def test_glm_with_heads_that_are_not_the_hidden_size(tmp_path: Path) -> None:
+    """Optimum has `glm` of its own, but takes the hidden size over the heads for their size."""
+    register()
+    original = build_model(TinyShape(model_type="glm", head_dim=64))
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", original)
+    export(ExportOptions(checkpoint, tmp_path / "none", quant="none", verify="none"))
+    theirs = ORTModelForCausalLM.from_pretrained(tmp_path / "none")
+    row = {"input_ids": torch.tensor([[257, 258, 72]]), "attention_mask": torch.ones(1, 3).long()}
+    assert theirs.generate(**row, **GREEDY).equal(original.generate(**row, **GREEDY))
 
 
 def prompts(folder: Path) -> list[str]:
