@@ -10,7 +10,11 @@ PEERS := $(if $(filter onnxruntime,$(ORT)),$(comma)peers)
 SAMPLE := artifacts/glm4-sample
 DEMO := artifacts/glm4-sample-int4
 
-.PHONY: demo test lint clean
+# Optimum needs an older transformers than the other tests: an environment of its own.
+OPTIMUM := .venv-optimum
+OPTIMUM_TESTS := tests/hosts/optimum
+
+.PHONY: demo test test-optimum lint clean
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
@@ -22,16 +26,26 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
+test-optimum: $(OPTIMUM)/.ready
+	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)
+
 lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(OPTIMUM) $(DEMO)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev$(PEERS)]'
+	@touch $@
+
+# A wheel, not the sources: optimum-cli finds GLM-4 by a file that the wheel installs.
+$(OPTIMUM)/.ready: pyproject.toml $(OPTIMUM_TESTS)/constraints.txt $(wildcard export/glm_export/optimum_*.py)
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check -c $(OPTIMUM_TESTS)/constraints.txt \
+		'.[onnxruntime,export]' 'optimum-onnx[onnxruntime]' pytest
 	@touch $@

@@ -76,7 +76,7 @@ def render_companions(
             "eos_token_id": list(ids.eos),
             "pad_token_id": ids.pad,
         },
-        "tokenizer_config.json": tokenizer_config,
+        "tokenizer_config.json": _adapt_tokenizer_config(tokenizer_config),
         "genai_config.json": build_genai_config(config, ids, generation, threads),
     }
     files = {name: _render_json(name, content) for name, content in contents.items()}
@@ -136,6 +136,18 @@ def build_genai_config(
             **{k: generation[k] for k in _SEARCH_KEYS if generation.get(k) is not None},
         },
     }
+
+
+def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows are padded on the right, as the graph reads them; special tokens for transformers 4 too.
+
+    Under `extra_special_tokens` transformers 5 lists what was `additional_special_tokens` before;
+    4 expects names there, and 5 reads both.
+    """
+    adapted = {**config, "padding_side": "right"}
+    if isinstance(adapted.get("extra_special_tokens"), list):
+        adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
+    return adapted
 
 
 def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
