@@ -21,7 +21,7 @@ from glm_export.safetensors_header import StoredTensor, read_header
 from glm_quantize import FloatArray
 from glm_quantize.codes import ByteArray
 
-_INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
 # Rows shorter than this are read whole where columns are asked for: copying 8 KB takes about as
@@ -170,7 +170,7 @@ def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
 
 def _find_weight_files(folder: Path) -> list[Path]:
     """Those of the first kind that is there; safetensors before PyTorch's own."""
-    for index_name, pattern in zip(_INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
+    for index_name, pattern in zip(INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
         index = folder / index_name
         if index.exists():
             return _read_index(index)

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from glm_export.architectures import DecoderConfig
-from glm_export.checkpoint import Checkpoint, read_json
+from glm_export.checkpoint import INDEX_NAMES, Checkpoint, read_json
 from glm_export.errors import CheckpointError
 from glm_export.tokenizer_files import choose_template, read_tokenizer_json
 from glm_runtime.tokenizer import TOKENIZER_NAME
 
 # Keys that name folders of the machine a checkpoint was saved on.
 _LOCAL_KEYS = ("_name_or_path", "name_or_path")
+_SOURCE_NAMES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    TOKENIZER_NAME,
+    "tokenizer.model",
+    "chat_template.jinja",
+)
 # onnxruntime-genai's search settings that a generation_config.json may hold as well.
 _SEARCH_KEYS = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "min_length")
 
@@ -84,6 +92,12 @@ def render_companions(
     if template is None:
         template = _encode(choose_template(checkpoint.folder))
     return files if template is None else {**files, "chat_template.jinja": template}
+
+
+def list_source_files(checkpoint: Checkpoint) -> list[Path]:
+    """Every file of a checkpoint that a folder depends on: weights, and what is small."""
+    small = (checkpoint.folder / name for name in (*INDEX_NAMES, *_SOURCE_NAMES))
+    return [*checkpoint.weight_files, *(path for path in small if path.is_file())]
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:

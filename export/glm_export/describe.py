@@ -1,33 +1,43 @@
 """The manifest and the card: what a finished folder says of itself."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import glm_export
 from glm_export import companions, model_card
 from glm_export.job import ExportJob
-from glm_export.plan import ExportPlan, TensorPlan
+from glm_export.plan import TensorPlan
 from glm_quantize import Scheme
 from glm_runtime import manifest as folder_manifest
-from glm_runtime.manifest import FileEntry, Manifest, VerificationEntry
+from glm_runtime.manifest import FileEntry, Manifest, TensorSource, VerificationEntry
 
 _CARD = "README.md"
 _NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
 T = TypeVar("T")
 
 
-def describe_folder(
-    job: ExportJob,
-    folder: Path,
-    verification: VerificationEntry,
-    sources: dict[str, FileEntry],
-) -> Manifest:
+@dataclass(frozen=True)
+class Outcome:
+    """What is known only when graph and data file are there.
+
+    Attributes:
+        initializers: names in the graph by offset in the data file.
+        verification: level and figures.
+        sources: size and hash of the checkpoint's files.
+    """
+
+    initializers: Mapping[int, tuple[str, ...]]
+    verification: VerificationEntry
+    sources: dict[str, FileEntry]
+
+
+def describe_folder(job: ExportJob, folder: Path, outcome: Outcome) -> Manifest:
     """Write the small files, the card and last the manifest, which lists all others."""
     companions.write_companions(folder, job.source.checkpoint, job.files)
     written = {path.name: folder_manifest.describe_file(path) for path in folder.iterdir()}
-    manifest = _build_manifest(job, written, verification, sources)
+    manifest = _build_manifest(job, written, outcome)
     card = folder / _CARD
     card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())
     files = {**manifest.files, _CARD: folder_manifest.describe_file(card)}
@@ -37,12 +47,7 @@ def describe_folder(
     return manifest
 
 
-def _build_manifest(
-    job: ExportJob,
-    files: dict[str, FileEntry],
-    verification: VerificationEntry,
-    sources: dict[str, FileEntry],
-) -> Manifest:
+def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcome) -> Manifest:
     options = job.options
     schemes = {tensor.scheme for tensor in job.plan.tensors.values() if tensor.scheme}
     return Manifest(
@@ -51,7 +56,9 @@ def _build_manifest(
             job.source.checkpoint.folder.resolve().name,
             job.source.model_type,
             _name_architecture(job),
-            sources,
+            outcome.sources,
+            job.source_license.name,
+            tuple(job.source_license.files),
         ),
         recipe=folder_manifest.RecipeEntry(
             quant=_name_quant(schemes),
@@ -64,12 +71,12 @@ def _build_manifest(
             calibration=_describe_calibration(job),
         ),
         model=_describe_model(job),
-        tensors=_describe_tensors(job.plan),
+        tensors=_describe_tensors(job, outcome.initializers),
         parameters=job.plan.parameters,
         bits_per_weight=job.plan.bits_per_weight,
         size_bytes=sum(entry.size_bytes for entry in files.values()),
         files=files,
-        verification=verification,
+        verification=outcome.verification,
     )
 
 
@@ -115,23 +122,37 @@ def _describe_model(job: ExportJob) -> folder_manifest.ModelEntry:
     )
 
 
-def _describe_tensors(plan: ExportPlan) -> tuple[folder_manifest.TensorEntry, ...]:
+def _describe_tensors(
+    job: ExportJob, initializers: Mapping[int, tuple[str, ...]]
+) -> tuple[folder_manifest.TensorEntry, ...]:
     return tuple(
         folder_manifest.TensorEntry(
             name=tensor.name,
             shape=tensor.shape,
             scheme=tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype,
             size_bytes=tensor.size_bytes,
-            sources=_list_sources(tensor),
+            initializers=tuple(
+                name
+                for segment in tensor.all_segments
+                for name in initializers.get(segment.offset_bytes, ())
+            ),
+            sources=tuple(_list_sources(job, tensor)),
         )
-        for tensor in plan.tensors.values()
+        for tensor in job.plan.tensors.values()
     )
 
 
-def _list_sources(tensor: TensorPlan) -> tuple[str, ...]:
+def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
+    """What fills it, in order; of a matrix that was quantized already, all its stored parts."""
+    stored = job.source.checkpoint.tensors
     if tensor.matrix is not None:
-        return tuple(sorted(tensor.matrix.tensors))
-    return tuple(name for name, _ in tensor.source.tensors) if tensor.source else ()
+        for name in sorted(tensor.matrix.tensors):
+            yield TensorSource(stored[name].path.name, name, 0)
+        return
+    first_row = 0
+    for name, shape in tensor.source.tensors if tensor.source else ():
+        yield TensorSource(stored[name].path.name, name, first_row)
+        first_row += shape[0]
 
 
 def _name_architecture(job: ExportJob) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from glm_export.calibration.corpus import Corpus
 from glm_export.companions import TokenIds
+from glm_export.license import License
 from glm_export.options import ExportOptions
 from glm_export.plan import ExportPlan
 from glm_export.source_model import SourceModel
@@ -19,6 +20,7 @@ class ExportJob:
         source: the checkpoint.
         token_ids: special ones.
         files: the small files' contents by name.
+        source_license: of the checkpoint.
         method: how codes are chosen for what is float in the checkpoint.
         plan: of every tensor; of a mixed recipe, before schemes are chosen.
         open_matrices: those whose scheme a mixed recipe chooses.
@@ -30,6 +32,7 @@ class ExportJob:
     source: SourceModel
     token_ids: TokenIds
     files: Mapping[str, bytes]
+    source_license: License
     method: str
     plan: ExportPlan
     open_matrices: tuple[str, ...] = ()

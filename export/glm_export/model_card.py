@@ -1,6 +1,8 @@
 """The folder's README.md: where it comes from, how it was made, how to run it."""
 
-from glm_runtime.manifest import Manifest, RecipeEntry
+from collections.abc import Iterator
+
+from glm_runtime.manifest import Manifest, RecipeEntry, SourceEntry
 
 _TEMPLATE = """\
 # {name} for ONNX Runtime
@@ -34,8 +36,24 @@ The graph's inputs are `input_ids`, `attention_mask` and `past_key_values.{{i}}.
 outputs `logits` and `present.{{i}}.key|value`. Logits are those of each row's last real position;
 feed the optional input `num_logits_to_keep` ([1] int64) for more.
 
-The weights keep the license of the checkpoint they come from.
+## Where it comes from
+
+{license}
+
+| file of the checkpoint | bytes | SHA-256 |
+|---|---|---|
+{sources}
+
+<details><summary>The source of every tensor</summary>
+
+| tensor | stored as | file of the checkpoint | its tensor |
+|---|---|---|---|
+{tensors}
+
+</details>
 """
+_MARKUP = "|<>`*[]\\&"
+_ROTATION_TABLE = "computed from config.json"
 
 
 def render_card(manifest: Manifest, data_bytes: int) -> str:
@@ -65,7 +83,36 @@ def render_card(manifest: Manifest, data_bytes: int) -> str:
         size_mb=data_bytes / 1e6,
         context_length=manifest.model.context_length,
         verification=", ".join([manifest.verification.level, *figures]),
+        license=_describe_license(manifest.source),
+        sources="\n".join(_list_files(manifest.source)),
+        tensors="\n".join(_list_tensors(manifest)),
     )
+
+
+def _describe_license(source: SourceEntry) -> str:
+    files = ", ".join(f"`{name}`" for name in source.license_files)
+    text = f" Its text: {files}." if files else ""
+    if source.license:
+        return f"The weights keep the checkpoint's license: {_escape(source.license)}.{text}"
+    return f"The weights keep the license of the checkpoint, whose card does not name it.{text}"
+
+
+def _list_files(source: SourceEntry) -> Iterator[str]:
+    for name, entry in sorted(source.files.items()):
+        yield f"| {_escape(name)} | {entry.size_bytes:,} | `{entry.sha256}` |"
+
+
+def _list_tensors(manifest: Manifest) -> Iterator[str]:
+    for tensor in manifest.tensors:
+        of = tensor.sources
+        files = ", ".join(sorted({_escape(one.file) for one in of})) or _ROTATION_TABLE
+        names = ", ".join(_escape(one.tensor) for one in of)
+        yield f"| {tensor.name} | {tensor.scheme} | {files} | {names} |"
+
+
+def _escape(text: str) -> str:
+    """Names out of a checkpoint: no table is torn, no markup runs."""
+    return "".join(f"&#{ord(c)};" if c in _MARKUP else c for c in text)
 
 
 def _describe_blocks(recipe: RecipeEntry) -> list[str]:

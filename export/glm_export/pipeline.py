@@ -15,15 +15,16 @@ from glm_export.calibration.cache_scales import CacheScales, measure_cache_scale
 from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.calibration.folding import fold_reader
-from glm_export.describe import describe_folder
+from glm_export.describe import Outcome, describe_folder
 from glm_export.device import check_device
 from glm_export.errors import OptionsError
 from glm_export.job import ExportJob
+from glm_export.license import read_license
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
 from glm_export.output_folder import place_file, stage_folder
 from glm_export.packages import require_onnxruntime
-from glm_export.passes.initializers import DATA_FILE
+from glm_export.passes.initializers import DATA_FILE, list_stored
 from glm_export.plan import build_plan
 from glm_export.reference import read_from_source
 from glm_export.report import ExportReport, Progress
@@ -52,7 +53,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     with (
         keep_unfinished(options.output) as unfinished,
         _stage(job, unfinished) as folder,
-        SourceHash(job.source.checkpoint.weight_files) as source_hash,
+        SourceHash(companions.list_source_files(job.source.checkpoint)) as source_hash,
     ):
         unfinished.open(fingerprint_export(job), is_resumed=options.is_resumed)
         calibrated = None
@@ -61,13 +62,14 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
             job = replace(job, plan=calibrated.plan)
         scales = _measure_cache(job, calibrated, progress)
         progress("tracing the decoder", 0, job.plan.parameters)
-        _write_graph(job, folder, scales)
+        initializers = _write_graph(job, folder, scales)
         written = _write_data(job, unfinished.folder, calibrated, progress)
         place_file(unfinished.folder / DATA_FILE, folder)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
         progress("describing the folder", job.plan.parameters, job.plan.parameters)
-        manifest = describe_folder(job, folder, verification, source_hash.result())
+        outcome = Outcome(initializers, verification, source_hash.result())
+        manifest = describe_folder(job, folder, outcome)
     total = sum(written.errors.values(), WeightError())
     return ExportReport(
         folder=options.output,
@@ -97,6 +99,7 @@ def _prepare(options: ExportOptions) -> ExportJob:
     config, matrices = source.config, source.matrices
     token_ids = companions.read_token_ids(source.checkpoint, config)
     files = companions.render_companions(source.checkpoint, config, token_ids, options.threads)
+    source_license = read_license(source.checkpoint.folder)
     names = [name for name in list_matrices(source.parameters) if name not in matrices]
     scheme = None if matrices else options.scheme  # the floats of a quantized checkpoint stay
     schemes, fixed = apply_overrides(names, scheme, options.parsed_overrides)
@@ -110,7 +113,8 @@ def _prepare(options: ExportOptions) -> ExportJob:
         options=options,
         source=source,
         token_ids=token_ids,
-        files=files,
+        files={**source_license.files, **files},
+        source_license=source_license,
         method="rtn-search" if matrices else options.chosen_method,
         plan=plan,
         open_matrices=tuple(name for name in names if name not in fixed) if is_mixed else (),
@@ -178,7 +182,10 @@ def _measure_cache(
     return measure_cache_scales(job.source.config, read, job.cache_corpus, progress)
 
 
-def _write_graph(job: ExportJob, folder: Path, scales: list[CacheScales]) -> None:
+def _write_graph(
+    job: ExportJob, folder: Path, scales: list[CacheScales]
+) -> dict[int, tuple[str, ...]]:
+    """The graph's file; names of what it finds in the data file, by offset."""
     dtype, wide = _TORCH_DTYPES[job.plan.dtype], _TORCH_DTYPES[job.plan.wide_dtype]
     model = trace_decoder(job.source.config, dtype, wide)
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
@@ -196,6 +203,7 @@ def _write_graph(job: ExportJob, folder: Path, scales: list[CacheScales]) -> Non
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.metadata_props.clear()
     ir.save(model, folder / "model.onnx")
+    return list_stored(model.graph)
 
 
 def _write_data(

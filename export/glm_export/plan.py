@@ -80,10 +80,14 @@ class TensorPlan:
     order: Segment | None = None
 
     @property
+    def all_segments(self) -> tuple[Segment, ...]:
+        """The inputs' order too."""
+        return (*self.segments, self.order) if self.order else self.segments
+
+    @property
     def size_bytes(self) -> int:
         """Bytes in the data file, without alignment."""
-        order_bytes = self.order.size_bytes if self.order else 0
-        return sum(segment.size_bytes for segment in self.segments) + order_bytes
+        return sum(segment.size_bytes for segment in self.all_segments)
 
     @property
     def num_weights(self) -> int:

@@ -20,6 +20,7 @@ from glm_runtime.manifest_entries import (
     RecipeEntry,
     SourceEntry,
     TensorEntry,
+    TensorSource,
     VerificationEntry,
     require,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "RecipeEntry",
     "SourceEntry",
     "TensorEntry",
+    "TensorSource",
     "VerificationEntry",
     "check_files",
     "describe_file",

@@ -28,12 +28,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """The checkpoint a folder was made from; `name` is its last path component only."""
+    """The checkpoint a folder was made from; `name` is its last path component only.
+
+    `license` is what its card says, "" if nothing; `license_files` were copied into the folder.
+    """
 
     name: str
     model_type: str
     architecture: str
     files: dict[str, FileEntry]
+    license: str = ""
+    license_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,27 @@ _MODEL_COUNTS = (
 
 
 @dataclass(frozen=True)
+class TensorSource:
+    """A tensor of the checkpoint, in a file of it, that fills a tensor from `first_row` on."""
+
+    file: str
+    tensor: str
+    first_row: int
+
+
+@dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the graph: how it is stored, and which checkpoint tensors it came from."""
+    """One tensor of the model: how it is stored, and what it came from; nothing if computed.
+
+    `initializers` names its parts in the graph: codes, scales and zero points, or itself.
+    """
 
     name: str
     shape: tuple[int, ...]
     scheme: str
     size_bytes: int
-    sources: tuple[str, ...]
+    initializers: tuple[str, ...]
+    sources: tuple[TensorSource, ...]
 
 
 @dataclass(frozen=True)

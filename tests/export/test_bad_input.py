@@ -68,7 +68,7 @@ def refuse(
 @pytest.fixture
 def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves tracing out, which takes two seconds, where the weights alone matter."""
-    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: None)
+    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: {})
 
 
 @pytest.fixture

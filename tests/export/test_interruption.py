@@ -121,7 +121,7 @@ def test_an_interruption_of_any_stage(
     root: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """In the library: the interrupt goes on to the caller; only what is finished stays."""
-    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: None)
+    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: {})
     reached = []
 
     def progress(name: str, done: int, total: int) -> None:

@@ -10,14 +10,15 @@ from glm_export import ExportOptions, export
 from support.broken_checkpoints import edit_config, edit_json, write_small
 
 OWNER = "zaphod-beeblebrox"
+SAVED_AT = f"/home/{OWNER}/models/tiny"
 
 
 def export_as(root: Path, owner: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Export as another user, from another working directory, under another path."""
     home = root / owner
     checkpoint = write_small(home / "models" / "tiny")
-    edit_config(checkpoint, _name_or_path=str(checkpoint))
-    edit_json(checkpoint / "tokenizer_config.json", name_or_path=str(checkpoint))
+    edit_config(checkpoint, _name_or_path=SAVED_AT)  # the source's own bytes, hashed as they are
+    edit_json(checkpoint / "tokenizer_config.json", name_or_path=SAVED_AT)
     for name in ("HOME", "USER", "LOGNAME", "USERNAME", "HOSTNAME"):
         monkeypatch.setenv(name, str(home) if name == "HOME" else owner)
     monkeypatch.chdir(home)

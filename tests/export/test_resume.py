@@ -30,7 +30,7 @@ export(ExportOptions(checkpoint, output, method="rtn", verify="tensors"), progre
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint; exports go to `new`. Within this process no graph is traced: it takes long."""
-    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: None)
+    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: {})
     write_small(tmp_path / "checkpoint")
     return tmp_path
 

@@ -9,10 +9,10 @@ from glm_runtime.errors import PromptError
 from glm_runtime.manifest import FileEntry, TensorEntry
 from runtime.test_manifest import FILE, MANIFEST
 
-HEAD = TensorEntry("lm_head.weight", (8, 4), "int4", 50, ("lm_head.weight",))
-EMBEDDING = TensorEntry("embed_tokens.weight", (8, 4), "int4", 70, ("model.embed_tokens.weight",))
-ROTARY = TensorEntry("cos", (8, 4), "fp32", 20, ())
-LAYER = TensorEntry("layers.0.qkv_proj.weight", (8, 4), "int4", 300, ())
+HEAD = TensorEntry("lm_head.weight", (8, 4), "int4", 50, (), ())
+EMBEDDING = TensorEntry("embed_tokens.weight", (8, 4), "int4", 70, (), ())
+ROTARY = TensorEntry("cos", (8, 4), "fp32", 20, (), ())
+LAYER = TensorEntry("layers.0.qkv_proj.weight", (8, 4), "int4", 300, (), ())
 
 
 @pytest.mark.parametrize(

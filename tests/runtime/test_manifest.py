@@ -16,6 +16,7 @@ from glm_runtime.manifest import (
     RecipeEntry,
     SourceEntry,
     TensorEntry,
+    TensorSource,
     VerificationEntry,
     check_files,
     describe_file,
@@ -40,10 +41,21 @@ MODEL = ModelEntry(
 )
 MANIFEST = Manifest(
     tool_version="0.1.0",
-    source=SourceEntry("glm4-sample", "glm4", "Glm4ForCausalLM", {"model.safetensors": FILE}),
+    source=SourceEntry(
+        "glm4-sample", "glm4", "Glm4ForCausalLM", {"model.safetensors": FILE}, "mit"
+    ),
     recipe=RecipeEntry("int4", "rtn", 32, False, "fp32", "cpu", 4),
     model=MODEL,
-    tensors=(TensorEntry("layers.0.床", (4, 8), "int4-b32", 20, ("a.weight", "b.weight")),),
+    tensors=(
+        TensorEntry(
+            "layers.0.床",
+            (4, 8),
+            "int4-b32",
+            20,
+            ("layers.0.床.packed", "layers.0.床.scales"),
+            (TensorSource("a.safetensors", "q", 0), TensorSource("b.safetensors", "k", 2)),
+        ),
+    ),
     parameters=1000,
     bits_per_weight=4.5,
     size_bytes=0,

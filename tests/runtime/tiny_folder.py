@@ -19,6 +19,7 @@ from glm_runtime.manifest import (
     RecipeEntry,
     SourceEntry,
     TensorEntry,
+    TensorSource,
     VerificationEntry,
     describe_file,
     write_manifest,
@@ -116,7 +117,8 @@ def seal_folder(folder: Path, model: ModelEntry) -> Manifest:
         shape=(model.vocab_size, model.hidden_size),
         scheme="float32",
         size_bytes=embedding_bytes,
-        sources=("model.embed_tokens.weight",),
+        initializers=("embed_tokens",),
+        sources=(TensorSource("model.safetensors", "model.embed_tokens.weight", 0),),
     )
     manifest = Manifest(
         tool_version="0.1.0",

@@ -23,11 +23,9 @@ def load_dequantized(folder: Path, model: PreTrainedModel) -> None:
     weights = read_weights(folder)
     state = dict(model.state_dict())
     for tensor in read_manifest(folder).tensors:
-        row = 0
-        for name in tensor.sources:
-            rows = len(state[name])
-            state[name] = torch.from_numpy(weights[tensor.name][row : row + rows].copy())
-            row += rows
+        for source in tensor.sources:
+            start, stop = source.first_row, source.first_row + len(state[source.tensor])
+            state[source.tensor] = torch.from_numpy(weights[tensor.name][start:stop].copy())
     model.load_state_dict(state)
 
 

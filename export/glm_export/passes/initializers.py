@@ -47,6 +47,16 @@ def get_initializer(
     return value
 
 
+def list_stored(graph: ir.Graph) -> dict[int, tuple[str, ...]]:
+    """Offset in the data file -> names of the initializers there; a tied head has two views."""
+    found: dict[int, tuple[str, ...]] = {}
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None:
+            found[tensor.offset] = (*found.get(tensor.offset, ()), name)
+    return found
+
+
 def replace_node(old: ir.Node, new: list[ir.Node]) -> None:
     """Put nodes in the place of one; the last one's first output takes over name and uses."""
     graph = old.graph

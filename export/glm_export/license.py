@@ -1,0 +1,75 @@
+"""What a checkpoint says of its license: the model card's head, and the files that hold its text.
+
+Nothing is concluded from names or addresses: what no file says is not known.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_export.errors import CheckpointError
+
+CARD_NAME = "README.md"
+_FILE_NAME = re.compile(r"((model[_-])?licen[cs]e([_-]model)?|notice)(\.(txt|md))?", re.IGNORECASE)
+_LARGEST_FILE_BYTES = 1 << 20
+_KEYS = ("license", "license_name", "license_link")
+_ELSEWHERE = "other"  # the hub's word for a license that it has no short name for
+
+
+@dataclass(frozen=True)
+class License:
+    """A checkpoint's license.
+
+    Attributes:
+        name: as the card says it, "" if it does not.
+        files: name -> content, to be handed on with the weights.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+
+
+def read_license(folder: Path) -> License:
+    """Read the card and the license files of a checkpoint.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+
+    Source: Hugging Face's model card metadata (`license`, `license_name`, `license_link`).
+    """
+    try:
+        paths = [path for path in sorted(folder.iterdir()) if _is_license(path)]
+        files = {path.name: path.read_bytes() for path in paths}
+        card = folder / CARD_NAME
+        head = _read_head(card.read_text("utf-8", "replace")) if card.is_file() else {}
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+    name = head.get("license", "")
+    if name in ("", _ELSEWHERE):
+        name = head.get("license_name", name)
+    link = head.get("license_link", "")
+    return License(f"{name} ({link})" if name and link else name or link, files)
+
+
+def _is_license(path: Path) -> bool:
+    is_named_so = _FILE_NAME.fullmatch(path.name) is not None
+    return is_named_so and path.is_file() and path.stat().st_size <= _LARGEST_FILE_BYTES
+
+
+def _read_head(text: str) -> dict[str, str]:
+    """The plain `key: value` lines between the first two lines of three dashes."""
+    lines = text.lstrip("\ufeff").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    found: dict[str, str] = {}
+    for line in lines[1:]:
+        if line.strip() == "---":
+            return found
+        key, colon, value = line.partition(":")
+        value = " ".join(value.split()).strip("\"'[]")
+        if colon and key in _KEYS and value.isprintable():
+            found[key] = value
+    return {}  # it never ends, so it is none
