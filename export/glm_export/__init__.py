@@ -5,12 +5,17 @@ checkpoint -> architectures -> decoder -> trace -> passes -> plan -> writer -> v
 is the table of contents.
 """
 
+from typing import TYPE_CHECKING
+
 from glm_export.errors import ExportError
 from glm_export.options import ExportOptions
 from glm_export.packages import require_export_packages
 from glm_export.report import ExportReport, Progress, ignore_progress
 
-__all__ = ["ExportError", "ExportOptions", "ExportReport", "export"]
+if TYPE_CHECKING:
+    from glm_export.estimates import ExportEstimate
+
+__all__ = ["ExportError", "ExportOptions", "ExportReport", "estimate", "export"]
 __version__ = "0.1.0"
 
 
@@ -28,3 +33,15 @@ def export(options: ExportOptions, progress: Progress = ignore_progress) -> Expo
     from glm_export.pipeline import run_export  # noqa: PLC0415 - torch is an extra
 
     return run_export(options, progress)
+
+
+def estimate(options: ExportOptions, progress: Progress = ignore_progress) -> "ExportEstimate":
+    """What `export` would make, and about what memory and time it would take; nothing is written.
+
+    Raises:
+        ExportError: `export` would refuse the checkpoint or the options.
+    """
+    require_export_packages()
+    from glm_export.estimates import estimate_export  # noqa: PLC0415 - torch is an extra
+
+    return estimate_export(options, progress)

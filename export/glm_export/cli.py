@@ -18,13 +18,15 @@ Examples:
   glm-export ./GLM-4-9B-0414 --quant int4 -o artifacts/glm4-int4
   glm-export ./GLM-Z1-9B-0414 --bits-per-weight 4.5 --calibration chats.jsonl -o artifacts/z1
   glm-export ./glm-edge-1.5b-chat --quant int4 --method rtn -o artifacts/edge-quick --json
+  glm-export ./GLM-4-32B-0414 --method gptq --plan
 """
 _PATH = click.Path(path_type=Path)
+_UNNAMED = "glm-export-output"  # for --plan without -o: a folder here
 
 
 @click.command(name="glm-export", epilog=_EXAMPLES)
 @click.argument("checkpoint", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="Folder to make.")
+@click.option("-o", "--output", type=_PATH, help="Folder to make; only --plan can do without.")
 @click.option(
     "--quant",
     type=click.Choice(QUANTS),
@@ -114,22 +116,49 @@ _PATH = click.Path(path_type=Path)
     help="Go on at the tensor where a run was killed, if options and checkpoint are the same.",
 )
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
+@click.option(
+    "--plan",
+    "is_plan",
+    is_flag=True,
+    help="Say what would be made, and about what memory and time it would take; write nothing.",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
 @click.version_option(glm_export.__version__, prog_name="glm-export")
-def command(checkpoint: Path, output: Path, is_json: bool, **choices: object) -> None:
+def command(
+    checkpoint: Path, output: Path | None, is_plan: bool, is_json: bool, **choices: object
+) -> None:
     """Make a folder for ONNX Runtime from a GLM-4 CHECKPOINT.
 
     CHECKPOINT is a Hugging Face folder: config.json, *.safetensors or pytorch_model*.bin, and
     tokenizer.json or tokenizer.model. The folder is written beside its final place, verified, then
     renamed: it is never half there.
     """
-    options = _read_options(checkpoint, output, choices)
+    if is_plan:
+        _plan(_read_options(checkpoint, output or Path(_UNNAMED), choices), is_json=is_json)
+        return
+    if output is None:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
+    _export(_read_options(checkpoint, output, choices), is_json=is_json)
+
+
+def _plan(options: ExportOptions, *, is_json: bool) -> None:
+    from glm_export.plan_text import render_estimate  # noqa: PLC0415 - needs the extra
+
+    with show_progress() as show:
+        estimate = glm_export.estimate(options, show)
+    if is_json:
+        click.echo(json.dumps(asdict(estimate) | {"seconds": estimate.seconds}))
+        return
+    click.echo(render_estimate(estimate))
+
+
+def _export(options: ExportOptions, *, is_json: bool) -> None:
     try:
         with show_progress() as show:
             report = glm_export.export(options, show)
     except KeyboardInterrupt:
-        _say_what_is_kept(output)
+        _say_what_is_kept(options.output)
         raise
     if is_json:
         click.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}))

@@ -10,46 +10,36 @@ import torch
 
 import glm_export
 from glm_export import companions, passes, verify, writer
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.calibrate import Calibrated, calibrate
-from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.calibration.folding import fold_reader
 from glm_export.describe import Outcome, describe_folder
-from glm_export.device import check_device
-from glm_export.errors import OptionsError
 from glm_export.job import ExportJob
-from glm_export.license import read_license
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
 from glm_export.output_folder import place_file, stage_folder
-from glm_export.packages import require_onnxruntime
 from glm_export.passes.initializers import DATA_FILE, list_stored
-from glm_export.plan import build_plan
+from glm_export.preparation import count_needed_bytes, prepare_job
 from glm_export.reference import read_from_source
 from glm_export.report import ExportReport, Progress
 from glm_export.rope_options import find_doubts
 from glm_export.rotation import stored_tables
-from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_hash import SourceHash
-from glm_export.source_model import open_source
 from glm_export.trace import trace_decoder
 from glm_export.unfinished import Unfinished, fingerprint_export, keep_unfinished
 from glm_export.writer import WriteOptions, WriteReport
 from glm_export.written_tensors import WeightError
-from glm_quantize import find_method
 from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
 from glm_runtime.manifest import VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-_WINDOW = 512  # tokens of a calibration window
 _MAX_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
 
 
 def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     """Make a folder from a checkpoint; see `glm_export.export`."""
     started = time.perf_counter()
-    job = _prepare(options)
+    job = prepare_job(options)
     with (
         keep_unfinished(options.output) as unfinished,
         _stage(job, unfinished) as folder,
@@ -89,85 +79,10 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     )
 
 
-def _prepare(options: ExportOptions) -> ExportJob:
-    """Everything cheap, so that nothing slow starts in vain."""
-    if options.verify in ("auto", "full"):
-        require_onnxruntime()
-    source = open_source(options.checkpoint, options.rope.list_changes(options.checkpoint))
-    if source.stored_format:
-        _check_import(options, source.stored_format)
-    config, matrices = source.config, source.matrices
-    token_ids = companions.read_token_ids(source.checkpoint, config)
-    files = companions.render_companions(source.checkpoint, config, token_ids, options.threads)
-    source_license = read_license(source.checkpoint.folder)
-    names = [name for name in list_matrices(source.parameters) if name not in matrices]
-    scheme = None if matrices else options.scheme  # the floats of a quantized checkpoint stay
-    schemes, fixed = apply_overrides(names, scheme, options.parsed_overrides)
-    plan = build_plan(config, source.parameters, schemes, options.chosen_dtype, matrices)
-    is_mixed = options.is_mixed and not matrices
-    corpus = _read_corpus(options, config) if _is_calibrated(options) and not matrices else None
-    cache_corpus = None
-    if options.kv_cache == "int8":
-        cache_corpus = corpus or _read_corpus(options, config)
-    return ExportJob(
-        options=options,
-        source=source,
-        token_ids=token_ids,
-        files={**source_license.files, **files},
-        source_license=source_license,
-        method="rtn-search" if matrices else options.chosen_method,
-        plan=plan,
-        open_matrices=tuple(name for name in names if name not in fixed) if is_mixed else (),
-        corpus=corpus,
-        cache_corpus=cache_corpus,
-    )
-
-
-def _check_import(options: ExportOptions, method: str) -> None:
-    """A checkpoint that is quantized already has its own codes."""
-    is_asked = any(v is not None for v in (options.quant, options.method, options.bits_per_weight))
-    if is_asked or (options.calibration is not None and options.kv_cache == "float"):
-        raise OptionsError(
-            f"the checkpoint is quantized already ({method}) and is exported as it is; leave out "
-            "quant, method, bits per weight and calibration. What it holds in float can be "
-            "quantized by --set, for example 'lm_head=int8'."
-        )
-
-
-def _is_calibrated(options: ExportOptions) -> bool:
-    """Whether the recipe shows the model a text to choose its codes."""
-    if options.chosen_quant == "none":
-        return False
-    is_calibrated = find_method(options.chosen_method).is_calibrated
-    return is_calibrated or options.is_mixed or options.weighs_texts
-
-
-def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
-    check_device(options.device)
-    window = min(_WINDOW, config.context_length, options.calibration_tokens)
-    return read_corpus(
-        options.calibration,
-        options.checkpoint,
-        window,
-        options.calibration_tokens,
-        config.vocab_size,
-    )
-
-
 def _stage(job: ExportJob, unfinished: Unfinished) -> AbstractContextManager[Path]:
     """What an earlier run left is on the disk already, or will be thrown away."""
-    needed_bytes = max(0, _count_bytes(job) - unfinished.count_bytes())
+    needed_bytes = max(0, count_needed_bytes(job) - unfinished.count_bytes())
     return stage_folder(job.options.output, needed_bytes, is_forced=job.options.is_forced)
-
-
-def _count_bytes(job: ExportJob) -> int:
-    """Disk that the folder needs, and calibration beside it."""
-    if job.corpus is None:
-        return job.plan.size_bytes
-    bits = job.options.bits_per_weight or job.plan.bits_per_weight
-    hidden = 4 * job.corpus.windows.size * job.source.config.hidden_size
-    codes = int(bits * job.plan.parameters / 8)
-    return job.plan.size_bytes + codes + 2 * hidden
 
 
 def _measure_cache(
@@ -228,9 +143,7 @@ def _write_data(
 
 
 def _verify(job: ExportJob, folder: Path) -> VerificationEntry:
-    level = job.options.verify
-    if level == "auto":
-        level = "full" if verify.can_run_graph(job.plan, job.source.config) else "tensors"
+    level = verify.choose_level(job.options, job.plan, job.source.config)
     metrics: dict[str, float] = {}
     if level == "full":
         metrics = verify.verify_graph(folder, job.source.config, job.plan, job.options)

@@ -26,7 +26,14 @@ from glm_runtime.machine import read_available_memory_bytes
 # in the wrong place gives 1 or more.
 # int8 keys and values: rounded to a 115th of a channel's largest value, once a layer.
 _LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1, "int8 cache": 1e-1}
-_PROBE_TOKENS = 64
+PROBE_TOKENS = 64
+
+
+def choose_level(options: ExportOptions, plan: ExportPlan, config: DecoderConfig) -> str:
+    """The level asked for; of "auto", the graph is run where memory allows it."""
+    if options.verify != "auto":
+        return options.verify
+    return "full" if can_run_graph(plan, config) else "tensors"
 
 
 def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
@@ -75,7 +82,7 @@ def verify_graph(
 
 def _probe_tokens(config: DecoderConfig) -> TokenArray:
     """The same ids every time, spread over the vocabulary."""
-    length = min(_PROBE_TOKENS, config.context_length)
+    length = min(PROBE_TOKENS, config.context_length)
     generator = np.random.Generator(np.random.PCG64(0))
     return generator.integers(0, config.vocab_size, size=(1, length), dtype=np.int64)
 

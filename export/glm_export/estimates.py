@@ -1,0 +1,205 @@
+"""What an export would make and cost, without doing it: `glm-export --plan`.
+
+Sizes are exact, since every byte is planned. Memory and time are estimates: this machine's speeds
+are probed for a few seconds, how much work a recipe is was measured once (the constants below).
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_export import verify
+from glm_export.calibration.budget import set_budget
+from glm_export.job import ExportJob
+from glm_export.options import ExportOptions
+from glm_export.plan import TensorPlan
+from glm_export.preparation import count_needed_bytes, prepare_job
+from glm_export.report import Progress
+from glm_export.rope_options import find_doubts
+from glm_export.speeds import Speeds, probe_speeds
+from glm_export.unfinished import Unfinished
+from glm_quantize import find_method
+
+# Measured by `benchmarks/method_cost.py` at the 1.5 B shape and solved for here: floating point
+# operations a method needs beyond forward passes and moments, as a multiple of N C^2 of each
+# matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
+_WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
+_AWQ_SEARCHES = 1.0
+_SENSITIVITY_TOKENS, _PASSES_OF_SENSITIVITY = 2048, 3  # forwards once, backwards twice the work
+# The graph: imports and tracing, by `benchmarks/full_size.py`, 2, 40 and 61 layers.
+_TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.2
+# Python, torch and the traced graph; rows in flight. By `benchmarks/full_size.py`.
+_BASE_BYTES, _BYTES_A_LAYER = 430_000_000, 3_000_000
+# Copies of a layer in float32, of the hidden states, of a matrix's moments that are held together.
+_LAYERS_HELD, _STATES_HELD, _MOMENTS_HELD = 2, 3, 5
+_LAYERS_OF_SENSITIVITY = 4
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage of an export and its seconds."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExportEstimate:
+    """What an export would make, need and take.
+
+    Attributes:
+        name: of the checkpoint's folder.
+        model_type: as config.json says it.
+        parameters: weights.
+        method: how codes would be chosen.
+        schemes: scheme -> how many matrices and vectors would have it, and their bytes; of a mixed
+            recipe before it chose, within `size_bytes`.
+        is_mixed: schemes would still be chosen.
+        size_bytes: of the data file.
+        bits_per_weight: scales included.
+        disk_bytes: needed while it runs, kept work not counted again.
+        free_disk_bytes: there now.
+        peak_rss_bytes: resident memory, an estimate.
+        stages: seconds, estimates.
+        verification: the level that would be reached.
+        kept_bytes: finished work of an earlier run to the same place.
+        notes: sentences that a user should read.
+    """
+
+    name: str
+    model_type: str
+    parameters: int
+    method: str
+    schemes: Mapping[str, tuple[int, int]]
+    is_mixed: bool
+    size_bytes: int
+    bits_per_weight: float
+    disk_bytes: int
+    free_disk_bytes: int
+    peak_rss_bytes: int
+    stages: tuple[StageEstimate, ...]
+    verification: str
+    kept_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimate:
+    """Plan an export as far as it goes without reading weights; a few rows are read to be timed.
+
+    Raises:
+        ExportError: the export would be refused.
+    """
+    job = prepare_job(options)
+    progress("timing this machine", 0, 1)
+    speeds = probe_speeds(job)
+    budget = set_budget(job.plan, options.bits_per_weight)
+    is_mixed = bool(job.open_matrices) and options.is_mixed
+    kept = Unfinished(options.output).count_bytes()
+    return ExportEstimate(
+        name=job.source.checkpoint.folder.resolve().name,
+        model_type=job.source.model_type,
+        parameters=job.plan.parameters,
+        method=job.method,
+        schemes=_count_schemes(job),
+        is_mixed=is_mixed,
+        size_bytes=budget.size_bytes if is_mixed else job.plan.size_bytes,
+        bits_per_weight=budget.bits_per_weight if is_mixed else job.plan.bits_per_weight,
+        disk_bytes=max(0, count_needed_bytes(job) - kept),
+        free_disk_bytes=shutil.disk_usage(_find_existing(options.output)).free,
+        peak_rss_bytes=_estimate_memory(job),
+        stages=tuple(_estimate_stages(job, speeds)),
+        verification=verify.choose_level(options, job.plan, job.source.config),
+        kept_bytes=kept,
+        notes=find_doubts(job.source.model_type, job.source.config),
+    )
+
+
+def _find_existing(path: Path) -> Path:
+    """The nearest folder above an output that is there."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
+
+
+def _count_schemes(job: ExportJob) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for tensor in job.plan.tensors.values():
+        name = tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype
+        count, size = found.get(name, (0, 0))
+        found[name] = (count + 1, size + tensor.size_bytes)
+    return found
+
+
+def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:
+    layers, calibrates = job.source.config.num_layers, job.corpus is not None
+    stages = []
+    if calibrates and job.options.is_mixed:
+        stages.append(StageEstimate("measuring sensitivity", _sensitivity_seconds(job, speeds)))
+    if calibrates and (find_method(job.method).is_calibrated or job.options.weighs_texts):
+        stages.append(StageEstimate("calibrating", _calibration_seconds(job, speeds)))
+    tracing = _TRACE_SECONDS + _TRACE_SECONDS_A_LAYER * layers
+    stages.append(StageEstimate("tracing the decoder", tracing))
+    rate = speeds.copied_weights if calibrates else speeds.rounded_weights
+    stages.append(StageEstimate("writing the weights", job.plan.parameters / rate))
+    level = verify.choose_level(job.options, job.plan, job.source.config)
+    if level == "full":
+        stages.append(StageEstimate("verifying", _verification_seconds(job, speeds)))
+    hashed = job.plan.size_bytes / speeds.hashed_bytes
+    stages.append(StageEstimate("describing the folder", hashed))
+    return stages
+
+
+def _sensitivity_seconds(job: ExportJob, speeds: Speeds) -> float:
+    tokens = min(_SENSITIVITY_TOKENS, _count_tokens(job))
+    passes = 2.0 * tokens * job.plan.parameters * _PASSES_OF_SENSITIVITY
+    return passes / speeds.float_operations + job.plan.parameters / speeds.rounded_weights
+
+
+def _calibration_seconds(job: ExportJob, speeds: Speeds) -> float:
+    """Forward passes, second moments, and the method's own work on each matrix."""
+    tokens, work = _count_tokens(job), _WORK.get(job.method, 0.0)
+    operations = 0.0
+    for tensor in _list_quantized(job):
+        rows, columns = tensor.shape
+        operations += 2.0 * tokens * columns**2 + work * rows * columns**2
+        if tensor.name.startswith("layers."):
+            operations += 2.0 * tokens * rows * columns
+    rounds = 1.0 + (_AWQ_SEARCHES if find_method(job.method).is_folding else 0.0)
+    rounding = 0.0 if work else rounds * job.plan.parameters / speeds.rounded_weights
+    return operations / speeds.float_operations + rounding
+
+
+def _verification_seconds(job: ExportJob, speeds: Speeds) -> float:
+    """The probe's tokens through PyTorch, whose weights are dequantized, and loading the graph."""
+    operations = 2.0 * verify.PROBE_TOKENS * job.plan.parameters
+    return operations / speeds.float_operations + 2 * job.plan.parameters / speeds.copied_weights
+
+
+def _estimate_memory(job: ExportJob) -> int:
+    config = job.source.config
+    base = _BASE_BYTES + _BYTES_A_LAYER * config.num_layers
+    if job.corpus is None:
+        return base
+    layer = 4 * config.hidden_size * (config.query_size + 2 * config.key_value_size)
+    layer += 4 * config.hidden_size * (config.query_size + 3 * config.intermediate_size)
+    hidden = 4 * config.hidden_size * _count_tokens(job)
+    gated = 4 * config.intermediate_size * _count_tokens(job)
+    moments = 4 * max(config.hidden_size, config.intermediate_size, config.query_size) ** 2
+    held = _LAYERS_HELD * layer + _STATES_HELD * hidden + gated
+    if find_method(job.method).is_calibrated:
+        held += _MOMENTS_HELD * moments
+    if job.options.is_mixed:
+        held += _LAYERS_OF_SENSITIVITY * layer
+    return base + held
+
+
+def _list_quantized(job: ExportJob) -> list[TensorPlan]:
+    return [tensor for tensor in job.plan.tensors.values() if tensor.scheme and not tensor.matrix]
+
+
+def _count_tokens(job: ExportJob) -> int:
+    return 0 if job.corpus is None else job.corpus.windows.size
