@@ -9,11 +9,16 @@ import numpy.typing as npt
 
 _BINS = 120
 _COLORS = {
+    "tracing": "tab:red",
     "reading": "tab:blue",
     "quantizing": "tab:orange",
+    "packing": "tab:olive",
     "writing": "tab:green",
+    "syncing the disk": "tab:cyan",
     "checking": "tab:purple",
+    "measuring the error": "tab:pink",
     "hashing the source": "tab:gray",
+    "hashing the folder": "lightgray",
 }
 
 
@@ -27,7 +32,7 @@ class Share:
 
 
 def share_out(spans: Sequence[Sequence[object]], seconds: float) -> list[Share]:
-    """Sum (kind, thread, start, stop) up; a check within a write is counted once."""
+    """Sum (kind, thread, start, stop) up."""
     found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in _COLORS}
     for kind, _, start, stop in spans:
         found[str(kind)].append((float(str(start)), float(str(stop))))

@@ -67,11 +67,8 @@ def measure(folder: Path, shape: Shape, lengths: Sequence[int]) -> list[Reading]
 
 def _read(name: str, system: str, folder: Path, prompt: list[int]) -> Reading:
     print(f"{name}: {len(prompt)} tokens", file=sys.stderr, flush=True)
-    worker = Worker.of_folder(system, folder, count_usable_cores())
-    try:
+    with Worker.of_folder(system, folder, count_usable_cores()) as worker:
         answer = worker.ask(prompt, _ANSWER)
-    finally:
-        worker.close()
     milliseconds = 1e3 * answer.decode_seconds / (_ANSWER - 1)
     seconds = answer.first_token_seconds
     return Reading(name, len(prompt), seconds, milliseconds, worker.peak_rss_bytes)

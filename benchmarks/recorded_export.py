@@ -16,32 +16,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from glm_export import cli, writer
+from glm_export import cli, pipeline, writer
 from glm_export.checkpoint import Checkpoint
 from glm_export.source_hash import SourceHash
 
 _STARTED = time.perf_counter()
 # (kind, thread, start, stop), seconds since the start.
 Span = tuple[str, int, float, float]
-# What each of these does; `_read_back` is called within a write, so writing is without it.
-_METHODS: tuple[tuple[str, type, str], ...] = (
+# None of these calls another of them, so that no second is counted twice.
+_FUNCTIONS: tuple[tuple[str, object, str], ...] = (
+    ("tracing", pipeline, "_write_graph"),
     ("reading", Checkpoint, "read_rows"),
     ("quantizing", writer._Writer, "_choose_codes"),
+    ("packing", writer, "pack_rows"),
     ("writing", writer.DataFile, "write_rows"),
+    ("syncing the disk", writer.DataFile, "sync"),
     ("checking", writer._Writer, "_read_back"),
+    ("measuring the error", writer, "dequantize"),
+    ("measuring the error", writer, "_sum_squares"),
     ("hashing the source", SourceHash, "_hash"),
+    ("hashing the folder", pipeline, "describe_folder"),
 )
 
 
-def record(spans: list[Span], kind: str, owner: type, name: str) -> None:
-    """Replace a method by one that notes when it ran."""
-    method: Callable[..., Any] = getattr(owner, name)
+def record(spans: list[Span], kind: str, owner: object, name: str) -> None:
+    """Replace a function of a class or module by one that notes when it ran."""
+    function: Callable[..., Any] = getattr(owner, name)
 
-    @functools.wraps(method)
+    @functools.wraps(function)
     def noted(*arguments: Any, **options: Any) -> Any:
         start = time.perf_counter() - _STARTED
         try:
-            return method(*arguments, **options)
+            return function(*arguments, **options)
         finally:
             stop = time.perf_counter() - _STARTED
             spans.append((kind, threading.get_ident(), start, stop))
@@ -53,7 +59,7 @@ def main() -> None:
     """Entry point."""
     path = Path(sys.argv.pop(1))
     spans: list[Span] = []
-    for kind, owner, name in _METHODS:
+    for kind, owner, name in _FUNCTIONS:
         record(spans, kind, owner, name)
     atexit.register(lambda: path.write_text(json.dumps(spans), encoding="utf-8"))
     cli.main()

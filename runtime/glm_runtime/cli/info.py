@@ -45,6 +45,7 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
     size = format_bytes(manifest.size_bytes)
     rows = {
         "source": f"{manifest.source.name} ({manifest.source.model_type})",
+        "license": manifest.source.license or "the checkpoint's card does not name it",
         "recipe": f"{recipe.quant} by {recipe.method}{block}, {recipe.dtype}, for {recipe.target}",
         "parameters": f"{manifest.parameters / 1e6:,.1f} million",
         "size": f"{size}, {manifest.bits_per_weight:.3g} bits a weight",
