@@ -23,6 +23,7 @@ from glm_quantize.codes import ByteArray
 
 INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+_NOT_IN_NAMES = "/\\:\0"  # of files beside an index, on any system
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
 # Rows shorter than this are read whole where columns are asked for: copying 8 KB takes about as
 # long as one more call.
@@ -145,8 +146,21 @@ def _open_folder(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
     config = read_json(folder / "config.json")
-    files = _find_weight_files(folder)
-    is_quantized = config.get("quantization_config") is not None
+    index, files = _find_weight_files(folder)
+    weight_map = {} if index is None else _read_index(index)
+    files = files or sorted({folder / name for name in weight_map.values()})
+    tensors = _read_headers(files, is_quantized=config.get("quantization_config") is not None)
+    for name, file in weight_map.items():
+        if name not in tensors or tensors[name].path.name != file:
+            found = f"is in {tensors[name].path.name}" if name in tensors else "is in no file"
+            raise CheckpointError(
+                f"{index.name if index else ''} says that {name} is in {file}, but it {found}; "
+                "download the index and the files again, all of one revision."
+            )
+    return Checkpoint(folder, config, tensors, tuple(files))
+
+
+def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_header(path, is_quantized=is_quantized):
@@ -154,10 +168,11 @@ def _open_folder(folder: Path) -> Checkpoint:
                 other = tensors[tensor.name].path.name
                 raise CheckpointError(
                     f"{tensor.name} is in {other} and again in {path.name}; "
-                    "remove the file that does not belong to this checkpoint."
+                    "remove the file that does not belong to this checkpoint, or download both "
+                    "again."
                 )
             tensors[tensor.name] = tensor
-    return Checkpoint(folder, config, tensors, tuple(files))
+    return tensors
 
 
 def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
@@ -168,36 +183,43 @@ def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
     return read_torch_file(path)
 
 
-def _find_weight_files(folder: Path) -> list[Path]:
-    """Those of the first kind that is there; safetensors before PyTorch's own."""
+def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
+    """An index, or else all files, of the first kind there is; safetensors before PyTorch's own."""
     for index_name, pattern in zip(INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
         index = folder / index_name
         if index.exists():
-            return _read_index(index)
+            return index, []
         files = sorted(folder.glob(pattern))
         if files:
-            return files
+            return None, files
     raise CheckpointError(
         f"no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder with "
         "config.json and the weights."
     )
 
 
-def _read_index(index: Path) -> list[Path]:
+def _read_index(index: Path) -> dict[str, str]:
+    """Tensor -> file; links are followed, as a hub's cache is made of them."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index.name} has no weight_map; download it again.")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if Path(name).name != name:
+    for tensor, file in weight_map.items():
+        _check_name(index, tensor, file)
+    for file in sorted(set(weight_map.values())):
+        if not (index.parent / file).is_file():
             raise CheckpointError(
-                f"{index.name} names {name!r}, which is outside its folder; download it again."
+                f"{index.name} names {file}, which is missing; download it into {index.parent}."
             )
-        if not (index.parent / name).is_file():
-            raise CheckpointError(
-                f"{index.name} names {name}, which is missing; download it into {index.parent}."
-            )
-    return [index.parent / name for name in names]
+    return weight_map
+
+
+def _check_name(index: Path, tensor: str, file: object) -> None:
+    is_plain = isinstance(file, str) and file not in ("", ".", "..")
+    if not is_plain or set(str(file)) & set(_NOT_IN_NAMES):
+        raise CheckpointError(
+            f"{index.name} says that {tensor} is in {file!r}, which is no file's name or is "
+            "outside its folder; download it again."
+        )
 
 
 @contextmanager

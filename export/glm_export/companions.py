@@ -12,7 +12,9 @@ from typing import Any
 from glm_export.architectures import DecoderConfig
 from glm_export.checkpoint import INDEX_NAMES, Checkpoint, read_json
 from glm_export.errors import CheckpointError
-from glm_export.tokenizer_files import choose_template, read_tokenizer_json
+from glm_export.tokenizer_files import MODEL_NAME, choose_template, read_tokenizer_json
+from glm_runtime.chat_template import TEMPLATE_NAME, ChatTemplate
+from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
 from glm_runtime.tokenizer import TOKENIZER_NAME
 
 # Keys that name folders of the machine a checkpoint was saved on.
@@ -46,12 +48,7 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
         CheckpointError: no tokenizer.json, no eos anywhere, or ids beyond the vocabulary.
     """
     generation = _read_optional(checkpoint.folder / "generation_config.json")
-    count = _count_tokens(checkpoint.folder)
-    if count > config.vocab_size:
-        raise CheckpointError(
-            f"tokenizer.json has ids up to {count - 1} but config.json says "
-            f"vocab_size={config.vocab_size}; check that both come from the same revision."
-        )
+    count = _count_tokens(checkpoint.folder, config.vocab_size)
 
     def read(key: str) -> tuple[int, ...]:
         value = generation.get(key)
@@ -91,7 +88,10 @@ def render_companions(
     template = _find_template(checkpoint.folder, tokenizer_config)
     if template is None:
         template = _encode(choose_template(checkpoint.folder))
-    return files if template is None else {**files, "chat_template.jinja": template}
+    if template is None:
+        return files
+    _try_template(template.decode())
+    return {**files, TEMPLATE_NAME: template}
 
 
 def list_source_files(checkpoint: Checkpoint) -> list[Path]:
@@ -166,7 +166,7 @@ def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
     """The chat template: a file of its own, or a key of tokenizer_config.json; UTF-8."""
-    path = folder / "chat_template.jinja"
+    path = folder / TEMPLATE_NAME
     if path.is_file():
         try:
             content = path.read_bytes()
@@ -183,25 +183,63 @@ def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes |
     return _encode(template)
 
 
+def _try_template(template: str) -> None:
+    """Render one question; a template may refuse it, but neither be broken nor hostile."""
+    try:
+        ChatTemplate(template).render([{"role": "user", "content": "Hello"}])
+    except HostileTemplateError as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise CheckpointError(
+            f"the checkpoint's chat template does what no template may ({reason}); do not trust "
+            f"where it comes from, or remove it (from {TEMPLATE_NAME} or tokenizer_config.json)."
+        ) from error
+    except PromptError:
+        return  # it wants a system message, a tool or the like
+    except FolderError as error:
+        raise CheckpointError(
+            "the checkpoint's chat template is no Jinja that can be compiled "
+            f"({error.__cause__ or error}); correct it in {TEMPLATE_NAME} or tokenizer_config.json."
+        ) from error
+
+
 def _encode(template: object) -> bytes | None:
     return template.encode() if isinstance(template, str) else None
 
 
-def _count_tokens(folder: Path) -> int:
+def _count_tokens(folder: Path, vocab_size: int) -> int:
     """One more than the largest id of the tokenizer."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
 
-    content = read_tokenizer_json(folder)
+    content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
     try:
-        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True).values()
+        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
+        added = json.loads(content).get("added_tokens") or []
+        said = {str(token["content"]): int(token["id"]) for token in added}
     except Exception as error:  # tokenizers has no class of its own
         raise CheckpointError(
-            f"tokenizer.json is not what the tokenizers package loads ({error}); "
+            f"{name} is not what the tokenizers package loads ({error}); "
             "download it again, or save the tokenizer in its fast form."
         ) from error
     if not ids:
-        raise CheckpointError("tokenizer.json has no tokens; download it again.")
-    return max(ids) + 1
+        raise CheckpointError(f"{name} has no tokens; download it again.")
+    largest = max([*ids.values(), *said.values()])
+    if largest >= vocab_size:
+        raise CheckpointError(
+            f"{name} has ids up to {largest} but config.json says vocab_size={vocab_size}; "
+            "check that both come from the same revision."
+        )
+    wrong = [token for token, id_ in said.items() if ids.get(token) != id_]
+    if wrong:  # the package gives the next id without a word
+        raise CheckpointError(
+            f"{name} says that {wrong[0]!r} has the id {said[wrong[0]]} where "
+            f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
+            "again."
+        )
+    return largest + 1
+
+
+def _name_tokenizer(folder: Path) -> str:
+    return TOKENIZER_NAME if (folder / TOKENIZER_NAME).is_file() else MODEL_NAME
 
 
 def _check_ids(key: str, value: object, vocab_size: int) -> tuple[int, ...]:

@@ -147,9 +147,11 @@ def _parse_entry(path: Path, name: str, entry: Mapping[str, Any], data_offset: i
 
 
 def _refuse_dtype(path: Path, name: str, dtype: object) -> CheckpointError:
+    floats = ", ".join(_FLOAT_BYTES)
     return CheckpointError(
-        f"{path.name}: {name} has dtype {dtype}; supported are {', '.join(_FLOAT_BYTES)}: "
-        "get the checkpoint that is not quantized."
+        f"{path.name}: {name} has dtype {dtype}; supported are {floats}, and codes that "
+        "config.json's quantization_config describes: get the checkpoint that is not quantized, "
+        "or save this one in bfloat16."
     )
 
 

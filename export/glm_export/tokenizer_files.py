@@ -12,7 +12,7 @@ from glm_export.tokenizer_sentencepiece import convert_sentencepiece
 from glm_export.tokenizer_tiktoken import convert_tiktoken, is_tiktoken
 from glm_runtime.tokenizer import TOKENIZER_NAME
 
-_MODEL_NAME = "tokenizer.model"
+MODEL_NAME = "tokenizer.model"
 _CONFIG_NAME = "tokenizer_config.json"
 _CODE_NAME = "tokenization_chatglm.py"  # is looked into, never run
 _FIRST_TURN = "{% if loop.first %}[gMASK]<sop>{% endif %}"
@@ -53,10 +53,10 @@ def read_tokenizer_json(folder: Path) -> bytes:
     try:
         if path.is_file():
             return path.read_bytes()
-        model = folder / _MODEL_NAME
+        model = folder / MODEL_NAME
         if not model.is_file():
             raise CheckpointError(
-                f"no {TOKENIZER_NAME} and no {_MODEL_NAME} in {folder}; "
+                f"no {TOKENIZER_NAME} and no {MODEL_NAME} in {folder}; "
                 "save the tokenizer in its fast form first."
             )
         config = folder / _CONFIG_NAME
@@ -78,7 +78,7 @@ def _convert(model: bytes, settings: bytes, folder: Path) -> bytes:
 
 def choose_template(folder: Path) -> str | None:
     """A chat template for a checkpoint whose tokenizer is converted; `None` for all others."""
-    model = folder / _MODEL_NAME
+    model = folder / MODEL_NAME
     if (folder / TOKENIZER_NAME).is_file() or not model.is_file():
         return None
     if is_tiktoken(model.read_bytes()):

@@ -70,7 +70,8 @@ def _locate(path: Path, name: object, value: object, size: int) -> StoredTensor:
     if dtype is None:
         raise CheckpointError(
             f"{path.name}: {name} is {_describe(value)}; supported are "
-            f"{', '.join(_DTYPES.values())}: get the checkpoint that is not quantized."
+            f"{', '.join(_DTYPES.values())}: get the checkpoint that is not quantized, or "
+            "save this one in bfloat16."
         )
     if not value.is_contiguous():
         raise CheckpointError(

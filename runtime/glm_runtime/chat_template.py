@@ -1,7 +1,7 @@
 """Messages to prompt text, by the checkpoint's own Jinja template, byte for byte as transformers.
 
-The template comes from strangers, so it runs in Jinja's immutable sandbox. Knows nothing about
-tokens. Reference: `transformers.utils.chat_template_utils` (transformers 5).
+The template comes from strangers, so it runs in the sandbox of `template_sandbox.py`. Knows nothing
+about tokens. Reference: `transformers.utils.chat_template_utils` (transformers 5).
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from glm_runtime.chat_messages import (
     ChatOptions,
@@ -22,7 +22,8 @@ from glm_runtime.chat_messages import (
     TemplateWords,
     adapt_messages,
 )
-from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.errors import FolderError, HostileTemplateError, PromptError, first_line
+from glm_runtime.template_sandbox import BoundedSandbox, new_steps
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
@@ -40,8 +41,8 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         environment = _make_environment()
         try:
-            self._template = environment.from_string(source)
             self._words = _find_words(environment.parse(source))
+            self._template = environment.from_string(environment.parse_bounded(source))
         except jinja2.TemplateError as error:
             raise FolderError(
                 f"{TEMPLATE_NAME} is not a valid Jinja template ({error}); "
@@ -65,12 +66,14 @@ class ChatTemplate:
 
         Raises:
             PromptError: the template refuses the messages.
+            HostileTemplateError: it does what no template may.
         """
         options = options or ChatOptions()
         try:
             return self._template.render(
                 **self._special_tokens,
                 **options.variables,
+                **new_steps(),
                 messages=adapt_messages(messages, options.tools, self._words),
                 tools=list(options.tools) or None,
                 documents=None,
@@ -78,10 +81,16 @@ class ChatTemplate:
             )
         except PromptError:
             raise
+        except SecurityError as error:
+            reason = first_line(error).rstrip(".")
+            raise HostileTemplateError(
+                f"the model's chat template does what no template may ({reason}); "
+                "do not trust where it comes from, or give the text itself with --raw."
+            ) from error
         # A template can fail in any way that an expression can.
         except Exception as error:
             raise PromptError(
-                f"the model's chat template refuses these messages ({error}); "
+                f"the model's chat template refuses these messages ({first_line(error)}); "
                 "check their roles and contents, or give the text itself with --raw."
             ) from error
 
@@ -93,11 +102,22 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
         FolderError: a file cannot be read, or the template is not valid Jinja.
     """
     config = _read_tokenizer_config(folder / TOKENIZER_CONFIG_NAME)
-    path = folder / TEMPLATE_NAME
-    source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
+    source = _read_source(folder / TEMPLATE_NAME) or config.get("chat_template")
     if isinstance(source, list):  # several named templates: the one for plain chat
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        named = [entry for entry in source if isinstance(entry, dict)]
+        source = next((e.get("template") for e in named if e.get("name") == "default"), None)
     return ChatTemplate(source, _find_special_tokens(config)) if isinstance(source, str) else None
+
+
+def _read_source(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FolderError(
+            f"{path} is not UTF-8 text ({error}); export the folder again."
+        ) from error
 
 
 def _read_tokenizer_config(path: Path) -> dict[str, object]:
@@ -133,15 +153,12 @@ def _find_words(template: jinja2.nodes.Template) -> TemplateWords:
     )
 
 
-def _make_environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"],
-    )
+def _make_environment() -> BoundedSandbox:
+    environment = BoundedSandbox(extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    environment.bound_filters()
     return environment
 
 

@@ -20,6 +20,10 @@ class PromptError(GlmRuntimeError):
     """The prompt is empty, too long, or the chat template refuses it."""
 
 
+class HostileTemplateError(PromptError):
+    """The chat template reaches for Python's insides, or for more time or memory than any needs."""
+
+
 class SamplingError(GlmRuntimeError):
     """A sampling or length setting is outside its range."""
 

@@ -13,19 +13,14 @@ from safetensors.numpy import load_file, save_file
 from glm_export.checkpoint import Checkpoint, open_checkpoint
 from glm_export.errors import CheckpointError
 from support.broken_checkpoints import (
-    SHAPES,
     WEIGHTS,
     RawTensor,
     build_header,
     encode_header,
-    random_tensors,
-    write_json,
     write_safetensors,
     write_small,
 )
 from support.refusals import assert_sentence
-
-INDEX = "model.safetensors.index.json"
 
 
 def refuse(folder: Path, *words: str) -> None:
@@ -79,26 +74,6 @@ def test_chunks_cover_every_row_once(tmp_path: Path) -> None:
     chunks = list(open_checkpoint(folder).iterate_chunks("x"))
     assert len(chunks) > 1
     assert [row for start, stop in chunks for row in range(start, stop)] == list(range(3000))
-
-
-def test_index_chooses_the_shards(tmp_path: Path) -> None:
-    """A file that the index does not name is none of the checkpoint's, as in transformers."""
-    folder = write_small(tmp_path / "checkpoint")
-    split_into_shards(folder)
-    write_safetensors(folder / "consolidated.safetensors", random_tensors())
-    checkpoint = open_checkpoint(folder)
-    assert {path.name for path in checkpoint.weight_files} == {"a.safetensors", "b.safetensors"}
-    assert set(checkpoint.tensors) == set(SHAPES)
-
-
-def split_into_shards(folder: Path) -> None:
-    tensors = list(random_tensors().items())
-    shards = {"a.safetensors": dict(tensors[:8]), "b.safetensors": dict(tensors[8:])}
-    (folder / WEIGHTS).unlink()
-    for name, shard in shards.items():
-        write_safetensors(folder / name, shard)
-    weight_map = {tensor: name for name, shard in shards.items() for tensor in shard}
-    write_json(folder / INDEX, {"metadata": {}, "weight_map": weight_map})
 
 
 # --- the folder
@@ -161,43 +136,6 @@ def test_weights_that_are_a_folder(tmp_path: Path) -> None:
     (folder / WEIGHTS).mkdir()
     (folder / WEIGHTS / "padding").write_bytes(bytes(10_000))
     refuse(folder, WEIGHTS, "cannot be read (Is a directory)")
-
-
-# --- the index
-
-
-def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
-    folder = write_small(tmp_path / "checkpoint")
-    write_safetensors(folder / "extra.safetensors", random_tensors())
-    refuse(folder, "extra.safetensors and again in model.safetensors", "remove the file")
-
-
-def test_index_names_a_missing_shard(tmp_path: Path) -> None:
-    folder = write_small(tmp_path / "checkpoint")
-    split_into_shards(folder)
-    (folder / "b.safetensors").unlink()
-    refuse(folder, INDEX, "names b.safetensors, which is missing", f"download it into {folder}")
-
-
-@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors"])
-def test_index_points_outside(tmp_path: Path, name: str) -> None:
-    folder = write_small(tmp_path / "checkpoint")
-    write_safetensors(tmp_path / "other.safetensors", random_tensors())
-    write_json(folder / INDEX, {"weight_map": {"lm_head.weight": name}})
-    refuse(folder, INDEX, repr(name), "outside its folder", "download it again")
-
-
-@pytest.mark.parametrize("content", [{}, {"weight_map": {}}, {"weight_map": ["a.safetensors"]}])
-def test_index_without_a_map(tmp_path: Path, content: object) -> None:
-    folder = write_small(tmp_path / "checkpoint")
-    write_json(folder / INDEX, content)
-    refuse(folder, f"{INDEX} has no weight_map; download it again")
-
-
-def test_index_that_is_not_json(tmp_path: Path) -> None:
-    folder = write_small(tmp_path / "checkpoint")
-    (folder / INDEX).write_text("{")
-    refuse(folder, f"{INDEX} is not readable JSON")
 
 
 # --- the header

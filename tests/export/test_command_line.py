@@ -93,6 +93,15 @@ def test_json_and_nothing_else(checkpoint: Path) -> None:
         (lambda c: edit_config(c, hidden_act="relu"), ("hidden_act='relu'",)),
         (lambda c: replace_tensors(c, drop=["model.norm.weight"]), ("model.norm.weight [64]",)),
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json",)),
+        (lambda c: edit_config(c, quantization_config={"quant_method": "fp8"}), ("'fp8'",)),
+        (
+            lambda c: write_json(c / "model.safetensors.index.json", {"weight_map": {"x": "../x"}}),
+            ("'../x'", "outside its folder"),
+        ),
+        (
+            lambda c: (c / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}"),
+            ("does what no template may", "do not trust where it comes from"),
+        ),
         (lambda c: write_json(c.parent / "out", {}), ("out exists", "--force")),
     ],
 )

@@ -1,7 +1,7 @@
 """Checkpoints written byte by byte, so that any part of one can be wrong.
 
-Shares no code with the exporter and needs neither torch nor transformers. `write_small` makes a
-sound one; the other functions damage it.
+Shares no code with the exporter and does not need transformers; torch only to write its own files.
+`write_small` makes a sound one; the other functions damage it.
 """
 
 import json
@@ -16,6 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 WEIGHTS = "model.safetensors"
+INDEXES = {
+    "safetensors": "model.safetensors.index.json",
+    "bin": "pytorch_model.bin.index.json",
+}
+SHARDS = {
+    "safetensors": ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+    "bin": ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"),
+}
 VOCAB_SIZE = 320
 CONFIG: Mapping[str, Any] = {
     "architectures": ["Glm4ForCausalLM"],
@@ -117,6 +125,31 @@ def write_safetensors(path: Path, tensors: Mapping[str, RawTensor]) -> None:
     """A file that is as true as its tensors are."""
     data = b"".join(tensor.data for tensor in tensors.values())
     path.write_bytes(encode_header(build_header(tensors)) + data)
+
+
+def write_torch(path: Path, tensors: Mapping[str, RawTensor]) -> None:
+    """The same as `torch.save` writes them."""
+    import torch  # noqa: PLC0415
+
+    types = {"F32": torch.float32, "I8": torch.int8, "I64": torch.int64, "F64": torch.float64}
+    types |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool}
+    state = {
+        name: torch.frombuffer(bytearray(t.data), dtype=types[t.dtype]).reshape(t.shape)
+        for name, t in tensors.items()
+    }
+    torch.save(state, path)
+
+
+def split_into_shards(folder: Path, kind: str) -> dict[str, str]:
+    """Two shards in place of one file, `kind` "safetensors" or "bin"; the index's weight_map."""
+    tensors = list(random_tensors().items())
+    shards = dict(zip(SHARDS[kind], (dict(tensors[:8]), dict(tensors[8:])), strict=True))
+    (folder / WEIGHTS).unlink()
+    for name, shard in shards.items():
+        (write_safetensors if kind == "safetensors" else write_torch)(folder / name, shard)
+    weight_map = {tensor: name for name, shard in shards.items() for tensor in shard}
+    write_json(folder / INDEXES[kind], {"metadata": {}, "weight_map": weight_map})
+    return weight_map
 
 
 def replace_tensors(

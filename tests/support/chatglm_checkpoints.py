@@ -71,7 +71,7 @@ def build_config(model: PreTrainedModel, rope_ratio: float) -> dict[str, Any]:
         "rope_ratio": rope_ratio,
         "seq_length": config.max_position_embeddings,
         "tie_word_embeddings": False,
-        "eos_token_id": [256, 260],
+        "eos_token_id": config.eos_token_id,
         "pad_token_id": 256,
     }
 

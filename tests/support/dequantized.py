@@ -57,18 +57,17 @@ def _dequantize(
     block_size: int,
 ) -> Floats:
     rows, blocks = scales.shape
-    packed = packed.reshape(rows, -1)
-    result = np.empty((rows, blocks * block_size), dtype=np.float32)
-    for column in range(result.shape[1]):
-        block = column // block_size
-        zero = float(1 << (bits - 1)) if zeros is None else _pick(zeros, block, bits)
-        result[:, column] = (_pick(packed, column, bits) - zero) * scales[:, block]
+    codes = _unpack(packed.reshape(rows, -1), blocks * block_size, bits)
+    middle = np.float32(1 << (bits - 1))
+    zero = middle if zeros is None else _unpack(zeros, blocks, bits)[:, :, None]
+    values = (codes.reshape(rows, blocks, block_size) - zero) * scales[:, :, None]
+    result: Floats = values.reshape(rows, -1)
     return result
 
 
-def _pick(packed: npt.NDArray[np.uint8], index: int, bits: int) -> Floats:
-    """Element `index` of every row of packed bytes."""
-    if bits == 8:
-        return packed[:, index].astype(np.float32)
-    shift = 4 * (index % 2)
-    return ((packed[:, index // 2] >> shift) & 15).astype(np.float32)
+def _unpack(packed: npt.NDArray[np.uint8], count: int, bits: int) -> Floats:
+    """The first `count` codes of every row; of two in a byte the lower half comes first."""
+    codes = packed
+    if bits == 4:
+        codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+    return codes[:, :count].astype(np.float32)

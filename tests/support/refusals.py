@@ -1,14 +1,18 @@
 """What every refusal must be: one sentence that says what to do, and nothing left behind."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from glm_export import ExportError, ExportOptions, export
+from support.broken_checkpoints import write_small
 
+# What is done to a sound checkpoint.
+Damage = Callable[[Path], object]
 _LARGE_BYTES = 1 << 24
 
 
@@ -42,6 +46,15 @@ def assert_export_refused(options: ExportOptions, kind: type[ExportError], *word
         export(options)
     assert caught.type is kind
     assert_sentence(str(caught.value), *words)
+
+
+def refuse(
+    tmp_path: Path, damage: Damage, kind: type[ExportError], *words: str, **values: Any
+) -> None:
+    """The export of a damaged checkpoint, with these options, is refused."""
+    checkpoint = write_small(tmp_path / "checkpoint")
+    damage(checkpoint)
+    assert_export_refused(ExportOptions(checkpoint, tmp_path / "out", **values), kind, *words)
 
 
 def _read_content(path: Path) -> bytes | int | None:

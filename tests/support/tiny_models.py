@@ -37,6 +37,8 @@ class TinyShape:
     vocab_size: int = 320
     max_position_embeddings: int = 512
     rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-5
+    eos_token_ids: tuple[int, ...] = (256, 260)
 
 
 def build_model(shape: TinyShape, seed: int = 0) -> PreTrainedModel:
@@ -50,9 +52,8 @@ def build_model(shape: TinyShape, seed: int = 0) -> PreTrainedModel:
     }
     kind = {"glm": (GlmConfig, GlmForCausalLM), "glm4": (Glm4Config, Glm4ForCausalLM)}
     config_class, model_class = kind[fields.pop("model_type")]
-    config = config_class(
-        **fields, rope_parameters=rope, rms_norm_eps=1e-5, pad_token_id=256, eos_token_id=[256, 260]
-    )
+    eos = list(fields.pop("eos_token_ids"))
+    config = config_class(**fields, rope_parameters=rope, pad_token_id=256, eos_token_id=eos)
     config._attn_implementation = "sdpa"
     model = model_class(config).eval().float()
     with torch.no_grad():
@@ -73,6 +74,23 @@ def write_checkpoint(
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     return folder
+
+
+def use_older_layout(folder: Path) -> None:
+    """Rewrite config.json as transformers 4.51 has it: no `rope_parameters`, `torch_dtype`.
+
+    Compared by hand with what 4.57's `save_pretrained` writes of these models: it is the same but
+    for the version and `dtype`, as the later versions of 4 name it.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope["rope_theta"]
+    config["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.51.3"
+    del config["bos_token_id"]
+    path.write_text(json.dumps(config, indent=2))
 
 
 def build_tokenizer() -> Tokenizer:

@@ -78,7 +78,8 @@ def check_tensors(
         if found is None:
             raise CheckpointError(
                 f"{name} {list(shape)} is missing; check that all weight files are in "
-                f"{checkpoint.folder} and belong to this config.json."
+                f"{checkpoint.folder}, are named by its index if it has one, and belong to this "
+                "config.json."
             )
         if found.shape != shape:
             raise CheckpointError(

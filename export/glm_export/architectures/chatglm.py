@@ -70,16 +70,16 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def locate_parameters(config: DecoderConfig) -> dict[str, ParameterSource]:
-    """Decoder parameter name -> checkpoint tensor, one each."""
+    """Decoder parameter name -> checkpoint tensor, one each, in the order of `glm`."""
     hidden, inter = config.hidden_size, config.intermediate_size
     packed = config.query_size + 2 * config.key_value_size
     vocabulary = (config.vocab_size, hidden)
     shapes = {
         "qkv_proj.weight": ("self_attention.query_key_value.weight", (packed, hidden)),
-        "qkv_proj.bias": ("self_attention.query_key_value.bias", (packed,)),
         "o_proj.weight": ("self_attention.dense.weight", (hidden, config.query_size)),
         "gate_up_proj.weight": ("mlp.dense_h_to_4h.weight", (2 * inter, hidden)),
         "down_proj.weight": ("mlp.dense_4h_to_h.weight", (hidden, inter)),
+        "qkv_proj.bias": ("self_attention.query_key_value.bias", (packed,)),
         "input_layernorm.weight": ("input_layernorm.weight", (hidden,)),
         "post_attention_layernorm.weight": ("post_attention_layernorm.weight", (hidden,)),
     }

@@ -344,10 +344,6 @@ def test_ids_beyond_the_vocabulary(root: Path) -> None:
             ("the chat template of", "cannot be read (", "download it again"),
         ),
         (
-            lambda c: swap_template(c, '{"chat_template": [{"template": "a"}]}'),
-            ("the chat template of", "cannot be read (", "download it again"),
-        ),
-        (
             lambda c: swap_template(c, "{"),
             ("the chat template of", "cannot be read (", "download it again"),
         ),

@@ -1,0 +1,221 @@
+"""Jinja's immutable sandbox with an end: templates of strangers neither hang nor fill the memory.
+
+Jinja's own sandbox keeps a template from Python's insides. This one also counts the steps of loops
+and calls, and looks at the size of a text before it is made. Knows nothing about chats.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+# A prompt of a million tokens has about five million characters; a thousand messages take some ten
+# thousand steps. Both ends come within seconds.
+MAX_CHARACTERS = 20_000_000
+MAX_STEPS = 500_000
+_MAX_TOTAL = 25 * MAX_CHARACTERS  # of all texts, those between included
+_MAX_WIDTH = 10_000
+_MAX_BITS = 10_000
+_WIDE = {"center", "expandtabs", "indent", "ljust", "rjust", "zfill", "tojson", "round", "to_bytes"}
+_WIDE |= {"batch", "slice", "wordwrap"}
+# "%99999d", "%*d", "{:99999}", "{:{}}"
+_LARGE_FORMAT = re.compile(r"%[^a-zA-Z%]*(\*|\d{5})|\{[^{}]*:[^{}]*(\{|\d{5})")
+# No template can write this name.
+_STEPS = "steps of this rendering"
+_EACH, _CONCATENATION, _MADE = "each of a loop", "a concatenation", "what was made"
+
+
+@dataclass
+class Steps:
+    """How many steps one rendering has taken, and how many characters and items it has made."""
+
+    count: int = 0
+    made: int = 0
+
+    def take(self) -> None:
+        """One more.
+
+        Raises:
+            SecurityError: it is one too many.
+        """
+        self.count += 1
+        if self.count > MAX_STEPS:
+            raise SecurityError(f"it takes more than {MAX_STEPS} steps")
+
+    def measure(self, value: Any) -> Any:
+        """A text or list that was made.
+
+        Raises:
+            SecurityError: it is too long, or one too many.
+        """
+        if isinstance(value, str | bytes | list | tuple):
+            _require(len(value))
+            self.made += len(value)
+            if self.made > _MAX_TOTAL:
+                raise SecurityError(f"it makes texts of more than {_MAX_TOTAL} characters in all")
+        return value
+
+
+class BoundedSandbox(ImmutableSandboxedEnvironment):
+    """The sandbox; render with `new_steps()` among the variables."""
+
+    intercepted_binops = frozenset(["*", "**", "+", "%"])
+
+    def __init__(self, *, extensions: list[Any]) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        del self.globals["lipsum"]
+        self.concat = _join  # type: ignore[method-assign]  # what macros and blocks are joined by
+
+    def bound_filters(self) -> None:
+        """Watch the filters; to be called when all are there."""
+        self.filters = {name: _watch(name, item) for name, item in self.filters.items()}
+        self.filters |= {_EACH: _count_items, _CONCATENATION: _watch("", _join), _MADE: _measure}
+
+    def parse_bounded(self, source: str) -> nodes.Template:
+        """Parse, with every loop counted and every concatenation measured."""
+        template: nodes.Template = _Bounding().visit(self.parse(source))
+        template.set_environment(self)
+        return template
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Refuse what would make a large text, list or number of small ones."""
+        if operator in ("*", "**"):
+            _check_product(operator, left, right)
+        elif operator == "%" and isinstance(left, str):
+            _check_format(left)
+        made = super().call_binop(context, operator, left, right)
+        return context.resolve(_STEPS).measure(made)
+
+    def call(self, context: Context, called: Any, /, *values: Any, **named: Any) -> Any:
+        """Count a call, and refuse a text's method that would make a large one."""
+        steps = context.resolve(_STEPS)
+        steps.take()
+        owner = getattr(called, "__self__", None)
+        if isinstance(owner, str | bytes | int):
+            _check_call(called.__name__, [owner, *values, *named.values()])
+        return steps.measure(super().call(context, called, *values, **named))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Watch `format` and `format_map` too, which Jinja puts its own in place of."""
+        replaced = super().wrap_str_format(value)
+        if replaced is not None:
+            _check_format(value.__self__)
+        return replaced
+
+
+def new_steps() -> dict[str, object]:
+    """The variable in which one rendering counts."""
+    return {_STEPS: Steps()}
+
+
+class _Bounding(NodeTransformer):
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.filter = _filtered(node.filter, _MADE, node.lineno)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filtered(node, _MADE) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  # Jinja's name
+        self.generic_visit(node)
+        node.iter = _filtered(node.iter, _EACH)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), _CONCATENATION)
+
+
+def _filtered(node: nodes.Node | None, name: str, line: int | None = None) -> nodes.Filter:
+    """`None` is what stands in a block."""
+    return nodes.Filter(node, name, [], [], None, None, lineno=line or getattr(node, "lineno", 1))
+
+
+@pass_context
+def _count_items(context: Context, items: Iterable[object]) -> Iterator[object]:
+    steps = context.resolve(_STEPS)
+    for item in items:
+        steps.take()
+        yield item
+
+
+def _join(parts: Iterable[object]) -> str:
+    texts, total = [], 0
+    for part in parts:
+        texts.append(str(part))
+        total += len(texts[-1])
+        _require(total)
+    return "".join(texts)
+
+
+@pass_context
+def _measure(context: Context, value: Any) -> Any:
+    return context.resolve(_STEPS).measure(value)
+
+
+def _watch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    mark = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
+
+    @pass_context
+    def watched(context: Context, *values: Any, **named: Any) -> Any:
+        _check_call(name, [*values, *named.values()])
+        steps = context.resolve(_STEPS)
+        steps.take()
+        first: dict[str, tuple[object, ...]] = {
+            "context": (context,),
+            "eval_context": (context.eval_ctx,),
+            "environment": (context.environment,),
+        }
+        return steps.measure(function(*first.get(mark, ()), *values, **named))
+
+    return watched
+
+
+def _check_call(name: str, values: list[Any]) -> None:
+    """A filter or a method by its name, with what it is applied to and what it is given."""
+    applied, given = values[0], values[1:]
+    widths = [value if isinstance(value, int) else _length(value) for value in given]
+    if name in _WIDE and max(widths, default=0) > _MAX_WIDTH:
+        raise SecurityError(f"{name} is given a width above {_MAX_WIDTH}")
+    if name in ("indent", "expandtabs"):
+        breaks = sum(applied.count(sign) for sign in "\n\t") if isinstance(applied, str) else 0
+        _require((breaks + 1) * max(widths, default=8))
+    elif name == "join" and given:
+        _require(_length(applied) * _length(given[0]))
+    elif name == "replace" and len(given) > 1 and isinstance(applied, str | bytes):
+        _require(applied.count(given[0]) * _length(given[1]))
+    elif name.startswith("format") and isinstance(applied, str):
+        _check_format(applied)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, Sized) else 0
+
+
+def _check_product(operator: str, left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * right if operator == "**" else left.bit_length()
+        if bits + (right.bit_length() if operator == "*" else 0) > _MAX_BITS:
+            raise SecurityError(f"it computes a number of more than {_MAX_BITS} bits")
+        return
+    for one, times in ((left, right), (right, left)):
+        if isinstance(one, str | bytes | list | tuple) and isinstance(times, int):
+            _require(len(one) * times)
+
+
+def _check_format(text: str) -> None:
+    if _LARGE_FORMAT.search(text):
+        raise SecurityError("it formats with a large width, or with one that is given elsewhere")
+
+
+def _require(characters: int) -> None:
+    if characters > MAX_CHARACTERS:
+        raise SecurityError(f"it makes a text or list longer than {MAX_CHARACTERS}")

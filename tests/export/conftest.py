@@ -1,0 +1,21 @@
+"""What tests of whole exports leave out, or watch."""
+
+import pytest
+
+import glm_export.pipeline
+
+
+@pytest.fixture
+def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves tracing out, which takes two seconds, where the weights alone matter."""
+    monkeypatch.setattr(glm_export.pipeline, "_write_graph", lambda *_: {})
+
+
+@pytest.fixture
+def no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything cheap is checked before anything slow: fails the test if a graph is traced."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the graph was traced before the input was looked at")
+
+    monkeypatch.setattr(glm_export.pipeline, "trace_decoder", fail)

@@ -1,0 +1,147 @@
+"""Templates of strangers: no way out, no endless loop, no text that fills the memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.errors import HostileTemplateError, PromptError
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+PACKAGE = Path(__file__).parents[2] / "runtime"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ (''|attr('__class__')).mro() }}",
+        "{{ ''['__class__']['__mro__'] }}",
+        "{% set f = '{0.__class__.__mro__}'.format %}{{ f(1) }}",
+        "{{ ('{0.__class__.__mro__}'|attr('format'))(1) }}",
+        "{{ raise_exception.__globals__['jinja2'] }}",
+        "{{ self._TemplateReference__context.environment }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update({'role': 'system'}) }}",
+    ],
+)
+def test_a_way_out_is_named(source: str) -> None:
+    with pytest.raises(HostileTemplateError) as caught:
+        ChatTemplate(source).render(MESSAGES)
+    message = str(caught.value)
+    assert "does what no template may (access to attribute" in message
+    assert message.endswith("or give the text itself with --raw.") and "\n" not in message
+    assert MESSAGES == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''|attr('__class__') }}",
+        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ '{a.__class__}'.format_map({'a': 1}) }}",
+        "{{ ''.join.__self__ }}",
+        "{{ strftime_now.__code__ }}{{ strftime_now.__globals__ }}",
+    ],
+)
+def test_an_attribute_that_is_only_printed_is_empty(source: str) -> None:
+    """As Jinja's sandbox has it: undefined, and refused once something is asked of it."""
+    assert ChatTemplate(source).render(MESSAGES) == ""
+
+
+@pytest.mark.parametrize("tag", ["include '/etc/passwd'", "import 'x' as y", "extends '../x'"])
+def test_files_cannot_be_named(tag: str) -> None:
+    with pytest.raises(PromptError, match="no loader for this environment"):
+        ChatTemplate(f"{{% {tag} %}}").render(MESSAGES)
+
+
+def grow(step: str) -> str:
+    """Sixty doublings of four characters."""
+    return "{% set ns = namespace(s='aaaa') %}{% for i in range(60) %}" + step + "{% endfor %}"
+
+
+TWICE = "{% for i in range(99999) %}{% for j in range(99999) %}BODY{% endfor %}{% endfor %}"
+EXHAUSTING = [
+    "{% for i in range(10**12) %}x{% endfor %}",
+    TWICE.replace("BODY", "x"),
+    TWICE.replace("BODY", "{% set y = 1 %}"),
+    "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(100) }}",
+    "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(0) }}",
+    "{% for a in [1] recursive %}{{ loop([1]) }}{{ loop([1]) }}{% endfor %}",
+    "{{ 'a' * 10**10 }}",
+    "{{ 10**10 * 'a' }}",
+    "{{ [0] * 10**10 }}",
+    "{{ 9999999999 ** 9999999999 }}",
+    "{{ '%9999999999d' % 1 }}",
+    "{{ '%*d' % (9999999999, 1) }}",
+    "{{ '%9999999999d'|format(1) }}",
+    "{{ '{:9999999999}'.format(1) }}",
+    "{{ '{:{}}'.format(1, 9999999999) }}",
+    "{{ 'a'|center(9999999999) }}",
+    "{{ 'a'|center(width=9999999999) }}",
+    "{{ 'a'.ljust(9999999999) }}",
+    "{{ messages|tojson(indent=9999999999) }}",
+    "{{ ('\n' * 10000000)|indent(9999) }}",
+    "{{ ('a' * 1000000)|replace('a', 'b' * 1000000) }}",
+    "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+    "{{ (range(99999)|list)|join('b' * 1000000) }}",
+    "{{ ('b' * 1000000).join(range(99999)|map('string')|list) }}",
+    "{{ range(99999)|map('string')|map('center', 9999)|join }}",
+    "{{ 1|round(999999999, 'ceil') }}",
+    "{{ (5).to_bytes(99999999999) }}",
+    "{{ lipsum(99999) }}",
+    grow("{% set ns.s = ns.s ~ ns.s %}"),
+    grow("{% set ns.s = ns.s + ns.s %}"),
+    grow("{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}"),
+    grow("{% set ns.s = [ns.s, ns.s]|join %}"),
+    grow("{% set ns.s = ns.s.replace('a', ns.s) %}"),
+    "{% set x %}{% for i in range(99999) %}{{ 'a' * 20000000 }}{% endfor %}{% endset %}",
+    "{% set ns = namespace(l=[], s='a' * 20000000) %}"
+    "{% for i in range(99999) %}{% set ns.l = ns.l + [ns.s[1:]] %}{% endfor %}",
+]
+CHILD = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.errors import PromptError
+for source in json.load(sys.stdin):
+    try:
+        print(json.dumps(ChatTemplate(source).render([])[:9]), flush=True)
+    except PromptError as error:
+        print(json.dumps(str(error)), flush=True)
+"""
+
+
+def test_time_and_memory_have_an_end() -> None:
+    """In a process of its own, so that a hole costs this one nothing: 3 GB and two minutes."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=json.dumps(EXHAUSTING),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={"PYTHONPATH": str(PACKAGE)},
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(EXHAUSTING)
+    for source, sentence in zip(EXHAUSTING, said, strict=True):
+        assert sentence.startswith("the model's chat template "), source
+        assert "()" not in sentence, source  # MemoryError has no words: nothing came so far
+
+
+def test_what_honest_templates_do_has_room() -> None:
+    """A thousand messages of four thousand characters, copied, cut and joined."""
+    source = (
+        "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set text %}{{ m.content }}"
+        "{% endset %}{% set ns.n = ns.n + text.split('</t>')[-1].strip()|length %}"
+        "{% for c in m.parts %}{{ c ~ '\n' }}{% endfor %}{{ '%05d'|format(loop.revindex) }}"
+        "{{ '{:>8}'.format(m.role) }}{{ m.content.replace('a', 'bc')|indent(4) }}{% endfor %}"
+        "{{ ns.n }}"
+    )
+    messages = [{"role": "user", "content": "a b\n" * 1000, "parts": ["x"] * 50}] * 1000
+    assert ChatTemplate(source).render(messages).endswith(str(3999 * 1000))
