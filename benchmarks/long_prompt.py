@@ -41,8 +41,8 @@ class Reading:
     peak_rss_bytes: int
 
 
-def measure(folder: Path, shape: Shape, lengths: Sequence[int]) -> list[Reading]:
-    """All lengths, the runtimes in turn; prints a row each.
+def measure(folder: Path, shape: Shape, lengths: Sequence[int], peer_most: int) -> list[Reading]:
+    """All lengths, the runtimes in turn, theirs up to `peer_most` tokens; prints a row each.
 
     Raises:
         ChildError: a runtime could not load the folder or answer.
@@ -54,6 +54,8 @@ def measure(folder: Path, shape: Shape, lengths: Sequence[int]) -> list[Reading]
     for length in lengths:
         prompt = random.integers(0, shape.first_special_id, length).tolist()
         for name, system in _SYSTEMS.items():
+            if system == THEIRS and length > peer_most:
+                continue
             one = _read(name, system, folder, prompt)
             rate = one.tokens / one.seconds
             print(
@@ -80,13 +82,14 @@ def report(readings: Sequence[Reading], shape: Shape) -> dict[str, object]:
     ours, theirs = ([r for r in readings if r.system == name] for name in _SYSTEMS)
     figures: dict[str, object] = {"cache_bytes_per_token": cache_bytes}
     print(f"\nkeys and values: {cache_bytes:,} bytes a token")
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(ours, theirs, strict=False):  # theirs may end earlier
         seconds = one.seconds / other.seconds
         memory = one.peak_rss_bytes / other.peak_rss_bytes
         print(f"ours over theirs at {one.tokens}: seconds {seconds:.3f}, memory {memory:.3f}")
         figures[f"ratio at {one.tokens}"] = {"seconds": seconds, "memory": memory}
-    for of in (ours, theirs):
-        growth = (of[-1].peak_rss_bytes - of[0].peak_rss_bytes) / (of[-1].tokens - of[0].tokens)
+    for of in filter(None, (ours, theirs)):
+        further = max(1, of[-1].tokens - of[0].tokens)
+        growth = (of[-1].peak_rss_bytes - of[0].peak_rss_bytes) / further
         print(f"{of[0].system}: {growth:,.0f} bytes more memory for each further token")
         figures[of[0].system] = {
             "bytes_per_token": growth,
@@ -108,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=sorted(SHAPES), default="edge-1.5b")
     parser.add_argument("--lengths", default="2048,8192,32000", help="rising, with commas between")
+    parser.add_argument("--peer-most", type=int, default=8192, help="0 leaves the peer out")
     parser.add_argument("--work", type=Path, help="keeps the checkpoint")
     arguments = parser.parse_args()
     shape, lengths = SHAPES[arguments.shape], [int(n) for n in arguments.lengths.split(",")]
@@ -121,7 +125,7 @@ def main() -> None:
                 rope = ["--rope-scaling", "yarn", "--factor", _FACTOR]
                 command = [sys.executable, "-m", "glm_export", str(checkpoint), "-o", str(folder)]
                 run_child([*command, *recipe, *rope])
-            figures = report(measure(folder, shape, lengths), shape)
+            figures = report(measure(folder, shape, lengths, arguments.peer_most), shape)
         except (ChildError, OSError) as error:
             sys.exit(f"long_prompt.py: {error}")
     print(json.dumps({"benchmark": "long_prompt", **figures, "machine": machine}))

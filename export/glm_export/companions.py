@@ -24,8 +24,8 @@ _SOURCE_NAMES = (
     "generation_config.json",
     "tokenizer_config.json",
     TOKENIZER_NAME,
-    "tokenizer.model",
-    "chat_template.jinja",
+    MODEL_NAME,
+    TEMPLATE_NAME,
 )
 # onnxruntime-genai's search settings that a generation_config.json may hold as well.
 _SEARCH_KEYS = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "min_length")
