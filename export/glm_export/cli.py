@@ -17,8 +17,7 @@ _EXAMPLES = """\b
 Examples:
   glm-export ./GLM-4-9B-0414 --quant int4 -o artifacts/glm4-int4
   glm-export ./GLM-Z1-9B-0414 --bits-per-weight 4.5 --calibration chats.jsonl -o artifacts/z1
-  glm-export ./glm-edge-1.5b-chat --quant int4 --method rtn -o artifacts/edge-quick --json
-  glm-export ./GLM-4-32B-0414 --method gptq --plan
+  glm-export ./GLM-4-32B-0414 --quant int4 --method rtn --plan
 """
 _PATH = click.Path(path_type=Path)
 _UNNAMED = "glm-export-output"  # for --plan without -o: a folder here
@@ -107,6 +106,13 @@ _UNNAMED = "glm-export-output"  # for --plan without -o: a folder here
     "--accuracy-level",
     type=click.IntRange(0, 4),
     help="Of MatMulNBits: 0 computes in float32, 4 in int8.  [default: 4 for cpu, 0 for cuda]",
+)
+@click.option(
+    "--conformance",
+    "has_conformance",
+    is_flag=True,
+    help="Also run the folder and write conformance.json: prompts, tokens, logits and answers that "
+    "hosts in other languages are held to.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Written for onnxruntime-genai.")
 @click.option(

@@ -52,6 +52,8 @@ class ExportOptions:
         is_forced: replace an existing folder.
         is_resumed: go on where a run with the same options and source was killed.
         accuracy_level: of MatMulNBits, 0 to 4; None: what suits the target.
+        has_conformance: run the finished folder and write what it answers beside it, for hosts in
+            other languages to be held to; needs memory for the model.
         threads: written to genai_config.json for onnxruntime-genai; None: left to the machine.
 
     Raises:
@@ -78,6 +80,7 @@ class ExportOptions:
     is_resumed: bool = True
     accuracy_level: int | None = None
     threads: int | None = None
+    has_conformance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse by name what is no choice."""
@@ -92,6 +95,11 @@ class ExportOptions:
             _require("dtype", self.dtype, DTYPES)
         if self.accuracy_level is not None:
             _require("accuracy level", self.accuracy_level, (0, 1, 2, 3, 4))
+        if self.has_conformance and self.target != "cpu":
+            raise OptionsError(
+                f"conformance vectors asked for with target {self.target}; they are made on the "
+                "CPU: leave one of them out."
+            )
         if self.threads is not None and self.threads < 1:
             raise OptionsError(f"threads is {self.threads}; choose 1 or more.")
         self._check_contradictions()

@@ -13,7 +13,9 @@ from glm_export import companions, passes, verify, writer
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.folding import fold_reader
+from glm_export.conformance import add_conformance
 from glm_export.describe import Outcome, describe_folder
+from glm_export.errors import VerificationError
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
@@ -29,8 +31,9 @@ from glm_export.trace import trace_decoder
 from glm_export.unfinished import Unfinished, fingerprint_export, keep_unfinished
 from glm_export.writer import WriteOptions, WriteReport
 from glm_export.written_tensors import WeightError
+from glm_runtime import GlmRuntimeError
 from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
-from glm_runtime.manifest import VerificationEntry
+from glm_runtime.manifest import Manifest, VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _MAX_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
@@ -60,6 +63,9 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         progress("describing the folder", job.plan.parameters, job.plan.parameters)
         outcome = Outcome(initializers, verification, source_hash.result())
         manifest = describe_folder(job, folder, outcome)
+        if options.has_conformance:
+            progress("writing conformance vectors", job.plan.parameters, job.plan.parameters)
+            manifest = _add_conformance(folder, manifest)
     total = sum(written.errors.values(), WeightError())
     return ExportReport(
         folder=options.output,
@@ -140,6 +146,15 @@ def _write_data(
     report = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
     writer.write_tables(job.plan, stored_tables(job.source.config), path)
     return report
+
+
+def _add_conformance(folder: Path, manifest: Manifest) -> Manifest:
+    try:
+        return add_conformance(folder, manifest)
+    except GlmRuntimeError as error:
+        raise VerificationError(
+            f"the folder cannot be run for its conformance vectors ({error}); leave them out."
+        ) from error
 
 
 def _verify(job: ExportJob, folder: Path) -> VerificationEntry:

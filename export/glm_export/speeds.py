@@ -5,6 +5,7 @@ from the cache, as it may in the export.
 """
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _time_rows(job: ExportJob, tensor: TensorPlan) -> tuple[float, float]:
         count = (stop - start) * tensor.shape[1]
         return _take_time(lambda: matrix.read_rows(0, start, stop)) / count, 0.0
     checkpoint, (name, _) = job.source.checkpoint, tensor.source.tensors[0]
-    chunks = iter(list(checkpoint.iterate_chunks(name))[: _ROUNDS + 1] * 2)
+    chunks = itertools.cycle(checkpoint.iterate_chunks(name))  # another one each time
     start, stop = next(chunks)
     rows = checkpoint.read_rows(name, start, stop)
     reading = _take_time(lambda: checkpoint.read_rows(name, *next(chunks))) / rows.size
