@@ -100,6 +100,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
     speeds = probe_speeds(job)
     budget = set_budget(job.plan, options.bits_per_weight)
     is_mixed = bool(job.open_matrices) and options.is_mixed
+    tables = sum(one.size_bytes for one in job.plan.tensors.values() if one.source is None)
     kept = Unfinished(options.output).count_bytes()
     return ExportEstimate(
         name=job.source.checkpoint.folder.resolve().name,
@@ -108,7 +109,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         method=job.method,
         schemes=_count_schemes(job),
         is_mixed=is_mixed,
-        size_bytes=budget.size_bytes if is_mixed else job.plan.size_bytes,
+        size_bytes=budget.size_bytes + tables if is_mixed else job.plan.size_bytes,
         bits_per_weight=budget.bits_per_weight if is_mixed else job.plan.bits_per_weight,
         disk_bytes=max(0, count_needed_bytes(job) - kept),
         free_disk_bytes=shutil.disk_usage(_find_existing(options.output)).free,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ class Unfinished:
 
     def count_bytes(self) -> int:
         """Disk that it takes; a data file has its whole size from the start, and holes."""
-        return sum(_count_allocated(path) for path in self.folder.rglob("*") if path.is_file())
+        return sum(_count_allocated(path) for path in self.folder.rglob("*"))
 
     def open(self, fingerprint: str, *, is_resumed: bool) -> None:
         """Begin, or go on if this is the same export and `is_resumed`."""
@@ -128,6 +129,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _count_allocated(path: Path) -> int:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # a running export's, just removed
+        return 0
+    if not stat.S_ISREG(status.st_mode):
+        return 0
     blocks = getattr(status, "st_blocks", None)  # Windows has none, and fills files at once
     return status.st_size if blocks is None else int(blocks) * _BLOCK_BYTES

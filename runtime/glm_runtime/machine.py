@@ -65,6 +65,9 @@ def read_peak_memory_bytes() -> int:
     """Largest resident memory this process has had so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    status = _read_words(_PROCESS / "self/status") or []
+    if "VmHWM:" in status:  # getrusage's maximum begins with that of the process that started us
+        return int(status[status.index("VmHWM:") + 1]) * 1024
     import resource  # noqa: PLC0415  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

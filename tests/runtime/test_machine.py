@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -90,3 +93,16 @@ def test_bandwidth_counts_every_byte_of_the_buffer(monkeypatch: pytest.MonkeyPat
     ticks = iter(range(10**6))
     monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
     assert bandwidth.measure_read_bytes_per_second(2, buffer_bytes=1 << 16) == 1 << 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux counts")
+def test_peak_memory_is_not_that_of_the_process_which_started_us():
+    """getrusage's is, since a child begins as its parent's copy."""
+    held = bytearray(400_000_000)
+    held[::4096] = bytes(len(held[::4096])).replace(b"\0", b"x")
+    code = "from glm_runtime.machine import read_peak_memory_bytes as r; print(r())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert 0 < int(result.stdout) < len(held) / 2
