@@ -30,12 +30,16 @@ _RUN = ("--prompt-tokens", "512", "--new-tokens", "64", "--rounds", "5")
 
 @dataclass(frozen=True)
 class Export:
-    """One checkpoint exported: the process, the command's own report, and what its threads did."""
+    """One checkpoint exported: the process, the command's own report, and what its threads did.
+
+    `plan` is what `--plan` said before.
+    """
 
     shape: Shape
     child: ChildReport
     size_bytes: int
     spans: list[Share]
+    plan: dict[str, float]
 
     @property
     def seconds_per_billion(self) -> float:
@@ -56,13 +60,16 @@ def export(shape: Shape, method: str, work: Path, folder: Path) -> Export:
     recipe = ["--quant", "int4", "--method", method, "--block-size", str(_BLOCK_SIZE)]
     places = [str(notes), str(checkpoint), "-o", str(folder)]
     settings = [*recipe, "--verify", "tensors", "--force", "--json"]
+    plan = [*places[1:], *recipe, "--verify", "tensors", "--plan", "--json"]
+    planned = json.loads(run_child([sys.executable, "-m", "glm_export", *plan]).output)
     program = str(_HERE / "recorded_export.py")
     child = run_child([sys.executable, program, *places, *settings])
     report = json.loads(child.output.splitlines()[-1])
     if report["verification"] != {"level": "tensors", "is_passed": True}:
         raise ChildError(f"the export was not verified: {report['verification']}")
     spans = share_out(json.loads(notes.read_text(encoding="utf-8")), child.seconds)
-    return Export(shape, child, report["size_bytes"], spans)
+    plan_figures = {key: planned[key] for key in ("seconds", "peak_rss_bytes", "size_bytes")}
+    return Export(shape, child, report["size_bytes"], spans, plan_figures)
 
 
 def count_data_bytes(shape: Shape) -> int:
@@ -114,8 +121,13 @@ def report(made: Export, folder: Path) -> dict[str, object]:
     surplus = check_size(shape, folder)
     print(f"\n{shape.name}: {shape.num_weights / 1e9:.2f} billion parameters, ", end="")
     print(f"checkpoint of {shape.weight_bytes / 1e9:.1f} GB, folder of {made.size_bytes / 1e9:.2f}")
-    print(f"  export         {child.seconds:.0f} s, {made.seconds_per_billion:.1f} s a billion")
-    print(f"  peak memory    {child.peak_rss_bytes / 1e9:.3f} GB")
+    seconds, peak = made.plan["seconds"], made.plan["peak_rss_bytes"] / 1e9
+    print(
+        f"  export         {child.seconds:.0f} s, {made.seconds_per_billion:.1f} s a billion",
+        end="",
+    )
+    print(f" (--plan said about {seconds:.0f} s)")
+    print(f"  peak memory    {child.peak_rss_bytes / 1e9:.3f} GB (--plan said about {peak:.2f})")
     print(f"  cores busy     {child.cpu_seconds / child.seconds:.2f}")
     print(f"  data file      as the format says, and {surplus} bytes of alignment")
     for share in made.spans:
@@ -125,6 +137,7 @@ def report(made: Export, folder: Path) -> dict[str, object]:
         "checkpoint_bytes": shape.weight_bytes,
         "size_bytes": made.size_bytes,
         "seconds": round(child.seconds, 1),
+        "planned": made.plan,
         "seconds_per_billion": round(made.seconds_per_billion, 2),
         "peak_rss_bytes": child.peak_rss_bytes,
         "cores_busy": round(child.cpu_seconds / child.seconds, 3),

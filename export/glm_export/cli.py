@@ -126,7 +126,7 @@ _UNNAMED = "glm-export-output"  # for --plan without -o: a folder here
     "--plan",
     "is_plan",
     is_flag=True,
-    help="Say what would be made, and about what memory and time it would take; write nothing.",
+    help="Say what would be made, and about what memory and time it would take; make nothing.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")

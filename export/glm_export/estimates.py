@@ -20,6 +20,7 @@ from glm_export.rope_options import find_doubts
 from glm_export.speeds import Speeds, probe_speeds
 from glm_export.unfinished import Unfinished
 from glm_quantize import find_method
+from glm_runtime.machine import count_usable_cores
 
 # Measured by `benchmarks/method_cost.py` at the 1.5 B shape and solved for here: floating point
 # operations a method needs beyond forward passes and moments, as a multiple of N C^2 of each
@@ -28,7 +29,7 @@ _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "aw
 _AWQ_SEARCHES = 1.0
 _SENSITIVITY_TOKENS, _PASSES_OF_SENSITIVITY = 2048, 3  # forwards once, backwards twice the work
 # The graph: imports and tracing, by `benchmarks/full_size.py`, 2, 40 and 61 layers.
-_TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.2
+_TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.45
 # Python, torch and the traced graph; rows in flight. By `benchmarks/full_size.py`.
 _BASE_BYTES, _BYTES_A_LAYER = 430_000_000, 3_000_000
 # Copies of a layer in float32, of the hidden states, of a matrix's moments that are held together.
@@ -145,7 +146,10 @@ def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:
     tracing = _TRACE_SECONDS + _TRACE_SECONDS_A_LAYER * layers
     stages.append(StageEstimate("tracing the decoder", tracing))
     rate = speeds.copied_weights if calibrates else speeds.rounded_weights
-    stages.append(StageEstimate("writing the weights", job.plan.parameters / rate))
+    sources = sum(path.stat().st_size for path in job.source.checkpoint.weight_files)
+    beside = max(0.0, sources / speeds.hashed_bytes - sum(stage.seconds for stage in stages))
+    writing = job.plan.parameters / rate + beside / count_usable_cores()
+    stages.append(StageEstimate("writing the weights", writing))
     level = verify.choose_level(job.options, job.plan, job.source.config)
     if level == "full":
         stages.append(StageEstimate("verifying", _verification_seconds(job, speeds)))

@@ -36,7 +36,6 @@ from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
 from glm_runtime.manifest import Manifest, VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-_MAX_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
 
 
 def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
@@ -137,7 +136,7 @@ def _write_data(
         done += weights
         progress("writing the weights", done, job.plan.parameters)
 
-    threads = min(_MAX_THREADS, count_usable_cores())
+    threads = min(writer.MOST_THREADS, count_usable_cores())
     is_checked = job.options.verify != "none"
     options = WriteOptions(job.method, is_checked, threads)
     if calibrated is not None:

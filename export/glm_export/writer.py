@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ from glm_quantize import (
 
 Array = npt.NDArray[np.generic]
 Progress = Callable[[int], None]
+
+
+MOST_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,25 @@ def write_weights(
             raise
         written.save(file.sync)
     return WriteReport(written.errors, kept)
+
+
+def write_sample(
+    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, runs: int
+) -> int:
+    """Write some runs of a layer's largest tensor, as `write_weights` would, to be timed.
+
+    Returns:
+        How many weights they hold.
+    """
+    layer = [tensor for name, tensor in plan.tensors.items() if name.startswith("layers.0.")]
+    largest = max(layer, key=lambda tensor: tensor.num_weights)
+    sample = list(islice(_split_into_runs(checkpoint, [largest]), runs))
+    end = max(segment.offset_bytes + segment.size_bytes for segment in largest.segments)
+    with closing(DataFile(path, end, is_kept=path.exists())) as file:
+        writer = _Writer(checkpoint, file, options)
+        with ThreadPoolExecutor(options.threads) as pool:
+            list(pool.map(writer.write, sample))
+    return sum(run.num_weights for run in sample)
 
 
 def _write_runs(
