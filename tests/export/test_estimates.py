@@ -26,7 +26,7 @@ SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
         {"quant": "none"},
         {"method": "rtn"},
         {"quant": "int8", "block_size": 32, "is_symmetric": True},
-        {"method": "hqq", "overrides": ("lm_head=none", "layers.0.o_proj=int8")},
+        {"method": "hqq", "overrides": ("lm_head=none", "layers.0.o_proj=int8-b32")},
         {"method": "rtn", "target": "cuda", "verify": "tensors"},
     ],
     ids=str,
