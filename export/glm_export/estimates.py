@@ -35,6 +35,7 @@ _BASE_BYTES, _BYTES_A_LAYER = 430_000_000, 3_000_000
 # Copies of a layer in float32, of the hidden states, of a matrix's moments that are held together.
 _LAYERS_HELD, _STATES_HELD, _MOMENTS_HELD = 2, 3, 5
 _LAYERS_OF_SENSITIVITY = 4
+_TO_BE_CHOSEN = "to be chosen"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ExportEstimate:
         method: how codes would be chosen.
         schemes: scheme -> how many matrices and vectors would have it, and their bytes; of a mixed
             recipe before it chose, within `size_bytes`.
+        tensors: parameter -> its scheme, "to be chosen" for those of a mixed recipe.
         is_mixed: schemes would still be chosen.
         size_bytes: of the data file.
         bits_per_weight: scales included.
@@ -73,6 +75,7 @@ class ExportEstimate:
     parameters: int
     method: str
     schemes: Mapping[str, tuple[int, int]]
+    tensors: Mapping[str, str]
     is_mixed: bool
     size_bytes: int
     bits_per_weight: float
@@ -109,6 +112,10 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         parameters=job.plan.parameters,
         method=job.method,
         schemes=_count_schemes(job),
+        tensors={
+            name: _TO_BE_CHOSEN if is_mixed and name in job.open_matrices else _name_scheme(tensor)
+            for name, tensor in job.plan.tensors.items()
+        },
         is_mixed=is_mixed,
         size_bytes=budget.size_bytes + tables if is_mixed else job.plan.size_bytes,
         bits_per_weight=budget.bits_per_weight if is_mixed else job.plan.bits_per_weight,
@@ -130,10 +137,14 @@ def _find_existing(path: Path) -> Path:
 def _count_schemes(job: ExportJob) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for tensor in job.plan.tensors.values():
-        name = tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype
+        name = _name_scheme(tensor)
         count, size = found.get(name, (0, 0))
         found[name] = (count + 1, size + tensor.size_bytes)
     return found
+
+
+def _name_scheme(tensor: TensorPlan) -> str:
+    return tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype
 
 
 def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:

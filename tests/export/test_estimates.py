@@ -43,6 +43,7 @@ def test_sizes_are_those_of_the_export(tmp_path: Path, recipe: dict[str, object]
     assert found.parameters == manifest.parameters
     assert manifest.recipe.method in (found.method, "none")
     assert found.verification == report.verification["level"]
+    assert found.tensors == {tensor.name: tensor.scheme for tensor in manifest.tensors}
     assert sum(count for count, _ in found.schemes.values()) == len(manifest.tensors)
     assert sum(size for _, size in found.schemes.values()) <= found.size_bytes
 
@@ -51,6 +52,7 @@ def test_a_mixed_recipe_keeps_within_the_size(tmp_path: Path) -> None:
     options = ExportOptions(SAMPLE, tmp_path / "out", bits_per_weight=5.5, verify="none")
     found = estimate(options)
     assert found.is_mixed and found.bits_per_weight == 5.5
+    assert set(found.tensors.values()) == {"to be chosen", "fp32"}
     names = [stage.name for stage in found.stages]
     assert names[:2] == ["measuring sensitivity", "calibrating"]
     report = export(options)
@@ -120,6 +122,7 @@ def make(stages: tuple[StageEstimate, ...]) -> ExportEstimate:
         parameters=1,
         method="rtn",
         schemes={},
+        tensors={},
         is_mixed=True,
         size_bytes=1,
         bits_per_weight=4.0,
