@@ -71,15 +71,6 @@ export class Decoder {
   }
 
   /**
-   * Make room for `length` tokens at once, as far as the context goes.
-   * @param {number} length
-   * @throws {GenerationError} there is no memory.
-   */
-  reserve(length) {
-    this.#cache.reserve(Math.min(length, this.#model.contextLength));
-  }
-
-  /**
    * Forget every token from position `length` on; costs nothing.
    * @param {number} length
    */
@@ -92,7 +83,7 @@ export class Decoder {
    * @param {readonly number[]} tokens  at least one
    * @returns {Promise<Float32Array>}  logits [V] after the last one: a view, valid until the next call
    * @throws {PromptError} the tokens do not fit into the context.
-   * @throws {GenerationError} onnxruntime failed, for example for want of memory.
+   * @throws {GenerationError} there is no memory, or onnxruntime failed.
    */
   async append(tokens) {
     const total = this.#cache.length + tokens.length;

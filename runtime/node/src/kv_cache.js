@@ -1,15 +1,19 @@
 /**
  * Keys and values of the tokens so far: one buffer each per layer, read and written in place.
  *
- * The same tensor is given as past and as present, so a step copies nothing. Letters: H key/value
- * heads, C capacity, D head size.
+ * The same tensor is given as past and as present, so that the graph copies nothing. But
+ * onnxruntime-node 1.30 copies every output that it returns, given ones too: a step costs a copy of
+ * the whole capacity, which is therefore kept small. (Its main branch has JavaScript own outputs
+ * instead; with a release of it, more may be reserved at once.)
+ *
+ * Letters: H key/value heads, C capacity, D head size.
  */
 
 import { Tensor } from "onnxruntime-node";
 
 import { GenerationError, firstLine } from "./errors.js";
 
-const GRAIN = 256; // tokens
+const GRAIN = 64; // tokens; growing copies once in so many steps
 const ARRAYS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array };
 
 /** Buffers [1, H, C, D] that grow with the tokens, up to the context length. */
@@ -26,15 +30,12 @@ export class KvCache {
 
   /**
    * Make room for `length` tokens; those so far are kept.
-   *
-   * A quarter more than before: a token is then copied about four times over the whole growth.
    * @param {number} length
    * @throws {GenerationError} there is no memory; what was kept is kept.
    */
   reserve(length) {
     if (length <= this.capacity) return;
-    const wanted = Math.max(length, this.capacity + Math.floor(this.capacity / 4));
-    const capacity = Math.min(Math.ceil(wanted / GRAIN) * GRAIN, this.#model.contextLength);
+    const capacity = Math.min(Math.ceil(length / GRAIN) * GRAIN, this.#model.contextLength);
     this.buffers = this.#grow(capacity);
     this.capacity = capacity;
   }

@@ -6,8 +6,6 @@ import { Decoder, PREFILL_CHUNK, checkLength } from "./decoder.js";
 import { PromptError } from "./errors.js";
 import { resolveSettings } from "./settings.js";
 
-const ROOM_AHEAD = 512; // tokens of an answer that the cache has room for from the beginning
-
 /** @typedef {import("./answer_writer.js").Piece} Piece */
 /** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
@@ -86,7 +84,6 @@ export class Session {
     const shared = Math.min(countShared(this.tokens, promptIds), promptIds.length - 1);
     decoder.truncate(shared);
     this.#tokens = [...promptIds];
-    decoder.reserve(promptIds.length + Math.min(writer.remaining, ROOM_AHEAD));
     /** @type {readonly number[]} */
     let unread = promptIds.slice(shared);
     while (true) {

@@ -15,7 +15,7 @@ import {
   load,
 } from "glm-runtime";
 
-import { Decoder } from "../src/decoder.js";
+import { KvCache } from "../src/kv_cache.js";
 import { findLargest } from "../src/sampler.js";
 import { FOLDER, changeJson, collect, copyFolder, replaceFile } from "./folders.js";
 
@@ -177,13 +177,14 @@ test("logits that are no numbers", () => {
 });
 
 test("no memory for the cache", () => {
-  const vast = { ...model.manifest.model, contextLength: 2 ** 40 };
-  const decoder = new Decoder(model.graph, vast);
-  decoder.reserve(300);
-  assert.throws(() => decoder.reserve(2 ** 38), (error) => {
+  const cache = new KvCache({ ...model.manifest.model, contextLength: 2 ** 40 });
+  cache.reserve(300);
+  const { buffers, capacity } = cache;
+  assert.throws(() => cache.reserve(2 ** 38), (error) => {
     return error instanceof GenerationError && /no memory for the keys and values of/.test(error.message);
   });
-  assert.equal(decoder.length, 0);
+  assert.equal(cache.buffers, buffers);
+  assert.equal(cache.capacity, capacity);
 });
 
 const onLinux = process.platform === "linux" ? false : "limits of memory are Linux's";

@@ -10,9 +10,9 @@ import { FOLDER } from "./folders.js";
 
 const model = await load(FOLDER);
 const decoder = new Decoder(model.graph, model.manifest.model);
-decoder.reserve(4096);
-await decoder.append([1, 2, 3]);
 const tokens = Array.from({ length: 4000 }, (_, i) => i);
+for (let start = 0; start < 4000; start += 100) await decoder.append(tokens.slice(start, start + 100));
+decoder.truncate(3); // the cache has its room now, and only small activations were needed
 
 setLimit(readSize() + 8 * 2 ** 20); // less than the activations of 4,000 tokens take
 const error = await decoder.append(tokens).catch((reason) => reason);
