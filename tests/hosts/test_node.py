@@ -20,9 +20,13 @@ from glm_export import ExportOptions, export
 from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingSettings
 from glm_runtime.thinking import ThinkingSplitter
 from glm_runtime.tool_calls import ToolCallParser
+from support.chatglm_checkpoints import write_chatglm
+from support.tiny_models import TinyShape, build_model
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "runtime" / "node"
+SAMPLE = ROOT / "artifacts" / "glm4-sample"
+PLAIN: dict[str, Any] = {"method": "rtn", "verify": "none", "has_conformance": True}
 OLDEST = 20
 
 SEEDS = (0, 1, 42, 2**32, 2**64 + 5, 2**150 + 3)
@@ -75,14 +79,7 @@ THOUGHTS = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("node") / "int4"
-    options = ExportOptions(
-        ROOT / "artifacts" / "glm4-sample",
-        output,
-        method="rtn",
-        verify="none",
-        has_conformance=True,
-    )
-    export(options)
+    export(ExportOptions(SAMPLE, output, **PLAIN))
     return output
 
 
@@ -99,7 +96,7 @@ def package() -> Path:
     if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
         environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
         done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund"],
+            [npm, "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
             cwd=PACKAGE,
             env=environment,
             capture_output=True,
@@ -122,9 +119,27 @@ def test_types_are_right(package: Path) -> None:
 def test_answers_are_ours(folder: Path, package: Path, tmp_path: Path) -> None:
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps(make_cases(folder), ensure_ascii=False), encoding="utf-8")
-    files = sorted(str(path) for path in (package / "test").glob("*.test.js"))
-    command = ["node", "--test", "--test-reporter=tap", *files]
-    done = run(command, package, {"GLM_FOLDER": str(folder), "GLM_CASES": str(cases)})
+    run_tests(package, "*", {"GLM_FOLDER": str(folder), "GLM_CASES": str(cases)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fp16", "int8 cache", "chatglm"])
+def test_other_folders_answer_the_same(kind: str, package: Path, tmp_path: Path) -> None:
+    """Vectors alone, by our package and by transformers.js."""
+    checkpoint, output = SAMPLE, tmp_path / "out"
+    if kind == "chatglm":
+        model = build_model(TinyShape(model_type="glm", rope_theta=5_000_000.0))
+        checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    changes: dict[str, Any] = {"fp16": {"dtype": "fp16"}, "int8 cache": {"kv_cache": "int8"}}
+    export(ExportOptions(checkpoint, output, **PLAIN, **changes.get(kind, {})))
+    for name in ("conformance", "transformers"):
+        run_tests(package, name, {"GLM_FOLDER": str(output)})
+
+
+def run_tests(package: Path, name: str, environment: dict[str, str]) -> None:
+    files = sorted(str(path) for path in (package / "test").glob(f"{name}.test.js"))
+    assert files
+    done = run(["node", "--test", "--test-reporter=tap", *files], package, environment)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert "# fail 0" in done.stdout and "# skipped 0" in done.stdout, done.stdout[-2000:]
 
