@@ -111,8 +111,11 @@ def package() -> Path:
 
 @pytest.mark.slow
 def test_types_are_right(package: Path) -> None:
-    done = run(["npx", "--no-install", "tsc", "--noEmit"], package)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Ours by the comments; and those made of them, as a caller's compiler reads them."""
+    caller = ("--noEmit", "--strict", "--module", "nodenext", "--types", "node", "test/types.ts")
+    for arguments in ((), ("--ignoreConfig", "--target", "es2023", *caller)):
+        done = run(["npx", "--no-install", "tsc", *arguments], package)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -8,7 +8,13 @@
 const REPLACEMENT = "\uFFFD";
 const LONGEST_CHARACTER_BYTES = 4; // RFC 3629, section 3
 
-/** @typedef {import("@huggingface/tokenizers").Tokenizer} Inner */
+/**
+ * What is needed of @huggingface/tokenizers; its own types refuse Node's module resolution.
+ * @typedef {object} Inner
+ * @property {(id: number) => string | undefined} id_to_token
+ * @property {(ids: number[], options: { skip_special_tokens: boolean }) => string} decode
+ */
+
 /** @typedef {{ add(token: number): string, flush(): string, readonly isComplete: boolean }} TokenDecoder */
 
 /** Byte-level BPE: every character of a token's name stands for one byte. */
