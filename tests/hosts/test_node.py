@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,17 @@ SAMPLED: tuple[dict[str, Any], ...] = (
     {"temperature": 0, "logitBias": [[300, 4.5], [262, -100.0]], "frequencyPenalty": 0.7},
     {"temperature": 0, "stop": ["LORD", "and"]},
 )
+LOOKUP = {
+    "name": "get_verse",
+    "description": "Look up a Bible verse.",
+    "parameters": {"type": "object", "properties": {"reference": {"type": "string"}}},
+}
 CHATS: tuple[dict[str, Any], ...] = (
     {"temperature": 0, "enableThinking": True},
     {"temperature": 0, "enableThinking": True, "maxThinkingTokens": 6},
     {"temperature": 0, "stop": ["eternal"]},
     {"temperature": 0, "ignoreEos": True, "maxNewTokens": 70},
+    {"temperature": 0, "tools": [LOOKUP]},
 )
 VERSE = {
     "name": "get_verse",
@@ -232,10 +239,18 @@ def write_seed(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_chat(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    messages = [{"role": "user", "content": "Recite John 3:16."}]
-    chosen = ChatOptions(enable_thinking=options.get("enableThinking"))
+    tools = tuple(options.get("tools", ()))
+    question = "Look up Micah 6:8." if tools else "Recite John 3:16."
+    messages = [{"role": "user", "content": question}]
+    chosen = ChatOptions(tools=tools, enable_thinking=options.get("enableThinking"))
     pieces = list(model.chat(messages, read_options(options), chosen))
-    return {"options": options, "messages": messages, "answer": {**join(pieces), "tool_calls": []}}
+    calls = [asdict(call) for call in pieces[-1].tool_calls]
+    assert bool(calls) == bool(tools)
+    return {
+        "options": options,
+        "messages": messages,
+        "answer": {**join(pieces), "tool_calls": calls},
+    }
 
 
 def make_tool_prompt(model: Model) -> dict[str, Any]:
@@ -255,7 +270,7 @@ def make_tool_text(text: str) -> dict[str, Any]:
     parser = ToolCallParser(names)
     shown = parser.add(text)
     rest, calls = parser.finish()
-    said = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    said = [asdict(call) for call in calls]
     return {"text": text, "names": names, "shown": shown + rest, "calls": said}
 
 

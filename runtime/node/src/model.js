@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { readChatTemplate } from "./chat_template.js";
 import { readToolNames } from "./chat_messages.js";
 import { openGraph } from "./decoder.js";
-import { FolderError, PromptError } from "./errors.js";
+import { GlmRuntimeError, PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
 import { Session } from "./session.js";
 import { readDefaults } from "./settings.js";
@@ -113,13 +113,13 @@ export class Model {
  * @param {string} folder  what `glm-export` wrote
  * @param {LoadOptions} [options]
  * @returns {Promise<Model>}
- * @throws {FolderError} the folder is not whole, or not what its manifest promises.
+ * @throws {import("./errors.js").FolderError} the folder is not whole, or not what its manifest promises.
  * @throws {import("./errors.js").FormatVersionError} the folder comes from a newer glm-export.
  */
 export async function load(folder, options = {}) {
   const { threads, verify = false } = options;
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1)) {
-    throw new FolderError(
+    throw new GlmRuntimeError(
       `threads is ${threads} where 1 or more is expected; leave it out to use every core.`,
     );
   }

@@ -10,6 +10,7 @@ import {
   FolderError,
   FormatVersionError,
   GenerationError,
+  GlmRuntimeError,
   PromptError,
   SamplingError,
   load,
@@ -110,7 +111,7 @@ for (const [name, content, words] of [
   });
 }
 
-test("threads", () => refuses(FOLDER, FolderError, /threads is 0 where 1 or more/, { threads: 0 }));
+test("threads", () => refuses(FOLDER, GlmRuntimeError, /threads is 0 where 1 or more/, { threads: 0 }));
 
 for (const [what, ask, words] of [
   ["an empty prompt", () => model.generate(""), /the prompt is empty/],
