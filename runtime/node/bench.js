@@ -1,0 +1,108 @@
+/**
+ * How fast a folder runs here: `node bench.js DIR [past tokens] [new tokens] [rounds]`.
+ *
+ * Each round decodes twice after the same prompt: with past and present in one buffer, as this
+ * package does, and with each run's outputs passed on as the next one's inputs.
+ * Prints medians and, on the last line, JSON.
+ */
+
+import { join } from "node:path";
+
+import { Tensor } from "onnxruntime-node";
+
+import { load } from "glm-runtime";
+
+import { Decoder, PREFILL_CHUNK } from "./src/decoder.js";
+import { findLargest } from "./src/sampler.js";
+
+const [folder, ...numbers] = process.argv.slice(2);
+if (!folder) throw new Error("no folder is given; write: node bench.js DIR [past] [new] [rounds]");
+const [past = 128, count = 64, rounds = 5] = numbers.map(Number);
+
+const loading = performance.now();
+const model = await load(folder);
+const loadSeconds = (performance.now() - loading) / 1000;
+const shape = model.manifest.model;
+const prompt = Array.from({ length: past }, (_, i) => (i * 7919 + 13) % shape.tokenizerVocabSize);
+
+/** Passes outputs on. */
+class CopyingDecoder {
+  /** @type {Record<string, Tensor>} */ #cache = {};
+  length = 0;
+
+  constructor() {
+    for (let layer = 0; layer < shape.numLayers; layer++) {
+      for (const part of ["key", "value"]) {
+        const dims = [1, shape.numKvHeads, 0, shape.headDim];
+        this.#cache[`past_key_values.${layer}.${part}`] = new Tensor("float32", new Float32Array(0), dims);
+      }
+    }
+  }
+
+  /** @param {number[]} tokens */
+  async append(tokens) {
+    this.length += tokens.length;
+    const { logits, ...present } = await model.graph.run({
+      input_ids: new Tensor("int64", BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
+      attention_mask: new Tensor("int64", new BigInt64Array(this.length).fill(1n), [1, this.length]),
+      ...this.#cache,
+    });
+    for (const [name, tensor] of Object.entries(present)) {
+      this.#cache[name.replace("present", "past_key_values")] = tensor;
+    }
+    return /** @type {Float32Array} */ (logits.data);
+  }
+}
+
+/**
+ * @param {Decoder | CopyingDecoder} decoder
+ * @returns {Promise<{ prefill: number, decode: number, last: number }>}  tokens a second, and the last token
+ */
+async function measure(decoder) {
+  const start = performance.now();
+  let logits = new Float32Array(0);
+  for (let i = 0; i < past; i += PREFILL_CHUNK) logits = await decoder.append(prompt.slice(i, i + PREFILL_CHUNK));
+  const between = performance.now();
+  let token = 0;
+  for (let i = 0; i < count; i++) {
+    token = findLargest(logits.subarray(0, shape.tokenizerVocabSize));
+    logits = await decoder.append([token]);
+  }
+  const seconds = (performance.now() - between) / 1000;
+  return { prefill: (past * 1000) / (between - start), decode: count / seconds, last: token };
+}
+
+await measure(new Decoder(model.graph, shape)); // warms up
+const inPlace = [];
+const copying = [];
+for (let round = 0; round < rounds; round++) {
+  inPlace.push(await measure(new Decoder(model.graph, shape)));
+  copying.push(await measure(new CopyingDecoder()));
+  if (inPlace[round].last !== copying[round].last) throw new Error("the two ways chose different tokens");
+}
+
+/** @param {number[]} values */
+const median = (values) => values.sort((left, right) => left - right)[values.length >> 1];
+/** @param {{ prefill: number, decode: number }[]} results */
+const summarize = (results) => ({
+  decode_tokens_per_second: median(results.map((one) => one.decode)),
+  prefill_tokens_per_second: median(results.map((one) => one.prefill)),
+});
+const report = {
+  folder: join(folder),
+  node: process.version,
+  past,
+  count,
+  rounds,
+  load_seconds: loadSeconds,
+  in_place: summarize(inPlace),
+  passed_on: summarize(copying),
+  peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
+};
+for (const [name, { decode_tokens_per_second: decode, prefill_tokens_per_second: prefill }] of Object.entries({
+  "in place": report.in_place,
+  "passed on": report.passed_on,
+})) {
+  console.log(`${name.padEnd(10)} decode ${decode.toFixed(1)} tokens/s, prefill ${prefill.toFixed(1)} tokens/s`);
+}
+console.log(JSON.stringify(report));

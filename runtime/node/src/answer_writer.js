@@ -1,0 +1,105 @@
+/** Logits to pieces, for one answer: knows when it ends, not where logits come from. */
+
+import { AnswerReader } from "./answer.js";
+import { Sampler } from "./sampler.js";
+
+/** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
+/** @typedef {import("./settings.js").Settings} Settings */
+
+/**
+ * Why an answer ended: the model ended it, the limit or the context is full, one of the stop
+ * strings appeared, it ended with calls. A cancelled answer throws.
+ * @typedef {"stop" | "length" | "stop_string" | "tool_calls"} FinishReason
+ */
+
+/**
+ * One generated token and the text that became complete with it.
+ * @typedef {object} Piece
+ * @property {string} text  of the answer; often empty: a character or stop string is unfinished
+ * @property {string} reasoning  of the thinking before the answer
+ * @property {number} tokenId  a token that ends the answer is reported, too
+ * @property {FinishReason | null} finishReason  set on the last piece only
+ * @property {import("./tool_calls.js").ToolCall[]} toolCalls  all of them, on the last piece
+ */
+
+/** Writes one answer. */
+export class AnswerWriter {
+  #model;
+  #settings;
+  #sampler;
+  #reader;
+  /** @type {number[]} */ #forced = [];
+  /** Tokens still to come; the last one is never read back, so it needs no place in the cache. */
+  remaining;
+
+  /**
+   * @param {import("./tokenizer.js").Tokenizer} tokenizer
+   * @param {ModelEntry} model
+   * @param {{ promptIds: readonly number[], settings: Settings, form: import("./answer.js").AnswerForm }} request
+   * @throws {import("./errors.js").SamplingError} a bias names an id that is no token.
+   */
+  constructor(tokenizer, model, { promptIds, settings, form }) {
+    this.#model = model;
+    this.#settings = settings;
+    this.#sampler = new Sampler(forbidEos(settings, model), model.tokenizerVocabSize, promptIds);
+    this.#reader = new AnswerReader(tokenizer, form, settings.stop);
+    const room = model.contextLength - promptIds.length + 1;
+    this.remaining = Math.min(settings.maxNewTokens ?? room, room);
+  }
+
+  /**
+   * Choose the next token from logits [V]; nothing more after a finish reason.
+   * @param {Float32Array} logits
+   * @returns {Piece}
+   * @throws {import("./errors.js").GenerationError} a logit is NaN, or none is finite.
+   */
+  write(logits) {
+    const limit = this.#settings.maxThinkingTokens;
+    if (!this.#forced.length && limit !== null && this.#reader.mustCloseThinking(limit)) {
+      this.#forced = this.#reader.closeThinking();
+    }
+    const tokenId = this.#choose(logits);
+    const part = this.#reader.add(tokenId);
+    this.remaining--;
+    const finishReason = this.#findFinish(tokenId);
+    if (finishReason === null) return { ...part, tokenId, finishReason };
+    const rest = this.#reader.finish();
+    return {
+      text: part.text + rest.text,
+      reasoning: part.reasoning + rest.reasoning,
+      toolCalls: rest.toolCalls,
+      tokenId,
+      finishReason: rest.toolCalls.length && finishReason === "stop" ? "tool_calls" : finishReason,
+    };
+  }
+
+  /** @param {Float32Array} logits */
+  #choose(logits) {
+    const forced = this.#forced.shift();
+    if (forced === undefined) return this.#sampler.choose(logits);
+    this.#sampler.accept(forced);
+    return forced;
+  }
+
+  /**
+   * @param {number} token
+   * @returns {FinishReason | null}
+   */
+  #findFinish(token) {
+    if (this.#model.eosTokenIds.includes(token)) return "stop";
+    if (this.#reader.isStopped) return "stop_string";
+    return this.remaining ? null : "length";
+  }
+}
+
+/**
+ * @param {Settings} settings
+ * @param {ModelEntry} model
+ * @returns {Settings}
+ */
+function forbidEos(settings, model) {
+  if (!settings.ignoreEos) return settings;
+  const ids = model.eosTokenIds.filter((id) => id < model.tokenizerVocabSize);
+  const bans = ids.map((id) => /** @type {const} */ ([id, -Infinity]));
+  return { ...settings, logitBias: [...settings.logitBias, ...bans] };
+}

@@ -1,0 +1,21 @@
+/** Folders that `glm-export` wrote, in Node: `load(folder)`, then `model.chat(messages, options)`. */
+
+export {
+  FolderError,
+  FormatVersionError,
+  GenerationError,
+  GlmRuntimeError,
+  PromptError,
+  SamplingError,
+} from "./errors.js";
+export { Model, load } from "./model.js";
+export { Session } from "./session.js";
+
+/** @typedef {import("./answer_writer.js").FinishReason} FinishReason */
+/** @typedef {import("./answer_writer.js").Piece} Piece */
+/** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
+/** @typedef {import("./chat_messages.js").Message} Message */
+/** @typedef {import("./chat_messages.js").Tool} Tool */
+/** @typedef {import("./model.js").LoadOptions} LoadOptions */
+/** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
+/** @typedef {import("./tool_calls.js").ToolCall} ToolCall */

@@ -1,0 +1,223 @@
+/**
+ * What an exported folder promises: `glm_manifest.json`, and whether the files keep the promise.
+ *
+ * Only what a host needs is read: the model's shape and the files. Other keys are the exporter's.
+ */
+
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { readdir, realpath, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import { FolderError, FormatVersionError } from "./errors.js";
+import { isObject, readObject } from "./text_files.js";
+
+export const MANIFEST_NAME = "glm_manifest.json";
+const FORMAT_NAME = "glm-export-folder";
+const FORMAT_VERSION = 1;
+
+/**
+ * The shape of a model. Ids from `tokenizerVocabSize` on are padding and are never chosen.
+ * @typedef {object} ModelEntry
+ * @property {number} numLayers
+ * @property {number} numKvHeads
+ * @property {number} headDim
+ * @property {number} vocabSize  rows of the logits
+ * @property {number} tokenizerVocabSize
+ * @property {number} contextLength
+ * @property {"float32" | "float16" | "int8"} cacheDtype
+ * @property {readonly number[]} eosTokenIds  any of them ends an answer
+ */
+
+/**
+ * @typedef {object} Manifest
+ * @property {ModelEntry} model
+ * @property {ReadonlyMap<string, FileEntry>} files  every file but the manifest
+ */
+
+/** @typedef {{ sizeBytes: number, sha256: string }} FileEntry */
+
+/**
+ * Read the manifest of an exported folder.
+ * @param {string} folder
+ * @returns {Promise<Manifest>}
+ * @throws {FolderError} no such folder, no manifest in it, or one that does not hold together.
+ * @throws {FormatVersionError} the folder comes from a newer glm-export.
+ */
+export async function readManifest(folder) {
+  await requireFolder(folder);
+  const content = await readObject(join(folder, MANIFEST_NAME));
+  if (content.format !== FORMAT_NAME) {
+    throw new FolderError(
+      `${MANIFEST_NAME} does not say "format": "${FORMAT_NAME}"; ` +
+        "it comes from another tool: export the checkpoint with glm-export.",
+    );
+  }
+  checkFormatVersion(content.format_version);
+  return { model: readModel(content.model), files: readFiles(content.files) };
+}
+
+/**
+ * Refuse a folder that does not keep its promise.
+ * @param {string} folder
+ * @param {Manifest} manifest
+ * @param {boolean} isFull  compare every byte (by SHA-256), not only the sizes
+ * @returns {Promise<void>}
+ * @throws {FolderError} names every bad file.
+ */
+export async function requireWhole(folder, manifest, isFull) {
+  const problems = [];
+  for (const [name, entry] of manifest.files) {
+    const problem = await findProblem(folder, name, entry, isFull);
+    if (problem) problems.push(`${name} ${problem}`);
+  }
+  if (problems.length) {
+    throw new FolderError(`${folder} is damaged: ${problems.join("; ")}; copy the folder or export again.`);
+  }
+}
+
+/** @param {string} folder */
+async function requireFolder(folder) {
+  let names;
+  try {
+    names = await readdir(folder);
+  } catch (error) {
+    throw new FolderError(`${folder} is not a folder; give the folder that glm-export wrote.`, error);
+  }
+  if (names.includes(MANIFEST_NAME)) return;
+  if (names.some((name) => name.endsWith(".safetensors"))) {
+    throw new FolderError(
+      `${folder} is a checkpoint, not an exported folder; export it first with \`glm-export ${folder} -o DIR\`.`,
+    );
+  }
+  throw new FolderError(`${folder} has no ${MANIFEST_NAME}; give the folder that glm-export wrote.`);
+}
+
+/** @param {unknown} version */
+function checkFormatVersion(version) {
+  if (typeof version !== "number" || !Number.isInteger(version) || version < 1) {
+    throw new FolderError(
+      `${MANIFEST_NAME} has format_version ${JSON.stringify(version)} where a whole number from 1 on is ` +
+        "expected; export the folder again.",
+    );
+  }
+  if (version > FORMAT_VERSION) {
+    throw new FormatVersionError(
+      `${MANIFEST_NAME} has format_version ${version} but this package reads up to ${FORMAT_VERSION}; ` +
+        "upgrade it with `npm install glm-runtime@latest`.",
+    );
+  }
+}
+
+/**
+ * @param {unknown} value
+ * @returns {ModelEntry}
+ */
+function readModel(value) {
+  const entry = isObject(value) ? value : {};
+  /** @param {string} key */
+  const count = (key) => {
+    const number = entry[key];
+    require(isWhole(number) && number > 0, `model.${key} is ${JSON.stringify(number)}`, "1 or more");
+    return /** @type {number} */ (number);
+  };
+  const vocabSize = count("vocab_size");
+  const tokenizerVocabSize = count("tokenizer_vocab_size");
+  const found = `tokenizer_vocab_size is ${tokenizerVocabSize}`;
+  require(tokenizerVocabSize <= vocabSize, found, `at most vocab_size = ${vocabSize}`);
+  const dtype = entry.cache_dtype;
+  const isKnown = dtype === "float32" || dtype === "float16" || dtype === "int8";
+  require(isKnown, `cache_dtype is ${JSON.stringify(dtype)}`, "float32, float16 or int8");
+  return {
+    numLayers: count("num_layers"),
+    numKvHeads: count("num_kv_heads"),
+    headDim: count("head_dim"),
+    vocabSize,
+    tokenizerVocabSize,
+    contextLength: count("context_length"),
+    cacheDtype: /** @type {ModelEntry["cacheDtype"]} */ (dtype),
+    eosTokenIds: readIds(entry.eos_token_ids, vocabSize),
+  };
+}
+
+/**
+ * @param {unknown} value
+ * @param {number} vocabSize
+ */
+function readIds(value, vocabSize) {
+  const ids = Array.isArray(value) ? value : [value];
+  for (const id of ids) {
+    const found = `eos_token_ids holds ${JSON.stringify(id)}`;
+    require(isWhole(id) && id >= 0 && id < vocabSize, found, `ids below ${vocabSize}`);
+  }
+  return /** @type {number[]} */ (ids);
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Map<string, FileEntry>}
+ */
+function readFiles(value) {
+  require(isObject(value), `files is ${JSON.stringify(value)}`, "an object");
+  /** @type {Map<string, FileEntry>} */
+  const files = new Map();
+  for (const [name, entry] of Object.entries(/** @type {object} */ (value))) {
+    const isPlain = !/[/\\\0:]/.test(name) && !["", ".", "..", MANIFEST_NAME].includes(name);
+    require(isPlain, `files names ${JSON.stringify(name)}`, "plain file names, without folders");
+    const size = entry?.size_bytes;
+    require(isWhole(size) && size >= 0, `size_bytes is ${JSON.stringify(size)}`, "0 or more");
+    const hash = entry?.sha256;
+    const isHash = typeof hash === "string" && /^[0-9a-f]{64}$/.test(hash);
+    require(isHash, `sha256 is ${JSON.stringify(hash)}`, "64 lower-case hexadecimal digits");
+    files.set(name, { sizeBytes: size, sha256: hash });
+  }
+  return files;
+}
+
+/**
+ * @param {string} folder
+ * @param {string} name
+ * @param {FileEntry} entry
+ * @param {boolean} isFull
+ */
+async function findProblem(folder, name, entry, isFull) {
+  const path = join(folder, name);
+  const found = await stat(path).catch(() => null);
+  if (!found?.isFile()) return "is missing";
+  if (dirname(await realpath(path)) !== (await realpath(folder))) return "is a link that leaves the folder";
+  if (found.size !== entry.sizeBytes) {
+    return `has ${found.size} bytes, the manifest says ${entry.sizeBytes}`;
+  }
+  if (isFull && (await hashFile(path)) !== entry.sha256) {
+    return "was changed: its SHA-256 is not the manifest's";
+  }
+  return null;
+}
+
+/** @param {string} path */
+async function hashFile(path) {
+  const digest = createHash("sha256");
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) digest.update(chunk);
+  return digest.digest("hex");
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is number}
+ */
+function isWhole(value) {
+  return typeof value === "number" && Number.isSafeInteger(value);
+}
+
+/**
+ * @param {boolean} isMet
+ * @param {string} found
+ * @param {string} expected
+ */
+function require(isMet, found, expected) {
+  if (!isMet) {
+    throw new FolderError(
+      `${MANIFEST_NAME}: ${found} where ${expected} is expected; export the folder again.`,
+    );
+  }
+}

@@ -1,0 +1,152 @@
+/** A conversation that keeps its KV cache: what two prompts begin with in common is read once. */
+
+import { PLAIN_TEXT } from "./answer.js";
+import { AnswerWriter } from "./answer_writer.js";
+import { Decoder, PREFILL_CHUNK, checkLength } from "./decoder.js";
+import { PromptError } from "./errors.js";
+import { resolveSettings } from "./settings.js";
+
+/** @typedef {import("./answer_writer.js").Piece} Piece */
+/** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
+/** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
+/** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
+
+/**
+ * Answers prompt after prompt over one cache, one answer at a time: a new one ends the one before.
+ */
+export class Session {
+  #model;
+  #decoder;
+  /** @type {number[]} */ #tokens = [];
+  /** @type {AsyncGenerator<Piece, void, undefined>} */ #answer = noPieces();
+
+  /** @param {import("./model.js").Model} model */
+  constructor(model) {
+    this.#model = model;
+    this.#decoder = new Decoder(model.graph, model.manifest.model);
+  }
+
+  /** The tokens whose keys and values are kept: of the last prompt, and its answer. */
+  get tokens() {
+    return this.#tokens.slice(0, this.#decoder.length);
+  }
+
+  /**
+   * Answer a conversation, given from its beginning; only what is new is read.
+   * @param {readonly import("./chat_messages.js").Message[]} messages
+   * @param {AnswerOptions & ChatOptions} [options]
+   * @throws {PromptError} the template refuses the messages, or they are longer than the context.
+   * @throws {import("./errors.js").SamplingError} an option is outside its range.
+   */
+  chat(messages, options = {}) {
+    const { tools, enableThinking, ...rest } = options;
+    const { promptIds, form } = this.#model.prepareChat(messages, { tools, enableThinking });
+    return this.#start(promptIds, rest, form);
+  }
+
+  /**
+   * Continue a prompt.
+   * @param {string | readonly number[]} prompt  text, without special tokens added, or token ids
+   * @param {AnswerOptions} [options]
+   * @throws {PromptError} the prompt is empty, too long, or holds an id that is no token.
+   * @throws {import("./errors.js").SamplingError} an option is outside its range.
+   */
+  generate(prompt, options = {}) {
+    const ids = typeof prompt === "string" ? this.#model.tokenizer.encode(prompt) : [...prompt];
+    return this.#start(ids, options, PLAIN_TEXT);
+  }
+
+  /**
+   * @param {number[]} promptIds
+   * @param {AnswerOptions} options
+   * @param {import("./answer.js").AnswerForm} form
+   */
+  #start(promptIds, options, form) {
+    const { tokenizer, manifest, defaults } = this.#model;
+    checkPrompt(promptIds, manifest.model);
+    const settings = resolveSettings(options, defaults);
+    const writer = new AnswerWriter(tokenizer, manifest.model, { promptIds, settings, form });
+    this.#answer = this.#run(promptIds, writer, settings.signal, this.#answer);
+    return this.#answer;
+  }
+
+  /**
+   * @param {number[]} promptIds
+   * @param {AnswerWriter} writer
+   * @param {AbortSignal | null} signal
+   * @param {AsyncGenerator<Piece, void, undefined>} previous
+   * @returns {AsyncGenerator<Piece, void, undefined>}
+   */
+  async *#run(promptIds, writer, signal, previous) {
+    await previous.return(); // an answer left half-way must not write into the cache later
+    const decoder = this.#decoder;
+    // The last token is read again even if known: its logits are what the answer starts from.
+    const shared = Math.min(countShared(this.tokens, promptIds), promptIds.length - 1);
+    decoder.truncate(shared);
+    this.#tokens = [...promptIds];
+    /** @type {readonly number[]} */
+    let unread = promptIds.slice(shared);
+    while (true) {
+      const logits = await prefill(decoder, unread, signal);
+      const piece = writer.write(logits);
+      this.#tokens.push(piece.tokenId);
+      yield piece;
+      if (piece.finishReason !== null) return;
+      unread = [piece.tokenId];
+    }
+  }
+}
+
+/**
+ * Read tokens in chunks; returns the logits [V] after the last one.
+ * @param {Decoder} decoder
+ * @param {readonly number[]} tokens
+ * @param {AbortSignal | null} signal
+ */
+async function prefill(decoder, tokens, signal) {
+  /** @type {Float32Array | null} */
+  let logits = null;
+  for (let start = 0; start < tokens.length; start += PREFILL_CHUNK) {
+    signal?.throwIfAborted();
+    logits = await decoder.append(tokens.slice(start, start + PREFILL_CHUNK));
+  }
+  signal?.throwIfAborted();
+  return /** @type {Float32Array} */ (logits);
+}
+
+/**
+ * Refuse a prompt the model cannot take.
+ * @param {readonly number[]} promptIds
+ * @param {ModelEntry} model
+ */
+function checkPrompt(promptIds, model) {
+  if (!promptIds.length) {
+    throw new PromptError("the prompt is empty where at least one token is expected; give a text.");
+  }
+  checkLength(promptIds.length, model);
+  const limit = model.tokenizerVocabSize;
+  const wrong = promptIds.find((id) => !(Number.isInteger(id) && id >= 0 && id < limit));
+  if (wrong !== undefined) {
+    throw new PromptError(
+      `the prompt holds the id ${wrong} where ids below ${limit} are expected; ` +
+        "encode it with this folder's tokenizer.",
+    );
+  }
+}
+
+/**
+ * Length of what two sequences begin with in common.
+ * @param {readonly number[]} left
+ * @param {readonly number[]} right
+ */
+function countShared(left, right) {
+  let count = 0;
+  while (count < left.length && left[count] === right[count]) count++;
+  return count;
+}
+
+/**
+ * What stands for an answer while none is under way.
+ * @returns {AsyncGenerator<Piece, void, undefined>}
+ */
+async function* noPieces() {}

@@ -1,0 +1,215 @@
+/**
+ * Finds tool calls in an answer while it arrives.
+ *
+ * GLM-4-0414 and Z1 call a tool by its name alone on a line and, on the next, its arguments as a
+ * JSON object; nothing marks where a call begins. So a call must name a declared tool, and calls are
+ * the last thing in an answer: whatever has other text after it on its line or below, stands inside
+ * a code fence, or is not whole, stays text.
+ */
+
+import { isObject } from "./text_files.js";
+
+const FENCE = "```";
+
+/**
+ * A call that the model asks for; `arguments` is a JSON object, as the model wrote it.
+ * @typedef {{ name: string, arguments: string }} ToolCall
+ */
+
+/** Passes text through, without the calls at its end, however the text was cut. */
+export class ToolCallParser {
+  #names;
+  /** @type {"line start" | "line" | "arguments" | "after call"} */ #state;
+  #isFenced = false;
+  #line = ""; // what is known of the current line of text
+  #held = ""; // text that may be calls, from the first one on
+  #unread = "";
+  #name = "";
+  #begin = 0; // where in `held` the arguments begin
+  #braces = new Braces();
+  /** @type {ToolCall[]} */ #calls = [];
+
+  /** @param {readonly string[]} names  of the declared tools; without any, everything is text */
+  constructor(names) {
+    this.#names = names;
+    this.#state = names.length ? "line start" : "line";
+  }
+
+  /**
+   * Take new text; return what is certainly text.
+   * @param {string} text
+   */
+  add(text) {
+    if (!this.#names.length) return text;
+    this.#unread += text;
+    let shown = "";
+    for (let step = this.#step(); step !== null; step = this.#step()) shown += step;
+    return shown;
+  }
+
+  /**
+   * The end of the answer: what was held back as text, and the calls.
+   * @returns {[text: string, calls: ToolCall[]]}
+   */
+  finish() {
+    if (!(this.#held + this.#unread).trimEnd().endsWith("}")) {
+      const rest = this.#held + this.#unread;
+      this.#held = this.#unread = "";
+      return [rest, []];
+    }
+    let shown = "";
+    while (this.#held) {
+      if (this.#state === "after call" && !this.#unread.trim()) return [shown, this.#calls];
+      shown += this.#giveUp() + this.add("");
+    }
+    return [shown + this.#unread, []];
+  }
+
+  /** Go on as far as one state leads; `null` when more text is needed. */
+  #step() {
+    if (this.#state === "line start") return this.#startLine();
+    if (this.#state === "line") return this.#takeLine();
+    return this.#state === "arguments" ? this.#takeArguments() : this.#followCall();
+  }
+
+  #startLine() {
+    if (!this.#unread) return null;
+    if (!this.#isFenced) {
+      const name = this.#findName(this.#unread);
+      if (name) return this.#beginCall(name);
+      if (this.#mayBeName(this.#unread)) return null;
+    }
+    this.#state = "line";
+    this.#line = "";
+    return "";
+  }
+
+  #takeLine() {
+    if (!this.#unread) return null;
+    const [line, newline, rest] = splitLine(this.#unread);
+    this.#unread = rest;
+    this.#line += line;
+    if (newline) {
+      if (this.#line.trimStart().startsWith(FENCE)) this.#isFenced = !this.#isFenced;
+      this.#state = "line start";
+    }
+    return line + newline;
+  }
+
+  #takeArguments() {
+    const end = this.#braces.findEnd(this.#unread);
+    if (this.#braces.isBroken) return this.#giveUp();
+    if (end === null) {
+      this.#held += this.#unread;
+      this.#unread = "";
+      return null;
+    }
+    this.#held += this.#unread.slice(0, end);
+    this.#unread = this.#unread.slice(end);
+    const text = this.#held.slice(this.#begin);
+    if (!isObjectText(text)) return this.#giveUp();
+    this.#calls.push({ name: this.#name, arguments: text });
+    this.#state = "after call";
+    return "";
+  }
+
+  /** After a call: another one on a line of its own, or there was none. */
+  #followCall() {
+    const rest = this.#unread.trimStart();
+    if (!rest) return null;
+    const blanks = this.#unread.slice(0, this.#unread.length - rest.length);
+    const name = this.#findName(rest);
+    if (!blanks.includes("\n") || !(name || this.#mayBeName(rest))) return this.#giveUp();
+    if (!name) return null;
+    this.#held += blanks;
+    this.#unread = rest;
+    return this.#beginCall(name);
+  }
+
+  /** @param {string} name */
+  #beginCall(name) {
+    this.#name = name;
+    this.#braces = new Braces();
+    this.#state = "arguments";
+    this.#held += this.#unread.slice(0, name.length + 1);
+    this.#unread = this.#unread.slice(name.length + 1);
+    this.#begin = this.#held.length;
+    return "";
+  }
+
+  /** What was held is no call: its first line is text, the rest is looked at again. */
+  #giveUp() {
+    const [line, newline, rest] = splitLine(this.#held);
+    this.#held = "";
+    this.#unread = rest + this.#unread;
+    this.#calls = [];
+    this.#state = "line start";
+    return line + newline;
+  }
+
+  /**
+   * The tool whose name is the whole first line, before an opening brace.
+   * @param {string} text
+   */
+  #findName(text) {
+    const [line, newline, rest] = splitLine(text);
+    return newline && this.#names.includes(line) && rest.startsWith("{") ? line : "";
+  }
+
+  /** @param {string} text */
+  #mayBeName(text) {
+    return this.#names.some((name) => `${name}\n{`.startsWith(text));
+  }
+}
+
+/** Counts braces outside of strings, to find where a JSON object ends. */
+class Braces {
+  isBroken = false; // this can be no JSON, whatever follows
+  #depth = 0;
+  #isString = false;
+  #isEscaped = false;
+
+  /**
+   * Go on with new text; the place after the brace that closes the first one.
+   * @param {string} text
+   * @returns {number | null}
+   */
+  findEnd(text) {
+    for (let place = 0; place < text.length && !this.isBroken; place++) {
+      const character = text[place];
+      if (this.#isString) this.#readString(character);
+      else if (character === '"') this.#isString = true;
+      else if (character === "{") this.#depth++;
+      else if (character === "}") this.#depth--;
+      else if (!/[[\]:,+\-.0-9eEtrufalsn \t\r\n]/.test(character)) this.isBroken = true;
+      if (character === "}" && !this.#isString && !this.#depth) return place + 1;
+    }
+    return null;
+  }
+
+  /** @param {string} character */
+  #readString(character) {
+    if (this.#isEscaped) this.#isEscaped = false;
+    else if (character === "\\") this.#isEscaped = true;
+    else if (character === '"') this.#isString = false;
+    else if (character < " ") this.isBroken = true;
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {[line: string, newline: string, rest: string]}
+ */
+function splitLine(text) {
+  const end = text.indexOf("\n");
+  return end < 0 ? [text, "", ""] : [text.slice(0, end), "\n", text.slice(end + 1)];
+}
+
+/** @param {string} text */
+function isObjectText(text) {
+  try {
+    return isObject(JSON.parse(text));
+  } catch {
+    return false;
+  }
+}

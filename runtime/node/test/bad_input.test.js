@@ -1,0 +1,210 @@
+/** Whatever is wrong is an error with a name and a sentence, never a crash. */
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { open, rm, symlink, truncate, rename, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import {
+  FolderError,
+  FormatVersionError,
+  GenerationError,
+  GlmRuntimeError,
+  PromptError,
+  SamplingError,
+  load,
+} from "glm-runtime";
+
+import { KvCache } from "../src/kv_cache.js";
+import { findLargest } from "../src/sampler.js";
+import { FOLDER, changeJson, collect, copyFolder, replaceFile } from "./folders.js";
+
+const model = await load(FOLDER);
+const question = [{ role: "user", content: "Hello" }];
+const MANIFEST = "glm_manifest.json";
+
+/** A folder is refused with a class and words. */
+async function refuses(folder, kind, words, options) {
+  await assert.rejects(load(folder, options), (error) => {
+    assert.equal(error.constructor, kind, error.stack);
+    assert.match(error.message, words);
+    return true;
+  });
+}
+
+test("no folder, no manifest, a checkpoint", async (t) => {
+  await refuses("/nowhere/at/all", FolderError, /is not a folder; give the folder that glm-export wrote/);
+  const folder = await copyFolder(t);
+  await rm(join(folder, MANIFEST));
+  await refuses(folder, FolderError, /has no glm_manifest\.json/);
+  await (await open(join(folder, "model.safetensors"), "w")).close();
+  await refuses(folder, FolderError, /is a checkpoint, not an exported folder; export it first/);
+});
+
+for (const name of ["model.onnx", "model.onnx.data", "tokenizer.json", "generation_config.json"]) {
+  test(`${name} missing or truncated`, async (t) => {
+    const folder = await copyFolder(t);
+    await truncate(join(folder, name), 100);
+    await refuses(folder, FolderError, new RegExp(`${name} has 100 bytes, the manifest says \\d+; copy`));
+    await rm(join(folder, name));
+    await refuses(folder, FolderError, new RegExp(`${name} is missing`));
+  });
+}
+
+test("a changed byte is found by its hash, if asked for", async (t) => {
+  const folder = await copyFolder(t);
+  const file = await open(join(folder, "model.onnx.data"), "r+");
+  await file.write(Buffer.from("?"), 0, 1, 1000);
+  await file.close();
+  await load(folder);
+  await refuses(folder, FolderError, /model\.onnx\.data was changed: its SHA-256/, { verify: true });
+});
+
+test("a link that leaves the folder", async (t) => {
+  const folder = await copyFolder(t);
+  await mkdir(join(folder, "..", "elsewhere"));
+  await rename(join(folder, "tokenizer.json"), join(folder, "..", "elsewhere", "tokenizer.json"));
+  await symlink("../elsewhere/tokenizer.json", join(folder, "tokenizer.json"));
+  await refuses(folder, FolderError, /tokenizer\.json is a link that leaves the folder/);
+});
+
+for (const [what, change, kind, words] of [
+  ["another tool's", (m) => (m.format = "other"), FolderError, /comes from another tool/],
+  ["a newer format's", (m) => (m.format_version = 2), FormatVersionError, /format_version 2 but this package reads up to 1; upgrade/],
+  ["no version", (m) => (m.format_version = "1"), FolderError, /format_version "1" where a whole number/],
+  ["no files", (m) => delete m.files, FolderError, /files is undefined where an object is expected/],
+  ["a path", (m) => (m.files["../x"] = m.files["model.onnx"]), FolderError, /files names "\.\.\/x" where plain file names/],
+  ["a bad size", (m) => (m.files["model.onnx"].size_bytes = -1), FolderError, /size_bytes is -1 where 0 or more/],
+  ["a bad hash", (m) => (m.files["model.onnx"].sha256 = "AB"), FolderError, /sha256 is "AB" where 64 lower-case/],
+  ["no layers", (m) => (m.model.num_layers = 0), FolderError, /model\.num_layers is 0 where 1 or more/],
+  ["a bad end", (m) => (m.model.eos_token_ids = [99999]), FolderError, /eos_token_ids holds 99999 where ids below/],
+  ["a bad vocabulary", (m) => (m.model.tokenizer_vocab_size = 99999), FolderError, /tokenizer_vocab_size is 99999 where at most/],
+  ["a bad cache", (m) => (m.model.cache_dtype = "int3"), FolderError, /cache_dtype is "int3" where float32, float16 or int8/],
+  ["more layers than the graph", (m) => (m.model.num_layers = 9), FolderError, /has no tensor "past_key_values\.4\.key"/],
+  ["other heads than the graph", (m) => (m.model.head_dim = 32), FolderError, /past_key_values\.0\.key is float32 .* promises float32/],
+]) {
+  test(`manifest: ${what}`, async (t) => {
+    const folder = await copyFolder(t);
+    await changeJson(folder, MANIFEST, change);
+    await refuses(folder, kind, words);
+  });
+}
+
+for (const [name, content, words] of [
+  [MANIFEST, Buffer.from([0x7b, 0xff, 0x7d]), /glm_manifest\.json is not UTF-8 text/],
+  [MANIFEST, "{", /glm_manifest\.json is not JSON/],
+  [MANIFEST, "[]", /glm_manifest\.json does not hold an object/],
+  ["tokenizer.json", Buffer.from([0x7b, 0xff, 0x7d]), /tokenizer\.json is not UTF-8 text/],
+  ["tokenizer.json", "{}", /tokenizer\.json is not what @huggingface\/tokenizers loads/],
+  ["chat_template.jinja", "{% if", /chat_template\.jinja is not a valid Jinja template/],
+  ["chat_template.jinja", Buffer.from([0xff]), /chat_template\.jinja is not UTF-8 text/],
+  ["generation_config.json", '{"do_sample": true, "top_p": "x"}', /top_p is "x" where a number is expected/],
+  ["generation_config.json", '{"do_sample": true, "top_p": 7}', /generation_config\.json: topP is 7 where above 0/],
+  ["model.onnx", "no graph", /onnxruntime-node refuses model\.onnx/],
+  ["model.onnx.data", "no weights", /onnxruntime-node refuses model\.onnx/],
+]) {
+  test(`${name} holds ${JSON.stringify(content.toString("latin1"))}`, async (t) => {
+    const folder = await copyFolder(t);
+    await replaceFile(folder, name, content);
+    await refuses(folder, FolderError, words);
+  });
+}
+
+test("threads", () => refuses(FOLDER, GlmRuntimeError, /threads is 0 where 1 or more/, { threads: 0 }));
+
+for (const [what, ask, words] of [
+  ["an empty prompt", () => model.generate(""), /the prompt is empty/],
+  ["a prompt beyond the context", () => model.generate("the ".repeat(5000)), /\d{4,} tokens are to be read but the model's context holds 4096/],
+  ["an id of padding", () => model.generate([1, 4200]), /holds the id 4200 where ids below 4190/],
+  ["half a character", () => model.generate("\ud83d"), /not valid Unicode/],
+  ["no messages", () => model.chat("Hello"), /messages are expected as/],
+  ["messages the template refuses", () => model.chat([{ role: "user", content: 5 }]), /refuses these messages/],
+  ["a tool without a name", () => model.chat(question, { tools: [{}] }), /a tool is named undefined/],
+  ["a tool twice", () => model.chat(question, { tools: [{ name: "a" }, { name: "a" }] }), /two tools are named "a"/],
+]) {
+  test(what, () => {
+    assert.throws(ask, (error) => error instanceof PromptError && words.test(error.message));
+  });
+}
+
+test("a folder without a chat template", async (t) => {
+  const folder = await copyFolder(t);
+  await rm(join(folder, "chat_template.jinja"));
+  await changeJson(folder, MANIFEST, (manifest) => delete manifest.files["chat_template.jinja"]);
+  const base = await load(folder);
+  assert.throws(() => base.chat(question), /has no chat template where one is expected/);
+  assert.equal((await collect(base.generate("In the", { maxNewTokens: 3 }))).token_ids.length, 3);
+});
+
+test("a template that leaves out the tools", async (t) => {
+  const folder = await copyFolder(t);
+  await replaceFile(folder, "chat_template.jinja", "{{ messages[0].content }}");
+  const other = await load(folder);
+  assert.throws(() => other.chat(question, { tools: [{ name: "get_verse" }] }), /writes no tool "get_verse"/);
+});
+
+for (const [options, words] of [
+  [{ temperature: -1 }, /temperature is -1 where 0 \(greedy\) or more/],
+  [{ temperature: NaN }, /temperature is NaN/],
+  [{ topK: 1.5 }, /topK is 1\.5/],
+  [{ topP: 0 }, /topP is 0 where above 0/],
+  [{ minP: 2 }, /minP is 2 where from 0 to 1/],
+  [{ repetitionPenalty: 0 }, /repetitionPenalty is 0 where a number above 0/],
+  [{ presencePenalty: "1" }, /presencePenalty is "1"/],
+  [{ frequencyPenalty: Infinity }, /frequencyPenalty is Infinity/],
+  [{ seed: -1 }, /seed is -1/],
+  [{ maxNewTokens: 0 }, /maxNewTokens is 0 where 1 or more/],
+  [{ maxThinkingTokens: -1 }, /maxThinkingTokens is -1 where 0 or more/],
+  [{ stop: "the" }, /stop is "the" where a list of texts/],
+  [{ stop: [""] }, /stop is \[""\] where a list of texts/],
+  [{ logitBias: [[1, NaN]] }, /logitBias is \[1,null\]/],
+  [{ logitBias: [[4190, 1]] }, /logitBias names the id 4190 where ids below 4190/],
+  [{ signal: {} }, /signal is .* where an AbortSignal/],
+  [{ dry: {} }, /the option "dry" is given where only temperature, .* or use the Python runtime/],
+  [{ max_new_tokens: 3 }, /the option "max_new_tokens" is given/],
+]) {
+  test(`option ${Object.keys(options)} = ${Object.values(options).map(String)}`, () => {
+    assert.throws(() => model.chat(question, options), (error) => {
+      return error instanceof SamplingError && words.test(error.message);
+    });
+  });
+}
+
+test("logits that are no numbers", () => {
+  for (const logits of [[1, NaN, 2], [-Infinity, -Infinity], [1, Infinity]]) {
+    assert.throws(() => findLargest(Float32Array.from(logits)), GenerationError);
+  }
+});
+
+test("no memory for the cache", () => {
+  const cache = new KvCache({ ...model.manifest.model, contextLength: 2 ** 40 });
+  cache.reserve(300);
+  const { buffers, capacity } = cache;
+  assert.throws(() => cache.reserve(2 ** 38), (error) => {
+    return error instanceof GenerationError && /no memory for the keys and values of/.test(error.message);
+  });
+  assert.equal(cache.buffers, buffers);
+  assert.equal(cache.capacity, capacity);
+});
+
+const onLinux = process.platform === "linux" ? false : "limits of memory are Linux's";
+
+test("onnxruntime has no memory: an error, and the process lives", { skip: onLinux }, () => {
+  const script = new URL("out_of_memory.js", import.meta.url).pathname;
+  const { status, stdout, stderr } = spawnSync(process.execPath, [script], { encoding: "utf8" });
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /^GenerationError: .*\nstill here: \d+ tokens\n$/);
+});
+
+test("onnxruntime fails: an error, and the session goes on", async () => {
+  const session = model.newSession();
+  const run = model.graph.run;
+  const pieces = session.chat(question, { temperature: 0, maxNewTokens: 5 });
+  await pieces.next();
+  model.graph.run = () => Promise.reject(new Error("Failed to allocate memory"));
+  await assert.rejects(pieces.next(), /onnxruntime failed at token \d+ \(Failed to allocate memory\)/);
+  model.graph.run = run;
+  const options = { temperature: 0, maxNewTokens: 5 };
+  assert.deepEqual(await collect(session.chat(question, options)), await collect(model.chat(question, options)));
+});

@@ -1,0 +1,301 @@
+"""The Node package on a folder with vectors: the same tokens as here, by node's own test runner.
+
+Needs node 20 or later and npm; the packages of `package-lock.json` are installed once, into
+`runtime/node/node_modules`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import glm_runtime
+from glm_export import ExportOptions, export
+from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime.thinking import ThinkingSplitter
+from glm_runtime.tool_calls import ToolCallParser
+from support.chatglm_checkpoints import write_chatglm
+from support.tiny_models import TinyShape, build_model
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "runtime" / "node"
+SAMPLE = ROOT / "artifacts" / "glm4-sample"
+PLAIN: dict[str, Any] = {"method": "rtn", "verify": "none", "has_conformance": True}
+OLDEST = 20
+
+SEEDS = (0, 1, 42, 2**32, 2**64 + 5, 2**150 + 3)
+SAMPLED: tuple[dict[str, Any], ...] = (
+    {"temperature": 1.0, "seed": 3},
+    {"temperature": 1.3, "topK": 7, "seed": 4},
+    {"temperature": 0.9, "topK": 900, "topP": 0.99, "seed": 5},
+    {"temperature": 1.1, "minP": 0.05, "seed": 2**70},
+    {"temperature": 0.7, "topP": 0.9, "repetitionPenalty": 1.15, "seed": 7},
+    {"temperature": 0.8, "presencePenalty": 0.6, "frequencyPenalty": 0.3, "seed": 8},
+    {"temperature": 0, "repetitionPenalty": 1.3},
+    {"temperature": 0, "logitBias": [[300, 4.5], [262, -100.0]], "frequencyPenalty": 0.7},
+    {"temperature": 0, "stop": ["LORD", "and"]},
+)
+LOOKUP = {
+    "name": "get_verse",
+    "description": "Look up a Bible verse.",
+    "parameters": {"type": "object", "properties": {"reference": {"type": "string"}}},
+}
+CHATS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0, "enableThinking": True},
+    {"temperature": 0, "enableThinking": True, "maxThinkingTokens": 6},
+    {"temperature": 0, "stop": ["eternal"]},
+    {"temperature": 0, "ignoreEos": True, "maxNewTokens": 70},
+    {"temperature": 0, "tools": [LOOKUP]},
+)
+VERSE = {
+    "name": "get_verse",
+    "description": "Look up a Bible verse. 查经 <b>",
+    "parameters": {
+        "type": "object",
+        "properties": {"reference": {"type": "string"}, "count": {"type": "integer", "default": 1}},
+        "required": ["reference"],
+    },
+}
+TOOL_TEXTS = (
+    'get_verse\n{"reference": "Micah 6:8"}',
+    'See:\nget_verse\n{"a": "}\\"{", "b": [1, {"c": null}]}\n\nget_verse\n{}\n',
+    'get_verse\n{"a": 1} and more',
+    "get_verse\n{a: 1}",
+    '```\nget_verse\n{"a": 1}\n```',
+    "get_verse and then\nnothing {}",
+    'get_verse\n{"a": 1',
+    'get_verse\n{"a": 1}\nother\n{}',
+)
+THOUGHTS = (
+    (False, "Just an answer."),
+    (False, "<think>\nHm, <b> </thin \n</think>\n\n  An answer </think> too."),
+    (True, "\n\nThoughts\n\n</think>\n   indented\n"),
+    (True, "never closed </th"),
+    (False, "  <thi"),
+    (True, "</think>   same line"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("node") / "int4"
+    export(ExportOptions(SAMPLE, output, **PLAIN))
+    return output
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The package with what it needs, installed unless it is there already."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("needs node and npm")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").split(".")[0]) < OLDEST:
+        pytest.skip(f"needs node {OLDEST} or later; this is {version.strip()}")
+    lock, stamp = PACKAGE / "package-lock.json", PACKAGE / "node_modules" / ".installed-lock.json"
+    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
+        environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
+        done = subprocess.run(
+            [npm, "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
+            cwd=PACKAGE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"npm ci failed: {done.stderr.strip().splitlines()[-1:]}")
+        shutil.copyfile(lock, stamp)
+    return PACKAGE
+
+
+@pytest.mark.slow
+def test_types_are_right(package: Path) -> None:
+    """Ours by the comments; and those made of them, as a caller's compiler reads them."""
+    caller = ("--noEmit", "--strict", "--module", "nodenext", "--types", "node", "test/types.ts")
+    for arguments in ((), ("--ignoreConfig", "--target", "es2023", *caller)):
+        done = run(["npx", "--no-install", "tsc", *arguments], package)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_answers_are_ours(folder: Path, package: Path, tmp_path: Path) -> None:
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps(make_cases(folder), ensure_ascii=False), encoding="utf-8")
+    run_tests(package, "*", {"GLM_FOLDER": str(folder), "GLM_CASES": str(cases)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fp16", "int8 cache", "chatglm"])
+def test_other_folders_answer_the_same(kind: str, package: Path, tmp_path: Path) -> None:
+    """Vectors alone, by our package and by transformers.js."""
+    checkpoint, output = SAMPLE, tmp_path / "out"
+    if kind == "chatglm":
+        model = build_model(TinyShape(model_type="glm", rope_theta=5_000_000.0))
+        checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    changes: dict[str, Any] = {"fp16": {"dtype": "fp16"}, "int8 cache": {"kv_cache": "int8"}}
+    export(ExportOptions(checkpoint, output, **PLAIN, **changes.get(kind, {})))
+    for name in ("conformance", "transformers"):
+        run_tests(package, name, {"GLM_FOLDER": str(output)})
+
+
+def run_tests(package: Path, name: str, environment: dict[str, str]) -> None:
+    files = sorted(str(path) for path in (package / "test").glob(f"{name}.test.js"))
+    assert files
+    done = run(["node", "--test", "--test-reporter=tap", *files], package, environment)
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
+    assert "# fail 0" in done.stdout and "# skipped 0" in done.stdout, done.stdout[-2000:]
+
+
+def test_the_lock_names_no_registry() -> None:
+    """Any mirror may serve the packages: hashes say what they must be."""
+    lock = json.loads((PACKAGE / "package-lock.json").read_text(encoding="utf-8"))
+    for name, entry in lock["packages"].items():
+        assert "resolved" not in entry, name
+        assert not name or "integrity" in entry, name
+
+
+def run(
+    command: Sequence[str], folder: Path, added: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **(added or {})}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def make_cases(folder: Path) -> dict[str, Any]:
+    """What our own runtime does, where the folder's vectors say nothing."""
+    model = glm_runtime.load(folder, device="cpu")
+    return {
+        "random": [
+            {
+                "seed": str(seed),
+                "numbers": np.random.Generator(np.random.PCG64(seed)).random(5).tolist(),
+            }
+            for seed in SEEDS
+        ],
+        "sampled": [make_sampled(model, {"maxNewTokens": 48, **options}) for options in SAMPLED],
+        "chats": [make_chat(model, {"maxNewTokens": 64, **options}) for options in CHATS],
+        "tool_prompts": [make_tool_prompt(model)],
+        "tool_texts": [make_tool_text(text) for text in TOOL_TEXTS],
+        "thoughts": [make_thought(text, is_open=is_open) for is_open, text in THOUGHTS],
+        "streams": [make_stream(model, tokens) for tokens in make_token_rows(model)],
+        "long_prompt": make_long_prompt(model),
+    }
+
+
+def read_options(options: dict[str, Any]) -> GenerationSettings:
+    """JavaScript's options as our settings."""
+    names = {
+        "temperature": "temperature",
+        "topK": "top_k",
+        "topP": "top_p",
+        "minP": "min_p",
+        "repetitionPenalty": "repetition_penalty",
+        "presencePenalty": "presence_penalty",
+        "frequencyPenalty": "frequency_penalty",
+        "seed": "seed",
+    }
+    sampling = {names[key]: value for key, value in options.items() if key in names}
+    # What is not given is as the folder's generation_config.json says.
+    sampling = {"top_k": 50, "top_p": 0.8, **sampling}
+    bias = tuple((token, value) for token, value in options.get("logitBias", ()))
+    return GenerationSettings(
+        SamplingSettings(**sampling, logit_bias=bias),
+        options["maxNewTokens"],
+        stop=tuple(options.get("stop", ())),
+        max_thinking_tokens=options.get("maxThinkingTokens"),
+        is_eos_ignored=options.get("ignoreEos", False),
+    )
+
+
+def join(pieces: Sequence[Piece]) -> dict[str, Any]:
+    return {
+        "token_ids": [piece.token_id for piece in pieces],
+        "text": "".join(piece.text for piece in pieces),
+        "reasoning": "".join(piece.reasoning for piece in pieces),
+        "finish_reason": pieces[-1].finish_reason,
+    }
+
+
+def make_sampled(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    prompt = "And God said unto Moses, 床前"
+    answer = join(list(model.generate(prompt, read_options(options))))
+    return {"options": write_seed(options), "prompt": prompt, "answer": answer}
+
+
+def write_seed(options: dict[str, Any]) -> dict[str, Any]:
+    """JSON's numbers are floats in JavaScript: a long seed goes as text."""
+    seed = options.get("seed", 0)
+    return {**options, "seed": str(seed)} if seed >= 2**53 else options
+
+
+def make_chat(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    tools = tuple(options.get("tools", ()))
+    question = "Look up Micah 6:8." if tools else "Recite John 3:16."
+    messages = [{"role": "user", "content": question}]
+    chosen = ChatOptions(tools=tools, enable_thinking=options.get("enableThinking"))
+    pieces = list(model.chat(messages, read_options(options), chosen))
+    calls = [asdict(call) for call in pieces[-1].tool_calls]
+    assert bool(calls) == bool(tools)
+    return {
+        "options": options,
+        "messages": messages,
+        "answer": {**join(pieces), "tool_calls": calls},
+    }
+
+
+def make_tool_prompt(model: Model) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "get_verse", "arguments": {"a": [1, "二"]}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Look up Micah 6:8."}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "He hath shewed thee."},
+    ]
+    prompt = model.prepare_chat(messages, ChatOptions(tools=(VERSE,)))
+    return {"messages": messages, "tools": [VERSE], "token_ids": prompt.token_ids}
+
+
+def make_tool_text(text: str) -> dict[str, Any]:
+    names = ["get_verse"]
+    parser = ToolCallParser(names)
+    shown = parser.add(text)
+    rest, calls = parser.finish()
+    said = [asdict(call) for call in calls]
+    return {"text": text, "names": names, "shown": shown + rest, "calls": said}
+
+
+def make_thought(text: str, *, is_open: bool) -> dict[str, Any]:
+    splitter = ThinkingSplitter(is_open=is_open)
+    parts = [splitter.add(text), splitter.flush()]
+    reasoning, answer = ("".join(side) for side in zip(*parts, strict=True))
+    return {"text": text, "is_open": is_open, "reasoning": reasoning, "answer": answer}
+
+
+def make_token_rows(model: Model) -> list[list[int]]:
+    """Texts that are hard to cut, and tokens that make no whole characters."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    count = model.manifest.model.tokenizer_vocab_size
+    text = "👩‍🚀 Cafe\u0301 床前明月光 naïve \ufeff\ufffd<|user|>\n\n  end"
+    return [model.tokenizer.encode(text), generator.integers(0, count, 3000).tolist()]
+
+
+def make_stream(model: Model, tokens: list[int]) -> dict[str, Any]:
+    stream = model.tokenizer.stream()
+    parts = [stream.add(token) for token in tokens]
+    return {"token_ids": tokens, "parts": [*parts, stream.flush()]}
+
+
+def make_long_prompt(model: Model) -> dict[str, Any]:
+    prompt = "In the beginning God created the heaven and the earth. 床前明月光，疑是地上霜。" * 24
+    settings = GenerationSettings(SamplingSettings(temperature=0), 32)
+    return {"prompt": prompt, "answer": [p.token_id for p in model.generate(prompt, settings)]}
