@@ -49,7 +49,7 @@ _CONTENTS = (
 
 
 def _take_answer(content: str) -> str:
-    return content.split(_CLOSING)[-1].strip()
+    return content.rsplit(_CLOSING, maxsplit=1)[-1].strip()
 
 
 # What a template may do to a message's content, by its name in the table.
