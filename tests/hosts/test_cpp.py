@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import glm_runtime
 from glm_export.tokenizer_tiktoken import _PATTERN
 from glm_runtime import GenerationSettings, SamplingSettings
 from support import cpp_library as cpp
+from support.cpp_build import SOURCE
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import GREEDY, Library, Settings
 from support.cpp_lines import make_lines
@@ -192,3 +194,17 @@ def test_threads(model: cpp.Model) -> None:
     for thread in threads:
         thread.join()
     assert found == {place: [expected[place]] * 5 for place in found}
+
+
+def test_the_readmes_program(built: Path, folder: Path, tmp_path: Path) -> None:
+    """It is C, compiles without a warning, and answers."""
+    text = (SOURCE / "README.md").read_text(encoding="utf-8")
+    code = text.split("```c\n")[1].split("```")[0]
+    (tmp_path / "readme.c").write_text(code.replace("artifacts/glm4-sample-int4", str(folder)))
+    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{SOURCE / 'include'}"]
+    links = [f"-L{built}", "-lglm", f"-Wl,-rpath,{built}", f"-Wl,-rpath-link,{built}"]
+    command = ["cc", *flags, "readme.c", *links, "-o", "readme"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "readme"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout) > 20
