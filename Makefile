@@ -12,9 +12,12 @@ DEMO := artifacts/glm4-sample-int4
 
 # Optimum needs an older transformers than the other tests: an environment of its own.
 OPTIMUM := .venv-optimum
+# What runtime/cpp is built with, and how long each of its fuzzers runs.
+ONNXRUNTIME_ROOT ?=
+FUZZ_SECONDS ?= 60
 OPTIMUM_TESTS := tests/hosts/optimum
 
-.PHONY: demo test test-optimum lint clean
+.PHONY: demo test test-optimum test-cpp fuzz-cpp lint clean
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
@@ -28,6 +31,13 @@ test: $(READY)
 
 test-optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)
+
+# Where onnxruntime_c_api.h is not the system's: make test-cpp ONNXRUNTIME_ROOT=./onnxruntime-linux-x64
+test-cpp: $(READY)
+	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/pytest tests/hosts/test_cpp.py tests/hosts/test_cpp_bad_input.py
+
+fuzz-cpp: $(READY)
+	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/python runtime/cpp/fuzz/run.py $(SAMPLE) $(FUZZ_SECONDS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_export import chat_table
 from glm_export.architectures import DecoderConfig
 from glm_export.checkpoint import INDEX_NAMES, Checkpoint, read_json
 from glm_export.errors import CheckpointError
 from glm_export.tokenizer_files import MODEL_NAME, choose_template, read_tokenizer_json
-from glm_runtime.chat_template import TEMPLATE_NAME, ChatTemplate
+from glm_runtime.chat_template import TEMPLATE_NAME, ChatTemplate, find_special_tokens
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
 from glm_runtime.tokenizer import TOKENIZER_NAME
 
@@ -91,7 +92,7 @@ def render_companions(
     if template is None:
         return files
     _try_template(template.decode())
-    return {**files, TEMPLATE_NAME: template}
+    return {**files, TEMPLATE_NAME: template, **_render_table(template.decode(), tokenizer_config)}
 
 
 def list_source_files(checkpoint: Checkpoint) -> list[Path]:
@@ -200,6 +201,13 @@ def _try_template(template: str) -> None:
             "the checkpoint's chat template is no Jinja that can be compiled "
             f"({error.__cause__ or error}); correct it in {TEMPLATE_NAME} or tokenizer_config.json."
         ) from error
+
+
+def _render_table(template: str, tokenizer_config: Mapping[str, Any]) -> dict[str, bytes]:
+    """The template as a table for hosts without Jinja, if it can be written so."""
+    special_tokens = find_special_tokens(tokenizer_config)
+    table = chat_table.build_chat_table(ChatTemplate(template, special_tokens))
+    return {} if table is None else {chat_table.FILE_NAME: table.to_json()}
 
 
 def _encode(template: object) -> bytes | None:

@@ -106,7 +106,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     if isinstance(source, list):  # several named templates: the one for plain chat
         named = [entry for entry in source if isinstance(entry, dict)]
         source = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return ChatTemplate(source, _find_special_tokens(config)) if isinstance(source, str) else None
+    return ChatTemplate(source, find_special_tokens(config)) if isinstance(source, str) else None
 
 
 def _read_source(path: Path) -> str | None:
@@ -130,7 +130,7 @@ def _read_tokenizer_config(path: Path) -> dict[str, object]:
     return config if isinstance(config, dict) else {}
 
 
-def _find_special_tokens(config: dict[str, object]) -> dict[str, object]:
+def find_special_tokens(config: Mapping[str, object]) -> dict[str, object]:
     """Collect `bos_token`, `eos_token` and so on, each written as text or as an object."""
     tokens: dict[str, object] = {}
     for key, value in config.items():

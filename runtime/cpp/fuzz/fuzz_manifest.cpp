@@ -1,0 +1,16 @@
+// The other JSON files of a folder, by the first byte: manifest, generation_config, chat table.
+#include "chat_table.hpp"
+#include "errors.hpp"
+#include "manifest.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
+  try {
+    if (data[0] % 3 == 0) glm::parse_manifest(text);
+    if (data[0] % 3 == 1) glm::parse_generation_config(text);
+    if (data[0] % 3 == 2) glm::ChatTable(text).render({{"user", "a"}, {"assistant", "b"}}, 1);
+  } catch (const glm::Error&) {
+  }
+  return 0;
+}

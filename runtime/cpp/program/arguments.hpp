@@ -1,0 +1,32 @@
+// What the user wrote behind `glm-run`.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "glm.h"
+
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct Arguments {
+  std::string command, folder;
+  std::optional<std::string> prompt, system;
+  std::optional<double> temperature, top_p, min_p;
+  std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
+  std::optional<int64_t> top_k, max_new_tokens, threads;
+  std::optional<uint64_t> seed;
+  bool is_raw = false, is_greedy = false, is_json = false, is_verified = false, is_help = false;
+  int thinking = -1;
+};
+
+// Throws UsageError.
+Arguments parse_arguments(int count, char** values);
+
+// The folder's settings with what the user wants instead, as glm_runtime's SamplingOverrides.
+glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
+
+extern const char kHelp[];

@@ -1,0 +1,148 @@
+#include "chat_table.hpp"
+
+#include <algorithm>
+
+#include "errors.hpp"
+#include "json_reader.hpp"
+#include "unicode.hpp"
+#include "utf8.hpp"
+
+namespace glm {
+namespace {
+
+constexpr int64_t kFormatVersion = 1;
+constexpr std::string_view kClosing = "</think>";
+
+std::optional<std::string> read_optional(JsonReader* json) {
+  if (json->take_null()) return std::nullopt;
+  return json->string();
+}
+
+// As Python's str.strip.
+std::string_view strip(std::string_view text) {
+  size_t start = text.size(), end = 0;
+  for (size_t place = 0; place < text.size();) {
+    size_t here = place;
+    if (is_python_space(read_code_point(text, &place))) continue;
+    start = std::min(start, here);
+    end = place;
+  }
+  return end == 0 ? std::string_view() : text.substr(start, end - start);
+}
+
+void require_utf8(const std::string& text) {
+  size_t wrong = find_invalid_utf8(text);
+  if (wrong == std::string::npos) return;
+  throw Error(GLM_BAD_PROMPT, "a message is not valid UTF-8 at byte " + std::to_string(wrong) +
+                                  "; check the encoding of where it comes from.");
+}
+
+}  // namespace
+
+struct ChatTableReader {
+  JsonReader json;
+  ChatTable* table;
+  std::string format;
+  int64_t version = 0;
+
+  void read() {
+    json.object([&](const std::string& key) { read_key(key); });
+    json.finish();
+    if (format != "glm-chat-table") json.fail("format is not glm-chat-table");
+    if (version > kFormatVersion) {
+      throw Error(GLM_NEWER_FORMAT, "chat_table.json has format_version " +
+                                        std::to_string(version) +
+                                        " but this library reads up to 1; build a newer version.");
+    }
+  }
+
+  void read_key(const std::string& key) {
+    if (key == "format") {
+      format = json.string();
+    } else if (key == "format_version") {
+      version = json.integer();
+    } else if (key == "system_first") {
+      table->is_system_first_ = json.boolean();
+    } else if (key == "generation_prompt") {
+      json.object([&](const std::string& name) { read_prompt(name); });
+    } else if (key == "roles") {
+      json.object([&](const std::string& name) { table->roles_[name] = read_role(); });
+    } else {
+      json.skip();
+    }
+  }
+
+  void read_prompt(const std::string& name) {
+    if (name == "default") {
+      table->prompt_ = json.string();
+    } else if (name == "thinking") {
+      table->prompt_thinking_ = json.string();
+    } else if (name == "not_thinking") {
+      table->prompt_not_thinking_ = json.string();
+    } else {
+      json.skip();
+    }
+  }
+
+  ChatTable::Role read_role() {
+    ChatTable::Role role;
+    json.object([&](const std::string& key) {
+      if (key == "first") {
+        role.first = read_optional(&json);
+      } else if (key == "prefix") {
+        role.prefix = read_optional(&json);
+      } else if (key == "suffix") {
+        role.suffix = json.string();
+      } else if (key == "content") {
+        role.content = read_content();
+      } else {
+        json.skip();
+      }
+    });
+    return role;
+  }
+
+  ChatTable::Content read_content() {
+    std::string name = json.string();
+    if (name == "as_is") return ChatTable::Content::kAsIs;
+    if (name == "strip") return ChatTable::Content::kStrip;
+    if (name == "answer") return ChatTable::Content::kAnswer;
+    json.fail("content is '" + name + "' where as_is, strip or answer is expected");
+  }
+};
+
+ChatTable::ChatTable(std::string_view text) {
+  ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0}.read();
+}
+
+std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) const {
+  if (messages.empty()) {
+    throw Error(GLM_BAD_PROMPT, "the conversation is empty where a message is expected.");
+  }
+  auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
+  if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
+  std::string text;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const auto& [name, content] = messages[i];
+    require_utf8(content);
+    auto role = roles_.find(name);
+    bool is_known = role != roles_.end();
+    std::optional<std::string> before;
+    if (is_known) before = i == 0 ? role->second.first : role->second.prefix;
+    if (!before) {
+      throw Error(GLM_BAD_PROMPT, "the role '" + name + "' of message " + std::to_string(i + 1) +
+                                      (is_known ? " has no rule at this place" : " is unknown") +
+                                      " in chat_table.json; use another role, or a raw prompt.");
+    }
+    std::string_view shown = content;
+    if (role->second.content == Content::kAnswer) {
+      size_t mark = shown.rfind(kClosing);
+      if (mark != std::string_view::npos) shown.remove_prefix(mark + kClosing.size());
+    }
+    if (role->second.content != Content::kAsIs) shown = strip(shown);
+    text.append(*before).append(shown).append(role->second.suffix);
+  }
+  return text + (thinking < 0 ? prompt_ : thinking > 0 ? prompt_thinking_ : prompt_not_thinking_);
+}
+
+}  // namespace glm

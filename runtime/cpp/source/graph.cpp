@@ -1,0 +1,143 @@
+#include "graph.hpp"
+
+#include <filesystem>
+#include <map>
+#include <vector>
+
+#include "cores.hpp"
+#include "errors.hpp"
+
+namespace glm {
+namespace {
+
+constexpr int64_t kAny = -1;
+
+struct TensorType {
+  ONNXTensorElementDataType element;
+  std::vector<int64_t> shape;  // kAny where it is open
+};
+
+using Tensors = std::map<std::string, TensorType>;
+using CountCall = decltype(OrtApi::SessionGetInputCount);
+using NameCall = decltype(OrtApi::SessionGetInputName);
+using TypeCall = decltype(OrtApi::SessionGetInputTypeInfo);
+
+TensorType read_type(OrtTypeInfo* info) {
+  TensorType type{ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, {}};
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+  check(ort().CastTypeInfoToTensorInfo(info, &tensor));
+  if (tensor == nullptr) return type;
+  size_t rank = 0;
+  check(ort().GetTensorElementType(tensor, &type.element));
+  check(ort().GetDimensionsCount(tensor, &rank));
+  type.shape.resize(rank);
+  check(ort().GetDimensions(tensor, type.shape.data(), rank));
+  return type;
+}
+
+void collect(OrtSession* session, CountCall count_call, NameCall name_call, TypeCall type_call,
+             Tensors* tensors) {
+  OrtAllocator* allocator = nullptr;
+  check(ort().GetAllocatorWithDefaultOptions(&allocator));
+  size_t count = 0;
+  check(count_call(session, &count));
+  for (size_t i = 0; i < count; ++i) {
+    char* name = nullptr;
+    OrtTypeInfo* info = nullptr;
+    check(name_call(session, i, allocator, &name));
+    std::string copy = name;
+    check(ort().AllocatorFree(allocator, name));
+    check(type_call(session, i, &info));
+    Owned<OrtTypeInfo> owned(info);
+    (*tensors)[copy] = read_type(info);
+  }
+}
+
+Tensors list_tensors(OrtSession* session) {
+  const OrtApi& api = ort();
+  Tensors tensors;
+  collect(session, api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo,
+          &tensors);
+  collect(session, api.SessionGetOverridableInitializerCount,
+          api.SessionGetOverridableInitializerName, api.SessionGetOverridableInitializerTypeInfo,
+          &tensors);
+  collect(session, api.SessionGetOutputCount, api.SessionGetOutputName,
+          api.SessionGetOutputTypeInfo, &tensors);
+  return tensors;
+}
+
+bool fits(const TensorType& found, const TensorType& expected) {
+  if (found.element != expected.element || found.shape.size() != expected.shape.size()) {
+    return false;
+  }
+  for (size_t i = 0; i < found.shape.size(); ++i) {
+    bool is_open = found.shape[i] < 0 || expected.shape[i] == kAny;
+    if (!is_open && found.shape[i] != expected.shape[i]) return false;
+  }
+  return true;
+}
+
+Tensors list_expected(const ModelShape& model, ONNXTensorElementDataType cache_type,
+                      ONNXTensorElementDataType logits_type) {
+  auto int64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  Tensors expected = {{"input_ids", {int64, {kAny, kAny}}},
+                      {"attention_mask", {int64, {kAny, kAny}}},
+                      {"num_logits_to_keep", {int64, {1}}},
+                      {"logits", {logits_type, {kAny, kAny, model.vocab_size}}}};
+  TensorType cache{cache_type, {kAny, model.num_kv_heads, kAny, model.head_dim}};
+  for (int64_t layer = 0; layer < model.num_layers; ++layer) {
+    for (bool is_value : {false, true}) {
+      expected["past_key_values." + name_cache(layer, is_value)] = cache;
+      expected["present." + name_cache(layer, is_value)] = cache;
+    }
+  }
+  return expected;
+}
+
+void check_tensors(const Tensors& found, const Tensors& expected) {
+  for (const auto& [name, type] : expected) {
+    auto place = found.find(name);
+    bool is_there = place != found.end();
+    if (is_there && fits(place->second, type)) continue;
+    std::string what = is_there ? "has another type or shape than" : "is missing where there is";
+    throw Error(GLM_BAD_FOLDER, "model.onnx: the tensor " + name + " " + what +
+                                    " the manifest's; export the checkpoint again.");
+  }
+}
+
+Owned<OrtSessionOptions> make_options(int threads) {
+  OrtSessionOptions* options = nullptr;
+  check(ort().CreateSessionOptions(&options));
+  Owned<OrtSessionOptions> owned(options);
+  check(ort().SetSessionLogSeverityLevel(options, ORT_LOGGING_LEVEL_FATAL));
+  check(ort().SetIntraOpNumThreads(options, threads));
+  // Plans are kept for every shape of the inputs, and each step has another.
+  check(ort().DisableMemPattern(options));
+  return owned;
+}
+
+}  // namespace
+
+std::string name_cache(int64_t layer, bool is_value) {
+  return std::to_string(layer) + (is_value ? ".value" : ".key");
+}
+
+Graph::Graph(const std::string& path, const ModelShape& model, int threads) {
+  OrtEnv* env = nullptr;
+  check(ort().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "glm", &env));
+  env_.reset(env);
+  check(ort().DisableTelemetryEvents(env));
+  Owned<OrtSessionOptions> options = make_options(threads > 0 ? threads : count_usable_cores());
+  OrtSession* session = nullptr;
+  check(ort().CreateSession(env, std::filesystem::path(path).c_str(), options.get(), &session),
+        GLM_BAD_FOLDER, "to open model.onnx",
+        "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
+  session_.reset(session);
+  bool is_half = model.cache_dtype == "float16", is_int8 = model.cache_dtype == "int8";
+  logits_type_ =
+      is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  cache_type_ = is_int8 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : logits_type_;
+  check_tensors(list_tensors(session), list_expected(model, cache_type_, logits_type_));
+}
+
+}  // namespace glm

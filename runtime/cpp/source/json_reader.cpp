@@ -1,0 +1,201 @@
+#include "json_reader.hpp"
+
+#include <charconv>
+
+#include "errors.hpp"
+#include "utf8.hpp"
+
+namespace glm {
+namespace {
+
+constexpr int kMaxDepth = 64;  // tokenizer.json has 6
+
+bool is_digit(char character) { return character >= '0' && character <= '9'; }
+
+}  // namespace
+
+JsonReader::JsonReader(std::string_view text, std::string name)
+    : text_(text), name_(std::move(name)) {
+  size_t wrong = find_invalid_utf8(text);
+  if (wrong == std::string_view::npos) return;
+  place_ = wrong;
+  fail("this is no UTF-8");
+}
+
+void JsonReader::fail(const std::string& what) const {
+  throw Error(GLM_BAD_FOLDER, name_ + " is not as expected at byte " + std::to_string(place_) +
+                                  ": " + what + "; export the folder again.");
+}
+
+JsonReader::Kind JsonReader::kind() {
+  skip_blanks();
+  char next = place_ < text_.size() ? text_[place_] : '\0';
+  if (next == '{') return Kind::kObject;
+  if (next == '[') return Kind::kArray;
+  if (next == '"') return Kind::kString;
+  if (next == '-' || is_digit(next)) return Kind::kNumber;
+  if (next == 't' || next == 'f') return Kind::kBoolean;
+  if (next == 'n') return Kind::kNull;
+  fail(place_ < text_.size() ? "no JSON value begins so" : "the file ends too early");
+}
+
+std::string JsonReader::string() {
+  if (kind() != Kind::kString) fail("a text is expected");
+  ++place_;
+  std::string value;
+  while (true) {
+    size_t end = place_;
+    while (end < text_.size() && text_[end] != '"' && text_[end] != '\\' &&
+           static_cast<unsigned char>(text_[end]) >= 0x20) {
+      ++end;
+    }
+    value.append(text_, place_, end - place_);
+    place_ = end;
+    if (end == text_.size()) fail("the file ends inside a text");
+    if (text_[end] == '"') break;
+    if (text_[end] != '\\') fail("a text holds a control character");
+    ++place_;
+    read_escape(&value);
+  }
+  ++place_;
+  return value;
+}
+
+void JsonReader::read_escape(std::string* text) {
+  static constexpr std::string_view kLetters = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
+  char letter = place_ < text_.size() ? text_[place_] : '\0';
+  ++place_;
+  size_t index = letter == '\0' ? std::string_view::npos : kLetters.find(letter);
+  if (index != std::string_view::npos) {
+    *text += kMeanings[index];
+    return;
+  }
+  if (letter != 'u') fail("a text holds an unknown escape");
+  char32_t code_point = read_hex();
+  if (code_point >= 0xD800 && code_point < 0xDC00) {
+    bool is_pair = text_.substr(place_, 2) == "\\u";
+    place_ += is_pair ? 2 : 0;
+    unsigned low = is_pair ? read_hex() : 0;
+    if (low < 0xDC00 || low > 0xDFFF) fail("half a surrogate pair stands alone");
+    code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+  } else if (code_point >= 0xDC00 && code_point <= 0xDFFF) {
+    fail("half a surrogate pair stands alone");
+  }
+  append_code_point(text, code_point);
+}
+
+unsigned JsonReader::read_hex() {
+  std::string_view digits = text_.substr(std::min(place_, text_.size()), 4);
+  unsigned value = 0;
+  auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+  bool is_whole = digits.size() == 4 && end == digits.data() + 4;
+  if (!is_whole || error != std::errc() || digits[0] == '-') {
+    fail("four hexadecimal digits are expected");
+  }
+  place_ += 4;
+  return value;
+}
+
+// By JSON's grammar, which is narrower than what from_chars reads.
+std::string_view JsonReader::number_text() {
+  if (kind() != Kind::kNumber) fail("a number is expected");
+  size_t start = place_;
+  if (text_[place_] == '-') ++place_;
+  bool is_zero = place_ < text_.size() && text_[place_] == '0';
+  if (is_zero) ++place_;
+  if (!is_zero && !take_digits()) fail("a digit is expected");
+  if (place_ < text_.size() && text_[place_] == '.') {
+    ++place_;
+    if (!take_digits()) fail("a digit is expected");
+  }
+  if (place_ < text_.size() && (text_[place_] == 'e' || text_[place_] == 'E')) {
+    ++place_;
+    if (place_ < text_.size() && (text_[place_] == '+' || text_[place_] == '-')) ++place_;
+    if (!take_digits()) fail("a digit is expected");
+  }
+  return text_.substr(start, place_ - start);
+}
+
+bool JsonReader::take_digits() {
+  size_t start = place_;
+  while (place_ < text_.size() && is_digit(text_[place_])) ++place_;
+  return place_ > start;
+}
+
+double JsonReader::number() {
+  std::string_view digits = number_text();
+  double value = 0;
+  auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (result.ec != std::errc()) fail("a number is out of range");
+  return value;
+}
+
+int64_t JsonReader::integer() {
+  std::string_view digits = number_text();
+  int64_t value = 0;
+  auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  bool is_whole = result.ptr == digits.data() + digits.size();
+  if (result.ec != std::errc() || !is_whole) fail("a whole number of 64 bits is expected");
+  return value;
+}
+
+bool JsonReader::boolean() {
+  if (kind() != Kind::kBoolean) fail("true or false is expected");
+  bool value = text_[place_] == 't';
+  expect_word(value ? "true" : "false");
+  return value;
+}
+
+bool JsonReader::take_null() {
+  if (kind() != Kind::kNull) return false;
+  expect_word("null");
+  return true;
+}
+
+void JsonReader::skip() {
+  switch (kind()) {
+    case Kind::kObject: return object([this](const std::string&) { skip(); });
+    case Kind::kArray: return array([this] { skip(); });
+    case Kind::kString: string(); return;
+    case Kind::kNumber: number_text(); return;
+    case Kind::kBoolean: boolean(); return;
+    case Kind::kNull: take_null(); return;
+  }
+}
+
+void JsonReader::finish() {
+  skip_blanks();
+  if (place_ != text_.size()) fail("nothing more is expected");
+}
+
+void JsonReader::enter(char opening, const char* expected) {
+  skip_blanks();
+  if (!take(opening)) fail(std::string(expected) + " is expected");
+  if (++depth_ > kMaxDepth) fail("values are nested too deeply");
+}
+
+void JsonReader::skip_blanks() {
+  while (place_ < text_.size()) {
+    char next = text_[place_];
+    if (next != ' ' && next != '\n' && next != '\r' && next != '\t') return;
+    ++place_;
+  }
+}
+
+bool JsonReader::take(char character) {
+  skip_blanks();
+  if (place_ >= text_.size() || text_[place_] != character) return false;
+  ++place_;
+  return true;
+}
+
+void JsonReader::expect(char character) {
+  if (!take(character)) fail(std::string("'") + character + "' is expected");
+}
+
+void JsonReader::expect_word(std::string_view word) {
+  if (text_.substr(place_, word.size()) != word) fail("no JSON value begins so");
+  place_ += word.size();
+}
+
+}  // namespace glm

@@ -1,0 +1,217 @@
+#include "manifest.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "errors.hpp"
+#include "json_reader.hpp"
+#include "sampler.hpp"
+#include "sha256.hpp"
+
+namespace glm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kManifestName[] = "glm_manifest.json", kFormat[] = "glm-export-folder";
+constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
+constexpr int kTransformersTopK = 50;  // where generation_config.json samples and says nothing
+
+void require(bool is_met, const std::string& found, const std::string& expected) {
+  if (is_met) return;
+  throw Error(GLM_BAD_FOLDER, std::string(kManifestName) + ": " + found + " where " + expected +
+                                  " is expected; export the folder again.");
+}
+
+bool is_plain_name(const std::string& name) {
+  bool is_plain = !name.empty() && name != "." && name != ".." && name != kManifestName;
+  return is_plain && name.find_first_of(std::string("/\\:\0", 4)) == std::string::npos;
+}
+
+ModelShape read_model(JsonReader* json) {
+  ModelShape model;
+  const std::map<std::string, int64_t*> counts = {
+      {"num_layers", &model.num_layers},     {"num_kv_heads", &model.num_kv_heads},
+      {"head_dim", &model.head_dim},         {"vocab_size", &model.vocab_size},
+      {"context_length", &model.context_length},
+      {"tokenizer_vocab_size", &model.tokenizer_vocab_size}};
+  json->object([&](const std::string& key) {
+    if (auto found = counts.find(key); found != counts.end()) {
+      *found->second = json->integer();
+    } else if (key == "cache_dtype") {
+      model.cache_dtype = json->string();
+    } else if (key == "eos_token_ids") {
+      json->array([&] { model.eos_token_ids.push_back(json->integer()); });
+    } else {
+      json->skip();
+    }
+  });
+  for (const auto& [name, count] : counts) {
+    require(*count > 0 && *count <= kMaxCount, name + " is " + std::to_string(*count),
+            "1 or more, and less than 2^31");
+  }
+  return model;
+}
+
+void check_model(const ModelShape& model) {
+  for (int64_t token : model.eos_token_ids) {
+    require(token >= 0 && token < model.vocab_size, "eos_token_ids holds " + std::to_string(token),
+            "ids below " + std::to_string(model.vocab_size));
+  }
+  require(model.tokenizer_vocab_size <= model.vocab_size,
+          "tokenizer_vocab_size is " + std::to_string(model.tokenizer_vocab_size),
+          "at most vocab_size = " + std::to_string(model.vocab_size));
+  const std::string& dtype = model.cache_dtype;
+  require(dtype == "float32" || dtype == "float16" || dtype == "int8",
+          "cache_dtype is '" + dtype + "'", "float32, float16 or int8");
+}
+
+FileEntry read_entry(JsonReader* json) {
+  FileEntry entry;
+  json->object([&](const std::string& key) {
+    if (key == "size_bytes") {
+      entry.size_bytes = json->integer();
+    } else if (key == "sha256") {
+      entry.sha256 = json->string();
+    } else {
+      json->skip();
+    }
+  });
+  return entry;
+}
+
+void check_version(int64_t version) {
+  require(version >= 1, "format_version is " + std::to_string(version), "1 or more");
+  if (version <= kFormatVersion) return;
+  throw Error(GLM_NEWER_FORMAT, std::string(kManifestName) + " has format_version " +
+                                    std::to_string(version) + " but this library reads up to " +
+                                    std::to_string(kFormatVersion) +
+                                    "; build a newer version of it.");
+}
+
+// What is wrong with a file, or nothing.
+std::string describe_problem(const fs::path& folder, const std::string& name,
+                             const FileEntry& entry, bool has_hashes) {
+  std::error_code error;
+  fs::path path = folder / name;
+  if (!fs::is_regular_file(path, error)) return name + " is missing";
+  fs::path place = fs::canonical(path, error).parent_path();
+  if (error || place != fs::canonical(folder, error)) {
+    return name + " is a link that leaves the folder";
+  }
+  auto size = static_cast<int64_t>(fs::file_size(path, error));
+  if (error) return name + " cannot be looked at (" + error.message() + ")";
+  if (size != entry.size_bytes) {
+    return name + " has " + std::to_string(size) + " bytes, the manifest says " +
+           std::to_string(entry.size_bytes);
+  }
+  if (has_hashes && hash_file(path.string()) != entry.sha256) {
+    return name + " was changed: its SHA-256 is not the manifest's";
+  }
+  return "";
+}
+
+}  // namespace
+
+bool ModelShape::is_eos(int32_t token) const {
+  return std::find(eos_token_ids.begin(), eos_token_ids.end(), token) != eos_token_ids.end();
+}
+
+Manifest parse_manifest(std::string_view text) {
+  JsonReader json(text, kManifestName);
+  Manifest manifest;
+  std::string format;
+  int64_t version = 0;
+  JsonReader model = json, files = json;  // read once the version is known
+  bool has_model = false, has_files = false;
+  json.object([&](const std::string& key) {
+    if (key == "format") {
+      format = json.string();
+      return;
+    }
+    if (key == "format_version") {
+      version = json.integer();
+      return;
+    }
+    if (key == "model") model = json, has_model = true;
+    if (key == "files") files = json, has_files = true;
+    json.skip();
+  });
+  json.finish();
+  require(format == kFormat, "format is '" + format + "'", std::string("'") + kFormat + "'");
+  check_version(version);
+  require(has_model && has_files, "no model or files", "both");
+  manifest.model = read_model(&model);
+  check_model(manifest.model);
+  files.object([&](const std::string& name) {
+    require(is_plain_name(name), "files names '" + name + "'", "plain file names, without folders");
+    manifest.files[name] = read_entry(&files);
+  });
+  return manifest;
+}
+
+void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes) {
+  std::string problems;
+  for (const auto& [name, entry] : manifest.files) {
+    std::string problem = describe_problem(folder, name, entry, has_hashes);
+    if (!problem.empty()) problems += (problems.empty() ? "" : "; ") + problem;
+  }
+  if (problems.empty()) return;
+  throw Error(GLM_BAD_FOLDER, folder + " is damaged: " + problems +
+                                  "; copy the folder or export again.");
+}
+
+glm_settings parse_generation_config(std::string_view text) {
+  JsonReader json(text, "generation_config.json");
+  glm_settings s{1.0, kTransformersTopK, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0};
+  double top_k = kTransformersTopK;
+  bool is_sampled = false;
+  const std::map<std::string, double*> numbers = {{"temperature", &s.temperature},
+                                                  {"top_k", &top_k},
+                                                  {"top_p", &s.top_p},
+                                                  {"min_p", &s.min_p},
+                                                  {"repetition_penalty", &s.repetition_penalty}};
+  json.object([&](const std::string& key) {
+    auto found = numbers.find(key);
+    if (json.take_null()) return;
+    if (key == "do_sample") {
+      is_sampled = json.boolean();
+    } else if (found != numbers.end()) {
+      *found->second = json.number();
+    } else {
+      json.skip();
+    }
+  });
+  json.finish();
+  if (!is_sampled) s = {0.0, 0, 1.0, 0.0, s.repetition_penalty, 0.0, 0.0, 0, 0, 0};
+  if (is_sampled) s.top_k = top_k >= 0 && top_k < kMaxCount ? static_cast<int32_t>(top_k) : -1;
+  try {
+    check_settings(s);
+  } catch (const Error& error) {
+    throw Error(GLM_BAD_FOLDER, std::string("generation_config.json: ") + error.what());
+  }
+  return s;
+}
+
+std::string read_file(const std::string& folder, const std::string& name) {
+  std::error_code error;
+  fs::path path = fs::path(folder) / name;
+  if (!fs::is_directory(folder, error)) {
+    throw Error(GLM_BAD_FOLDER,
+                folder + " is not a folder; give the folder that glm-export wrote.");
+  }
+  if (!fs::is_regular_file(path, error)) {
+    throw Error(GLM_BAD_FOLDER, folder + " has no " + name +
+                                    "; give the folder that glm-export wrote, or export again.");
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string content(static_cast<size_t>(fs::file_size(path)), '\0');
+  file.read(content.data(), static_cast<std::streamsize>(content.size()));
+  if (file && static_cast<size_t>(file.gcount()) == content.size()) return content;
+  throw Error(GLM_BAD_FOLDER, path.string() + " cannot be read; check its permissions.");
+}
+
+}  // namespace glm

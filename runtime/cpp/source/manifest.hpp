@@ -1,0 +1,47 @@
+// What an exported folder promises, as far as running it needs; see glm_runtime's manifest.py.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "glm.h"
+
+namespace glm {
+
+struct FileEntry {
+  int64_t size_bytes = -1;
+  std::string sha256;
+};
+
+struct ModelShape {
+  int64_t num_layers = 0, num_kv_heads = 0, head_dim = 0;
+  int64_t vocab_size = 0;            // rows of the logits
+  int64_t tokenizer_vocab_size = 0;  // ids from here on are padding
+  int64_t context_length = 0;
+  std::string cache_dtype;  // float32, float16 or int8
+  std::vector<int64_t> eos_token_ids;
+
+  bool is_eos(int32_t token) const;
+};
+
+struct Manifest {
+  ModelShape model;
+  std::map<std::string, FileEntry> files;
+};
+
+// Throws GLM_BAD_FOLDER, or GLM_NEWER_FORMAT.
+Manifest parse_manifest(std::string_view json);
+
+// Compares files with the promise. Throws GLM_BAD_FOLDER, which names every bad file.
+void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes);
+
+// The folder's sampling settings. Throws GLM_BAD_FOLDER.
+glm_settings parse_generation_config(std::string_view json);
+
+// A whole file. Throws GLM_BAD_FOLDER: it is not there, or cannot be read.
+std::string read_file(const std::string& folder, const std::string& name);
+
+}  // namespace glm

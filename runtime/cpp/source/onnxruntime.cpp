@@ -1,0 +1,50 @@
+#include "onnxruntime.hpp"
+
+#include "errors.hpp"
+
+namespace glm {
+namespace {
+
+// All that is called is in the API since ONNX Runtime 1.16; the folders need 1.24 or later.
+constexpr uint32_t kApiVersion = 16;
+
+bool tells_of_memory(const std::string& message) {
+  for (const char* words : {"bad_alloc", "bad allocation", "Failed to allocate", "out of memory"}) {
+    if (message.find(words) != std::string::npos) return true;
+  }
+  return false;
+}
+
+std::string take_first_line(const char* message) {
+  std::string text = message == nullptr ? "no reason given" : message;
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+
+const OrtApi& ort() {
+  static const OrtApi* const api = OrtGetApiBase()->GetApi(kApiVersion);
+  if (api != nullptr) return *api;
+  throw Error(GLM_RUN_FAILED, std::string("ONNX Runtime is ") +
+                                  OrtGetApiBase()->GetVersionString() +
+                                  " where 1.24 or later is expected; upgrade it.");
+}
+
+void check(OrtStatus* status, glm_status kind, const std::string& place,
+           const std::string& advice) {
+  if (status == nullptr) return;
+  Owned<OrtStatus> owned(status);
+  std::string message = take_first_line(ort().GetErrorMessage(status));
+  if (tells_of_memory(message)) {
+    throw Error(GLM_NO_MEMORY, "memory ran out " + place + " (" + message +
+                                   "); close other programs, or use a smaller model or context.");
+  }
+  throw Error(kind, "ONNX Runtime " + std::string(OrtGetApiBase()->GetVersionString()) +
+                        " failed " + place + " (" + message + "); " + advice);
+}
+
+void check(OrtStatus* status) {
+  check(status, GLM_RUN_FAILED, "to prepare", "upgrade it, or report this.");
+}
+
+}  // namespace glm

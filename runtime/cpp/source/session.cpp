@@ -1,0 +1,132 @@
+#include "session.hpp"
+
+#include <algorithm>
+
+#include "errors.hpp"
+#include "sampler.hpp"
+#include "utf8.hpp"
+
+namespace {
+
+constexpr char kTableName[] = "chat_table.json";
+constexpr int64_t kRoomAhead = 512;  // tokens of an answer that there is room for at once
+
+glm::Manifest open_manifest(const std::string& folder, bool has_hashes) {
+  glm::Manifest manifest = glm::parse_manifest(glm::read_file(folder, "glm_manifest.json"));
+  glm::require_whole(folder, manifest, has_hashes);
+  return manifest;
+}
+
+std::optional<glm::ChatTable> open_table(const std::string& folder, const glm::Manifest& manifest) {
+  if (manifest.files.count(kTableName) == 0) return std::nullopt;
+  return glm::ChatTable(glm::read_file(folder, kTableName));
+}
+
+void check_prompt(const std::vector<int32_t>& prompt, const glm::ModelShape& model) {
+  auto fail = [](const std::string& text) { throw glm::Error(GLM_BAD_PROMPT, text); };
+  if (prompt.empty()) {
+    fail("the prompt is empty where at least one token is expected; give a text.");
+  }
+  if (static_cast<int64_t>(prompt.size()) > model.context_length) {
+    fail(std::to_string(prompt.size()) + " tokens are to be read but the model's context holds " +
+         std::to_string(model.context_length) +
+         "; shorten the prompt, or start a new conversation.");
+  }
+  for (int32_t token : prompt) {
+    if (token >= 0 && token < model.tokenizer_vocab_size) continue;
+    fail("the prompt holds the id " + std::to_string(token) + " where ids from 0 to below " +
+         std::to_string(model.tokenizer_vocab_size) +
+         " are expected; encode it with this folder's tokenizer.");
+  }
+}
+
+size_t count_shared(const std::vector<int32_t>& left, const std::vector<int32_t>& right) {
+  size_t shorter = std::min(left.size(), right.size());
+  auto end = left.begin() + static_cast<std::ptrdiff_t>(shorter);
+  return static_cast<size_t>(std::mismatch(left.begin(), end, right.begin()).first - left.begin());
+}
+
+}  // namespace
+
+glm_model::glm_model(const std::string& folder, const glm_load_options& options)
+    : manifest(open_manifest(folder, options.verify_hashes != 0)),
+      tokenizer(glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"))),
+      chat_table(open_table(folder, manifest)),
+      defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
+      graph(folder + "/model.onnx", manifest.model, options.threads) {}
+
+// While this lives, `cancel` reaches the decoder.
+class Running {
+ public:
+  explicit Running(glm_session* session) : session_(session) {
+    std::lock_guard<std::mutex> guard(session->lock);
+    if (session->is_running) {
+      throw glm::Error(GLM_BAD_SETTING,
+                       "the session is in use where it belongs to one thread at a time; "
+                       "make a session for each thread.");
+    }
+    session->decoder.uncancel();
+    session->is_running = true;
+  }
+  ~Running() {
+    std::lock_guard<std::mutex> guard(session_->lock);
+    session_->is_running = false;
+    // A run that failed has read nothing; what came before it stands.
+    session_->tokens.resize(static_cast<size_t>(session_->decoder.length()));
+  }
+  Running(const Running&) = delete;
+
+ private:
+  glm_session* session_;
+};
+
+void glm_session::cancel() {
+  std::lock_guard<std::mutex> guard(lock);
+  if (is_running) decoder.cancel();
+}
+
+// Reads what is new of a prompt, at least its last token; gives the logits after it.
+const float* glm_session::read(const std::vector<int32_t>& prompt, int64_t room) {
+  size_t shared = std::min(count_shared(tokens, prompt), prompt.size() - 1);
+  decoder.truncate(static_cast<int64_t>(shared));
+  tokens = prompt;  // before the tokens are read: `Running` cuts off what was not
+  decoder.reserve(static_cast<int64_t>(prompt.size()) + room);
+  return decoder.append(prompt.data() + shared, prompt.size() - shared);
+}
+
+const float* glm_session::measure(const std::vector<int32_t>& prompt) {
+  check_prompt(prompt, model.manifest.model);
+  Running running(this);
+  return read(prompt, 0);
+}
+
+void glm_session::generate(const std::vector<int32_t>& prompt, const glm_settings& settings,
+                           glm_callback callback, void* user) {
+  const glm::ModelShape& shape = model.manifest.model;
+  check_prompt(prompt, shape);
+  glm::check_settings(settings);
+  Running running(this);
+  // The last token needs no place in the cache: it is never read back.
+  int64_t remaining = shape.context_length - static_cast<int64_t>(prompt.size()) + 1;
+  if (settings.max_new_tokens > 0) remaining = std::min<int64_t>(remaining, settings.max_new_tokens);
+  glm::Sampler sampler(settings, static_cast<size_t>(shape.tokenizer_vocab_size), prompt);
+  glm::Utf8Stream stream;
+  const float* logits = read(prompt, std::min(remaining, kRoomAhead));
+  while (true) {
+    int32_t token = sampler.choose(logits);
+    --remaining;
+    glm_finish finish = shape.is_eos(token) ? GLM_STOPPED
+                        : remaining == 0    ? GLM_LENGTH
+                                            : GLM_GOES_ON;
+    std::string text;
+    stream.add(model.tokenizer.bytes(token), &text);
+    if (finish != GLM_GOES_ON) stream.flush(&text);
+    glm_piece piece{token, text.c_str(), text.size(), finish};
+    if (callback != nullptr && callback(user, &piece) != 0) {
+      throw glm::Error(GLM_CANCELLED, "the answer was cancelled by the callback.");
+    }
+    if (finish != GLM_GOES_ON) return;
+    tokens.push_back(token);
+    logits = decoder.append(&token, 1);
+  }
+}

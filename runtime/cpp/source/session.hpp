@@ -1,0 +1,46 @@
+// What the handles of glm.h stand for: an open folder, and a conversation with a cache of its own.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "chat_table.hpp"
+#include "decoder.hpp"
+#include "graph.hpp"
+#include "manifest.hpp"
+#include "tokenizer.hpp"
+
+struct glm_model {
+  glm_model(const std::string& folder, const glm_load_options& options);
+
+  const glm::Manifest manifest;
+  const glm::Tokenizer tokenizer;
+  const std::optional<glm::ChatTable> chat_table;
+  const glm_settings defaults;
+  const glm::Graph graph;
+};
+
+struct glm_session {
+  explicit glm_session(const glm_model& opened)
+      : model(opened), decoder(opened.graph, opened.manifest.model) {}
+
+  // Each throws glm::Error; see glm.h.
+  void generate(const std::vector<int32_t>& prompt, const glm_settings& settings,
+                glm_callback callback, void* user);
+  const float* measure(const std::vector<int32_t>& prompt);  // the logits after a prompt
+  void cancel();
+
+  const glm_model& model;
+
+ private:
+  friend class Running;
+
+  const float* read(const std::vector<int32_t>& prompt, int64_t room);
+
+  glm::Decoder decoder;
+  std::vector<int32_t> tokens;  // what the decoder has read
+  std::mutex lock;              // of `is_running` and of cancelling
+  bool is_running = false;
+};

@@ -1,0 +1,53 @@
+"""One build of the C++ runtime, and one folder, for all tests of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import glm_runtime
+from glm_export import ExportOptions, export
+from support import cpp_library as cpp
+from support.cpp_build import build
+from support.cpp_library import Library
+
+SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("cpp"))
+
+
+@pytest.fixture(scope="session")
+def library(built: Path) -> Library:
+    return Library(built / "libglm.so")
+
+
+@pytest.fixture(scope="session")
+def folder(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("cpp") / "int4"
+    options = ExportOptions(
+        SAMPLE, output, method="rtn", verify="none", threads=2, has_conformance=True
+    )
+    export(options)
+    return output
+
+
+@pytest.fixture(scope="session")
+def model(library: Library, folder: Path) -> Iterator[cpp.Model]:
+    model = library.load(folder)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def python_model(folder: Path) -> glm_runtime.Model:
+    return glm_runtime.load(folder, device="cpu")
+
+
+@pytest.fixture
+def session(model: cpp.Model) -> Iterator[cpp.Session]:
+    session = model.new_session()
+    yield session
+    session.close()

@@ -1,0 +1,257 @@
+"""What is wrong gives an error value in the C++ runtime, and never a crash."""
+
+import json
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import glm_runtime
+from glm_runtime import GenerationSettings, SamplingSettings
+from support import cpp_library as cpp
+from support.cpp_build import build
+from support.cpp_folders import change_manifest
+from support.cpp_library import GREEDY, GlmError, Library, Settings
+from support.cpp_lines import make_lines
+
+
+def test_cancel(session: cpp.Session, model: cpp.Model) -> None:
+    """From another thread, in the middle of a long prompt; the session goes on afterwards."""
+    prompt = model.tokenize(b"[gMASK]<sop>" + b"In the beginning was the word. " * 400)[:4000]
+    start = time.perf_counter()
+    session.logits(prompt, 4224)
+    whole = time.perf_counter() - start
+    other = model.new_session()
+    timer = threading.Timer(whole / 4, other.cancel)
+    timer.start()
+    start = time.perf_counter()
+    check_refusal(lambda: other.generate(prompt, GREEDY), cpp.CANCELLED, "cancelled")
+    assert time.perf_counter() - start < 0.9 * whole
+    expected = [piece.token for piece in session.generate(prompt, GREEDY)]
+    assert [piece.token for piece in other.generate(prompt, GREEDY)] == expected
+    other.cancel()  # nothing is running
+    assert [piece.token for piece in other.generate(prompt, GREEDY)] == expected
+    other.close()
+
+
+def test_a_callback_ends_the_answer(session: cpp.Session, model: cpp.Model) -> None:
+    prompt, pieces = model.tokenize(b"In the"), []
+
+    def stop_at_three(piece: cpp.Piece) -> bool:
+        pieces.append(piece)
+        return len(pieces) == 3
+
+    check_refusal(
+        lambda: session.generate(prompt, GREEDY, stop_at_three), cpp.CANCELLED, "by the callback"
+    )
+    assert [p.token for p in session.generate(prompt, GREEDY)][:3] == [p.token for p in pieces]
+
+
+def check_refusal(call: Callable[[], object], status: int, text: str) -> None:
+    with pytest.raises(GlmError) as caught:
+        call()
+    assert caught.value.status == status, caught.value
+    assert text in str(caught.value)
+
+
+def test_bad_prompts(session: cpp.Session, model: cpp.Model) -> None:
+    check_refusal(lambda: session.generate([], GREEDY), cpp.BAD_PROMPT, "the prompt is empty")
+    check_refusal(lambda: session.generate([1] * 4097), cpp.BAD_PROMPT, "4097 tokens are to be")
+    check_refusal(lambda: session.generate([4190]), cpp.BAD_PROMPT, "holds the id 4190")
+    check_refusal(lambda: session.generate([-1]), cpp.BAD_PROMPT, "holds the id -1")
+    for broken in (b"\xff", b"ok \xe4\xb8", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"):
+        check_refusal(lambda b=broken: model.tokenize(b), cpp.BAD_PROMPT, "not valid UTF-8")
+        check_refusal(
+            lambda b=broken: model.render([("user", b)]), cpp.BAD_PROMPT, "not valid UTF-8"
+        )
+    check_refusal(lambda: model.render([]), cpp.BAD_PROMPT, "conversation is empty")
+    check_refusal(lambda: model.render([("poet", b"x")]), cpp.BAD_PROMPT, "role 'poet'")
+
+
+BAD_SETTINGS = (
+    *(("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0)),
+    *(("top_p", 2), ("min_p", 2), ("repetition_penalty", 0), ("presence_penalty", float("inf"))),
+    *(("frequency_penalty", float("nan")), ("max_new_tokens", -1)),
+)
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
+def test_bad_settings(name: str, value: float, session: cpp.Session) -> None:
+    settings = Settings(1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 8)
+    setattr(settings, name, value)
+    check_refusal(lambda: session.generate([1], settings), cpp.BAD_SETTING, f"{name} is ")
+
+
+def test_the_context_is_filled_to_its_end(session: cpp.Session) -> None:
+    pieces = session.generate([5] * 4095, Settings(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0))
+    assert len(pieces) <= 2
+    assert pieces[-1].finish in ("length", "stop")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
+    "no folder": (shutil.rmtree, cpp.BAD_FOLDER, "is not a folder"),
+    "no manifest": (
+        lambda f: (f / "glm_manifest.json").unlink(),
+        cpp.BAD_FOLDER,
+        "has no glm_manifest.json",
+    ),
+    "no weights": (
+        lambda f: (f / "model.onnx.data").unlink(),
+        cpp.BAD_FOLDER,
+        "model.onnx.data is missing",
+    ),
+    "short weights": (
+        lambda f: truncate(f / "model.onnx.data"),
+        cpp.BAD_FOLDER,
+        "bytes, the manifest says",
+    ),
+    "short manifest": (
+        lambda f: truncate(f / "glm_manifest.json"),
+        cpp.BAD_FOLDER,
+        "glm_manifest.json is not as expected at byte",
+    ),
+    "changed weights": (
+        lambda f: flip_a_bit(f / "model.onnx.data"),
+        cpp.BAD_FOLDER,
+        "its SHA-256 is not the manifest's",
+    ),
+    "another tool": (
+        lambda f: change_manifest(f, lambda m: m.update(format="other")),
+        cpp.BAD_FOLDER,
+        "format is 'other'",
+    ),
+    "newer": (
+        lambda f: change_manifest(f, lambda m: m.update(format_version=99)),
+        cpp.NEWER_FORMAT,
+        "format_version 99",
+    ),
+    "a way out": (
+        lambda f: change_manifest(f, lambda m: m["files"].update({"../x": {}})),
+        cpp.BAD_FOLDER,
+        "plain file names",
+    ),
+    "other heads": (
+        lambda f: change_manifest(f, lambda m: m["model"].update(num_kv_heads=3)),
+        cpp.BAD_FOLDER,
+        "another type or shape",
+    ),
+    "no heads": (
+        lambda f: change_manifest(f, lambda m: m["model"].update(head_dim=0)),
+        cpp.BAD_FOLDER,
+        "head_dim is 0",
+    ),
+    "more layers": (
+        lambda f: change_manifest(f, lambda m: m["model"].update(num_layers=5)),
+        cpp.BAD_FOLDER,
+        "is missing where there is the manifest's",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD_FOLDERS))
+def test_bad_folders(name: str, folder: Path, library: Library, tmp_path: Path) -> None:
+    spoil, status, text = BAD_FOLDERS[name]
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    spoil(copy)
+    check_refusal(lambda: library.load(copy, is_verified=True), status, text)
+
+
+def test_whole_folder_is_verified(library: Library, folder: Path) -> None:
+    library.load(folder, is_verified=True).close()
+
+
+def run_program(built: Path, *arguments: object, **more: Any) -> "subprocess.CompletedProcess[str]":
+    command = [str(built / "glm-run"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def test_the_program(built: Path, folder: Path, python_model: glm_runtime.Model) -> None:
+    prompt = "背诵李白的《静夜思》。"
+    done = run_program(
+        built, "generate", folder, "--prompt", prompt, "--seed", 7, "--max-new-tokens", 40, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    sampling = SamplingSettings(**{**vars(python_model.sampling_defaults), "seed": 7})
+    settings = GenerationSettings(sampling, 40)
+    expected = list(python_model.chat([{"role": "user", "content": prompt}], settings))
+    assert found["token_ids"] == [piece.token_id for piece in expected]
+    assert found["finish_reason"] == expected[-1].finish_reason
+    lines = run_program(built, "tokenize", folder, input="In the\n床前\n")
+    assert json.loads(lines.stdout.splitlines()[1]) == python_model.tokenizer.encode("床前")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "the command is ''"),
+        (("sing", "x"), 2, "the command is 'sing'"),
+        (("generate", "x"), 2, "--prompt is missing"),
+        (("generate", "x", "--prompt", "a", "--dry-base", "2"), 2, "--dry-base is unknown"),
+        (("generate", "x", "--prompt", "a", "--seed", "-1"), 2, "--seed is '-1'"),
+        (("generate", "x", "--prompt", "a", "--greedy", "--top-k", "3"), 2, "leave one out"),
+        (("generate", "/nowhere", "--prompt", "a"), 1, "/nowhere is not a folder"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], code: int, text: str, built: Path) -> None:
+    done = run_program(built, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+def test_interrupt(built: Path, folder: Path) -> None:
+    command = [str(built / "glm-run"), "generate", str(folder), "--raw", "--prompt", "the " * 3000]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(0.6)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_too_little_memory(built: Path, folder: Path) -> None:
+    """An error value at any limit, from where nothing starts to where all fits."""
+    program, codes = built / "glm-run", set()
+    for limit_mb in range(40, 600, 40):
+        shell = (
+            f"ulimit -v {limit_mb * 1024}; "
+            f"exec '{program}' generate '{folder}' --prompt Hi --greedy --max-new-tokens 4"
+        )
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+        codes.add(done.returncode)
+        assert done.returncode in (0, 1, 127), (limit_mb, done.returncode, done.stderr)
+        assert done.returncode == 0 or done.stderr
+    assert 0 in codes
+
+
+@pytest.mark.slow
+def test_address_sanitizer(folder: Path, tmp_path: Path, python_model: glm_runtime.Model) -> None:
+    """The program, built with AddressSanitizer and UndefinedBehaviorSanitizer, on good and bad."""
+    built = build(tmp_path / "asan", "-DGLM_SANITIZE=address,undefined")
+    good = ("--prompt", "Recite John 3:16.", "--max-new-tokens", 24)
+    assert run_program(built, "generate", folder, *good, "--verify").returncode == 0
+    lines = "\n".join(line.replace("\n", " ") for line in make_lines(2000))
+    done = run_program(built, "tokenize", folder, input=lines)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, (spoil, _, _) in BAD_FOLDERS.items():
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        spoil(copy)
+        done = run_program(built, "generate", copy, *good, "--verify")
+        assert done.returncode == 1, (name, done.stderr[-3000:])
+        assert done.stderr.startswith("glm-run: "), done.stderr

@@ -1,0 +1,47 @@
+"""Builds `runtime/cpp`, or says why it cannot be built here."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "runtime" / "cpp"
+HEADER = "onnxruntime_c_api.h"
+ROOT_VARIABLE = "ONNXRUNTIME_ROOT"  # a release of ONNX Runtime, or Debian's /usr
+_PLACES = (Path("/usr"), Path("/usr/local"))
+
+
+def build(folder: Path, *options: str) -> Path:
+    """Configure and build; skips the test where a tool or the header is missing."""
+    for tool in ("cmake", "c++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), *_find_onnxruntime(), *options]
+    _run([*configure, f"-DPYTHON={sys.executable}"])
+    _run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)])
+    return folder
+
+
+def _find_onnxruntime() -> list[str]:
+    """The header from the root or the system, the library from the root or else from Python's."""
+    named = os.environ.get(ROOT_VARIABLE)
+    roots = [Path(named)] if named else list(_PLACES)
+    includes = [place for root in roots for place in (root / "include").glob(f"**/{HEADER}")]
+    if not includes:
+        pytest.skip(f"{HEADER} is not installed; set {ROOT_VARIABLE} to a release's folder")
+    libraries = list(roots[0].glob("lib/libonnxruntime.so*")) if named else []
+    spec = importlib.util.find_spec("onnxruntime")
+    if not libraries and spec is not None and spec.origin is not None:
+        libraries = sorted((Path(spec.origin).parent / "capi").glob("libonnxruntime.so*"))
+    if not libraries:
+        pytest.skip("there is no libonnxruntime.so")
+    return [f"-DONNXRUNTIME_INCLUDE={includes[0].parent}", f"-DONNXRUNTIME_LIBRARY={libraries[0]}"]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -1,0 +1,25 @@
+"""Folders that are not as the exporter wrote them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from glm_runtime.manifest import describe_file
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "glm_manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def use_tokenizer(folder: Path, copy: Path, content: str) -> Path:
+    """The folder with another tokenizer.json, which its manifest vouches for."""
+    shutil.copytree(folder, copy)
+    (copy / "tokenizer.json").write_text(content, encoding="utf-8")
+    entry = vars(describe_file(copy / "tokenizer.json"))
+    change_manifest(copy, lambda m: m["files"].update({"tokenizer.json": entry}))
+    return copy

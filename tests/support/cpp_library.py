@@ -1,0 +1,170 @@
+"""`glm.h` for Python: what the tests call the C++ library through."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint64
+from ctypes import c_void_p as Handle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OK, BAD_FOLDER, NEWER_FORMAT, UNSUPPORTED, BAD_PROMPT = range(5)
+BAD_SETTING, NO_MEMORY, RUN_FAILED, CANCELLED = range(5, 9)
+FINISH = {0: None, 1: "stop", 2: "length"}
+
+
+class LoadOptions(Structure):
+    _fields_ = (("threads", c_int32), ("verify_hashes", c_int32))
+
+
+class Message(Structure):
+    _fields_ = (("role", c_char_p), ("content", c_char_p))
+
+
+class Settings(Structure):
+    _fields_ = (
+        ("temperature", c_double),
+        ("top_k", c_int32),
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("repetition_penalty", c_double),
+        ("presence_penalty", c_double),
+        ("frequency_penalty", c_double),
+        ("has_seed", c_int32),
+        ("seed", c_uint64),
+        ("max_new_tokens", c_int32),
+    )
+
+
+class CPiece(Structure):
+    _fields_ = (
+        ("token", c_int32),
+        ("text", Handle),
+        ("length", c_size_t),
+        ("finish", c_int),
+    )
+
+
+GREEDY = Settings(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 64)
+CALLBACK = ctypes.CFUNCTYPE(c_int, Handle, POINTER(CPiece))
+
+
+@dataclass(frozen=True)
+class Piece:
+    token: int
+    text: str
+    finish: str | None
+
+
+class GlmError(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Library:
+    """libglm.so."""
+
+    def __init__(self, path: Path) -> None:
+        self.c = ctypes.CDLL(str(path))
+        self.c.glm_error_text.restype = c_char_p
+
+    def check(self, status: int) -> None:
+        if status != OK:
+            raise GlmError(status, self.c.glm_error_text().decode("utf-8", "replace"))
+
+    def load(self, folder: Path, threads: int = 0, *, is_verified: bool = False) -> "Model":
+        model = Handle()
+        options = LoadOptions(threads, int(is_verified))
+        self.check(self.c.glm_load(str(folder).encode(), byref(options), byref(model)))
+        return Model(self, model)
+
+
+class Model:
+    def __init__(self, library: Library, handle: Handle) -> None:
+        self.library, self.handle = library, handle
+
+    def close(self) -> None:
+        self.library.c.glm_free(self.handle)
+        self.handle = Handle()
+
+    def tokenize(self, text: bytes) -> list[int]:
+        ids, count = (c_int32 * (len(text) + 1))(), c_size_t()
+        call = self.library.c.glm_tokenize
+        status = call(self.handle, text, c_size_t(len(text)), ids, c_size_t(len(ids)), byref(count))
+        self.library.check(status)
+        return list(ids[: count.value])
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        array = (c_int32 * len(ids))(*ids)
+        call = self.library.c.glm_detokenize
+        return self._read_text(lambda *out: call(self.handle, array, c_size_t(len(ids)), *out))
+
+    def render(self, messages: Sequence[tuple[str, bytes]], thinking: int = -1) -> str:
+        array = (Message * len(messages))(
+            *(Message(role.encode(), content) for role, content in messages)
+        )
+        call, count = self.library.c.glm_render_chat, c_size_t(len(messages))
+        return self._read_text(lambda *out: call(self.handle, array, count, thinking, *out))
+
+    def defaults(self) -> Settings:
+        settings = Settings()
+        self.library.check(self.library.c.glm_default_settings(self.handle, byref(settings)))
+        return settings
+
+    def new_session(self) -> "Session":
+        session = Handle()
+        self.library.check(self.library.c.glm_new_session(self.handle, byref(session)))
+        return Session(self.library, session)
+
+    def _read_text(self, call: Callable[..., int]) -> str:
+        length = c_size_t()
+        self.library.check(call(None, c_size_t(0), byref(length)))
+        buffer = ctypes.create_string_buffer(length.value + 1)
+        self.library.check(call(buffer, length, byref(length)))
+        return buffer.raw[: length.value].decode("utf-8")
+
+
+class Session:
+    def __init__(self, library: Library, handle: Handle) -> None:
+        self.library, self.handle = library, handle
+
+    def close(self) -> None:
+        self.library.c.glm_free_session(self.handle)
+
+    def cancel(self) -> None:
+        self.library.c.glm_cancel(self.handle)
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        settings: Settings | None = None,
+        watch: Callable[[Piece], Any] = lambda piece: None,
+    ) -> list[Piece]:
+        """All pieces; the answer ends as cancelled where `watch` returns True."""
+        pieces: list[Piece] = []
+
+        def take(_: object, found: Any) -> int:
+            piece = found.contents
+            text = ctypes.string_at(piece.text, piece.length).decode("utf-8")
+            pieces.append(Piece(piece.token, text, FINISH[piece.finish]))
+            return int(watch(pieces[-1]) is True)
+
+        array = (c_int32 * len(prompt))(*prompt)
+        chosen = None if settings is None else byref(settings)
+        count = c_size_t(len(prompt))
+        status = self.library.c.glm_generate(
+            self.handle, array, count, chosen, CALLBACK(take), None
+        )
+        self.library.check(status)
+        return pieces
+
+    def logits(self, prompt: Sequence[int], vocab_size: int) -> list[float]:
+        array, found = (c_int32 * len(prompt))(*prompt), (ctypes.c_float * vocab_size)()
+        count, size = c_size_t(len(prompt)), c_size_t()
+        status = self.library.c.glm_logits(
+            self.handle, array, count, found, c_size_t(vocab_size), byref(size)
+        )
+        self.library.check(status)
+        assert size.value == vocab_size
+        return list(found)
