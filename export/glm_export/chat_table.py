@@ -45,6 +45,7 @@ _CONTENTS = (
     "tab\t, \\n, quotes \" and '",
     "\u3000wide blank\u3000\x1f",
     "emoji 🙂",
+    "long " * 1000,
 )
 
 
@@ -251,7 +252,8 @@ def generate_conversations(table: ChatTable, seed: int = 0) -> Iterator[list[Mes
         yield [{"role": role, "content": content}]
     generator = random.Random(seed)
     for _ in range(_CONVERSATIONS):
-        roles = [generator.choice(first), *generator.choices(later, k=generator.randrange(7))]
+        count = generator.choice((*range(7), 30))
+        roles = [generator.choice(first), *generator.choices(later, k=count)]
         if table.is_system_first and roles[0] != "system":
             roles = [role for role in roles if role != "system" or table.roles["system"].prefix]
         yield [{"role": role, "content": generator.choice(_CONTENTS)} for role in roles]

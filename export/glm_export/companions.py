@@ -205,13 +205,22 @@ def _try_template(template: str) -> None:
 
 def _render_table(template: str, tokenizer_config: Mapping[str, Any]) -> dict[str, bytes]:
     """The template as a table for hosts without Jinja, if it can be written so."""
+    if "strftime_now" in template:  # tells the date, which a table cannot
+        return {}
     special_tokens = find_special_tokens(tokenizer_config)
     table = chat_table.build_chat_table(ChatTemplate(template, special_tokens))
     return {} if table is None else {chat_table.FILE_NAME: table.to_json()}
 
 
 def _encode(template: object) -> bytes | None:
-    return template.encode() if isinstance(template, str) else None
+    if not isinstance(template, str):
+        return None
+    try:
+        return template.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(
+            f"the checkpoint's chat template is no UTF-8 ({error}); correct tokenizer_config.json."
+        ) from error
 
 
 def _count_tokens(folder: Path, vocab_size: int) -> int:

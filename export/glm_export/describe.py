@@ -53,7 +53,7 @@ def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcom
     return Manifest(
         tool_version=glm_export.__version__,
         source=folder_manifest.SourceEntry(
-            job.source.checkpoint.folder.resolve().name,
+            job.source.checkpoint.folder.resolve().name.encode("utf-8", "replace").decode(),
             job.source.model_type,
             _name_architecture(job),
             outcome.sources,
@@ -145,13 +145,14 @@ def _describe_tensors(
 def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
     """What fills it, in order; of a matrix that was quantized already, all its stored parts."""
     stored = job.source.checkpoint.tensors
-    if tensor.matrix is not None:
-        for name in sorted(tensor.matrix.tensors):
-            yield TensorSource(stored[name].path.name, name, 0)
-        return
     first_row = 0
     for name, shape in tensor.source.tensors if tensor.source else ():
-        yield TensorSource(stored[name].path.name, name, first_row)
+        names = [name]
+        if tensor.matrix is not None:
+            prefix = name.removesuffix("weight")
+            names = sorted(part for part in tensor.matrix.tensors if part.startswith(prefix))
+        for one in names:
+            yield TensorSource(stored[one].path.name, one, first_row)
         first_row += shape[0]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from glm_export import verify
 from glm_export.calibration.budget import set_budget
+from glm_export.errors import OutputError
 from glm_export.job import ExportJob
 from glm_export.options import ExportOptions
 from glm_export.plan import TensorPlan
@@ -101,7 +102,13 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
     """
     job = prepare_job(options)
     progress("timing this machine", 0, 1)
-    speeds = probe_speeds(job)
+    try:
+        speeds = probe_speeds(job)
+    except OSError as error:
+        raise OutputError(
+            f"this machine's speed could not be measured ({error}); give a folder for temporary "
+            "files that can be written, by TMPDIR."
+        ) from error
     budget = set_budget(job.plan, options.bits_per_weight)
     is_mixed = bool(job.open_matrices) and options.is_mixed
     tables = sum(one.size_bytes for one in job.plan.tensors.values() if one.source is None)

@@ -69,7 +69,8 @@ def _read_head(text: str) -> dict[str, str]:
         if line.strip() == "---":
             return found
         key, colon, value = line.partition(":")
-        value = " ".join(value.split()).strip("\"'[]")
-        if colon and key in _KEYS and value.isprintable():
-            found[key] = value
+        value = " ".join(value.partition(" #")[0].split()).strip("\"'[]")
+        is_said = value.isprintable() and value[:1] not in ("", ">", "|", "~") and value != "null"
+        if colon and key.strip("\"' ") in _KEYS and is_said:
+            found[key.strip("\"' ")] = value
     return {}  # it never ends, so it is none

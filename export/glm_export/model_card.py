@@ -112,7 +112,7 @@ def _list_tensors(manifest: Manifest) -> Iterator[str]:
 
 def _escape(text: str) -> str:
     """Names out of a checkpoint: no table is torn, no markup runs."""
-    return "".join(f"&#{ord(c)};" if c in _MARKUP else c for c in text)
+    return "".join(f"&#{ord(c)};" if c in _MARKUP or not c.isprintable() else c for c in text)
 
 
 def _describe_blocks(recipe: RecipeEntry) -> list[str]:

@@ -15,7 +15,7 @@ from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.folding import fold_reader
 from glm_export.conformance import add_conformance
 from glm_export.describe import Outcome, describe_folder
-from glm_export.errors import VerificationError
+from glm_export.errors import OutputError
 from glm_export.job import ExportJob
 from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.options import ExportOptions
@@ -150,9 +150,10 @@ def _write_data(
 def _add_conformance(folder: Path, manifest: Manifest) -> Manifest:
     try:
         return add_conformance(folder, manifest)
-    except GlmRuntimeError as error:
-        raise VerificationError(
-            f"the folder cannot be run for its conformance vectors ({error}); leave them out."
+    except (GlmRuntimeError, ValueError, MemoryError) as error:
+        raise OutputError(  # an error that keeps what is finished
+            f"the folder cannot be run for its conformance vectors ({error or 'no memory'}); "
+            "export without --conformance."
         ) from error
 
 

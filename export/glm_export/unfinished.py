@@ -21,7 +21,7 @@ from glm_export.job import ExportJob
 from glm_export.output_folder import without_empty_parents
 
 _IDENTITY = "export.json"
-_FINISHED = ("*.npz", "*.npy", "written.json")  # what calibration and writing leave
+_FINISHED = ("*.npz", "*.npy", "*.packed", "written.json")  # what calibration and writing leave
 _BLOCK_BYTES = 512  # what st_blocks counts, on every file system
 
 
@@ -112,6 +112,7 @@ def fingerprint_export(job: ExportJob) -> str:
         dict(job.source.checkpoint.config),
         files,
         [options.chosen_quant, job.method, options.block_size, options.is_symmetric],
+        [options.is_mixed, options.weighs_texts],
         [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
         None if job.corpus is None else job.corpus.sha256,
     ]

@@ -104,6 +104,8 @@ class DataFile:
     """
 
     def __init__(self, path: Path, size_bytes: int, *, is_kept: bool) -> None:
+        if not is_kept:  # it may be a finished folder's too, by a link that a killed run left
+            path.unlink(missing_ok=True)
         self._file = path.open("r+b" if is_kept else "w+b", buffering=0)
         self._lock = threading.Lock()
         self._file.truncate(size_bytes)

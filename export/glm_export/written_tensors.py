@@ -87,8 +87,10 @@ def open_written(data_file: Path, plan: ExportPlan, *, is_checked: bool) -> Writ
     written = WrittenTensors(path, layout)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = data_file.stat().st_size == plan.size_bytes
-        if is_whole and content["layout"] == layout:
+        status = data_file.stat()
+        is_whole = status.st_size == plan.size_bytes
+        is_own = status.st_nlink == 1  # else it is a finished folder's too
+        if is_whole and is_own and content["layout"] == layout:
             written.errors.update({n: WeightError(*e) for n, e in content["errors"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass

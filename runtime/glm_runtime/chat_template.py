@@ -43,7 +43,14 @@ class ChatTemplate:
         try:
             self._words = _find_words(environment.parse(source))
             self._template = environment.from_string(environment.parse_bounded(source))
-        except jinja2.TemplateError as error:
+        # Python's own limits are those of what Jinja compiles a template to.
+        except (
+            jinja2.TemplateError,
+            SyntaxError,
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             raise FolderError(
                 f"{TEMPLATE_NAME} is not a valid Jinja template ({error}); "
                 "correct it in the checkpoint and export again."

@@ -4,14 +4,16 @@ Jinja's own sandbox keeps a template from Python's insides. This one also counts
 and calls, and looks at the size of a text before it is made. Knows nothing about chats.
 """
 
+import functools
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -20,6 +22,8 @@ from jinja2.visitor import NodeTransformer
 MAX_CHARACTERS = 20_000_000
 MAX_STEPS = 500_000
 _MAX_TOTAL = 25 * MAX_CHARACTERS  # of all texts, those between included
+_MAX_ITEMS = 1_000_000  # of lists within lists, each as often as it occurs
+_MAX_SECONDS = 10.0
 _MAX_WIDTH = 10_000
 _MAX_BITS = 10_000
 _WIDE = {"center", "expandtabs", "indent", "ljust", "rjust", "zfill", "tojson", "round", "to_bytes"}
@@ -37,6 +41,7 @@ class Steps:
 
     count: int = 0
     made: int = 0
+    started: float = field(default_factory=time.monotonic)
 
     def take(self) -> None:
         """One more.
@@ -47,6 +52,8 @@ class Steps:
         self.count += 1
         if self.count > MAX_STEPS:
             raise SecurityError(f"it takes more than {MAX_STEPS} steps")
+        if time.monotonic() - self.started > _MAX_SECONDS:
+            raise SecurityError(f"it takes more than {_MAX_SECONDS:.0f} seconds")
 
     def measure(self, value: Any) -> Any:
         """A text or list that was made.
@@ -68,7 +75,9 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**", "+", "%"])
 
     def __init__(self, *, extensions: list[Any]) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_require_small
+        )
         del self.globals["lipsum"]
         self.concat = _join  # type: ignore[method-assign]  # what macros and blocks are joined by
 
@@ -88,7 +97,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         if operator in ("*", "**"):
             _check_product(operator, left, right)
         elif operator == "%" and isinstance(left, str):
-            _check_format(left)
+            _check_format(left, [right])
         made = super().call_binop(context, operator, left, right)
         return context.resolve(_STEPS).measure(made)
 
@@ -99,14 +108,22 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         owner = getattr(called, "__self__", None)
         if isinstance(owner, str | bytes | int):
             _check_call(called.__name__, [owner, *values, *named.values()])
+        if isinstance(called, LoopContext):
+            values = tuple(_count_items(context, items) for items in values)
         return steps.measure(super().call(context, called, *values, **named))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Watch `format` and `format_map` too, which Jinja puts its own in place of."""
         replaced = super().wrap_str_format(value)
-        if replaced is not None:
-            _check_format(value.__self__)
-        return replaced
+        if replaced is None:
+            return None
+
+        @functools.wraps(replaced)
+        def watched(*values: Any, **named: Any) -> str:
+            _check_format(value.__self__, [*values, *named.values()])
+            return replaced(*values, **named)
+
+        return watched
 
 
 def new_steps() -> dict[str, object]:
@@ -150,7 +167,7 @@ def _count_items(context: Context, items: Iterable[object]) -> Iterator[object]:
 def _join(parts: Iterable[object]) -> str:
     texts, total = [], 0
     for part in parts:
-        texts.append(str(part))
+        texts.append(str(_require_small(part)))
         total += len(texts[-1])
         _require(total)
     return "".join(texts)
@@ -181,19 +198,23 @@ def _watch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_call(name: str, values: list[Any]) -> None:
     """A filter or a method by its name, with what it is applied to and what it is given."""
-    applied, given = values[0], values[1:]
+    applied, given = _require_small(values[0]), values[1:]
     widths = [value if isinstance(value, int) else _length(value) for value in given]
     if name in _WIDE and max(widths, default=0) > _MAX_WIDTH:
         raise SecurityError(f"{name} is given a width above {_MAX_WIDTH}")
     if name in ("indent", "expandtabs"):
         breaks = sum(applied.count(sign) for sign in "\n\t") if isinstance(applied, str) else 0
         _require((breaks + 1) * max(widths, default=8))
-    elif name == "join" and given:
-        _require(_length(applied) * _length(given[0]))
+    elif name == "join":
+        between = _length(given[0]) if given else 0
+        _require(_measure_deep(applied) + _length(applied) * between)
     elif name == "replace" and len(given) > 1 and isinstance(applied, str | bytes):
-        _require(applied.count(given[0]) * _length(given[1]))
+        sought = given[0] if isinstance(given[0], str | bytes) else str(given[0])
+        _require(applied.count(sought) * _length(given[1]))  # type: ignore[arg-type]
+    elif name in ("wordwrap", "translate"):
+        _require(_length(applied) * (1 + max(map(_measure_deep, given), default=0)))
     elif name.startswith("format") and isinstance(applied, str):
-        _check_format(applied)
+        _check_format(applied, given)
 
 
 def _length(value: object) -> int:
@@ -211,9 +232,39 @@ def _check_product(operator: str, left: Any, right: Any) -> None:
             _require(len(one) * times)
 
 
-def _check_format(text: str) -> None:
+def _check_format(text: str, values: Iterable[object]) -> None:
+    fields = text.count("%") + text.count("{")
+    _require(len(text) + fields * sum(map(_measure_deep, values)))
     if _LARGE_FORMAT.search(text):
         raise SecurityError("it formats with a large width, or with one that is given elsewhere")
+
+
+def _require_small(value: Any) -> Any:
+    """What is about to become text."""
+    if isinstance(value, list | tuple | dict):
+        _require(_measure_deep(value))
+    return value
+
+
+def _measure_deep(value: object) -> int:
+    """Characters of a text, or of all texts in lists within lists; an item counts as one more.
+
+    Raises:
+        SecurityError: there are too many items to count.
+    """
+    waiting, items, total = [value], 0, 0
+    while waiting:
+        one = waiting.pop()
+        items += 1
+        if items > _MAX_ITEMS:
+            raise SecurityError(f"it makes lists of more than {_MAX_ITEMS} items")
+        if isinstance(one, str | bytes):
+            total += len(one)
+        elif isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+    return total + items
 
 
 def _require(characters: int) -> None:

@@ -125,6 +125,17 @@ def test_a_matrix_that_was_quantized_already_names_its_parts(tmp_path: Path) -> 
     assert {source.file for source in tensor.sources} == {WEIGHTS}
 
 
+def test_parts_of_merged_matrices_start_where_their_rows_do(tmp_path: Path) -> None:
+    wanted = Prequantized(TinyShape(), Recipe("gptq", bits=4, group_size=32))
+    write_prequantized(tmp_path / "checkpoint", wanted)
+    export(ExportOptions(tmp_path / "checkpoint", tmp_path / "out", verify="tensors"))
+    tensors = {one.name: one for one in read_manifest(tmp_path / "out").tensors}
+    rows = {
+        (s.tensor.split(".")[4], s.first_row) for s in tensors["layers.0.qkv_proj.weight"].sources
+    }
+    assert rows == {("q_proj", 0), ("k_proj", 128), ("v_proj", 192)}
+
+
 def test_what_a_name_could_do_to_the_card(tmp_path: Path) -> None:
     checkpoint = write_small(tmp_path / "checkpoint")
     hostile = "---\nlicense: x|<script>alert(1)</script>\n---\n"
@@ -141,6 +152,11 @@ def test_what_a_name_could_do_to_the_card(tmp_path: Path) -> None:
         ("---\nlicense: mit\n---\n", "mit"),
         ("\ufeff---\r\nlicense: 'apache-2.0'\r\n---\r\n", "apache-2.0"),
         ("---\nlicense: [mit]\n---\n", "mit"),
+        ("---\nlicense: mit # as ever\n---\n", "mit"),
+        ("---\nlicense: null\n---\n", ""),
+        ("---\nlicense: ~\n---\n", ""),
+        ("---\nlicense: >-\n---\n", ""),
+        ('---\n"license" : mit\n---\n', "mit"),
         ("---\nlicense: other\n---\n", "other"),
         (CARD, "glm-4 (LICENSE)"),
         ("---\nlicense_link: https://example.org/l\n---\n", "https://example.org/l"),

@@ -2,13 +2,16 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import glm_export.pipeline
 from glm_export import ExportOptions, ExportReport, export, unfinished, written_tensors
-from glm_export.errors import OutputError
+from glm_export.errors import CheckpointError, OutputError
+from glm_export.preparation import prepare_job
+from glm_export.unfinished import fingerprint_export
 from support.broken_checkpoints import WEIGHTS, write_small
 from support.commands import finish, run_command, start_command, start_python
 from support.refusals import assert_sentence, list_tree, nothing_left_behind
@@ -171,6 +174,30 @@ def assert_same_as_whole_after_repair(root: Path) -> None:
     assert list_names(root) == ["broken", "checkpoint", "new"]
 
 
+def test_a_mixed_recipe_is_not_a_uniform_one(root: Path) -> None:
+    """`--quant int4` takes gptq-refine, too, but chooses schemes."""
+    plain = ExportOptions(root / "checkpoint", root / "new", verify="none")
+    fingerprints = {fingerprint_export(prepare_job(plain))}
+    for changes in ({"method": "gptq-refine"}, {"block_size": 32}, {"bits_per_weight": 6.0}):
+        job = prepare_job(replace(plain, **changes))
+        fingerprints.add(fingerprint_export(job))
+    assert len(fingerprints) == 4
+
+
+def test_a_finished_folder_is_never_written_into(root: Path) -> None:
+    """A run that died after its last rename leaves a link to the data of the good folder."""
+    export(choose(root))
+    (root / ".new.unfinished").mkdir()
+    job = prepare_job(choose(root))
+    kept = unfinished.Unfinished(root / "new")
+    kept.open(fingerprint_export(job), is_resumed=False)
+    (kept.folder / "model.onnx.data").hardlink_to(root / "new" / "model.onnx.data")
+    before = list_tree(root / "new")
+    with pytest.raises(KeyboardInterrupt):
+        export(choose(root, verify="none", is_forced=True), stop_at("writing", 0.5))
+    assert list_tree(root / "new") == before
+
+
 # --- what is said
 
 
@@ -259,6 +286,28 @@ def test_calibration_goes_on_where_it_was_interrupted(root: Path) -> None:
     export(ExportOptions(root / "checkpoint", root / "whole", verify="none"))
     for name in ("model.onnx.data", "glm_manifest.json"):
         assert (root / "new" / name).read_bytes() == (root / "whole" / name).read_bytes()
+
+
+def test_finished_codes_alone_are_kept(root: Path) -> None:
+    """After the last stage neither hidden states nor arrays are left of a uniform recipe."""
+    options = {"method": "gptq", "block_size": 32, "verify": "none"}
+    interrupt(root, "tracing", 0.0, **options)
+    assert list((root / ".new.unfinished" / "calibration").glob("*.packed"))
+    stages: list[str] = []
+    export(choose(root, **options), lambda name, *_: stages.append(name))
+    assert stages.count("calibrating") == 1 + 3  # embedding, layer and head, each at once
+    assert list_names(root) == ["checkpoint", "new"]
+
+
+def test_damaged_codes_are_named_and_thrown_away(root: Path) -> None:
+    options = {"method": "gptq", "block_size": 32, "verify": "none"}
+    interrupt(root, "tracing", 0.0, **options)
+    for path in (root / ".new.unfinished" / "calibration").glob("lm_head*.packed"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="that an earlier run left are damaged"):
+        export(choose(root, **options))
+    assert list_names(root) == ["checkpoint"]
+    export(choose(root, **options))
 
 
 def test_finished_layers_of_other_options_are_not_used(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glm_runtime.chat_template import ChatTemplate
-from glm_runtime.errors import HostileTemplateError, PromptError
+from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 PACKAGE = Path(__file__).parents[2] / "runtime"
@@ -53,6 +53,21 @@ def test_an_attribute_that_is_only_printed_is_empty(source: str) -> None:
     assert ChatTemplate(source).render(MESSAGES) == ""
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{% for a in b %}" * 25 + "{% endfor %}" * 25,
+        "{{ " + "9" * 5000 + " }}",
+        "{% if a %}" * 120 + "{% endif %}" * 120,
+    ],
+    ids=["brackets", "loops", "digits", "ifs"],
+)
+def test_what_cannot_be_compiled_is_told_in_a_sentence(source: str) -> None:
+    with pytest.raises(FolderError, match="is not a valid Jinja template"):
+        ChatTemplate(source)
+
+
 @pytest.mark.parametrize("tag", ["include '/etc/passwd'", "import 'x' as y", "extends '../x'"])
 def test_files_cannot_be_named(tag: str) -> None:
     with pytest.raises(PromptError, match="no loader for this environment"):
@@ -65,7 +80,22 @@ def grow(step: str) -> str:
 
 
 TWICE = "{% for i in range(99999) %}{% for j in range(99999) %}BODY{% endfor %}{% endfor %}"
+LARGE = "{% set b = 'a' * 18000000 %}"
 EXHAUSTING = [
+    LARGE + "{% set f = '%(a)s' * 1000 %}{{ f % {'a': b} }}",
+    LARGE + "{% set f = '{0}' * 1000 %}{{ f.format(b) }}",
+    LARGE + "{{ ([b] * 1000)|join }}",
+    LARGE + "{{ (b ~ ' ' ~ b)|wordwrap(1, true, 'w' * 9000) }}",
+    LARGE + "{{ b.translate({97: 'x' * 9000}) }}",
+    LARGE + "{% for i in range(99999) %}{% if 'zz' in b or b.count('zz') %}{% endif %}{% endfor %}",
+    "{% set a0 = ['lol'] * 10 %}"
+    + "".join(f"{{% set a{i + 1} = [a{i}] * 10 %}}" for i in range(10))
+    + "{{ a10 }}{{ a10|string }}{{ a10|tojson }}",
+    "{% set a0 = ['lol', 'lol'] %}"
+    + "".join(f"{{% set a{i + 1} = [a{i}, a{i}] %}}" for i in range(40))
+    + "{{ a40 ~ '' }}",
+    "{% for a in [1] recursive %}{% if a < 9 %}{% for _ in range(999) %}"
+    "{{ loop.index }}{% endfor %}{{ loop(range(99999)) }}{% endif %}{% endfor %}",
     "{% for i in range(10**12) %}x{% endfor %}",
     TWICE.replace("BODY", "x"),
     TWICE.replace("BODY", "{% set y = 1 %}"),

@@ -6,6 +6,7 @@ promises what is not there.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glm_export.errors import CheckpointError
 from glm_export.unfinished import replace_text
 from glm_quantize import (
     FloatArray,
@@ -50,6 +52,7 @@ class CalibrationState:
         """
         if hidden is not None:
             np.save(self._hidden_path(self.stages_done + 1), hidden)
+            _sync(self._hidden_path(self.stages_done + 1))
         self.stages_done += 1
         self.matrices_done.clear()
         self.save_progress()
@@ -57,6 +60,8 @@ class CalibrationState:
 
     def finish_matrix(self, name: str) -> None:
         """Count a matrix of the next stage as done."""
+        for path in self.folder.glob(f"{name}.*"):
+            _sync(path)
         self.matrices_done.append(name)
         self.save_progress()
 
@@ -109,6 +114,7 @@ class CalibrationState:
         """Keep named arrays under one name; replaced as a whole."""
         partial = self.folder / f"{name}.partial.npz"
         np.savez(partial, **arrays)  # type: ignore[arg-type]  # its stub has a keyword of its own
+        _sync(partial)
         partial.replace(self.folder / f"{name}.npz")
 
     def load_arrays(self, name: str) -> dict[str, FloatArray] | None:
@@ -133,6 +139,10 @@ class CalibrationState:
             len(rows) * width,
             offset=rows.start * width * dtype.itemsize,
         )
+        if flat.size != len(rows) * width:
+            raise CheckpointError(
+                f"the codes of {name} that an earlier run left are damaged; start anew."
+            )
         return flat.reshape(len(rows), width)
 
 
@@ -148,6 +158,12 @@ def open_state(folder: Path) -> CalibrationState:
     state = CalibrationState(folder)
     state.save_progress()
     return state
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file that is complete."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _name_parts(packed: PackedRows) -> dict[str, np.ndarray]:
