@@ -132,8 +132,14 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         stages=tuple(_estimate_stages(job, speeds)),
         verification=verify.choose_level(options, job.plan, job.source.config),
         kept_bytes=kept,
-        notes=find_doubts(job.source.model_type, job.source.config),
+        notes=(*find_doubts(job.source.model_type, job.source.config), *_list_obstacles(options)),
     )
+
+
+def _list_obstacles(options: ExportOptions) -> list[str]:
+    if options.output.exists() and not options.is_forced:
+        return [f"{options.output} exists; the export needs another -o, or --force to replace it."]
+    return []
 
 
 def _find_existing(path: Path) -> Path:

@@ -124,6 +124,8 @@ def _is_made_by_running(path: Path, process: int) -> bool:
         started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # another user's, on macOS or Windows
+        return True
     return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
 
 

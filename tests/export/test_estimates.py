@@ -5,17 +5,20 @@ Its seconds are compared with real ones by `benchmarks/full_size.py`, never here
 
 import json
 import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from glm_export import ExportOptions, estimate, export
+from glm_export.errors import OutputError
 from glm_export.estimates import ExportEstimate, StageEstimate
 from glm_export.plan_text import render_estimate
 from glm_runtime.manifest import read_manifest
 from support.broken_checkpoints import WEIGHTS, write_small
 from support.commands import run_command
-from support.refusals import nothing_left_behind
+from support.refusals import assert_sentence, nothing_left_behind
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 
@@ -106,6 +109,22 @@ def test_kept_work_and_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.disk_bytes < found.size_bytes
     text = render_estimate(found)
     assert "earlier run" in text and ("too small" in text) == (found.disk_bytes > 0)
+
+
+def test_an_output_that_exists_is_noted(tmp_path: Path) -> None:
+    checkpoint = write_small(tmp_path / "checkpoint")
+    (tmp_path / "out").mkdir()
+    options = ExportOptions(checkpoint, tmp_path / "out", method="rtn")
+    assert any("needs another -o" in note for note in estimate(options).notes)
+    assert estimate(replace(options, is_forced=True)).notes == ()
+
+
+def test_no_room_for_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    options = ExportOptions(write_small(tmp_path / "checkpoint"), tmp_path / "out", method="rtn")
+    with pytest.raises(OutputError) as caught:
+        estimate(options)
+    assert_sentence(str(caught.value), "speed could not be measured (", "TMPDIR")
 
 
 def test_seconds_are_told_in_a_fitting_unit() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from glm_export.errors import ExportError, OutputError
@@ -349,3 +350,14 @@ def test_a_killed_process_that_nobody_waited_for_is_no_export(tmp_path: Path) ->
     write(tmp_path / "out")
     process.communicate()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_process_that_may_not_be_looked_at_counts_as_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(process: int) -> None:
+        raise psutil.AccessDenied(process)
+
+    (tmp_path / ".out.partial-1").mkdir()
+    monkeypatch.setattr(psutil, "Process", deny)
+    refuse(tmp_path, tmp_path / "out", "process 1 is exporting to", "wait for it")
