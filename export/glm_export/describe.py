@@ -129,7 +129,7 @@ def _describe_tensors(
         folder_manifest.TensorEntry(
             name=tensor.name,
             shape=tensor.shape,
-            scheme=tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype,
+            scheme=tensor.scheme_name,
             size_bytes=tensor.size_bytes,
             initializers=tuple(
                 name

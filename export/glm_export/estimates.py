@@ -11,6 +11,7 @@ from pathlib import Path
 
 from glm_export import verify
 from glm_export.calibration.budget import set_budget
+from glm_export.calibration.calibrate import SENSITIVITY_TOKENS
 from glm_export.errors import OutputError
 from glm_export.job import ExportJob
 from glm_export.options import ExportOptions
@@ -28,7 +29,7 @@ from glm_runtime.machine import count_usable_cores
 # matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
 _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
 _AWQ_SEARCHES = 1.0
-_SENSITIVITY_TOKENS, _PASSES_OF_SENSITIVITY = 2048, 3  # forwards once, backwards twice the work
+_PASSES_OF_SENSITIVITY = 3  # forwards once, backwards twice the work
 # The graph: imports and tracing, by `benchmarks/full_size.py`, 2, 40 and 61 layers.
 _TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.45
 # Python, torch and the traced graph; rows in flight. By `benchmarks/full_size.py`.
@@ -110,8 +111,9 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
             "files that can be written, by TMPDIR."
         ) from error
     budget = set_budget(job.plan, options.bits_per_weight)
-    is_mixed = bool(job.open_matrices) and options.is_mixed
+    is_mixed = bool(job.open_matrices)
     tables = sum(one.size_bytes for one in job.plan.tensors.values() if one.source is None)
+    level = verify.choose_level(options, job.plan, job.source.config)
     kept = Unfinished(options.output).count_bytes()
     return ExportEstimate(
         name=job.source.checkpoint.folder.resolve().name,
@@ -120,7 +122,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         method=job.method,
         schemes=_count_schemes(job),
         tensors={
-            name: _TO_BE_CHOSEN if is_mixed and name in job.open_matrices else _name_scheme(tensor)
+            name: _TO_BE_CHOSEN if is_mixed and name in job.open_matrices else tensor.scheme_name
             for name, tensor in job.plan.tensors.items()
         },
         is_mixed=is_mixed,
@@ -129,8 +131,8 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         disk_bytes=max(0, count_needed_bytes(job) - kept),
         free_disk_bytes=shutil.disk_usage(_find_existing(options.output)).free,
         peak_rss_bytes=_estimate_memory(job),
-        stages=tuple(_estimate_stages(job, speeds)),
-        verification=verify.choose_level(options, job.plan, job.source.config),
+        stages=tuple(_estimate_stages(job, speeds, level)),
+        verification=level,
         kept_bytes=kept,
         notes=(*find_doubts(job.source.model_type, job.source.config), *_list_obstacles(options)),
     )
@@ -150,22 +152,17 @@ def _find_existing(path: Path) -> Path:
 def _count_schemes(job: ExportJob) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for tensor in job.plan.tensors.values():
-        name = _name_scheme(tensor)
-        count, size = found.get(name, (0, 0))
-        found[name] = (count + 1, size + tensor.size_bytes)
+        count, size = found.get(tensor.scheme_name, (0, 0))
+        found[tensor.scheme_name] = (count + 1, size + tensor.size_bytes)
     return found
 
 
-def _name_scheme(tensor: TensorPlan) -> str:
-    return tensor.scheme.name if tensor.scheme else tensor.segments[0].dtype
-
-
-def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:
+def _estimate_stages(job: ExportJob, speeds: Speeds, level: str) -> list[StageEstimate]:
     layers, calibrates = job.source.config.num_layers, job.corpus is not None
     stages = []
     if calibrates and job.options.is_mixed:
         stages.append(StageEstimate("measuring sensitivity", _sensitivity_seconds(job, speeds)))
-    if calibrates and (find_method(job.method).is_calibrated or job.options.weighs_texts):
+    if calibrates and job.has_calibrated_codes:
         stages.append(StageEstimate("calibrating", _calibration_seconds(job, speeds)))
     tracing = _TRACE_SECONDS + _TRACE_SECONDS_A_LAYER * layers
     stages.append(StageEstimate("tracing the decoder", tracing))
@@ -174,7 +171,6 @@ def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:
     beside = max(0.0, sources / speeds.hashed_bytes - sum(stage.seconds for stage in stages))
     writing = job.plan.parameters / rate + beside / count_usable_cores()
     stages.append(StageEstimate("writing the weights", writing))
-    level = verify.choose_level(job.options, job.plan, job.source.config)
     if level == "full":
         stages.append(StageEstimate("verifying", _verification_seconds(job, speeds)))
     hashed = job.plan.size_bytes / speeds.hashed_bytes
@@ -183,7 +179,7 @@ def _estimate_stages(job: ExportJob, speeds: Speeds) -> list[StageEstimate]:
 
 
 def _sensitivity_seconds(job: ExportJob, speeds: Speeds) -> float:
-    tokens = min(_SENSITIVITY_TOKENS, _count_tokens(job))
+    tokens = min(SENSITIVITY_TOKENS, _count_tokens(job))
     passes = 2.0 * tokens * job.plan.parameters * _PASSES_OF_SENSITIVITY
     return passes / speeds.float_operations + job.plan.parameters / speeds.rounded_weights
 

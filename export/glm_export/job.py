@@ -9,6 +9,7 @@ from glm_export.license import License
 from glm_export.options import ExportOptions
 from glm_export.plan import ExportPlan
 from glm_export.source_model import SourceModel
+from glm_quantize import find_method
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,8 @@ class ExportJob:
     open_matrices: tuple[str, ...] = ()
     corpus: Corpus | None = None
     cache_corpus: Corpus | None = None
+
+    @property
+    def has_calibrated_codes(self) -> bool:
+        """Whether codes are chosen on texts, if there are any; schemes may be without."""
+        return find_method(self.method).is_calibrated or self.options.weighs_texts

@@ -32,7 +32,7 @@ from glm_export.unfinished import Unfinished, fingerprint_export, keep_unfinishe
 from glm_export.writer import WriteOptions, WriteReport
 from glm_export.written_tensors import WeightError
 from glm_runtime import GlmRuntimeError
-from glm_runtime.machine import count_usable_cores, read_peak_memory_bytes
+from glm_runtime.machine import read_peak_memory_bytes
 from glm_runtime.manifest import Manifest, VerificationEntry
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -136,9 +136,8 @@ def _write_data(
         done += weights
         progress("writing the weights", done, job.plan.parameters)
 
-    threads = min(writer.MOST_THREADS, count_usable_cores())
     is_checked = job.options.verify != "none"
-    options = WriteOptions(job.method, is_checked, threads)
+    options = WriteOptions(job.method, is_checked, writer.count_threads())
     if calibrated is not None:
         options = replace(options, state=calibrated.state, folding=calibrated.folding)
     path = folder / DATA_FILE

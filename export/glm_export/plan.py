@@ -80,6 +80,11 @@ class TensorPlan:
     order: Segment | None = None
 
     @property
+    def scheme_name(self) -> str:
+        """Of what is quantized the scheme, else the type of its numbers."""
+        return self.scheme.name if self.scheme else self.segments[0].dtype
+
+    @property
     def all_segments(self) -> tuple[Segment, ...]:
         """The inputs' order too."""
         return (*self.segments, self.order) if self.order else self.segments

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 from glm_export.job import ExportJob
-from glm_export.writer import MOST_THREADS, WriteOptions, write_sample
+from glm_export.writer import WriteOptions, count_threads, write_sample
 from glm_quantize import find_method
-from glm_runtime.machine import count_usable_cores
 
 _ROUNDS = 3
 _RUNS = 16  # of the writer, a round: some million weights each
@@ -52,9 +51,10 @@ def probe_speeds(job: ExportJob) -> Speeds:
     product = _take_time(lambda: side @ side)
     content = bytes(_HASHED_BYTES)
     hashing = _take_time(lambda: hashlib.sha256(content).digest())
+    copied = _time_writer(job, "rtn")
     return Speeds(
-        rounded_weights=_time_writer(job, method),
-        copied_weights=_time_writer(job, "rtn"),
+        rounded_weights=copied if method == "rtn" else _time_writer(job, method),
+        copied_weights=copied,
         float_operations=2 * _SIDE**3 / product,
         hashed_bytes=_HASHED_BYTES / hashing,
     )
@@ -62,8 +62,7 @@ def probe_speeds(job: ExportJob) -> Speeds:
 
 def _time_writer(job: ExportJob, method: str) -> float:
     """Weights a second."""
-    threads = min(MOST_THREADS, count_usable_cores())
-    options = WriteOptions(method, job.options.verify != "none", threads)
+    options = WriteOptions(method, job.options.verify != "none", count_threads())
     written = 0
 
     def write() -> None:

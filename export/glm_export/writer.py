@@ -34,12 +34,13 @@ from glm_quantize import (
     round_scales,
     unpack_rows,
 )
+from glm_runtime.machine import count_usable_cores
 
 Array = npt.NDArray[np.generic]
 Progress = Callable[[int], None]
 
 
-MOST_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
+_MOST_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ class DataFile:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+
+
+def count_threads() -> int:
+    """Runs in flight on this machine."""
+    return min(_MOST_THREADS, count_usable_cores())
 
 
 def write_weights(

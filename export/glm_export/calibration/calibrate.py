@@ -26,7 +26,7 @@ from glm_export.plan import ExportPlan, build_plan
 from glm_export.report import Progress
 from glm_quantize import FloatArray, QuantizationError, Scheme, find_method
 
-_SENSITIVITY_TOKENS = 2048
+SENSITIVITY_TOKENS = 2048
 # Gradients are few and noisy beside the inputs of a linear: so much of the moments' mean diagonal
 # is added to it. On the sample the embedding's KL at int4 block 128 fell from 0.0060 to 0.0057.
 _EMBEDDING_DAMPING = 0.3
@@ -75,7 +75,7 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
         except QuantizationError as error:
             raise CheckpointError(f"a matrix cannot be rounded: {error}") from error
     walk = Walk(_build_task(job, parameters, plan, moments), state, _Counter(job, progress).advance)
-    if find_method(job.method).is_calibrated or job.options.weighs_texts:
+    if job.has_calibrated_codes:
         walk.run()
     return Calibrated(plan, state, walk.folding)
 
@@ -117,7 +117,7 @@ def _measure_sensitivity(
     corpus, stored = job.corpus, state.load_arrays(_SENSITIVITY)
     assert corpus is not None
     if stored is None:
-        count = max(1, _SENSITIVITY_TOKENS // corpus.windows.shape[1])
+        count = max(1, SENSITIVITY_TOKENS // corpus.windows.shape[1])
         chosen = np.linspace(0, len(corpus.windows) - 1, min(count, len(corpus.windows)))
         found = measure_sensitivity(
             job.source.config,
