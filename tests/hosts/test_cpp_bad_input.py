@@ -83,13 +83,16 @@ BAD_SETTINGS = (
 
 @pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
 def test_bad_settings(name: str, value: float, session: cpp.Session) -> None:
-    settings = Settings(1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 8)
+    settings = Settings.of(GenerationSettings(max_new_tokens=8))
     setattr(settings, name, value)
     check_refusal(lambda: session.generate([1], settings), cpp.BAD_SETTING, f"{name} is ")
 
 
+GREEDY_WITHOUT_END = GenerationSettings(SamplingSettings(temperature=0))
+
+
 def test_the_context_is_filled_to_its_end(session: cpp.Session) -> None:
-    pieces = session.generate([5] * 4095, Settings(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0))
+    pieces = session.generate([5] * 4095, Settings.of(GREEDY_WITHOUT_END))
     assert len(pieces) <= 2
     assert pieces[-1].finish in ("length", "stop")
 

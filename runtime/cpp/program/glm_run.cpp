@@ -63,8 +63,10 @@ void watch_interrupts() {
 }
 
 Model load(const Arguments& arguments) {
-  glm_load_options options{static_cast<int32_t>(arguments.threads.value_or(0)),
-                           arguments.is_verified};
+  glm_load_options options{};
+  options.size = sizeof options;
+  options.threads = static_cast<int32_t>(arguments.threads.value_or(0));
+  options.verify_hashes = arguments.is_verified;
   glm_model* model = nullptr;
   check(glm_load(arguments.folder.c_str(), &options, &model));
   return Model(model);
@@ -180,7 +182,8 @@ void generate(const Arguments& arguments) {
     messages.emplace_back("user", prompt);
     prompt = render(model.get(), messages, arguments.thinking);
   }
-  glm_settings settings;
+  glm_settings settings{};
+  settings.size = sizeof settings;
   check(glm_default_settings(model.get(), &settings));
   glm_session* opened = nullptr;
   check(glm_new_session(model.get(), &opened));
@@ -196,7 +199,8 @@ void generate(const Arguments& arguments) {
 
 void chat(const Arguments& arguments) {
   Model model = load(arguments);
-  glm_settings settings;
+  glm_settings settings{};
+  settings.size = sizeof settings;
   check(glm_default_settings(model.get(), &settings));
   settings = merge_settings(arguments, settings);
   glm_session* opened = nullptr;
