@@ -23,7 +23,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__GNUC__) && defined(GLM_BUILDING)
+/* Callers on Windows need no dllimport: it only spares functions a jump. */
+#if defined(_WIN32) && defined(GLM_BUILDING)
+#define GLM_API __declspec(dllexport)
+#elif defined(__GNUC__) && defined(GLM_BUILDING)
 #define GLM_API __attribute__((visibility("default")))
 #else
 #define GLM_API

@@ -110,17 +110,17 @@ void check(const Arguments& a) {
 
 }  // namespace
 
-Arguments parse_arguments(int count, char** values) {
+Arguments parse_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
   auto options = list_options(&arguments);
   auto flags = list_flags(&arguments);
-  for (int i = 1; i < count; ++i) {
-    std::string word = values[i];
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
     if (auto flag = flags.find(word); flag != flags.end()) {
       flag->second();
     } else if (auto option = options.find(word); option != options.end()) {
-      if (++i == count) throw UsageError(word + " came last where its value is expected.");
-      option->second(values[i]);
+      if (++i == words.size()) throw UsageError(word + " came last where its value is expected.");
+      option->second(words[i]);
     } else if (word.size() > 1 && word[0] == '-') {
       throw UsageError(word + " is unknown here; Python's glm-run may have it.");
     } else {

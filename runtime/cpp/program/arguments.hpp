@@ -5,6 +5,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "glm.h"
 
@@ -23,8 +24,8 @@ struct Arguments {
   int thinking = -1;
 };
 
-// Throws UsageError.
-Arguments parse_arguments(int count, char** values);
+// Of the words behind the program's name. Throws UsageError.
+Arguments parse_arguments(const std::vector<std::string>& words);
 
 // The folder's settings with what the user wants instead, as glm_runtime's SamplingOverrides.
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);

@@ -1,22 +1,12 @@
 // glm-run: answers in the shell, through glm.h alone.
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 #include <memory>
-#include <thread>
+#include <mutex>
 #include <vector>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#endif
-
 #include "arguments.hpp"
+#include "console.hpp"
 #include "glm.h"
 
 namespace {
@@ -36,7 +26,8 @@ using Model = std::unique_ptr<glm_model, Free>;
 using Session = std::unique_ptr<glm_session, Free>;
 using Messages = std::vector<std::pair<std::string, std::string>>;  // role, content
 
-std::atomic<glm_session*> running_session{nullptr};
+std::mutex running_lock;  // a session that is being cancelled must not be freed meanwhile
+glm_session* running_session = nullptr;
 
 void check(glm_status status) {
   if (status != GLM_OK) throw Failure(status);
@@ -46,20 +37,16 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Ctrl-C ends the answer that is being written; without one, the program. A thread waits for it,
-// since a signal handler may not call into the library.
-void watch_interrupts() {
-  sigset_t interrupts;
-  sigemptyset(&interrupts);
-  sigaddset(&interrupts, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);  // also for the threads of ONNX Runtime
-  std::thread([interrupts] {
-    for (int signal = 0; sigwait(&interrupts, &signal) == 0;) {
-      glm_session* session = running_session;
-      if (session == nullptr) _exit(130);
-      glm_cancel(session);
-    }
-  }).detach();
+void mark_running(glm_session* session) {
+  std::lock_guard<std::mutex> guard(running_lock);
+  running_session = session;
+}
+
+// Ctrl-C ends the answer that is being written; without one, the program.
+void interrupt() {
+  std::lock_guard<std::mutex> guard(running_lock);
+  if (running_session == nullptr) leave(130);
+  glm_cancel(running_session);
 }
 
 Model load(const Arguments& arguments) {
@@ -119,10 +106,10 @@ Answer answer_prompt(glm_session* session, std::vector<int32_t> prompt,
   answer.prompt = std::move(prompt);
   answer.is_shown = is_shown;
   answer.start = Clock::now();
-  running_session = session;
+  mark_running(session);
   glm_status status = glm_generate(session, answer.prompt.data(), answer.prompt.size(), &settings,
                                    take_piece, &answer);
-  running_session = nullptr;
+  mark_running(nullptr);
   if (is_shown) std::puts("");
   check(status);
   return answer;
@@ -167,15 +154,11 @@ void print_json(const Answer& answer, double load_seconds) {
               load_seconds, first_ms, measure_rate(answer));
 }
 
-std::string read_all(std::istream& stream) {
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
 void generate(const Arguments& arguments) {
   auto start = Clock::now();
   Model model = load(arguments);
   double load_seconds = seconds_since(start);
-  std::string prompt = *arguments.prompt == "-" ? read_all(std::cin) : *arguments.prompt;
+  std::string prompt = *arguments.prompt == "-" ? read_all() : *arguments.prompt;
   if (!arguments.is_raw) {
     Messages messages;
     if (arguments.system) messages.emplace_back("system", *arguments.system);
@@ -208,7 +191,7 @@ void chat(const Arguments& arguments) {
   Session session(opened);
   Messages messages;
   if (arguments.system) messages.emplace_back("system", *arguments.system);
-  for (std::string line; std::fputs("> ", stderr), std::getline(std::cin, line);) {
+  for (std::string line; std::fputs("> ", stderr), read_line(&line);) {
     if (line.empty()) continue;
     messages.emplace_back("user", line);
     try {
@@ -225,7 +208,7 @@ void chat(const Arguments& arguments) {
 
 void tokenize_lines(const Arguments& arguments) {
   Model model = load(arguments);
-  for (std::string line; std::getline(std::cin, line);) {
+  for (std::string line; read_line(&line);) {
     std::printf("%s\n", list(tokenize(model.get(), line)).c_str());
   }
 }
@@ -235,7 +218,7 @@ int run(const Arguments& arguments) {
     std::fputs(kHelp, stdout);
     return 0;
   }
-  watch_interrupts();
+  watch_interrupts(interrupt);
   if (arguments.command == "generate") generate(arguments);
   if (arguments.command == "chat") chat(arguments);
   if (arguments.command == "tokenize") tokenize_lines(arguments);
@@ -248,7 +231,7 @@ namespace {
 
 int explain(int count, char** values) {
   try {
-    return run(parse_arguments(count, values));
+    return run(parse_arguments(list_arguments(count, values)));
   } catch (const UsageError& error) {
     std::fprintf(stderr, "glm-run: %s\nSee glm-run --help.\n", error.what());
     return 2;
@@ -264,11 +247,8 @@ int explain(int count, char** values) {
 }  // namespace
 
 int main(int count, char** values) {
+  open_streams();
   int code = explain(count, values);
   std::fflush(nullptr);
-#ifdef __SANITIZE_ADDRESS__
-  __lsan_do_leak_check();  // which _exit goes without
-#endif
-  // Not exit: a thread that ONNX Runtime 1.31 leaves behind reads what exit destroys.
-  _exit(code);
+  leave(code);
 }

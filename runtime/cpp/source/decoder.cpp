@@ -21,9 +21,8 @@ size_t measure_element(const ModelShape& model) {
 }
 
 size_t multiply(size_t left, size_t right) {
-  size_t product = 0;
-  if (__builtin_mul_overflow(left, right, &product)) throw std::bad_alloc();
-  return product;
+  if (left != 0 && right > SIZE_MAX / left) throw std::bad_alloc();
+  return left * right;
 }
 
 // Without a branch, so that many at once are vector instructions.

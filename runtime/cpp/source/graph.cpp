@@ -1,11 +1,11 @@
 #include "graph.hpp"
 
-#include <filesystem>
 #include <map>
 #include <vector>
 
 #include "cores.hpp"
 #include "errors.hpp"
+#include "paths.hpp"
 
 namespace glm {
 namespace {
@@ -130,7 +130,7 @@ Graph::Graph(const std::string& path, const ModelShape& model, int threads)
   check(ort().DisableTelemetryEvents(env));
   Owned<OrtSessionOptions> options = make_options(threads_);
   OrtSession* session = nullptr;
-  check(ort().CreateSession(env, std::filesystem::path(path).c_str(), options.get(), &session),
+  check(ort().CreateSession(env, to_path(path).c_str(), options.get(), &session),
         GLM_BAD_FOLDER, "to open model.onnx",
         "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
   session_.reset(session);
