@@ -28,7 +28,12 @@ FINISH = {0: None, 1: "stop", 2: "length", 3: "stop_string"}
 
 
 class LoadOptions(Structure):
-    _fields_ = (("size", c_size_t), ("threads", c_int32), ("verify_hashes", c_int32))
+    _fields_ = (
+        ("size", c_size_t),
+        ("threads", c_int32),
+        ("verify_hashes", c_int32),
+        ("huge_pages", c_int32),
+    )
 
 
 class Message(Structure):

@@ -45,7 +45,7 @@ glm_status guard(Body body) noexcept {
 }
 
 // Sizes of these structures in the first version of the header.
-constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, verify_hashes) + sizeof(int32_t);
+constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, huge_pages) + sizeof(int32_t);
 constexpr size_t kFirstSettings = offsetof(glm_settings, dry_breaker_count) + sizeof(size_t);
 constexpr size_t kFirstModelInfo = offsetof(glm_model_info, threads) + sizeof(int32_t);
 constexpr size_t kMaxSize = 4096;

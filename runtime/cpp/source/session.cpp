@@ -4,6 +4,7 @@
 
 #include "answer.hpp"
 #include "errors.hpp"
+#include "huge_pages.hpp"
 
 namespace {
 
@@ -65,7 +66,9 @@ glm_model::glm_model(const std::string& folder, const glm_load_options& options)
       tokenizer(glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"))),
       chat_table(open_table(folder, manifest)),
       defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
-      graph(folder + "/model.onnx", manifest.model, check_threads(options.threads)) {}
+      graph(folder + "/model.onnx", manifest.model, check_threads(options.threads)) {
+  if (options.huge_pages != 0) glm::move_to_huge_pages();
+}
 
 // While this lives, `cancel` reaches the decoder.
 class Running {
