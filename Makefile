@@ -17,7 +17,12 @@ ONNXRUNTIME_ROOT ?=
 FUZZ_SECONDS ?= 60
 OPTIMUM_TESTS := tests/hosts/optimum
 
-.PHONY: demo test test-optimum test-cpp fuzz-cpp lint clean
+# Where the system has no onnxruntime_c_api.h: that of Debian 13's libonnxruntime-dev. Any from 1.16 on will do.
+HEADER := .onnxruntime
+HEADER_PACKAGE := http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
+HEADER_SHA256 := 14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08
+
+.PHONY: demo test test-optimum test-cpp fuzz-cpp onnxruntime-header lint clean
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
@@ -32,12 +37,21 @@ test: $(READY)
 test-optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)
 
-# Where onnxruntime_c_api.h is not the system's: make test-cpp ONNXRUNTIME_ROOT=./onnxruntime-linux-x64
+# With the library of an unpacked release, too: make test-cpp ONNXRUNTIME_ROOT=./onnxruntime-linux-x64
 test-cpp: $(READY)
 	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/pytest tests/hosts/test_cpp.py tests/hosts/test_cpp_bad_input.py
 
 fuzz-cpp: $(READY)
 	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/python runtime/cpp/fuzz/run.py $(SAMPLE) $(FUZZ_SECONDS)
+
+onnxruntime-header: $(HEADER)/.ready
+
+$(HEADER)/.ready:
+	@mkdir -p $(HEADER)
+	curl --fail --silent --show-error --location --retry 3 --output $(HEADER)/package.deb '$(HEADER_PACKAGE)'
+	echo '$(HEADER_SHA256)  $(HEADER)/package.deb' | sha256sum --check --quiet
+	dpkg-deb --extract $(HEADER)/package.deb $(HEADER)
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff format --check
@@ -45,7 +59,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(OPTIMUM) $(DEMO)
+	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'

@@ -57,6 +57,13 @@ def _take_answer(content: str) -> str:
 _CHANGES: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {"as_is": str, "strip": str.strip, "answer": _take_answer}
 )
+_JINJA_CHANGES: Mapping[str, str] = MappingProxyType(
+    {
+        "as_is": "{{- message.content -}}",
+        "strip": "{{- message.content.strip() -}}",
+        "answer": f"{{{{- message.content.split('{_CLOSING}')[-1].strip() -}}}}",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,19 @@ class RoleRule:
     prefix: str | None
     suffix: str
     content: str
+
+    def to_jinja(self) -> str:
+        """What writes one `message` of the role; `place.is_first` says where it stands."""
+        first, later = (
+            "{{- raise_exception('no rule for this order of roles') -}}"
+            if text is None
+            else _write(text)
+            for text in (self.first, self.prefix)
+        )
+        before = first
+        if first != later:
+            before = f"{{%- if place.is_first -%}}{first}{{%- else -%}}{later}{{%- endif -%}}"
+        return before + _JINJA_CHANGES[self.content] + _write(self.suffix)
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,31 @@ class ChatTable:
             parts.append(before + content + rule.suffix)
         return "".join(parts) + self.generation_prompt[thinking]
 
+    def to_jinja(self) -> str:
+        """The table as a template of the plainest kind, for hosts whose Jinja knows only a part.
+
+        Their `strip` may know ASCII's white space only.
+        """
+        if self.is_system_first:
+            loops = [" if message.role == 'system'", " if message.role != 'system'"]
+        else:
+            loops = [""]
+        parts = ["{%- set place = namespace(is_first=true) -%}"]
+        for condition in loops:
+            parts.append(f"{{%- for message in messages{condition} -%}}")
+            for word, (name, rule) in zip(_branch_words(), self.roles.items(), strict=False):
+                parts.append(f"{{%- {word} message.role == {_quote(name)} -%}}{rule.to_jinja()}")
+            refusal = "{{- raise_exception('no rule for the role ' + message.role) -}}"
+            parts.append("{%- else -%}" + refusal + "{%- endif -%}")
+            parts.append("{%- set place.is_first = false -%}{%- endfor -%}")
+        prompt = {name: _write(text) for name, text in self.generation_prompt.items()}
+        parts.append(
+            "{%- if add_generation_prompt -%}{%- if enable_thinking is not defined -%}"
+            f"{prompt['default']}{{%- elif enable_thinking -%}}{prompt['thinking']}"
+            f"{{%- else -%}}{prompt['not_thinking']}{{%- endif -%}}{{%- endif -%}}"
+        )
+        return "".join(parts)
+
     def to_json(self) -> bytes:
         """The file's content; the same table gives the same bytes."""
         content = {
@@ -113,8 +158,24 @@ class ChatTable:
             "roles": {name: vars(rule) for name, rule in self.roles.items()},
             "generation_prompt": dict(self.generation_prompt),
             "not_expressed": NOT_EXPRESSED,
+            "jinja": self.to_jinja(),
         }
         return (json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _write(text: str) -> str:
+    """Jinja that writes just this."""
+    return f"{{{{- {_quote(text)} -}}}}" if text else ""
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "'"
+
+
+def _branch_words() -> Iterator[str]:
+    yield "if"
+    yield from itertools.repeat("elif")
 
 
 def build_chat_table(template: ChatTemplate) -> ChatTable | None:

@@ -142,6 +142,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, an empty one where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
 def _open_folder(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")

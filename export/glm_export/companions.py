@@ -5,14 +5,16 @@ Nothing here depends on the machine or the day: same checkpoint and options, sam
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_export import chat_table
+from glm_export import chat_table, genai_config
 from glm_export.architectures import DecoderConfig
-from glm_export.checkpoint import INDEX_NAMES, Checkpoint, read_json
+from glm_export.checkpoint import INDEX_NAMES, Checkpoint, read_optional_json
 from glm_export.errors import CheckpointError
+from glm_export.genai_config import build_genai_config
+from glm_export.options import ExportOptions
+from glm_export.token_ids import TokenIds
 from glm_export.tokenizer_files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_runtime.chat_template import TEMPLATE_NAME, ChatTemplate, find_special_tokens
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
@@ -28,53 +30,18 @@ _SOURCE_NAMES = (
     MODEL_NAME,
     TEMPLATE_NAME,
 )
-# onnxruntime-genai's search settings that a generation_config.json may hold as well.
-_SEARCH_KEYS = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "min_length")
-
-
-@dataclass(frozen=True)
-class TokenIds:
-    """Token ids that end or pad a text, and how many ids the tokenizer has."""
-
-    eos: tuple[int, ...]
-    pad: int | None
-    bos: int | None
-    tokenizer_vocab_size: int
-
-
-def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
-    """Ids from generation_config.json, or else config.json; the count from tokenizer.json.
-
-    Raises:
-        CheckpointError: no tokenizer.json, no eos anywhere, or ids beyond the vocabulary.
-    """
-    generation = _read_optional(checkpoint.folder / "generation_config.json")
-    count = _count_tokens(checkpoint.folder, config.vocab_size)
-
-    def read(key: str) -> tuple[int, ...]:
-        value = generation.get(key)
-        value = checkpoint.config.get(key) if value is None else value
-        return _check_ids(key, value, config.vocab_size)
-
-    eos, pad, bos = read("eos_token_id"), read("pad_token_id"), read("bos_token_id")
-    if not eos:
-        raise CheckpointError(
-            "eos_token_id is missing, so answers would never end; "
-            "add it to generation_config.json or config.json."
-        )
-    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, count)
 
 
 def render_companions(
-    checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, threads: int | None
+    checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, options: ExportOptions
 ) -> dict[str, bytes]:
     """File name -> content of everything but the graph, the tokenizer, the card and the manifest.
 
     Raises:
         CheckpointError: a file of the checkpoint is broken.
     """
-    generation = _read_optional(checkpoint.folder / "generation_config.json")
-    tokenizer_config = _read_optional(checkpoint.folder / "tokenizer_config.json")
+    generation = read_optional_json(checkpoint.folder / "generation_config.json")
+    tokenizer_config = read_optional_json(checkpoint.folder / "tokenizer_config.json")
     contents: dict[str, Mapping[str, Any]] = {
         "config.json": checkpoint.config,
         "generation_config.json": {
@@ -83,7 +50,7 @@ def render_companions(
             "pad_token_id": ids.pad,
         },
         "tokenizer_config.json": _adapt_tokenizer_config(tokenizer_config),
-        "genai_config.json": build_genai_config(config, ids, generation, threads),
+        genai_config.FILE_NAME: build_genai_config(config, ids, generation, options),
     }
     files = {name: _render_json(name, content) for name, content in contents.items()}
     template = _find_template(checkpoint.folder, tokenizer_config)
@@ -106,51 +73,6 @@ def write_companions(folder: Path, checkpoint: Checkpoint, files: Mapping[str, b
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
-
-
-def build_genai_config(
-    config: DecoderConfig, ids: TokenIds, generation: Mapping[str, Any], threads: int | None
-) -> dict[str, Any]:
-    """What onnxruntime-genai needs to run the same folder.
-
-    Threads belong to the machine that runs it, so they are written only when asked for.
-    """
-    options: dict[str, Any] = {"log_id": "glm-export", "provider_options": []}
-    if threads is not None:
-        options["intra_op_num_threads"] = threads
-    cache = {
-        f"{side}_{kind}_names": f"{prefix}.%d.{kind}"
-        for side, prefix in (("past", "past_key_values"), ("present", "present"))
-        for kind in ("key", "value")
-    }
-    inputs = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
-    return {
-        "model": {
-            "type": "chatglm",
-            "bos_token_id": ids.eos[0] if ids.bos is None else ids.bos,
-            "eos_token_id": list(ids.eos),
-            "pad_token_id": ids.eos[0] if ids.pad is None else ids.pad,
-            "context_length": config.context_length,
-            "vocab_size": config.vocab_size,
-            "decoder": {
-                "filename": "model.onnx",
-                "head_size": config.head_dim,
-                "hidden_size": config.hidden_size,
-                "num_attention_heads": config.num_heads,
-                "num_hidden_layers": config.num_layers,
-                "num_key_value_heads": config.num_kv_heads,
-                "session_options": options,
-                "inputs": inputs | {k: v for k, v in cache.items() if k.startswith("past")},
-                "outputs": {"logits": "logits"}
-                | {k: v for k, v in cache.items() if k.startswith("present")},
-            },
-        },
-        "search": {
-            "max_length": config.context_length,
-            "past_present_share_buffer": True,
-            **{k: generation[k] for k in _SEARCH_KEYS if generation.get(k) is not None},
-        },
-    }
 
 
 def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,57 +143,6 @@ def _encode(template: object) -> bytes | None:
         raise CheckpointError(
             f"the checkpoint's chat template is no UTF-8 ({error}); correct tokenizer_config.json."
         ) from error
-
-
-def _count_tokens(folder: Path, vocab_size: int) -> int:
-    """One more than the largest id of the tokenizer."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
-
-    content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
-    try:
-        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
-        added = json.loads(content).get("added_tokens") or []
-        said = {str(token["content"]): int(token["id"]) for token in added}
-    except Exception as error:  # tokenizers has no class of its own
-        raise CheckpointError(
-            f"{name} is not what the tokenizers package loads ({error}); "
-            "download it again, or save the tokenizer in its fast form."
-        ) from error
-    if not ids:
-        raise CheckpointError(f"{name} has no tokens; download it again.")
-    largest = max([*ids.values(), *said.values()])
-    if largest >= vocab_size:
-        raise CheckpointError(
-            f"{name} has ids up to {largest} but config.json says vocab_size={vocab_size}; "
-            "check that both come from the same revision."
-        )
-    wrong = [token for token, id_ in said.items() if ids.get(token) != id_]
-    if wrong:  # the package gives the next id without a word
-        raise CheckpointError(
-            f"{name} says that {wrong[0]!r} has the id {said[wrong[0]]} where "
-            f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
-            "again."
-        )
-    return largest + 1
-
-
-def _name_tokenizer(folder: Path) -> str:
-    return TOKENIZER_NAME if (folder / TOKENIZER_NAME).is_file() else MODEL_NAME
-
-
-def _check_ids(key: str, value: object, vocab_size: int) -> tuple[int, ...]:
-    """One id, a list of ids or None, as a tuple."""
-    ids = tuple(value) if isinstance(value, list) else () if value is None else (value,)
-    if not all(type(i) is int and 0 <= i < vocab_size for i in ids):
-        raise CheckpointError(
-            f"{key} is {value!r}; ids below vocab_size={vocab_size} are expected: "
-            "correct generation_config.json or config.json."
-        )
-    return ids
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def _render_json(name: str, content: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from glm_export.packages import require_onnxruntime
 from glm_export.plan import build_plan
 from glm_export.schemes import apply_overrides, list_matrices
 from glm_export.source_model import open_source
+from glm_export.token_ids import read_token_ids
 from glm_quantize import find_method
 
 _WINDOW = 512  # tokens of a calibration window
@@ -32,8 +33,8 @@ def prepare_job(options: ExportOptions) -> ExportJob:
     if source.stored_format:
         _check_import(options, source.stored_format)
     config, matrices = source.config, source.matrices
-    token_ids = companions.read_token_ids(source.checkpoint, config)
-    files = companions.render_companions(source.checkpoint, config, token_ids, options.threads)
+    token_ids = read_token_ids(source.checkpoint, config)
+    files = companions.render_companions(source.checkpoint, config, token_ids, options)
     source_license = read_license(source.checkpoint.folder)
     names = [name for name in list_matrices(source.parameters) if name not in matrices]
     scheme = None if matrices else options.scheme  # the floats of a quantized checkpoint stay

@@ -2,62 +2,18 @@
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 
 from glm_export import chat_table
 from glm_export.chat_table import build_chat_table, generate_conversations
-from glm_export.tokenizer_files import _CHATGLM2_TEMPLATE, _CHATGLM3_TEMPLATE, _GLM4_TEMPLATE
+from glm_export.tokenizer_files import _CHATGLM2_TEMPLATE
 from glm_runtime.chat_messages import ChatOptions, Message
 from glm_runtime.chat_template import ChatTemplate
 from glm_runtime.errors import PromptError
+from support.chat_templates import EXPRESSED
 from support.tiny_models import TEMPLATE
 
-SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
-# Written after the released templates' behaviour: system messages first, thoughts dropped.
-LIKE_0414 = """\
-[gMASK]<sop>
-{%- if tools %}<|system|>
-# tools{% for tool in tools %}
-{{ tool | tojson }}{% endfor %}{% endif -%}
-{%- for message in messages if message.role == 'system' %}<|system|>
-{{ message.content }}{% endfor -%}
-{%- for message in messages if message.role != 'system' -%}
-{%- set shown = message.content.split('</think>')[-1].strip() -%}
-{%- if message.role == 'user' %}<|user|>
-{{ shown }}{% elif message.role == 'assistant' and not message.metadata %}<|assistant|>
-{{ shown }}{% elif message.role == 'assistant' %}<|assistant|>{{ message.metadata }}
-{{ shown }}{% elif message.role == 'observation' %}<|observation|>
-{{ shown }}{% endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt %}<|assistant|>{% endif -%}
-"""
-LIKE_EDGE = (
-    "{% for item in messages %}{% if item['role'] == 'system' %}<|system|>\n{{ item['content'] }}"
-    "{% elif item['role'] == 'user' %}\n<|user|>\n{{ item['content'] }}"
-    "{% elif item['role'] == 'assistant' %}\n<|assistant|>\n{{ item['content'] }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}\n<|assistant|>\n{% endif %}"
-)
-THINKING = TEMPLATE.replace(
-    "<|assistant|>\n{% endif %}",
-    "<|assistant|>\n{% if enable_thinking is defined and enable_thinking %}<think>\n"
-    "{% elif enable_thinking is defined %}<think></think>\n{% endif %}{% endif %}",
-)
-SUFFIXED = (
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-EXPRESSED = {
-    "sample": (SAMPLE / "chat_template.jinja").read_text(encoding="utf-8"),
-    "tiny": TEMPLATE,
-    "GLM-4-0414": LIKE_0414,
-    "GLM-4-9B-chat": _GLM4_TEMPLATE,
-    "ChatGLM3": _CHATGLM3_TEMPLATE,
-    "GLM-Edge": LIKE_EDGE,
-    "thinking": THINKING,
-    "suffixes": SUFFIXED,
-}
 NOT_EXPRESSED = {
     "rounds are counted": _CHATGLM2_TEMPLATE,
     "the last thoughts are kept": (
@@ -84,11 +40,14 @@ def test_equals_jinja(name: str) -> None:
     assert {"system", "user", "assistant"} <= table.roles.keys()
     conversations = list(generate_conversations(table, seed=1))
     assert len(conversations) > 400
+    plain = ChatTemplate(table.to_jinja())
     choices = {"default": None, "thinking": True, "not_thinking": False}
     for messages in conversations:
         for thinking, choice in choices.items():
-            expected = template.render(messages, ChatOptions(enable_thinking=choice))
+            options = ChatOptions(enable_thinking=choice)
+            expected = template.render(messages, options)
             assert table.render(messages, thinking) == expected
+            assert plain.render(messages, options) == expected
 
 
 @pytest.mark.parametrize("name", sorted(NOT_EXPRESSED))
@@ -126,6 +85,10 @@ def test_a_role_without_a_rule() -> None:
     assert table.render(late) is None
     with pytest.raises(PromptError, match="late"):
         template.render(late)
+    with pytest.raises(PromptError, match="order of roles"):
+        ChatTemplate(table.to_jinja()).render(late)
+    with pytest.raises(PromptError, match="the role critic"):
+        ChatTemplate(table.to_jinja()).render([{"role": "critic", "content": "c"}])
 
 
 def test_the_file() -> None:

@@ -1,4 +1,4 @@
-"""One build of the C++ runtime, and one folder, for all tests of it."""
+"""One folder for all hosts, and one build of the C++ runtime."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +25,8 @@ def library(built: Path) -> Library:
 
 
 @pytest.fixture(scope="session")
-def folder(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("cpp") / "int4"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("folder") / "int4"
     options = ExportOptions(
         SAMPLE, output, method="rtn", verify="none", threads=2, has_conformance=True
     )

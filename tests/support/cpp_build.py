@@ -12,7 +12,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "runtime" / "cpp"
 HEADER = "onnxruntime_c_api.h"
 ROOT_VARIABLE = "ONNXRUNTIME_ROOT"  # a release of ONNX Runtime, or Debian's /usr
-_PLACES = (Path("/usr"), Path("/usr/local"))
+# The last is where `make onnxruntime-header` leaves it.
+_PLACES = (Path("/usr"), Path("/usr/local"), SOURCE.parents[1] / ".onnxruntime" / "usr")
 
 
 def build(folder: Path, *options: str) -> Path:
@@ -32,7 +33,7 @@ def _find_onnxruntime() -> list[str]:
     roots = [Path(named)] if named else list(_PLACES)
     includes = [place for root in roots for place in (root / "include").glob(f"**/{HEADER}")]
     if not includes:
-        pytest.skip(f"{HEADER} is not installed; set {ROOT_VARIABLE} to a release's folder")
+        pytest.skip(f"no {HEADER}: `make onnxruntime-header`, or set {ROOT_VARIABLE}")
     libraries = list(roots[0].glob("lib/libonnxruntime.so*")) if named else []
     spec = importlib.util.find_spec("onnxruntime")
     if not libraries and spec is not None and spec.origin is not None:
