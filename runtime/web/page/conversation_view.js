@@ -17,7 +17,7 @@ export class AnswerView {
     this.#text.dir = this.#thoughts.dir = "auto";
     this.#thinking.append(make("summary", { text: "Thinking" }), this.#thoughts);
     this.#thinking.hidden = true;
-    const title = make("h3", { className: "unseen", text: "Answer" });
+    const title = make("h2", { className: "unseen", text: "Answer" });
     this.#item = make("li", {
       className: "turn is-writing",
       parts: [title, this.#thinking, this.#text, this.#facts],
@@ -77,7 +77,7 @@ export class AnswerView {
  */
 export function showQuestion(text) {
   find("hint").hidden = true;
-  const title = make("h3", { className: "unseen", text: "You" });
+  const title = make("h2", { className: "unseen", text: "You" });
   const words = make("p", { className: "text", text });
   words.dir = "auto";
   const item = make("li", { className: "turn asked", parts: [title, words] });

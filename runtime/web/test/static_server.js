@@ -21,6 +21,10 @@ export class StaticServer {
   requests = [];
   /** Bytes after which an answer breaks off, by path. */
   breaks = new Map();
+  /** Code put before a script, by path. */
+  prefixes = new Map();
+  /** The path whose answer begins and never ends. */
+  waits = "";
   hasRanges = false;
 
   /** @param {Record<string, string>} places */
@@ -48,7 +52,8 @@ export class StaticServer {
     this.requests.push({ path, range });
     const base = Object.keys(this.places).filter((one) => path.startsWith(one)).sort((a, b) => b.length - a.length)[0];
     const name = normalize(path.slice(base?.length ?? 0) || "index.html");
-    const bytes = base && !name.startsWith("..") ? await readFile(join(this.places[base], name)).catch(() => null) : null;
+    const content = base && !name.startsWith("..") ? await readFile(join(this.places[base], name)).catch(() => null) : null;
+    const bytes = content && Buffer.concat([Buffer.from(this.prefixes.get(path) ?? ""), content]);
     if (!bytes) return void response.writeHead(404).end();
     const start = this.hasRanges && range ? Number(/bytes=(\d+)-/.exec(range)[1]) : 0;
     const headers = {
@@ -57,6 +62,7 @@ export class StaticServer {
       ...(start ? { "Content-Range": `bytes ${start}-${bytes.length - 1}/${bytes.length}` } : {}),
     };
     response.writeHead(start ? 206 : 200, headers);
+    if (path === this.waits) return void response.write(bytes.subarray(start, bytes.length >> 1));
     const end = this.breaks.get(path);
     if (end === undefined) return void response.end(bytes.subarray(start));
     this.breaks.delete(path);
