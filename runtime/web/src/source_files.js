@@ -101,8 +101,11 @@ export class PickedSource {
    */
   async open(name, start) {
     const file = this.#files.get(name);
-    if (!file) throw new FolderError(`${this.label}/${name} is missing; pick the folder that glm-export wrote.`);
-    return { start, stream: file.slice(start).stream() };
+    if (file) return { start, stream: file.slice(start).stream() };
+    if ([...this.#files.keys()].some((one) => one.endsWith(".safetensors"))) {
+      throw new FolderError(`${this.label} is a checkpoint, not an exported folder; export it first with \`glm-export\`.`);
+    }
+    throw new FolderError(`${this.label}/${name} is missing; pick the folder that glm-export wrote.`);
   }
 }
 

@@ -123,7 +123,7 @@ function explain(error, backend) {
   if (backend === "webgpu") {
     return new BackendError(`WebGPU does not take this graph (${found}); WebAssembly is used instead.`, error);
   }
-  if (/memory|bad_alloc|aborted|out of bounds|Failed to allocate/i.test(found)) {
+  if (/out of memory|bad_alloc|aborted|failed to allocate/i.test(found)) {
     return new TooLargeError(`there is no memory for the weights (${found}); close other tabs, or use a smaller model.`, error);
   }
   return new FolderError(`onnxruntime-web refuses model.onnx (${found}); check the folder with \`glm-run doctor\`.`, error);

@@ -155,3 +155,10 @@ export async function replaceFile(folder, name, content) {
     files[name] = { size_bytes: Buffer.byteLength(content), sha256: createHash("sha256").update(content).digest("hex") };
   });
 }
+
+/** The worker's code is fetched anew. */
+export function forgetWorker(page) {
+  return page.evaluate(async () => {
+    for (const name of await caches.keys()) await (await caches.open(name)).delete("worker.js");
+  });
+}

@@ -5,7 +5,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, copyFolder, launch, open, readVectors, ready, changeManifest, visit } from "./browser.js";
+import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, forgetWorker, launch, open, readVectors, ready, visit } from "./browser.js";
 
 const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
@@ -131,7 +131,7 @@ test("no room: said before anything is fetched", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   // Chromium says 10 GB of room whatever there is, so the browser's word is given here.
   server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
-  await forgetPage(page);
+  await forgetWorker(page);
   const refused = await open(page, "exact/");
   assert.equal(refused.error, "StorageError");
   assert.match(refused.message, /exact needs 4\.\d\d MB where this browser has 1\.50 MB for this page; delete what is kept/);
@@ -154,7 +154,7 @@ test("no room all of a sudden", async (t) => {
 test("a browser that keeps nothing, as some private windows", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", "navigator.storage.getDirectory = async () => { throw new DOMException('no', 'SecurityError'); };\n");
-  await forgetPage(page);
+  await forgetWorker(page);
   assert.ok((await open(page, "exact/")).label);
   assert.match(await page.textContent("#facts"), /this browser keeps no files for this page/);
   await answers(page);
@@ -182,10 +182,3 @@ test("a kept file that was cut off, or changed", async (t) => {
   });
   assert.match(found, /^FolderError: .*model\.onnx\.data was changed: its SHA-256 is not the manifest's/);
 });
-
-/** The worker's code is fetched anew. */
-async function forgetPage(page) {
-  await page.evaluate(async () => {
-    for (const name of await caches.keys()) await (await caches.open(name)).delete("worker.js");
-  });
-}
