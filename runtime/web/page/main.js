@@ -78,7 +78,7 @@ function showFacts() {
   if (!model) return;
   const { backend, threads, label, note } = model;
   const engine = backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  find("facts").textContent = [`${label}: ${engine}`, note, pageNote].filter(Boolean).join("; ") + ".";
+  find("facts").textContent = [`${label.replace(/^https?:\/\//, "")}: ${engine}`, note, pageNote].filter(Boolean).join("; ") + ".";
 }
 
 /** What the address asks for, the folder beside the page, or the last one. */
