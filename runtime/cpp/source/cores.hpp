@@ -3,8 +3,8 @@
 
 namespace glm {
 
-// At least 1. On Linux affinity and control groups are respected, and two hyper-threads of a core
-// count once, since they share its arithmetic units.
+// At least 1. On Linux and Windows affinity is respected, on Linux control groups too, and two
+// hyper-threads of a core count once there, since they share its arithmetic units.
 int count_usable_cores();
 
 }  // namespace glm

@@ -7,7 +7,8 @@
 
 #include "errors.hpp"
 #include "json_reader.hpp"
-#include "sampler.hpp"
+#include "paths.hpp"
+#include "settings.hpp"
 #include "sha256.hpp"
 
 namespace glm {
@@ -96,19 +97,19 @@ void check_version(int64_t version) {
 std::string describe_problem(const fs::path& folder, const std::string& name,
                              const FileEntry& entry, bool has_hashes) {
   std::error_code error;
-  fs::path path = folder / name;
+  fs::path path = folder / to_path(name);
   if (!fs::is_regular_file(path, error)) return name + " is missing";
   fs::path place = fs::canonical(path, error).parent_path();
   if (error || place != fs::canonical(folder, error)) {
     return name + " is a link that leaves the folder";
   }
   auto size = static_cast<int64_t>(fs::file_size(path, error));
-  if (error) return name + " cannot be looked at (" + error.message() + ")";
+  if (error) return name + " cannot be looked at (error " + std::to_string(error.value()) + ")";
   if (size != entry.size_bytes) {
     return name + " has " + std::to_string(size) + " bytes, the manifest says " +
            std::to_string(entry.size_bytes);
   }
-  if (has_hashes && hash_file(path.string()) != entry.sha256) {
+  if (has_hashes && hash_file(path) != entry.sha256) {
     return name + " was changed: its SHA-256 is not the manifest's";
   }
   return "";
@@ -156,7 +157,7 @@ Manifest parse_manifest(std::string_view text) {
 void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes) {
   std::string problems;
   for (const auto& [name, entry] : manifest.files) {
-    std::string problem = describe_problem(folder, name, entry, has_hashes);
+    std::string problem = describe_problem(to_path(folder), name, entry, has_hashes);
     if (!problem.empty()) problems += (problems.empty() ? "" : "; ") + problem;
   }
   if (problems.empty()) return;
@@ -166,7 +167,8 @@ void require_whole(const std::string& folder, const Manifest& manifest, bool has
 
 glm_settings parse_generation_config(std::string_view text) {
   JsonReader json(text, "generation_config.json");
-  glm_settings s{1.0, kTransformersTopK, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0};
+  glm_settings s = make_plain_settings();
+  s.temperature = 1;
   double top_k = kTransformersTopK;
   bool is_sampled = false;
   const std::map<std::string, double*> numbers = {{"temperature", &s.temperature},
@@ -186,8 +188,13 @@ glm_settings parse_generation_config(std::string_view text) {
     }
   });
   json.finish();
-  if (!is_sampled) s = {0.0, 0, 1.0, 0.0, s.repetition_penalty, 0.0, 0.0, 0, 0, 0};
-  if (is_sampled) s.top_k = top_k >= 0 && top_k < kMaxCount ? static_cast<int32_t>(top_k) : -1;
+  if (!is_sampled) {  // then only the repetition penalty counts
+    double repetition_penalty = s.repetition_penalty;
+    s = make_plain_settings();
+    s.repetition_penalty = repetition_penalty;
+  } else {
+    s.top_k = top_k >= 0 && top_k < static_cast<double>(kMaxCount) ? static_cast<int32_t>(top_k) : -1;
+  }
   try {
     check_settings(s);
   } catch (const Error& error) {
@@ -198,8 +205,8 @@ glm_settings parse_generation_config(std::string_view text) {
 
 std::string read_file(const std::string& folder, const std::string& name) {
   std::error_code error;
-  fs::path path = fs::path(folder) / name;
-  if (!fs::is_directory(folder, error)) {
+  fs::path place = to_path(folder), path = place / to_path(name);
+  if (!fs::is_directory(place, error)) {
     throw Error(GLM_BAD_FOLDER,
                 folder + " is not a folder; give the folder that glm-export wrote.");
   }
@@ -211,7 +218,7 @@ std::string read_file(const std::string& folder, const std::string& name) {
   std::string content(static_cast<size_t>(fs::file_size(path)), '\0');
   file.read(content.data(), static_cast<std::streamsize>(content.size()));
   if (file && static_cast<size_t>(file.gcount()) == content.size()) return content;
-  throw Error(GLM_BAD_FOLDER, path.string() + " cannot be read; check its permissions.");
+  throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be read; check its permissions.");
 }
 
 }  // namespace glm

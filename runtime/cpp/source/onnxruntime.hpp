@@ -1,6 +1,13 @@
 // ONNX Runtime's C API with owners for what it hands out, and its failures as our errors.
 #pragma once
 
+#ifdef __MINGW32__  // names of MSVC that the header uses on Windows
+#include <sal.h>
+#ifndef _stdcall
+#define _stdcall __stdcall
+#endif
+#endif
+
 #include <onnxruntime_c_api.h>
 
 #include <memory>

@@ -6,10 +6,28 @@
 namespace glm {
 namespace {
 
-using Word128 = unsigned __int128;
+constexpr Word128 kMultiplier{0x2360ED051FC65DA4u, 0x4385DF649FCCF645u};
 
-constexpr Word128 kMultiplier =
-    static_cast<Word128>(0x2360ED051FC65DA4u) << 64 | 0x4385DF649FCCF645u;
+// By halves: MSVC has no integer of 128 bits.
+Word128 multiply_words(uint64_t left, uint64_t right) {
+  uint64_t low_left = left & UINT32_MAX, high_left = left >> 32;
+  uint64_t low_right = right & UINT32_MAX, high_right = right >> 32;
+  uint64_t low = low_left * low_right;
+  uint64_t middle = high_left * low_right + (low >> 32);  // below 2^64: (2^32-1)^2 + 2^32-1
+  uint64_t other = low_left * high_right + (middle & UINT32_MAX);
+  return {high_left * high_right + (middle >> 32) + (other >> 32), other << 32 | (low & UINT32_MAX)};
+}
+
+Word128 multiply(Word128 left, Word128 right) {  // modulo 2^128
+  Word128 product = multiply_words(left.low, right.low);
+  product.high += left.high * right.low + left.low * right.high;
+  return product;
+}
+
+Word128 add(Word128 left, Word128 right) {
+  uint64_t low = left.low + right.low;
+  return {left.high + right.high + (low < left.low ? 1 : 0), low};
+}
 
 // O'Neill's seed_seq_fe: a pool of four words that every word of the seed changes, and words made
 // of it. Source: numpy's documentation of SeedSequence, pcg-random.org/posts/developing-a-seed_seq-
@@ -60,16 +78,16 @@ class SeedSequence {
 
 Pcg64::Pcg64(uint64_t seed) {
   std::array<uint64_t, 4> words = SeedSequence(seed).generate();
-  Word128 start = static_cast<Word128>(words[0]) << 64 | words[1];
-  increment_ = (static_cast<Word128>(words[2]) << 64 | words[3]) << 1 | 1;
-  state_ = (increment_ + start) * kMultiplier + increment_;
+  Word128 start{words[0], words[1]};
+  increment_ = {words[2] << 1 | words[3] >> 63, words[3] << 1 | 1};
+  state_ = add(multiply(add(increment_, start), kMultiplier), increment_);
 }
 
 uint64_t Pcg64::next() {
-  state_ = state_ * kMultiplier + increment_;
-  auto folded = static_cast<uint64_t>(state_ >> 64) ^ static_cast<uint64_t>(state_);
-  auto turn = static_cast<unsigned>(state_ >> 122);
-  return folded >> turn | folded << (-turn & 63);
+  state_ = add(multiply(state_, kMultiplier), increment_);
+  uint64_t folded = state_.high ^ state_.low;
+  auto turn = static_cast<unsigned>(state_.high >> 58);
+  return folded >> turn | folded << ((64 - turn) & 63);
 }
 
 double Pcg64::uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }

@@ -6,6 +6,10 @@
 
 namespace glm {
 
+struct Word128 {
+  uint64_t high = 0, low = 0;
+};
+
 class Pcg64 {
  public:
   explicit Pcg64(uint64_t seed);
@@ -14,7 +18,7 @@ class Pcg64 {
   double uniform();  // in [0, 1), 53 bits
 
  private:
-  unsigned __int128 state_ = 0, increment_ = 0;
+  Word128 state_, increment_;
 };
 
 uint64_t draw_seed();  // another one every time

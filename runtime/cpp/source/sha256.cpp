@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "paths.hpp"
 
 namespace glm {
 namespace {
@@ -77,7 +78,7 @@ class Sha256 {
 
 }  // namespace
 
-std::string hash_file(const std::string& path) {
+std::string hash_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::vector<unsigned char> buffer(kBuffer + 2 * kBlock);
   Sha256 sha;
@@ -91,7 +92,7 @@ std::string hash_file(const std::string& path) {
     for (size_t i = 0; i < count; i += kBlock) sha.add_block(&buffer[i]);
   }
   if (file.bad() || !file.eof()) {
-    throw Error(GLM_BAD_FOLDER, path + " cannot be read; check its permissions and the disk.");
+    throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be read; check its permissions and the disk.");
   }
   buffer[count++] = 0x80;
   while (count % kBlock != kBlock - 8) buffer[count++] = 0;

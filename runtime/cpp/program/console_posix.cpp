@@ -1,0 +1,43 @@
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <iterator>
+#include <thread>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
+
+#include "console.hpp"
+
+std::vector<std::string> list_arguments(int count, char** values) {
+  return count > 0 ? std::vector<std::string>(values + 1, values + count)
+                   : std::vector<std::string>();
+}
+
+void open_streams() {}
+
+bool read_line(std::string* line) { return static_cast<bool>(std::getline(std::cin, *line)); }
+
+std::string read_all() {
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+void watch_interrupts(void (*interrupt)()) {
+  sigset_t interrupts;
+  sigemptyset(&interrupts);
+  sigaddset(&interrupts, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);  // also for the threads of ONNX Runtime
+  std::thread([interrupts, interrupt] {
+    for (int signal = 0; sigwait(&interrupts, &signal) == 0;) interrupt();
+  }).detach();
+}
+
+void leave(int code) {
+#ifdef __SANITIZE_ADDRESS__
+  __lsan_do_leak_check();  // which _exit goes without
+#endif
+  _exit(code);
+}

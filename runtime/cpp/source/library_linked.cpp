@@ -1,0 +1,7 @@
+#include "library.hpp"
+
+namespace glm {
+
+const OrtApiBase& find_library() { return *OrtGetApiBase(); }
+
+}  // namespace glm

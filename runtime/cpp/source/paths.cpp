@@ -1,0 +1,19 @@
+#include "paths.hpp"
+
+#include "errors.hpp"
+#include "utf8.hpp"
+
+namespace glm {
+
+std::filesystem::path to_path(const std::string& text) {
+#ifdef _WIN32  // elsewhere a path is any bytes
+  if (find_invalid_utf8(text) != std::string::npos) {
+    throw Error(GLM_BAD_FOLDER, "the path of the folder is not valid UTF-8; convert it.");
+  }
+#endif
+  return std::filesystem::u8path(text);
+}
+
+std::string show_path(const std::filesystem::path& path) { return path.u8string(); }
+
+}  // namespace glm
