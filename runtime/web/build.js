@@ -9,7 +9,7 @@ import { build } from "esbuild";
 const ROOT = import.meta.dirname;
 const OUTPUT = join(ROOT, "dist");
 const ONNXRUNTIME = join(ROOT, "node_modules", "onnxruntime-web", "dist");
-const STATIC = ["index.html", "style.css", "icon.svg"];
+const STATIC = ["index.html", "style.css", "conversation.css", "icon.svg"];
 // With WebGPU and without: the browser fetches one of the two.
 const VENDORED = [
   "ort.wasm.min.mjs",

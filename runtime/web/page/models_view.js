@@ -17,7 +17,7 @@ export function prepareModels(open) {
     event.preventDefault();
     open(/** @type {HTMLInputElement} */ (find("address")).value.trim());
   });
-  find("show-models").addEventListener("click", () => showModels(find("models").hidden, open));
+  find("show-models").addEventListener("click", () => showModels(Boolean(find("models").hidden), open));
   prepareDrop(open);
 }
 

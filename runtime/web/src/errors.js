@@ -35,8 +35,8 @@ const CLASSES = new Map(
  * @returns {PlainError}
  */
 export function flatten(error) {
-  for (const [kind, type] of [...CLASSES].reverse()) {
-    if (error?.constructor === type) return { kind, message: error.message };
+  for (const kind of CLASSES.keys()) {
+    if (error instanceof GlmRuntimeError && error.name === kind) return { kind, message: error.message };
   }
   if (error instanceof DOMException) return { kind: error.name, message: error.message };
   return { kind: "Error", message: firstLine(error) };

@@ -11,7 +11,7 @@ import { FolderError, firstLine } from "glm-runtime/core";
 
 import { StorageError } from "./errors.js";
 import { UnreachableError } from "./source_files.js";
-import { findFile, readChunks } from "./stored_folders.js";
+import { findFile, openAccess, readChunks } from "./stored_folders.js";
 import { formatBytes } from "./units.js";
 
 /** @typedef {import("glm-runtime/core").FileEntry} FileEntry */
@@ -152,7 +152,7 @@ export class DiskPart {
   /**
    * @param {FileSystemDirectoryHandle} place
    * @param {string} name
-   * @param {{ file: FileSystemFileHandle, access: FileSystemSyncAccessHandle, old: Blob }} opened
+   * @param {{ file: FileSystemFileHandle, access: import("./stored_folders.js").SyncAccess, old: Blob }} opened
    */
   constructor(place, name, { file, access, old }) {
     this.#place = place;
@@ -173,7 +173,7 @@ export class DiskPart {
     const file = await place.getFileHandle(`${name}.part`, { create: true });
     const old = await file.getFile();
     try {
-      const access = await file.createSyncAccessHandle();
+      const access = await openAccess(file);
       return new DiskPart(place, name, { file, access, old: old.size < entry.sizeBytes ? old : new Blob() });
     } catch (error) {
       throw new StorageError(
@@ -188,12 +188,12 @@ export class DiskPart {
    * @param {number} at
    */
   write(chunk, at) {
+    if (at === 0) this.#access.truncate(0); // no bytes of an earlier try behind these
     const written = this.#access.write(chunk, { at });
     if (written !== chunk.length) throw new DOMException("the disk is full", "QuotaExceededError");
   }
 
   async finish() {
-    this.#access.truncate(this.#access.getSize());
     this.#access.flush();
     this.#access.close();
     await /** @type {any} */ (this.#file).move(this.#name);

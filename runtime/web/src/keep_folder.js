@@ -79,10 +79,11 @@ async function findStored(key) {
  */
 async function readManifestBytes(source, signal) {
   const { stream } = await source.open(MANIFEST_NAME, 0, signal);
+  /** @type {BlobPart[]} */
   const chunks = [];
   let size = 0;
   for await (const chunk of readChunks(stream)) {
-    chunks.push(chunk);
+    chunks.push(/** @type {BlobPart} */ (chunk));
     size += chunk.length;
     if (size > LARGEST_MANIFEST_BYTES) {
       throw new FolderError(`${source.label}/${MANIFEST_NAME} is endless; give the folder that glm-export wrote.`);
@@ -97,7 +98,7 @@ async function readManifestBytes(source, signal) {
  * @param {Uint8Array} bytes
  */
 async function checkManifest(label, bytes) {
-  const alone = new FileFolder(label, [MANIFEST_NAME], async () => new Blob([bytes]));
+  const alone = new FileFolder(label, [MANIFEST_NAME], async () => toBlob(bytes));
   const { files } = await readManifest(alone);
   let total = 0;
   for (const { sizeBytes } of files.values()) total += sizeBytes;
@@ -135,10 +136,15 @@ async function preparePlace(source, manifest, files) {
  */
 async function holdFiles(request, manifest, wanted) {
   /** @type {Map<string, Blob>} */
-  const held = new Map([[MANIFEST_NAME, new Blob([manifest])]]);
+  const held = new Map([[MANIFEST_NAME, toBlob(manifest)]]);
   await fetchFiles(request, wanted, async (name) => new MemoryPart((whole) => held.set(name, whole)));
   const folder = new FileFolder(request.source.label, [...held.keys()], async (name) => held.get(name) ?? null);
   return { folder, note: "this browser keeps no files for this page: it will not work offline" };
+}
+
+/** @param {Uint8Array} bytes */
+function toBlob(bytes) {
+  return new Blob([/** @type {BlobPart} */ (bytes)]);
 }
 
 /**

@@ -39,6 +39,7 @@ export async function probeGraph(graph, model) {
  */
 async function readLogits(graph, model, portions) {
   const decoder = new Decoder(graph, model);
+  /** @type {Float32Array} */
   let logits = new Float32Array(0);
   try {
     for (const portion of portions) logits = await decoder.append(portion);

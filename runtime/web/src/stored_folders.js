@@ -73,13 +73,31 @@ export async function markWhole(place, { key, label }) {
 }
 
 /**
+ * What workers may write with; TypeScript's library for pages does not know it.
+ * @typedef {object} SyncAccess
+ * @property {(bytes: Uint8Array, options: { at: number }) => number} write
+ * @property {(size: number) => void} truncate
+ * @property {() => void} flush
+ * @property {() => void} close
+ */
+
+/**
+ * Write into a file, which nobody else may do meanwhile.
+ * @param {FileSystemFileHandle} file
+ * @returns {Promise<SyncAccess>}
+ */
+export function openAccess(file) {
+  return /** @type {any} */ (file).createSyncAccessHandle();
+}
+
+/**
  * Write a small file at once.
  * @param {FileSystemDirectoryHandle} place
  * @param {string} name
  * @param {Uint8Array} bytes
  */
 export async function writeFile(place, name, bytes) {
-  const handle = await (await place.getFileHandle(name, { create: true })).createSyncAccessHandle();
+  const handle = await openAccess(await place.getFileHandle(name, { create: true }));
   try {
     handle.truncate(0);
     handle.write(bytes, { at: 0 });

@@ -60,6 +60,7 @@ serve({
   async readLogits(tokens, { signal }) {
     const decoder = new Decoder(model.graph, model.manifest.model);
     try {
+      /** @type {Float32Array} */
       let logits = new Float32Array(0);
       for (let start = 0; start < tokens.length; start += model.graph.chunkTokens) {
         signal.throwIfAborted();

@@ -162,3 +162,19 @@ export function forgetWorker(page) {
     for (const name of await caches.keys()) await (await caches.open(name)).delete("worker.js");
   });
 }
+
+/** The most that a logit differs from a vector's. */
+export async function measureLogits(page, vector) {
+  const logits = await page.evaluate(async ([tokens, ids]) => {
+    const all = await glm.model.readLogits(tokens);
+    return ids.map((id) => all[id]);
+  }, [vector.token_ids, vector.logit_ids]);
+  return Math.max(...logits.map((logit, place) => Math.abs(logit - vector.logits[place])));
+}
+
+/**
+ * What `export/glm_export/conformance.py` says of other kernels than those that made the vectors:
+ * activations that they round, and WebAssembly does not, bound logits, and with them what is greedy.
+ */
+export const boundOf = (vector) => 3 * vector.logit_rounding + 1e-3;
+export const isSure = (vector) => vector.smallest_margin > 2 * vector.logit_rounding;

@@ -3,11 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { DIST, answer, launch, readVectors, visit } from "./browser.js";
+import { DIST, answer, boundOf, isSure, launch, measureLogits, readVectors, visit } from "./browser.js";
 
 const kinds = JSON.parse(process.env.GLM_KINDS ?? "{}");
 const browser = await launch();
-const NEAR = 0.15; // two tokens as close as that may change places, where int8 activations are not rounded
 
 test("there are kinds", () => assert.ok(Object.keys(kinds).length > 0, "GLM_KINDS is not set; run pytest tests/hosts/test_web.py"));
 
@@ -17,13 +16,9 @@ for (const [kind, folder] of Object.entries(kinds)) {
     const { vectors, max_new_tokens: maxNewTokens } = await readVectors(folder);
     for (const vector of vectors) {
       assert.deepEqual(await page.evaluate((messages) => glm.model.prepareChat(messages), vector.messages), vector.token_ids);
-      const logits = await page.evaluate(async ([tokens, ids]) => {
-        const all = await glm.model.readLogits(tokens);
-        return ids.map((id) => all[id]);
-      }, [vector.token_ids, vector.logit_ids]);
-      const difference = Math.hypot(...logits.map((logit, i) => logit - vector.logits[i])) / Math.hypot(...vector.logits);
-      assert.ok(difference < 0.05, `they differ by ${difference}`);
-      if (vector.smallest_margin < NEAR) continue;
+      const difference = await measureLogits(page, vector);
+      assert.ok(difference < boundOf(vector), `${difference} where ${boundOf(vector)} is allowed`);
+      if (!isSure(vector)) continue;
       assert.deepEqual(await answer(page, vector.messages, { temperature: 0, maxNewTokens }), vector.greedy);
     }
   });
@@ -36,6 +31,6 @@ test("what WebGPU does not run falls back to WebAssembly, and says so", async (t
   if (!(await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter())))) return t.skip("no WebGPU adapter");
   assert.match(await page.textContent("#facts"), /WebAssembly, \d threads?; WebGPU does not (run|take) this graph .*; WebAssembly is used instead/);
   const { vectors, max_new_tokens: maxNewTokens } = await readVectors(kinds["int8 cache"]);
-  const sure = vectors.find((vector) => vector.smallest_margin > NEAR);
+  const sure = vectors.find(isSure);
   assert.deepEqual(await answer(page, sure.messages, { temperature: 0, maxNewTokens }), sure.greedy);
 });
