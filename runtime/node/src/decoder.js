@@ -24,6 +24,21 @@ export const PREFILL_CHUNK = 128; // tokens; bounds the memory of a long prompt,
  */
 export async function openGraph(path, model, threads) {
   const session = await createSession(path, threads);
+  try {
+    checkTensors(session, model);
+  } catch (error) {
+    await session.release(); // or Windows keeps the folder's files from being replaced
+    throw error;
+  }
+  return session;
+}
+
+/**
+ * @param {InferenceSession} session
+ * @param {ModelEntry} model
+ * @throws {FolderError}
+ */
+function checkTensors(session, model) {
   const found = new Map([...session.inputMetadata, ...session.outputMetadata].map((one) => [one.name, one]));
   for (const [name, type, shape] of listTensors(model)) {
     const tensor = found.get(name);
@@ -43,7 +58,6 @@ export async function openGraph(path, model, threads) {
       );
     }
   }
-  return session;
 }
 
 /** One sequence being read and written; several can share one loaded graph. */
