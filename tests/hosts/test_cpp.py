@@ -5,7 +5,6 @@ import random
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -13,6 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 import glm_runtime
 from glm_export.tokenizer_tiktoken import _PATTERN
 from glm_runtime import GenerationSettings, SamplingSettings
+from glm_runtime.sampling import DrySettings
 from support import cpp_library as cpp
 from support.cpp_build import SOURCE
 from support.cpp_folders import use_tokenizer
@@ -27,7 +27,7 @@ def test_conformance(folder: Path, model: cpp.Model, python_model: glm_runtime.M
     """Text to text: prompts, logits, greedy and drawn answers are those of conformance.json."""
     content = json.loads((folder / "conformance.json").read_text(encoding="utf-8"))
     limit, sampling = content["max_new_tokens"], content["sampling"]
-    drawn = Settings(*list_values(SamplingSettings(**sampling)), limit)
+    drawn = Settings.of(GenerationSettings(SamplingSettings(**sampling), limit))
     shape = python_model.manifest.model
     for vector in content["vectors"]:
         messages = [(m["role"], m["content"].encode()) for m in vector["messages"]]
@@ -47,13 +47,6 @@ def test_conformance(folder: Path, model: cpp.Model, python_model: glm_runtime.M
         session.close()
 
 
-def list_values(sampling: SamplingSettings) -> tuple[Any, ...]:
-    s = sampling
-    penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
-    has_seed = s.seed is not None
-    return (s.temperature, s.top_k, s.top_p, s.min_p, *penalties, int(has_seed), s.seed or 0)
-
-
 SAMPLINGS = {
     "plain": SamplingSettings(),
     "hot": SamplingSettings(temperature=1.7, min_p=0.05),
@@ -62,6 +55,9 @@ SAMPLINGS = {
     "wide nucleus": SamplingSettings(temperature=3.0, top_p=0.99),
     "all": SamplingSettings(0.8, 1000, 0.95, 0.01, 1.1, 0.3, 0.2),
     "penalized greedy": SamplingSettings(0.0, repetition_penalty=1.3, frequency_penalty=0.5),
+    "biased": SamplingSettings(0.9, logit_bias=((11, 3.5), (262, float("-inf")), (11, 1.0))),
+    "dry": SamplingSettings(0.3, dry=DrySettings(2.0, 1.5, 1, ("\n", "e"))),
+    "dry greedy": SamplingSettings(0.0, dry=DrySettings(), repetition_penalty=0.8),
 }
 
 
@@ -76,9 +72,10 @@ def test_one_seed_one_answer(name: str, model: cpp.Model, python_model: glm_runt
     prompt = python_model.tokenizer.encode("[gMASK]<sop><|user|>\nIn the<|assistant|>\n")
     for seed in (0, 1, 2**32 + 5, 2**64 - 1, *range(100, 116)):
         sampling = SamplingSettings(**{**vars(SAMPLINGS[name]), "seed": seed})
-        expected = list(python_model.generate(prompt, GenerationSettings(sampling, 48)))
+        settings = GenerationSettings(sampling, 48)
+        expected = list(python_model.generate(prompt, settings))
         session = model.new_session()
-        pieces = session.generate(prompt, Settings(*list_values(sampling), 48))
+        pieces = session.generate(prompt, Settings.of(settings))
         session.close()
         assert [piece.token for piece in pieces] == [piece.token_id for piece in expected]
         assert "".join(p.text for p in pieces) == "".join(p.text for p in expected)

@@ -1,5 +1,6 @@
 """What is wrong gives an error value in the C++ runtime, and never a crash."""
 
+import ctypes
 import json
 import shutil
 import signal
@@ -14,6 +15,8 @@ import pytest
 
 import glm_runtime
 from glm_runtime import GenerationSettings, SamplingSettings
+from glm_runtime.manifest import describe_file
+from glm_runtime.sampling import DrySettings
 from support import cpp_library as cpp
 from support.cpp_build import build
 from support.cpp_folders import change_manifest
@@ -77,19 +80,69 @@ def test_bad_prompts(session: cpp.Session, model: cpp.Model) -> None:
 BAD_SETTINGS = (
     *(("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0)),
     *(("top_p", 2), ("min_p", 2), ("repetition_penalty", 0), ("presence_penalty", float("inf"))),
-    *(("frequency_penalty", float("nan")), ("max_new_tokens", -1)),
+    *(("frequency_penalty", float("nan")), ("max_new_tokens", -1), ("max_thinking_tokens", -1)),
+    *(("dry_multiplier", -1), ("dry_multiplier", float("inf")), ("limits_thinking", 1)),
 )
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
 def test_bad_settings(name: str, value: float, session: cpp.Session) -> None:
-    settings = Settings(1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 8)
+    settings = Settings.of(GenerationSettings(max_new_tokens=8))
     setattr(settings, name, value)
     check_refusal(lambda: session.generate([1], settings), cpp.BAD_SETTING, f"{name} is ")
 
 
+GREEDY_WITHOUT_END = GenerationSettings(SamplingSettings(temperature=0))
+
+
+@pytest.mark.parametrize(("name", "value"), [("dry_base", 0.5), ("dry_allowed_length", 0)])
+def test_bad_dry(name: str, value: float, session: cpp.Session) -> None:
+    sampling = SamplingSettings(dry=DrySettings())
+    settings = Settings.of(GenerationSettings(sampling, 8))
+    setattr(settings, name, value)
+    check_refusal(lambda: session.generate([1], settings), cpp.BAD_SETTING, f"{name} is ")
+
+
+def test_bad_threads(library: Library, folder: Path) -> None:
+    for threads in (-1, 1025, 2**31 - 1):
+        refusal = f"threads is {threads}"
+        check_refusal(lambda t=threads: library.load(folder, t), cpp.BAD_SETTING, refusal)
+
+
+def test_huge_counts(library: Library, session: cpp.Session, model: cpp.Model) -> None:
+    """Nothing is copied before the count is known to be possible, and NULL is no prompt."""
+    one, call = ctypes.c_int32(1), library.c.glm_generate
+    for count in (2**31, 2**62, 2**64 - 1):
+        size = ctypes.c_size_t(count)
+        status = call(session.handle, ctypes.byref(one), size, None, None, None)
+        assert status == cpp.BAD_PROMPT
+        assert f"{count} tokens are to be read" in library.c.glm_error_text().decode()
+    assert call(session.handle, None, ctypes.c_size_t(1), None, None, None) == cpp.BAD_SETTING
+    assert call(None, ctypes.byref(one), ctypes.c_size_t(1), None, None, None) == cpp.BAD_SETTING
+    length = ctypes.c_size_t()
+    tokenize = library.c.glm_tokenize
+    assert tokenize(model.handle, None, ctypes.c_size_t(3), None, 0, None) == cpp.BAD_SETTING
+    status = tokenize(model.handle, b"abc", ctypes.c_size_t(3), None, ctypes.c_size_t(9), None)
+    assert status == cpp.BAD_SETTING
+    assert library.c.glm_load(None, None, ctypes.byref(length)) == cpp.BAD_SETTING
+    library.c.glm_cancel(None)
+    library.c.glm_free(None)
+    library.c.glm_free_session(None)
+
+
+def test_error_texts_are_utf8(library: Library, model: cpp.Model) -> None:
+    """Though a role is not, and though a character is cut where the text becomes too long."""
+    for role in (b"\xff\xfe", b"\xe4\xb8\xad" * 500):
+        message = (cpp.Message * 1)(cpp.Message(role, b"x"))
+        length, one = ctypes.c_size_t(), ctypes.c_size_t(1)
+        call = library.c.glm_render_chat
+        status = call(model.handle, message, one, -1, None, ctypes.c_size_t(0), length)
+        assert status == cpp.BAD_PROMPT
+        library.c.glm_error_text().decode("utf-8")
+
+
 def test_the_context_is_filled_to_its_end(session: cpp.Session) -> None:
-    pieces = session.generate([5] * 4095, Settings(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0))
+    pieces = session.generate([5] * 4095, Settings.of(GREEDY_WITHOUT_END))
     assert len(pieces) <= 2
     assert pieces[-1].finish in ("length", "stop")
 
@@ -102,6 +155,13 @@ def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def change_table(folder: Path, **changes: object) -> None:
+    path = folder / "chat_table.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
+    entry = vars(describe_file(path))
+    change_manifest(folder, lambda m: m["files"].update({path.name: entry}))
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
@@ -161,6 +221,16 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         cpp.BAD_FOLDER,
         "is missing where there is the manifest's",
     ),
+    "no such table": (
+        lambda f: change_table(f, format_version=0),
+        cpp.BAD_FOLDER,
+        "format_version is 0",
+    ),
+    "a newer table": (
+        lambda f: change_table(f, format_version=2),
+        cpp.NEWER_FORMAT,
+        "format_version 2",
+    ),
 }
 
 
@@ -204,7 +274,12 @@ def test_the_program(built: Path, folder: Path, python_model: glm_runtime.Model)
         ((), 2, "the command is ''"),
         (("sing", "x"), 2, "the command is 'sing'"),
         (("generate", "x"), 2, "--prompt is missing"),
-        (("generate", "x", "--prompt", "a", "--dry-base", "2"), 2, "--dry-base is unknown"),
+        (("generate", "x", "--prompt", "a", "--beams", "2"), 2, "--beams is unknown"),
+        (("generate", "x", "--prompt", "a", "--prompt-file", "b"), 2, "leave one out"),
+        (("generate", "x", "--prompt", "a", "--logit-bias", "7"), 2, "ID=NUMBER is expected"),
+        (("generate", "x", "--prompt", "a", "--threads", "9999"), 2, "--threads is 9999 where"),
+        (("generate", "x", "--prompt-file", "/nowhere"), 2, "/nowhere, which cannot be read"),
+        (("bench", "x", "--rounds", "0"), 2, "--rounds is 0 where"),
         (("generate", "x", "--prompt", "a", "--seed", "-1"), 2, "--seed is '-1'"),
         (("generate", "x", "--prompt", "a", "--greedy", "--top-k", "3"), 2, "leave one out"),
         (("generate", "/nowhere", "--prompt", "a"), 1, "/nowhere is not a folder"),

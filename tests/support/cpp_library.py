@@ -2,27 +2,53 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint64
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint64,
+)
 from ctypes import c_void_p as Handle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from glm_runtime import GenerationSettings, SamplingSettings
 
 OK, BAD_FOLDER, NEWER_FORMAT, UNSUPPORTED, BAD_PROMPT = range(5)
 BAD_SETTING, NO_MEMORY, RUN_FAILED, CANCELLED = range(5, 9)
-FINISH = {0: None, 1: "stop", 2: "length"}
+FINISH = {0: None, 1: "stop", 2: "length", 3: "stop_string"}
 
 
 class LoadOptions(Structure):
-    _fields_ = (("threads", c_int32), ("verify_hashes", c_int32))
+    _fields_ = (
+        ("size", c_size_t),
+        ("threads", c_int32),
+        ("verify_hashes", c_int32),
+        ("huge_pages", c_int32),
+    )
 
 
 class Message(Structure):
     _fields_ = (("role", c_char_p), ("content", c_char_p))
 
 
+class Bias(Structure):
+    _fields_ = (("token", c_int32), ("bias", c_float))
+
+
 class Settings(Structure):
+    """glm_settings; made of Python's by `of`."""
+
     _fields_ = (
+        ("size", c_size_t),
         ("temperature", c_double),
         ("top_k", c_int32),
         ("top_p", c_double),
@@ -33,7 +59,48 @@ class Settings(Structure):
         ("has_seed", c_int32),
         ("seed", c_uint64),
         ("max_new_tokens", c_int32),
+        ("ignores_eos", c_int32),
+        ("biases", POINTER(Bias)),
+        ("bias_count", c_size_t),
+        ("stop", POINTER(c_char_p)),
+        ("stop_count", c_size_t),
+        ("parts_thinking", c_int32),
+        ("limits_thinking", c_int32),
+        ("max_thinking_tokens", c_int32),
+        ("dry_multiplier", c_double),
+        ("dry_base", c_double),
+        ("dry_allowed_length", c_int32),
+        ("dry_breakers", POINTER(c_char_p)),
+        ("dry_breaker_count", c_size_t),
     )
+
+    @classmethod
+    def of(cls, settings: GenerationSettings, *, is_chat: bool = False) -> Self:
+        """The same in C."""
+        sampling = settings.sampling
+        made = cls(size=ctypes.sizeof(cls), max_new_tokens=settings.max_new_tokens or 0)
+        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
+            setattr(made, name, getattr(sampling, name))
+        made.presence_penalty = sampling.presence_penalty
+        made.frequency_penalty = sampling.frequency_penalty
+        made.has_seed, made.seed = int(sampling.seed is not None), sampling.seed or 0
+        made.ignores_eos = int(settings.is_eos_ignored)
+        made.bias_count = len(sampling.logit_bias)
+        made.biases = (Bias * made.bias_count)(*(Bias(*one) for one in sampling.logit_bias))
+        made.stop, made.stop_count = list_texts(settings.stop), len(settings.stop)
+        made.parts_thinking = int(is_chat)
+        if settings.max_thinking_tokens is not None:
+            made.limits_thinking, made.max_thinking_tokens = 1, settings.max_thinking_tokens
+        if sampling.dry is not None:
+            made.dry_multiplier, made.dry_base = sampling.dry.multiplier, sampling.dry.base
+            made.dry_allowed_length = sampling.dry.allowed_length
+            breakers = sampling.dry.sequence_breakers
+            made.dry_breakers, made.dry_breaker_count = list_texts(breakers), len(breakers)
+        return made
+
+
+def list_texts(texts: Sequence[str]) -> Any:
+    return (c_char_p * len(texts))(*(text.encode() for text in texts))
 
 
 class CPiece(Structure):
@@ -42,10 +109,12 @@ class CPiece(Structure):
         ("text", Handle),
         ("length", c_size_t),
         ("finish", c_int),
+        ("reasoning", Handle),
+        ("reasoning_length", c_size_t),
     )
 
 
-GREEDY = Settings(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 64)
+GREEDY = Settings.of(GenerationSettings(SamplingSettings(temperature=0), 64))
 CALLBACK = ctypes.CFUNCTYPE(c_int, Handle, POINTER(CPiece))
 
 
@@ -54,6 +123,17 @@ class Piece:
     token: int
     text: str
     finish: str | None
+    reasoning: str = ""
+
+
+class ModelInfo(Structure):
+    _fields_ = (
+        ("size", c_size_t),
+        ("context_length", c_int64),
+        ("token_count", c_int64),
+        ("vocab_size", c_int64),
+        ("threads", c_int32),
+    )
 
 
 class GlmError(Exception):
@@ -75,7 +155,7 @@ class Library:
 
     def load(self, folder: Path, threads: int = 0, *, is_verified: bool = False) -> "Model":
         model = Handle()
-        options = LoadOptions(threads, int(is_verified))
+        options = LoadOptions(ctypes.sizeof(LoadOptions), threads, int(is_verified))
         self.check(self.c.glm_load(str(folder).encode(), byref(options), byref(model)))
         return Model(self, model)
 
@@ -108,9 +188,14 @@ class Model:
         return self._read_text(lambda *out: call(self.handle, array, count, thinking, *out))
 
     def defaults(self) -> Settings:
-        settings = Settings()
+        settings = Settings(size=ctypes.sizeof(Settings))
         self.library.check(self.library.c.glm_default_settings(self.handle, byref(settings)))
         return settings
+
+    def describe(self) -> ModelInfo:
+        info = ModelInfo(size=ctypes.sizeof(ModelInfo))
+        self.library.check(self.library.c.glm_describe(self.handle, byref(info)))
+        return info
 
     def new_session(self) -> "Session":
         session = Handle()
@@ -147,7 +232,8 @@ class Session:
         def take(_: object, found: Any) -> int:
             piece = found.contents
             text = ctypes.string_at(piece.text, piece.length).decode("utf-8")
-            pieces.append(Piece(piece.token, text, FINISH[piece.finish]))
+            reasoning = ctypes.string_at(piece.reasoning, piece.reasoning_length).decode("utf-8")
+            pieces.append(Piece(piece.token, text, FINISH[piece.finish], reasoning))
             return int(watch(pieces[-1]) is True)
 
         array = (c_int32 * len(prompt))(*prompt)

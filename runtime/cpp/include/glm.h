@@ -10,6 +10,12 @@
  * call in that thread. Nothing is written to stdout or stderr.
  *
  * Texts are UTF-8. Where a length is given, a text may hold zero bytes.
+ *
+ * Versions: glm_load_options, glm_model_info and glm_settings begin with their size, which the
+ * caller sets to `sizeof`. They grow at their end only, and a new member's zero is what was done before, so a
+ * program that was compiled with an older header runs with a newer library, and the other way round
+ * as long as it asks for nothing newer. glm_piece grows at its end, too; it is the library's. New
+ * numbers may be added to the enumerations. All else stays.
  */
 #ifndef GLM_H
 #define GLM_H
@@ -49,13 +55,25 @@ typedef enum glm_status {
 GLM_API const char* glm_error_text(void);
 
 typedef struct glm_load_options {
+  size_t size;           /* sizeof(glm_load_options) */
   int32_t threads;       /* 0: the physical cores that this process may use */
   int32_t verify_hashes; /* non-zero: read every file and compare its SHA-256, not only its size */
+  int32_t huge_pages;    /* non-zero, on Linux: some seconds more now, then more tokens per second */
 } glm_load_options;
 
 /* Opens a folder. `options` may be NULL. */
 GLM_API glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model);
 GLM_API void glm_free(glm_model* model); /* NULL is fine */
+
+typedef struct glm_model_info {
+  size_t size;            /* sizeof(glm_model_info), set by the caller */
+  int64_t context_length; /* tokens of prompt and answer together */
+  int64_t token_count;    /* ids from 0 to below it stand for something */
+  int64_t vocab_size;     /* logits: as many, and padding */
+  int32_t threads;        /* that the model runs on */
+} glm_model_info;
+
+GLM_API glm_status glm_describe(const glm_model* model, glm_model_info* info);
 
 /* Text to ids. Special tokens written in the text become their ids; none are added.
  * `ids` is the caller's, of `capacity` places (NULL if 0); `count` is how many ids there are.
@@ -79,8 +97,15 @@ GLM_API glm_status glm_render_chat(const glm_model* model, const glm_message* me
                                    size_t count, int32_t thinking, char* text, size_t capacity,
                                    size_t* length);
 
-/* How to choose tokens and when to stop, in the meaning and order of transformers. */
+typedef struct glm_bias {
+  int32_t token;
+  float bias; /* added to the token's logit; -INFINITY forbids it */
+} glm_bias;
+
+/* How to choose tokens and when to stop, in the meaning and order of transformers. What pointers
+ * lead to is read before glm_generate chooses the first token, and never kept. */
 typedef struct glm_settings {
+  size_t size;        /* sizeof(glm_settings) */
   double temperature; /* 0: always the likeliest token */
   int32_t top_k;      /* 0: all */
   double top_p;       /* 1: all */
@@ -91,15 +116,34 @@ typedef struct glm_settings {
   int32_t has_seed; /* 0: draws differently every time */
   uint64_t seed;    /* the same draws as numpy's PCG64(seed), so as glm_runtime's */
   int32_t max_new_tokens; /* 0: until the context is full */
+  int32_t ignores_eos;    /* non-zero: no token that ends an answer is ever chosen */
+  const glm_bias* biases;
+  size_t bias_count;
+  const char* const* stop; /* texts that end the answer, and are not part of it */
+  size_t stop_count;
+  /* Non-zero: what stands before </think> comes in a piece's `reasoning`, without the marks and the
+   * blank lines around them. For chats; otherwise all is text. Stop texts are looked for outside. */
+  int32_t parts_thinking;
+  int32_t limits_thinking;     /* non-zero: thinking longer than max_thinking_tokens is closed */
+  int32_t max_thinking_tokens; /* needs parts_thinking */
+  /* DRY: tokens that would prolong a repeat get less likely by multiplier * base ^ (length -
+   * allowed_length). A token whose text holds one of the breakers ends every repeat. */
+  double dry_multiplier; /* 0: off; 0.8 is usual */
+  double dry_base;
+  int32_t dry_allowed_length;
+  const char* const* dry_breakers;
+  size_t dry_breaker_count;
 } glm_settings;
 
-/* The folder's own settings, without seed and limit. */
+/* The folder's own settings, without seed and limit, and with DRY's usual values but off. Set
+ * `settings->size` before. */
 GLM_API glm_status glm_default_settings(const glm_model* model, glm_settings* settings);
 
 typedef enum glm_finish {
   GLM_GOES_ON = 0,
-  GLM_STOPPED = 1, /* the model ended its answer; `token` is the one that says so */
-  GLM_LENGTH = 2   /* the limit, or the context is full */
+  GLM_STOPPED = 1,    /* the model ended its answer; `token` is the one that says so */
+  GLM_LENGTH = 2,     /* the limit, or the context is full */
+  GLM_STOP_STRING = 3 /* one of the settings' stop texts appeared */
 } glm_finish;
 
 typedef struct glm_piece {
@@ -107,6 +151,8 @@ typedef struct glm_piece {
   const char* text; /* whole characters that became complete with this token; often empty */
   size_t length;
   glm_finish finish; /* other than GLM_GOES_ON on the last piece only */
+  const char* reasoning; /* the same of the thinking, where settings part it */
+  size_t reasoning_length;
 } glm_piece;
 
 /* Called once for each token; `piece` lasts for the call. Non-zero ends the answer as
@@ -126,7 +172,7 @@ GLM_API glm_status glm_generate(glm_session* session, const int32_t* prompt, siz
  * returns GLM_CANCELLED, and the session can be used again. Does nothing if none is running. */
 GLM_API void glm_cancel(glm_session* session);
 
-/* The logits after the last token of a prompt: `capacity` places for the manifest's vocab_size. */
+/* The logits after the last token of a prompt: `capacity` places for glm_describe's vocab_size. */
 GLM_API glm_status glm_logits(glm_session* session, const int32_t* prompt, size_t count,
                               float* logits, size_t capacity, size_t* vocab_size);
 

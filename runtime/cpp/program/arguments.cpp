@@ -15,33 +15,55 @@ const char kHelp[] =
     "  glm-run chat DIR                                           a conversation, line by line\n"
     "  glm-run tokenize DIR < lines.txt                           ids of each line\n"
     "\n"
+    "  glm-run bench DIR                                          tokens per second\n"
+    "\n"
     "  --prompt TEXT              what to answer; - reads stdin\n"
+    "  --prompt-file FILE         the same from a file\n"
     "  --system TEXT              a system message before it\n"
     "  --raw                      the prompt as it is, without the chat table\n"
-    "  --think | --no-think       for templates that know it\n"
+    "  --thinking | --no-thinking for templates that know it\n"
+    "  --max-thinking-tokens N    close longer thinking\n"
     "  --greedy                   always the likeliest token\n"
     "  --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --presence-penalty,\n"
-    "  --frequency-penalty NUMBER how to choose instead of the folder's settings\n"
+    "  --frequency-penalty, --dry-multiplier, --dry-base, --dry-allowed-length NUMBER\n"
+    "                             how to choose instead of the folder's settings\n"
+    "  --logit-bias ID=NUMBER     added to a token's logit; -inf forbids it; repeatable\n"
     "  --seed N                   one seed gives one answer, the same as in Python\n"
+    "  --stop TEXT                ends the answer, and is no part of it; repeatable\n"
+    "  --ignore-eos               goes on until a length is reached\n"
     "  --max-new-tokens N         the longest answer\n"
     "  --threads N                default: the physical cores\n"
+    "  --huge-pages | --no-huge-pages  load slower, decode faster (Linux); chat and bench do\n"
     "  --verify                   compare every byte with the manifest's hashes first\n"
-    "  --json                     one JSON object on stdout\n";
+    "  --json                     generate and bench: one JSON object on stdout\n"
+    "  --prompt-tokens, --new-tokens, --rounds N  of bench: 128, 64, 5\n"
+    "\n"
+    "In chat, Ctrl-C ends the answer, /reset forgets the conversation, /exit ends it.\n";
 
 namespace {
 
 using Take = std::function<void(const std::string&)>;
 
 template <class Number>
+Number read_number(const std::string& name, const std::string& text) {
+  Number value{};
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size()) return value;
+  throw UsageError(name + " is '" + text + "' where a number in its range is expected.");
+}
+
+template <class Number>
 Take number(const std::string& name, std::optional<Number>* target) {
-  return [name, target](const std::string& text) {
-    Number value{};
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size()) {
-      throw UsageError(name + " is '" + text + "' where a number in its range is expected.");
-    }
-    *target = value;
-  };
+  return [name, target](const std::string& text) { *target = read_number<Number>(name, text); };
+}
+
+glm_bias read_bias(const std::string& text) {
+  size_t mark = text.find('=');
+  if (mark == std::string::npos) {
+    throw UsageError("--logit-bias is '" + text + "' where ID=NUMBER is expected.");
+  }
+  return {read_number<int32_t>("--logit-bias", text.substr(0, mark)),
+          read_number<float>("--logit-bias", text.substr(mark + 1))};
 }
 
 Take text(std::optional<std::string>* target) {
@@ -50,6 +72,7 @@ Take text(std::optional<std::string>* target) {
 
 std::map<std::string, Take> list_options(Arguments* a) {
   std::map<std::string, Take> options = {{"--prompt", text(&a->prompt)},
+                                         {"--prompt-file", text(&a->prompt_file)},
                                          {"--system", text(&a->system)},
                                          {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
@@ -58,19 +81,36 @@ std::map<std::string, Take> list_options(Arguments* a) {
       {"--min-p", &a->min_p},
       {"--repetition-penalty", &a->repetition_penalty},
       {"--presence-penalty", &a->presence_penalty},
-      {"--frequency-penalty", &a->frequency_penalty}};
+      {"--frequency-penalty", &a->frequency_penalty},
+      {"--dry-multiplier", &a->dry_multiplier},
+      {"--dry-base", &a->dry_base}};
   for (const auto& [name, target] : numbers) options[name] = number(name, target);
   const std::map<std::string, std::optional<int64_t>*> counts = {
-      {"--top-k", &a->top_k}, {"--max-new-tokens", &a->max_new_tokens}, {"--threads", &a->threads}};
+      {"--top-k", &a->top_k},
+      {"--max-new-tokens", &a->max_new_tokens},
+      {"--threads", &a->threads},
+      {"--max-thinking-tokens", &a->max_thinking_tokens},
+      {"--dry-allowed-length", &a->dry_allowed_length},
+      {"--prompt-tokens", &a->prompt_tokens},
+      {"--new-tokens", &a->new_tokens},
+      {"--rounds", &a->rounds}};
   for (const auto& [name, target] : counts) options[name] = number(name, target);
+  options["--stop"] = [a](const std::string& value) { a->stop.push_back(value.c_str()); };
+  options["--logit-bias"] = [a](const std::string& value) { a->biases.push_back(read_bias(value)); };
   return options;
 }
 
 std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
-  return {{"--raw", [a] { a->is_raw = true; }},       {"--greedy", [a] { a->is_greedy = true; }},
-          {"--json", [a] { a->is_json = true; }},     {"--verify", [a] { a->is_verified = true; }},
-          {"--help", [a] { a->is_help = true; }},     {"--think", [a] { a->thinking = 1; }},
-          {"--no-think", [a] { a->thinking = 0; }}};
+  return {{"--raw", [a] { a->is_raw = true; }},
+          {"--greedy", [a] { a->is_greedy = true; }},
+          {"--json", [a] { a->is_json = true; }},
+          {"--verify", [a] { a->is_verified = true; }},
+          {"--help", [a] { a->is_help = true; }},
+          {"--thinking", [a] { a->thinking = 1; }},
+          {"--no-thinking", [a] { a->thinking = 0; }},
+          {"--ignore-eos", [a] { a->ignores_eos = true; }},
+          {"--huge-pages", [a] { a->has_huge_pages = true; }},
+          {"--no-huge-pages", [a] { a->has_huge_pages = false; }}};
 }
 
 void take_place(Arguments* arguments, const std::string& word) {
@@ -83,29 +123,45 @@ void take_place(Arguments* arguments, const std::string& word) {
   }
 }
 
+void check_range(const std::optional<int64_t>& value, const char* name, int64_t least,
+                 int64_t most) {
+  if (!value || (*value >= least && *value <= most)) return;
+  throw UsageError(std::string(name) + " is " + std::to_string(*value) + " where " +
+                   std::to_string(least) + " to " + std::to_string(most) + " is expected.");
+}
+
+void check_ranges(const Arguments& a) {
+  check_range(a.max_new_tokens, "--max-new-tokens", 1, INT32_MAX);
+  check_range(a.threads, "--threads", 1, 1024);
+  check_range(a.top_k, "--top-k", 0, INT32_MAX);
+  check_range(a.max_thinking_tokens, "--max-thinking-tokens", 0, INT32_MAX);
+  check_range(a.dry_allowed_length, "--dry-allowed-length", 1, INT32_MAX);
+  check_range(a.prompt_tokens, "--prompt-tokens", 1, INT32_MAX);
+  check_range(a.new_tokens, "--new-tokens", 1, INT32_MAX - 1);
+  check_range(a.rounds, "--rounds", 1, INT32_MAX);
+}
+
 void check(const Arguments& a) {
   const std::string& command = a.command;
-  if (command != "generate" && command != "chat" && command != "tokenize") {
-    throw UsageError("the command is '" + command + "' where generate, chat or tokenize is expected.");
+  bool is_known = command == "generate" || command == "chat" || command == "tokenize" ||
+                  command == "bench";
+  if (!is_known) {
+    throw UsageError("the command is '" + command +
+                     "' where generate, chat, tokenize or bench is expected.");
   }
   if (a.folder.empty()) throw UsageError("no folder came where that of glm-export is expected.");
-  if (command == "generate" && !a.prompt) throw UsageError("--prompt is missing.");
-  if (a.is_raw && (a.system || command == "chat")) {
+  if (command == "generate" && !a.prompt && !a.prompt_file) {
+    throw UsageError("--prompt is missing; --prompt-file does, too.");
+  }
+  if (a.prompt && a.prompt_file) throw UsageError("--prompt came with --prompt-file; leave one out.");
+  if (a.is_raw && (a.system || a.max_thinking_tokens || command == "chat")) {
     throw UsageError("--raw came with a conversation where one or the other is expected.");
   }
   bool is_sampled = a.temperature || a.top_k || a.top_p || a.min_p || a.seed;
   if (a.is_greedy && is_sampled) {
     throw UsageError("--greedy came with an option for sampling; leave one out.");
   }
-  if (a.max_new_tokens && (*a.max_new_tokens < 1 || *a.max_new_tokens > INT32_MAX)) {
-    throw UsageError("--max-new-tokens is out of range where 1 or more is expected.");
-  }
-  if (a.threads && (*a.threads < 1 || *a.threads > 1024)) {
-    throw UsageError("--threads is out of range where 1 to 1024 is expected.");
-  }
-  if (a.top_k && (*a.top_k < 0 || *a.top_k > INT32_MAX)) {
-    throw UsageError("--top-k is out of range where 0 or more is expected.");
-  }
+  check_ranges(a);
 }
 
 }  // namespace
@@ -114,6 +170,8 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
   auto options = list_options(&arguments);
   auto flags = list_flags(&arguments);
+  bool is_long_lived = !words.empty() && (words[0] == "chat" || words[0] == "bench");
+  arguments.has_huge_pages = is_long_lived;
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (auto flag = flags.find(word); flag != flags.end()) {
@@ -141,8 +199,19 @@ glm_settings merge_settings(const Arguments& a, glm_settings s) {
   s.repetition_penalty = a.repetition_penalty.value_or(s.repetition_penalty);
   s.presence_penalty = a.presence_penalty.value_or(s.presence_penalty);
   s.frequency_penalty = a.frequency_penalty.value_or(s.frequency_penalty);
+  s.dry_multiplier = a.dry_multiplier.value_or(s.dry_multiplier);
+  s.dry_base = a.dry_base.value_or(s.dry_base);
+  if (a.dry_allowed_length) s.dry_allowed_length = static_cast<int32_t>(*a.dry_allowed_length);
   s.has_seed = a.seed.has_value();
   s.seed = a.seed.value_or(0);
   s.max_new_tokens = static_cast<int32_t>(a.max_new_tokens.value_or(0));
+  s.ignores_eos = a.ignores_eos;
+  s.biases = a.biases.data();
+  s.bias_count = a.biases.size();
+  s.stop = a.stop.data();
+  s.stop_count = a.stop.size();
+  s.parts_thinking = !a.is_raw;
+  s.limits_thinking = a.max_thinking_tokens.has_value();
+  s.max_thinking_tokens = static_cast<int32_t>(a.max_thinking_tokens.value_or(0));
   return s;
 }

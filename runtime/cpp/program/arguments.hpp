@@ -15,19 +15,25 @@ struct UsageError : std::runtime_error {
 
 struct Arguments {
   std::string command, folder;
-  std::optional<std::string> prompt, system;
+  std::optional<std::string> prompt, prompt_file, system;
   std::optional<double> temperature, top_p, min_p;
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
-  std::optional<int64_t> top_k, max_new_tokens, threads;
+  std::optional<double> dry_multiplier, dry_base;
+  std::optional<int64_t> top_k, max_new_tokens, threads, max_thinking_tokens, dry_allowed_length;
+  std::optional<int64_t> prompt_tokens, new_tokens, rounds;  // of bench
   std::optional<uint64_t> seed;
+  std::vector<const char*> stop;
+  std::vector<glm_bias> biases;
   bool is_raw = false, is_greedy = false, is_json = false, is_verified = false, is_help = false;
+  bool ignores_eos = false, has_huge_pages = false;
   int thinking = -1;
 };
 
-// Of the words behind the program's name. Throws UsageError.
+// Of the words behind the program's name, which must stay. Throws UsageError.
 Arguments parse_arguments(const std::vector<std::string>& words);
 
-// The folder's settings with what the user wants instead, as glm_runtime's SamplingOverrides.
+// The folder's settings with what the user wants instead, as glm_runtime's SamplingOverrides; they
+// point into the arguments.
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
 
 extern const char kHelp[];

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "blanks.hpp"
 #include "errors.hpp"
 #include "json_reader.hpp"
-#include "unicode.hpp"
 #include "utf8.hpp"
 
 namespace glm {
@@ -16,18 +16,6 @@ constexpr std::string_view kClosing = "</think>";
 std::optional<std::string> read_optional(JsonReader* json) {
   if (json->take_null()) return std::nullopt;
   return json->string();
-}
-
-// As Python's str.strip.
-std::string_view strip(std::string_view text) {
-  size_t start = text.size(), end = 0;
-  for (size_t place = 0; place < text.size();) {
-    size_t here = place;
-    if (is_python_space(read_code_point(text, &place))) continue;
-    start = std::min(start, here);
-    end = place;
-  }
-  return end == 0 ? std::string_view() : text.substr(start, end - start);
 }
 
 void require_utf8(const std::string& text) {
@@ -49,6 +37,7 @@ struct ChatTableReader {
     json.object([&](const std::string& key) { read_key(key); });
     json.finish();
     if (format != "glm-chat-table") json.fail("format is not glm-chat-table");
+    if (version < 1) json.fail("format_version is " + std::to_string(version) + ", not 1 or more");
     if (version > kFormatVersion) {
       throw Error(GLM_NEWER_FORMAT, "chat_table.json has format_version " +
                                         std::to_string(version) +

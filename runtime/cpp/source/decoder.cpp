@@ -25,12 +25,18 @@ size_t multiply(size_t left, size_t right) {
   return left * right;
 }
 
+// Without a branch, so that many at once are vector instructions.
 float widen(uint16_t half) {
-  float sign = half & 0x8000 ? -1.0f : 1.0f;
-  int exponent = half >> 10 & 0x1F, fraction = half & 0x3FF;
-  if (exponent == 0x1F) return fraction != 0 ? NAN : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(fraction | 0x400), exponent - 25);
+  uint32_t magnitude = half & 0x7FFFu;
+  uint32_t infinity = magnitude >= 0x7C00u ? 0x7F800000u : 0;  // or NaN, by the fraction
+  uint32_t shifted = magnitude << 13, sign = (half & 0x8000u) << 16, bits = 0;
+  float value = 0;
+  std::memcpy(&value, &shifted, sizeof value);
+  value *= 0x1p112f;  // from float16's bias of 15 to float32's of 127
+  std::memcpy(&bits, &value, sizeof bits);
+  bits |= infinity | sign;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 }  // namespace
@@ -116,10 +122,13 @@ void Decoder::grow(int64_t capacity) {
     buffers.push_back(copy_grown(buffers_.empty() ? nullptr : &buffers_[i], capacity));
   }
   std::vector<int64_t> ones(static_cast<size_t>(capacity), 1);
+  int64_t length = length_;
+  length_ = capacity_ = 0;  // what is bound by half is not run, and is not read
   bind_cache(buffers, capacity);
   buffers_.swap(buffers);
   ones_.swap(ones);
   capacity_ = capacity;
+  length_ = length;
 }
 
 ZeroBuffer Decoder::copy_grown(const ZeroBuffer* old, int64_t capacity) const {

@@ -1,12 +1,16 @@
 // The border to C: every exception becomes a status and a sentence, every NULL is refused.
 #include "glm.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <new>
 
 #include "errors.hpp"
 #include "session.hpp"
+#include "settings.hpp"
+#include "utf8.hpp"
 
 namespace {
 
@@ -15,7 +19,12 @@ thread_local char error_text[1024] = "";
 
 glm_status fail(glm_status status, const char* text) {
   std::snprintf(error_text, sizeof error_text, "%s", text);
-  return status;
+  // A name of the caller's may be in it, and a character may be cut in two.
+  while (true) {
+    size_t wrong = glm::find_invalid_utf8(error_text);
+    if (wrong == std::string_view::npos) return status;
+    error_text[wrong] = '?';
+  }
 }
 
 template <class Body>
@@ -35,14 +44,54 @@ glm_status guard(Body body) noexcept {
   }
 }
 
+// Sizes of these structures in the first version of the header.
+constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, huge_pages) + sizeof(int32_t);
+constexpr size_t kFirstSettings = offsetof(glm_settings, dry_breaker_count) + sizeof(size_t);
+constexpr size_t kFirstModelInfo = offsetof(glm_model_info, threads) + sizeof(int32_t);
+constexpr size_t kMaxSize = 4096;
+
+void check_size(size_t size, size_t first, const char* name) {
+  if (size >= first && size <= kMaxSize) return;
+  throw glm::Error(GLM_BAD_SETTING, std::string(name) + ".size is " + std::to_string(size) +
+                                        " where at least " + std::to_string(first) +
+                                        " is expected; set it to sizeof the structure.");
+}
+
+// A caller's structure, which an older or newer header may have made shorter or longer than ours:
+// members that it does not know are as in `whole`, those that we do not know must be zero.
+template <class T>
+T adopt(const T& given, T whole, size_t first, const char* name) {
+  check_size(given.size, first, name);
+  size_t known = std::min(given.size, sizeof(T));
+  auto bytes = reinterpret_cast<const char*>(&given);
+  if (std::any_of(bytes + known, bytes + given.size, [](char byte) { return byte != 0; })) {
+    throw glm::Error(GLM_BAD_SETTING, std::string(name) +
+                                          " asks for what this version of the library does not "
+                                          "know where zeros are expected; build a newer one.");
+  }
+  std::memcpy(&whole, &given, known);
+  return whole;
+}
+
 void require(bool is_given, const char* name) {
   if (is_given) return;
   throw glm::Error(GLM_BAD_SETTING,
                    std::string(name) + " is NULL where it is needed; give a pointer.");
 }
 
-std::vector<int32_t> copy_ids(const int32_t* ids, size_t count) {
+// Fills a caller's structure as far as both know it; the rest becomes zero.
+template <class T>
+void fill(const T& values, T* given, size_t first, const char* name) {
+  size_t size = given->size;
+  check_size(size, first, name);
+  std::memset(static_cast<void*>(given), 0, size);
+  std::memcpy(given, &values, std::min(size, sizeof(T)));
+  given->size = size;
+}
+
+std::vector<int32_t> copy_ids(const int32_t* ids, size_t count, int64_t context_length) {
   require(ids != nullptr || count == 0, "the array of ids");
+  if (count > static_cast<uint64_t>(context_length)) glm::refuse_length(count, context_length);
   return count == 0 ? std::vector<int32_t>() : std::vector<int32_t>(ids, ids + count);
 }
 
@@ -65,11 +114,24 @@ glm_status glm_load(const char* folder, const glm_load_options* options, glm_mod
     require(folder != nullptr, "folder");
     require(model != nullptr, "the place for the model");
     *model = nullptr;
-    *model = new glm_model(folder, options == nullptr ? glm_load_options{} : *options);
+    glm_load_options chosen{};
+    if (options != nullptr) chosen = adopt(*options, chosen, kFirstLoadOptions, "glm_load_options");
+    *model = new glm_model(folder, chosen);
   });
 }
 
 void glm_free(glm_model* model) { delete model; }
+
+glm_status glm_describe(const glm_model* model, glm_model_info* info) {
+  return guard([&] {
+    require(model != nullptr, "model");
+    require(info != nullptr, "info");
+    const glm::ModelShape& shape = model->manifest.model;
+    glm_model_info found{sizeof found, shape.context_length, shape.tokenizer_vocab_size,
+                         shape.vocab_size, model->graph.threads()};
+    fill(found, info, kFirstModelInfo, "glm_model_info");
+  });
+}
 
 glm_status glm_tokenize(const glm_model* model, const char* text, size_t length, int32_t* ids,
                         size_t capacity, size_t* count) {
@@ -116,7 +178,7 @@ glm_status glm_default_settings(const glm_model* model, glm_settings* settings) 
   return guard([&] {
     require(model != nullptr, "model");
     require(settings != nullptr, "settings");
-    *settings = model->defaults;
+    fill(model->defaults, settings, kFirstSettings, "glm_settings");
   });
 }
 
@@ -135,8 +197,12 @@ glm_status glm_generate(glm_session* session, const int32_t* prompt, size_t coun
                         const glm_settings* settings, glm_callback callback, void* user) {
   return guard([&] {
     require(session != nullptr, "session");
-    session->generate(copy_ids(prompt, count),
-                      settings == nullptr ? session->model.defaults : *settings, callback, user);
+    glm_settings chosen = session->model.defaults;
+    if (settings != nullptr) {
+      chosen = adopt(*settings, glm::make_plain_settings(), kFirstSettings, "glm_settings");
+    }
+    int64_t context_length = session->model.manifest.model.context_length;
+    session->generate(copy_ids(prompt, count, context_length), chosen, callback, user);
   });
 }
 
@@ -148,8 +214,8 @@ glm_status glm_logits(glm_session* session, const int32_t* prompt, size_t count,
                       size_t capacity, size_t* vocab_size) {
   return guard([&] {
     require(session != nullptr, "session");
-    const float* found = session->measure(copy_ids(prompt, count));
-    give(found, static_cast<size_t>(session->model.manifest.model.vocab_size), logits, capacity,
-         vocab_size);
+    const glm::ModelShape& shape = session->model.manifest.model;
+    const float* found = session->measure(copy_ids(prompt, count, shape.context_length));
+    give(found, static_cast<size_t>(shape.vocab_size), logits, capacity, vocab_size);
   });
 }

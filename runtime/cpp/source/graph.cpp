@@ -122,12 +122,13 @@ std::string name_cache(int64_t layer, bool is_value) {
   return std::to_string(layer) + (is_value ? ".value" : ".key");
 }
 
-Graph::Graph(const std::string& path, const ModelShape& model, int threads) {
+Graph::Graph(const std::string& path, const ModelShape& model, int threads)
+    : threads_(threads > 0 ? threads : count_usable_cores()) {
   OrtEnv* env = nullptr;
   check(ort().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "glm", &env));
   env_.reset(env);
   check(ort().DisableTelemetryEvents(env));
-  Owned<OrtSessionOptions> options = make_options(threads > 0 ? threads : count_usable_cores());
+  Owned<OrtSessionOptions> options = make_options(threads_);
   OrtSession* session = nullptr;
   check(ort().CreateSession(env, to_path(path).c_str(), options.get(), &session),
         GLM_BAD_FOLDER, "to open model.onnx",

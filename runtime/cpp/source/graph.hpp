@@ -15,12 +15,14 @@ class Graph {
   Graph(const std::string& path, const ModelShape& model, int threads);
 
   OrtSession* session() const { return session_.get(); }
+  int threads() const { return threads_; }
   ONNXTensorElementDataType cache_type() const { return cache_type_; }
   ONNXTensorElementDataType logits_type() const { return logits_type_; }
 
  private:
   Owned<OrtEnv> env_;
   Owned<OrtSession> session_;
+  int threads_;
   ONNXTensorElementDataType cache_type_, logits_type_;
 };
 

@@ -8,7 +8,7 @@
 #include "errors.hpp"
 #include "json_reader.hpp"
 #include "paths.hpp"
-#include "sampler.hpp"
+#include "settings.hpp"
 #include "sha256.hpp"
 
 namespace glm {
@@ -167,7 +167,8 @@ void require_whole(const std::string& folder, const Manifest& manifest, bool has
 
 glm_settings parse_generation_config(std::string_view text) {
   JsonReader json(text, "generation_config.json");
-  glm_settings s{1.0, kTransformersTopK, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 0, 0};
+  glm_settings s = make_plain_settings();
+  s.temperature = 1;
   double top_k = kTransformersTopK;
   bool is_sampled = false;
   const std::map<std::string, double*> numbers = {{"temperature", &s.temperature},
@@ -187,8 +188,13 @@ glm_settings parse_generation_config(std::string_view text) {
     }
   });
   json.finish();
-  if (!is_sampled) s = {0.0, 0, 1.0, 0.0, s.repetition_penalty, 0.0, 0.0, 0, 0, 0};
-  if (is_sampled) s.top_k = top_k >= 0 && top_k < kMaxCount ? static_cast<int32_t>(top_k) : -1;
+  if (!is_sampled) {  // then only the repetition penalty counts
+    double repetition_penalty = s.repetition_penalty;
+    s = make_plain_settings();
+    s.repetition_penalty = repetition_penalty;
+  } else {
+    s.top_k = top_k >= 0 && top_k < static_cast<double>(kMaxCount) ? static_cast<int32_t>(top_k) : -1;
+  }
   try {
     check_settings(s);
   } catch (const Error& error) {

@@ -10,38 +10,56 @@
 namespace glm {
 namespace {
 
-constexpr size_t kGroup = 64;            // values per maximum in `select_top`
+constexpr size_t kGroup = 64;          // values per maximum in `select_top`, lanes in `find_largest`
 constexpr size_t kFirstNucleus = 256;  // tokens tried first for top-p; most nuclei are smaller
-
-void require(bool is_met, const char* name, double found, const char* expected) {
-  if (is_met) return;
-  throw Error(GLM_BAD_SETTING, std::string(name) + " is " + std::to_string(found) + " where " +
-                                   expected + " is expected; choose a value in that range.");
-}
 
 float find_nth_largest(std::vector<float> values, size_t count) {
   std::nth_element(values.begin(), values.begin() + (count - 1), values.end(), std::greater<>());
   return values[count - 1];
 }
 
-std::vector<uint32_t> find_from(const std::vector<float>& values, float least) {
+// Loops over whole blocks without a branch, here and below, become vector instructions.
+template <class IsIt>
+bool has_any(const float* values, size_t count, IsIt is_it) {
+  unsigned found = 0;
+  for (size_t i = 0; i < count; ++i) found |= is_it(values[i]) ? 1u : 0u;
+  return found != 0;
+}
+
+std::vector<uint32_t> find_from(const float* values, size_t size, float least) {
+  auto is_enough = [least](float value) { return value >= least; };
   std::vector<uint32_t> found;
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] >= least) found.push_back(static_cast<uint32_t>(i));
+  for (size_t start = 0; start < size; start += kGroup) {
+    size_t count = std::min(kGroup, size - start);
+    if (!has_any(values + start, count, is_enough)) continue;
+    for (size_t i = start; i < start + count; ++i) {
+      if (is_enough(values[i])) found.push_back(static_cast<uint32_t>(i));
+    }
   }
   return found;
 }
 
-// Indices of the `count` largest values and of all that equal the last of them, rising. The `count`
-// largest maxima of groups are each reached by some value, so the least of them is a floor.
-std::vector<uint32_t> select_top(const std::vector<float>& values, size_t count) {
-  std::vector<float> maxima;
-  for (size_t start = 0; start < values.size(); start += kGroup) {
-    size_t end = std::min(start + kGroup, values.size());
-    maxima.push_back(*std::max_element(values.begin() + start, values.begin() + end));
+// A value of at least `count` others or itself: the least of the `count` largest maxima of groups,
+// each of which some value reaches. A group is every n-th value.
+float find_floor(const float* values, size_t num_groups, size_t count) {
+  std::vector<float> maxima(values, values + num_groups);
+  for (size_t row = 1; row < kGroup; ++row) {
+    const float* others = values + row * num_groups;
+    for (size_t i = 0; i < num_groups; ++i) {
+      maxima[i] = others[i] > maxima[i] ? others[i] : maxima[i];
+    }
   }
-  if (maxima.size() < 2 * count) return find_from(values, find_nth_largest(values, count));
-  std::vector<uint32_t> candidates = find_from(values, find_nth_largest(maxima, count));
+  return find_nth_largest(std::move(maxima), count);
+}
+
+// Indices of the `count` largest values and of all that equal the last of them, rising.
+std::vector<uint32_t> select_top(const float* values, size_t size, size_t count) {
+  size_t num_groups = size / kGroup;
+  if (num_groups < 2 * count) {
+    return find_from(values, size, find_nth_largest({values, values + size}, count));
+  }
+  std::vector<uint32_t> candidates =
+      find_from(values, size, find_floor(values, num_groups, count));
   std::vector<float> remaining;
   for (uint32_t i : candidates) remaining.push_back(values[i]);
   float last = find_nth_largest(remaining, count);
@@ -55,7 +73,7 @@ std::vector<uint32_t> select_nucleus(const std::vector<float>& weights, double t
   double target = top_p * std::accumulate(weights.begin(), weights.end(), 0.0);
   size_t count = std::min(kFirstNucleus, weights.size());
   while (true) {
-    std::vector<uint32_t> top = select_top(weights, count);
+    std::vector<uint32_t> top = select_top(weights.data(), weights.size(), count);
     auto is_heavier = [&](uint32_t left, uint32_t right) { return weights[left] > weights[right]; };
     std::stable_sort(top.begin(), top.end(), is_heavier);
     double reached = 0;
@@ -70,106 +88,78 @@ std::vector<uint32_t> select_nucleus(const std::vector<float>& weights, double t
   }
 }
 
-// What may be drawn: ids and weights, the largest of which is about 1.
-struct Candidates {
-  std::vector<uint32_t> ids;
-  std::vector<float> weights;
-
-  void keep(const std::vector<uint32_t>& places) {
-    Candidates kept;
-    for (uint32_t place : places) {
-      kept.ids.push_back(ids[place]);
-      kept.weights.push_back(weights[place]);
-    }
-    *this = std::move(kept);
+// Of ids and weights, which stand side by side, those at some places.
+void keep(const std::vector<uint32_t>& places, std::vector<uint32_t>* ids,
+          std::vector<float>* weights) {
+  std::vector<uint32_t> kept_ids;
+  std::vector<float> kept_weights;
+  for (uint32_t place : places) {
+    kept_ids.push_back(ids->empty() ? place : (*ids)[place]);
+    kept_weights.push_back((*weights)[place]);
   }
-};
+  ids->swap(kept_ids);
+  weights->swap(kept_weights);
+}
 
 }  // namespace
 
-void check_settings(const glm_settings& s) {
-  require(s.temperature >= 0 && std::isfinite(s.temperature), "temperature", s.temperature,
-          "0 (greedy) or more");
-  require(s.top_k >= 0, "top_k", s.top_k, "0 (keep all) or more");
-  require(s.top_p > 0 && s.top_p <= 1, "top_p", s.top_p, "above 0 and at most 1");
-  require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "from 0 to 1");
-  require(s.repetition_penalty > 0 && std::isfinite(s.repetition_penalty), "repetition_penalty",
-          s.repetition_penalty, "a number above 0");
-  require(std::isfinite(s.presence_penalty), "presence_penalty", s.presence_penalty, "a number");
-  require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty,
-          "a number");
-  require(s.max_new_tokens >= 0, "max_new_tokens", s.max_new_tokens, "0 (no limit) or more");
-}
-
-Sampler::Sampler(const glm_settings& settings, size_t vocab_size,
-                 const std::vector<int32_t>& prompt)
-    : settings_(settings),
-      random_(settings.has_seed ? settings.seed : draw_seed()),
-      is_seen_(vocab_size),
-      scores_(vocab_size) {
-  for (int32_t id : prompt) {
-    if (!is_seen_[id]) seen_.push_back(id);
-    is_seen_[id] = true;
-  }
-}
+Sampler::Sampler(const Settings& settings, size_t vocab_size, Penalties penalties)
+    : settings_(settings.plain),
+      vocab_size_(vocab_size),
+      penalties_(std::move(penalties)),
+      random_(settings_.has_seed ? settings_.seed : draw_seed()) {}
 
 int32_t Sampler::choose(const float* logits) {
-  scores_.assign(logits, logits + scores_.size());
-  penalize();
-  int32_t token = settings_.temperature == 0 ? find_largest(scores_.data(), scores_.size()) : draw();
-  if (!is_seen_[token]) seen_.push_back(token);
-  is_seen_[token] = true;
-  ++answered_[token];
+  if (penalties_.is_active()) {
+    scores_.assign(logits, logits + vocab_size_);
+    penalties_.apply(&scores_);
+    logits = scores_.data();
+  }
+  int32_t token = settings_.temperature == 0 ? find_largest(logits, vocab_size_) : draw(logits);
+  penalties_.add(token);
   return token;
 }
 
-void Sampler::penalize() {
-  auto repetition = static_cast<float>(settings_.repetition_penalty);
-  if (repetition != 1) {  // arXiv:1909.05858, section 4.1
-    for (int32_t id : seen_) {
-      scores_[id] = scores_[id] < 0 ? scores_[id] * repetition : scores_[id] / repetition;
-    }
-  }
-  if (settings_.presence_penalty == 0 && settings_.frequency_penalty == 0) return;
-  for (auto [id, count] : answered_) {
-    double counted = settings_.frequency_penalty * static_cast<double>(count);
-    scores_[id] -= static_cast<float>(settings_.presence_penalty + counted);
-  }
-}
+void Sampler::accept(int32_t token) { penalties_.add(token); }
 
-int32_t Sampler::draw() {
-  float best = scores_[find_largest(scores_.data(), scores_.size())];
-  Candidates all;
+int32_t Sampler::draw(const float* scores) {
+  float best = scores[find_largest(scores, vocab_size_)];
+  std::vector<uint32_t> ids;  // empty: all
   auto top_k = static_cast<size_t>(settings_.top_k);
-  if (top_k > 0 && top_k < scores_.size()) {
-    all.ids = select_top(scores_, top_k);
-  } else {
-    all.ids.resize(scores_.size());
-    std::iota(all.ids.begin(), all.ids.end(), 0);
-  }
+  if (top_k > 0 && top_k < vocab_size_) ids = select_top(scores, vocab_size_, top_k);
   // Below 1e-30 a float might read 0; a tiny temperature gives exp(-inf) = 0, as it should.
   auto temperature = static_cast<float>(std::max(settings_.temperature, 1e-30));
-  for (uint32_t id : all.ids) all.weights.push_back(std::exp((scores_[id] - best) / temperature));
-  if (settings_.top_p < 1) all.keep(select_nucleus(all.weights, settings_.top_p));
-  if (settings_.min_p > 0) {  // the best weighs exp(0) = 1
-    all.keep(find_from(all.weights, static_cast<float>(settings_.min_p)));
+  weights_.resize(ids.empty() ? vocab_size_ : ids.size());
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    weights_[i] = std::exp((scores[ids.empty() ? i : ids[i]] - best) / temperature);
   }
-  std::vector<double> reached(all.weights.begin(), all.weights.end());
-  std::partial_sum(reached.begin(), reached.end(), reached.begin());
-  double wanted = random_.uniform() * reached.back();
-  auto found = std::upper_bound(reached.begin(), reached.end(), wanted);
-  if (found == reached.end()) --found;
-  return static_cast<int32_t>(all.ids[found - reached.begin()]);
+  if (settings_.top_p < 1) keep(select_nucleus(weights_, settings_.top_p), &ids, &weights_);
+  if (settings_.min_p > 0) {  // the best weighs exp(0) = 1
+    auto least = static_cast<float>(settings_.min_p);
+    keep(find_from(weights_.data(), weights_.size(), least), &ids, &weights_);
+  }
+  double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  double wanted = random_.uniform() * total, reached = 0;
+  size_t place = 0;
+  while (place + 1 < weights_.size() && (reached += weights_[place]) <= wanted) ++place;
+  return static_cast<int32_t>(ids.empty() ? place : ids[place]);
 }
 
 int32_t find_largest(const float* values, size_t count) {
-  size_t best = 0;
-  for (size_t i = 0; i < count; ++i) {
-    if (std::isnan(values[i])) best = i;
-    if (std::isnan(values[best])) break;
-    if (values[i] > values[best]) best = i;
+  float lanes[kGroup];
+  std::fill_n(lanes, kGroup, -HUGE_VALF);
+  size_t start = 0;
+  for (; start + kGroup <= count; start += kGroup) {
+    for (size_t i = 0; i < kGroup; ++i) {
+      lanes[i] = values[start + i] > lanes[i] ? values[start + i] : lanes[i];
+    }
   }
-  if (count > 0 && std::isfinite(values[best])) return static_cast<int32_t>(best);
+  for (size_t i = start; i < count; ++i) lanes[0] = std::max(lanes[0], values[i]);
+  float best = *std::max_element(lanes, lanes + kGroup);
+  bool has_nan = has_any(values, count, [](float value) { return value != value; });
+  if (!has_nan && std::isfinite(best)) {
+    return static_cast<int32_t>(std::find(values, values + count, best) - values);
+  }
   throw Error(GLM_RUN_FAILED,
               "the model gave no finite number as its best logit where one is expected; check the "
               "folder with `glm-run doctor`, or export it with `--dtype fp32`.");

@@ -3,35 +3,31 @@
 #pragma once
 
 #include <cstdint>
-#include <unordered_map>
 #include <vector>
 
-#include "glm.h"
+#include "penalties.hpp"
 #include "random.hpp"
+#include "settings.hpp"
 
 namespace glm {
 
-// Throws GLM_BAD_SETTING: a value is outside its range.
-void check_settings(const glm_settings& settings);
-
 class Sampler {
  public:
-  // `vocab_size`: ids from here on are padding. `prompt`: what penalties count as used.
-  Sampler(const glm_settings& settings, size_t vocab_size, const std::vector<int32_t>& prompt);
+  // `vocab_size`: ids from here on are padding and are never chosen.
+  Sampler(const Settings& settings, size_t vocab_size, Penalties penalties);
 
   // `logits` has at least `vocab_size` values. Throws GLM_RUN_FAILED: NaN, or none is finite.
   int32_t choose(const float* logits);
+  void accept(int32_t token);  // one that was not left to the sampler
 
  private:
-  void penalize();
-  int32_t draw();
+  int32_t draw(const float* scores);
 
   glm_settings settings_;
+  size_t vocab_size_;
+  Penalties penalties_;
   Pcg64 random_;
-  std::vector<int32_t> seen_;                    // ids of prompt and answer, each once
-  std::unordered_map<int32_t, int64_t> answered_;  // how often an id is in the answer
-  std::vector<bool> is_seen_;
-  std::vector<float> scores_;
+  std::vector<float> scores_, weights_;  // kept, so that a token costs no memory
 };
 
 // Index of the largest value, the first of equals. Throws as `Sampler::choose`.

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 
+#include "answer.hpp"
 #include "errors.hpp"
-#include "sampler.hpp"
-#include "utf8.hpp"
+#include "huge_pages.hpp"
 
 namespace {
 
 constexpr char kTableName[] = "chat_table.json";
+constexpr int32_t kMaxThreads = 1024;
 constexpr int64_t kRoomAhead = 512;  // tokens of an answer that there is room for at once
 
 glm::Manifest open_manifest(const std::string& folder, bool has_hashes) {
@@ -22,15 +23,20 @@ std::optional<glm::ChatTable> open_table(const std::string& folder, const glm::M
   return glm::ChatTable(glm::read_file(folder, kTableName));
 }
 
+int32_t check_threads(int32_t threads) {
+  if (threads >= 0 && threads <= kMaxThreads) return threads;
+  throw glm::Error(GLM_BAD_SETTING, "threads is " + std::to_string(threads) + " where 0 to " +
+                                        std::to_string(kMaxThreads) +
+                                        " is expected; 0 takes the physical cores.");
+}
+
 void check_prompt(const std::vector<int32_t>& prompt, const glm::ModelShape& model) {
   auto fail = [](const std::string& text) { throw glm::Error(GLM_BAD_PROMPT, text); };
   if (prompt.empty()) {
     fail("the prompt is empty where at least one token is expected; give a text.");
   }
   if (static_cast<int64_t>(prompt.size()) > model.context_length) {
-    fail(std::to_string(prompt.size()) + " tokens are to be read but the model's context holds " +
-         std::to_string(model.context_length) +
-         "; shorten the prompt, or start a new conversation.");
+    glm::refuse_length(prompt.size(), model.context_length);
   }
   for (int32_t token : prompt) {
     if (token >= 0 && token < model.tokenizer_vocab_size) continue;
@@ -48,12 +54,21 @@ size_t count_shared(const std::vector<int32_t>& left, const std::vector<int32_t>
 
 }  // namespace
 
+void glm::refuse_length(uint64_t count, int64_t context_length) {
+  throw Error(GLM_BAD_PROMPT, std::to_string(count) +
+                                  " tokens are to be read but the model's context holds " +
+                                  std::to_string(context_length) +
+                                  "; shorten the prompt, or start a new conversation.");
+}
+
 glm_model::glm_model(const std::string& folder, const glm_load_options& options)
     : manifest(open_manifest(folder, options.verify_hashes != 0)),
       tokenizer(glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"))),
       chat_table(open_table(folder, manifest)),
       defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
-      graph(folder + "/model.onnx", manifest.model, options.threads) {}
+      graph(folder + "/model.onnx", manifest.model, check_threads(options.threads)) {
+  if (options.huge_pages != 0) glm::move_to_huge_pages();
+}
 
 // While this lives, `cancel` reaches the decoder.
 class Running {
@@ -104,29 +119,19 @@ void glm_session::generate(const std::vector<int32_t>& prompt, const glm_setting
                            glm_callback callback, void* user) {
   const glm::ModelShape& shape = model.manifest.model;
   check_prompt(prompt, shape);
-  glm::check_settings(settings);
+  glm::Answer answer(model.tokenizer, shape, settings, prompt);
   Running running(this);
-  // The last token needs no place in the cache: it is never read back.
-  int64_t remaining = shape.context_length - static_cast<int64_t>(prompt.size()) + 1;
-  if (settings.max_new_tokens > 0) remaining = std::min<int64_t>(remaining, settings.max_new_tokens);
-  glm::Sampler sampler(settings, static_cast<size_t>(shape.tokenizer_vocab_size), prompt);
-  glm::Utf8Stream stream;
-  const float* logits = read(prompt, std::min(remaining, kRoomAhead));
+  const float* logits = read(prompt, std::min(answer.remaining(), kRoomAhead));
   while (true) {
-    int32_t token = sampler.choose(logits);
-    --remaining;
-    glm_finish finish = shape.is_eos(token) ? GLM_STOPPED
-                        : remaining == 0    ? GLM_LENGTH
-                                            : GLM_GOES_ON;
-    std::string text;
-    stream.add(model.tokenizer.bytes(token), &text);
-    if (finish != GLM_GOES_ON) stream.flush(&text);
-    glm_piece piece{token, text.c_str(), text.size(), finish};
+    glm::Answer::Piece found = answer.write(logits);
+    const auto& [text, reasoning] = found.part;
+    glm_piece piece{found.token,       text.c_str(),     text.size(),
+                    found.finish,      reasoning.c_str(), reasoning.size()};
     if (callback != nullptr && callback(user, &piece) != 0) {
       throw glm::Error(GLM_CANCELLED, "the answer was cancelled by the callback.");
     }
-    if (finish != GLM_GOES_ON) return;
-    tokens.push_back(token);
-    logits = decoder.append(&token, 1);
+    if (found.finish != GLM_GOES_ON) return;
+    tokens.push_back(found.token);
+    logits = decoder.append(&found.token, 1);
   }
 }

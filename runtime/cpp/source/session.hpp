@@ -12,6 +12,13 @@
 #include "manifest.hpp"
 #include "tokenizer.hpp"
 
+namespace glm {
+
+// Throws GLM_BAD_PROMPT: so many tokens are more than the context holds.
+[[noreturn]] void refuse_length(uint64_t count, int64_t context_length);
+
+}  // namespace glm
+
 struct glm_model {
   glm_model(const std::string& folder, const glm_load_options& options);
 

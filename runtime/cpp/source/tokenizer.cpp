@@ -28,12 +28,20 @@ struct Candidate {
 class Joiner {
  public:
   Joiner(const Vocabulary& vocabulary, std::string_view piece) : vocabulary_(vocabulary) {
-    for (size_t i = 0; i < piece.size(); ++i) {
-      int32_t id = vocabulary.find(piece.substr(i, 1));
-      if (id == kNoToken) continue;  // as the tokenizers library does without an unknown token
-      auto place = static_cast<uint32_t>(symbols_.size());
-      symbols_.push_back({id, place == 0 ? kNone : place - 1, kNone});
-      if (place > 0) symbols_[place - 1].next = place;
+    for (size_t place = 0; place < piece.size();) {
+      size_t start = place;
+      if (vocabulary.is_byte_level()) {
+        ++place;
+      } else {
+        read_code_point(piece, &place);
+      }
+      std::string_view letter = piece.substr(start, place - start);
+      int32_t id = vocabulary.find(letter);
+      if (id != kNoToken) {
+        start_with(id);
+      } else if (!vocabulary.is_byte_level()) {
+        for (char byte : letter) start_with(vocabulary.find_byte(static_cast<unsigned char>(byte)));
+      }  // a byte that is no token is left out, as by the tokenizers library
     }
     for (size_t i = 0; i + 1 < symbols_.size(); ++i) add(static_cast<uint32_t>(i));
   }
@@ -51,6 +59,12 @@ class Joiner {
   }
 
  private:
+  void start_with(int32_t id) {
+    auto place = static_cast<uint32_t>(symbols_.size());
+    symbols_.push_back({id, place == 0 ? kNone : place - 1, kNone});
+    if (place > 0) symbols_[place - 1].next = place;
+  }
+
   Merge look_up(uint32_t place) const {
     const Symbol& left = symbols_[place];
     if (left.id == kNoToken || left.next == kNone) return {};
@@ -78,6 +92,23 @@ class Joiner {
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<Candidate>> queue_;
 };
 
+std::string replace_all(std::string_view text, const std::vector<Replacement>& steps) {
+  std::string changed(text);
+  for (const auto& [from, to] : steps) {
+    if (changed.empty()) break;
+    std::string before;
+    before.swap(changed);
+    if (from.empty()) changed = to + before;
+    size_t start = 0, found = 0;
+    while (!from.empty() && (found = before.find(from, start)) != std::string::npos) {
+      changed.append(before, start, found - start).append(to);
+      start = found + from.size();
+    }
+    if (!from.empty()) changed.append(before, start);
+  }
+  return changed;
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
@@ -86,13 +117,18 @@ Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
     size = std::max(size, static_cast<size_t>(token.id) + 1);
   }
   is_special_.resize(size);
-  added_bytes_.resize(size);
+  shown_.resize(size);
+  if (!parts_.vocabulary.is_byte_level()) list_shown();
+  index_added();
+}
+
+void Tokenizer::index_added() {
   for (const AddedToken& token : parts_.added) {
     if (token.content.empty()) continue;
     is_special_[token.id] = token.is_special;
     std::string bytes;
-    bool is_spelled = spell_bytes(token.content, &bytes);
-    added_bytes_[token.id] = is_spelled ? bytes : token.content;
+    bool is_spelled = parts_.vocabulary.is_byte_level() && spell_bytes(token.content, &bytes);
+    shown_[token.id] = is_spelled ? bytes : replace_all(token.content, parts_.decoder);
     auto first = static_cast<unsigned char>(token.content[0]);
     passes_[token.is_normalized ? 1 : 0].by_byte[first].push_back(&token);
   }
@@ -101,6 +137,15 @@ Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
   };
   for (AddedIndex& pass : passes_) {
     for (auto& tokens : pass.by_byte) std::stable_sort(tokens.begin(), tokens.end(), is_longer);
+  }
+}
+
+void Tokenizer::list_shown() {
+  const Vocabulary& vocabulary = parts_.vocabulary;
+  for (size_t id = 0; id < vocabulary.size(); ++id) {
+    int byte = vocabulary.byte_of(static_cast<int32_t>(id));
+    shown_[id] = byte >= 0 ? std::string(1, static_cast<char>(byte))
+                           : replace_all(vocabulary.bytes(static_cast<int32_t>(id)), parts_.decoder);
   }
 }
 
@@ -123,6 +168,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 void Tokenizer::encode_pass(size_t pass, std::string_view text, std::vector<int32_t>* ids) const {
+  if (pass == 1 && !parts_.normalizer.empty()) {  // no added token is looked for behind it
+    std::string normalized = replace_all(text, parts_.normalizer);
+    return encode_pieces(0, normalized, ids);
+  }
   if (pass == std::size(passes_)) return encode_pieces(0, text, ids);
   size_t start = 0;
   for (size_t place = 0; place < text.size();) {
@@ -162,16 +211,56 @@ void Tokenizer::encode_piece(std::string_view piece, std::vector<int32_t>* ids) 
 }
 
 std::string_view Tokenizer::bytes(int32_t id) const {
-  if (id < 0 || static_cast<size_t>(id) >= size() || is_special_[id]) return {};
-  return added_bytes_[id].empty() ? parts_.vocabulary.bytes(id) : added_bytes_[id];
+  bool is_text = id >= 0 && static_cast<size_t>(id) < size() && !is_special_[id];
+  return is_text ? spell(id) : std::string_view();
+}
+
+std::string_view Tokenizer::spell(int32_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= size()) return {};
+  return shown_[id].empty() ? parts_.vocabulary.bytes(id) : shown_[id];
+}
+
+std::vector<bool> Tokenizer::find_tokens_with(const std::vector<std::string>& texts,
+                                              size_t size) const {
+  if (texts.empty()) return {};
+  std::vector<bool> found(size);
+  for (size_t id = 0; id < size; ++id) {
+    std::string_view spelled = spell(static_cast<int32_t>(id));
+    for (const std::string& text : texts) {
+      if (spelled.find(text) != std::string_view::npos) found[id] = true;
+    }
+  }
+  return found;
 }
 
 std::string Tokenizer::decode(const int32_t* ids, size_t count) const {
+  if (!parts_.vocabulary.is_byte_level()) return decode_runs(ids, count);
   std::string text;
   Utf8Stream stream;
   for (size_t i = 0; i < count; ++i) stream.add(bytes(ids[i]), &text);
   stream.flush(&text);
   return text;
+}
+
+// As ByteFallback of the tokenizers library: of a run of bytes all are characters, or none.
+std::string Tokenizer::decode_runs(const int32_t* ids, size_t count) const {
+  std::string text, run;
+  auto end_run = [&] {
+    bool is_valid = find_invalid_utf8(run) == std::string::npos;
+    for (size_t i = 0; !is_valid && i < run.size(); ++i) append_code_point(&text, 0xFFFD);
+    if (is_valid) text += run;
+    run.clear();
+  };
+  for (size_t i = 0; i < count; ++i) {
+    bool is_byte = parts_.vocabulary.byte_of(ids[i]) >= 0;
+    std::string_view shown = bytes(ids[i]);
+    if (is_byte) run += shown;
+    if (is_byte || shown.empty()) continue;
+    end_run();
+    text += shown;
+  }
+  end_run();
+  return parts_.strips_first_space && !text.empty() && text[0] == ' ' ? text.substr(1) : text;
 }
 
 }  // namespace glm

@@ -1,4 +1,5 @@
-// Text to ids and back, as a byte-level BPE's tokenizer.json says. Never changes once it is read.
+// Text to ids and back, as the tokenizer.json of a BPE says: byte-level, or SentencePiece's, whose
+// tokens are of characters, and of bytes where a character is no token. Never changes once read.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +20,16 @@ struct AddedToken {
   bool is_normalized = false;  // is looked for after those that are not
 };
 
+// What is done to text before it is cut.
+struct Replacement {
+  std::string from, to;  // every `from`; an empty one: put `to` before all, unless nothing is there
+};
+
 // What a tokenizer.json holds, as far as it is supported.
 struct TokenizerParts {
   Vocabulary vocabulary;
+  std::vector<Replacement> normalizer, decoder;  // SentencePiece's alone
+  bool strips_first_space = false;
   std::vector<AddedToken> added;
   std::vector<Pattern> patterns;  // each cuts the pieces of the one before
   bool ignores_merges = false;    // a piece that is a token as a whole is taken as it is
@@ -37,6 +45,11 @@ class Tokenizer {
   std::string decode(const int32_t* ids, size_t count) const;  // special tokens left out
 
   std::string_view bytes(int32_t id) const;  // what a token stands for; nothing if it is special
+  std::string_view spell(int32_t id) const;  // the same, also of a special one
+  bool strips_first_space() const { return parts_.strips_first_space; }
+
+  // By id up to `size`, whether a token's text holds one of `texts`; empty if there are none.
+  std::vector<bool> find_tokens_with(const std::vector<std::string>& texts, size_t size) const;
   size_t size() const { return is_special_.size(); }  // one more than the largest id
 
  private:
@@ -49,11 +62,14 @@ class Tokenizer {
   void encode_pass(size_t pass, std::string_view text, std::vector<int32_t>* ids) const;
   void encode_pieces(size_t pattern, std::string_view text, std::vector<int32_t>* ids) const;
   void encode_piece(std::string_view piece, std::vector<int32_t>* ids) const;
+  void index_added();
+  void list_shown();
+  std::string decode_runs(const int32_t* ids, size_t count) const;
 
   TokenizerParts parts_;
   AddedIndex passes_[2];
   std::vector<bool> is_special_;
-  std::vector<std::string> added_bytes_;  // by id; empty where the vocabulary knows
+  std::vector<std::string> shown_;  // by id, where it is not what the vocabulary has
 };
 
 // Reads a tokenizer.json. Throws GLM_BAD_FOLDER, or GLM_UNSUPPORTED for what is named in README.md.

@@ -1,10 +1,15 @@
 // tokenizer.json to its parts: what is supported is taken, everything else refused by name.
+#include <map>
+#include <optional>
+
 #include "errors.hpp"
 #include "json_reader.hpp"
 #include "tokenizer.hpp"
 
 namespace glm {
 namespace {
+
+constexpr size_t kMaxPatterns = 8;  // each is one more call deep
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected) {
   throw Error(GLM_UNSUPPORTED, "tokenizer.json has " + found + " where " + expected +
@@ -14,42 +19,66 @@ namespace {
 // Sets `flag`; null counts as false.
 bool read_flag(JsonReader* json) { return !json->take_null() && json->boolean(); }
 
-// A step of a pre-tokenizer or decoder, with what any kind of it may say.
+// A step of a normalizer, pre-tokenizer or decoder, with what any kind of it may say.
 struct Step {
-  std::string type, regex, behavior;
+  std::string type, regex, text, replacement, behavior;
   bool adds_prefix_space = false, uses_regex = true, is_inverted = false;
+  int64_t start = 0, stop = 0;
   std::vector<Step> steps;
 };
 
 void read_pattern(JsonReader* json, Step* step) {
   json->object([&](const std::string& key) {
-    if (key != "Regex") refuse("a pattern of the kind '" + key + "'", "a Regex");
-    step->regex = json->string();
+    if (key != "Regex" && key != "String") {
+      refuse("a pattern of the kind '" + key + "'", "a Regex or String");
+    }
+    (key == "Regex" ? step->regex : step->text) = json->string();
   });
+}
+
+bool read_text(const std::string& key, JsonReader* json, Step* step) {
+  static const std::map<std::string, std::string Step::*> kTexts = {{"type", &Step::type},
+                               {"behavior", &Step::behavior},
+                               {"content", &Step::replacement},
+                               {"prepend", &Step::replacement}};
+  auto found = kTexts.find(key);
+  if (found == kTexts.end()) return false;
+  step->*found->second = json->string();
+  return true;
 }
 
 Step read_step(JsonReader* json) {
   Step step;
   json->object([&](const std::string& key) {
-    if (key == "type") {
-      step.type = json->string();
-    } else if (key == "pattern" && json->kind() == JsonReader::Kind::kObject) {
+    if (read_text(key, json, &step)) return;
+    if (key == "pattern" && json->kind() == JsonReader::Kind::kObject) {
       read_pattern(json, &step);
-    } else if (key == "behavior") {
-      step.behavior = json->string();
     } else if (key == "invert") {
       step.is_inverted = read_flag(json);
     } else if (key == "add_prefix_space") {
       step.adds_prefix_space = read_flag(json);
     } else if (key == "use_regex") {
       step.uses_regex = read_flag(json);
-    } else if (key == "pretokenizers") {
+    } else if (key == "start" || key == "stop") {
+      (key == "start" ? step.start : step.stop) = json->integer();
+    } else if (key == "pretokenizers" || key == "normalizers" || key == "decoders") {
       json->array([&] { step.steps.push_back(read_step(json)); });
     } else {
       json->skip();
     }
   });
   return step;
+}
+
+// A step, or those of a sequence; none if there is no step.
+std::vector<Step> flatten(const std::optional<Step>& step) {
+  if (!step) return {};
+  return step->type == "Sequence" ? step->steps : std::vector<Step>{*step};
+}
+
+void add_pattern(Pattern pattern, std::vector<Pattern>* patterns) {
+  if (patterns->size() == kMaxPatterns) refuse("more patterns", "at most 8");
+  patterns->push_back(pattern);
 }
 
 void add_split(const Step& step, std::vector<Pattern>* patterns) {
@@ -59,7 +88,7 @@ void add_split(const Step& step, std::vector<Pattern>* patterns) {
     refuse("a Split that is " + step.behavior + (step.is_inverted ? " and inverted" : ""),
            "an Isolated one");
   }
-  patterns->push_back(*pattern);
+  add_pattern(*pattern, patterns);
 }
 
 // Whether the last step spells bytes, as byte-level BPE needs.
@@ -78,7 +107,7 @@ bool add_step(const Step& step, std::vector<Pattern>* patterns) {
   }
   if (step.type != "ByteLevel") refuse("the pre-tokenizer " + step.type, "Split or ByteLevel");
   if (step.adds_prefix_space) refuse("ByteLevel with add_prefix_space", "one without");
-  if (step.uses_regex) patterns->push_back(Pattern::kGpt2);
+  if (step.uses_regex) add_pattern(Pattern::kGpt2, patterns);
   return true;
 }
 
@@ -115,10 +144,10 @@ class ModelReader {
       if (key == "type") {
         type = json_->string();
       } else if (key == "vocab") {
-        read_vocabulary();
+        vocabulary_ = *json_;  // how names are spelled may be told later
+        json_->skip();
       } else if (key == "merges") {
-        merges_ = *json_;  // they name tokens, so they are read after the vocabulary
-        has_merges_ = true;
+        merges_ = *json_;
         json_->skip();
       } else if (key == "ignore_merges") {
         parts_->ignores_merges = read_flag(json_);
@@ -127,28 +156,34 @@ class ModelReader {
       }
     });
     if (type != "BPE") refuse("the model '" + type + "'", "BPE");
-    if (!has_merges_) json_->fail("the BPE has no merges");
+    if (!merges_ || !vocabulary_) json_->fail("the BPE has no vocab or no merges");
+    if (is_byte_level_ && has_unknown_) refuse("an unk_token", "byte-level BPE or byte_fallback");
+    if (!is_byte_level_ && parts_->ignores_merges) refuse("byte_fallback and ignore_merges", "one");
+    parts_->vocabulary = Vocabulary(is_byte_level_);
+    read_vocabulary();
     parts_->vocabulary.index_tokens();
     read_merges();
   }
 
  private:
   void read_vocabulary() {
-    if (json_->kind() != JsonReader::Kind::kObject) refuse("a list as vocab", "BPE's object");
-    json_->object([&](const std::string& name) { parts_->vocabulary.add(json_->integer(), name); });
+    JsonReader& json = *vocabulary_;
+    if (json.kind() != JsonReader::Kind::kObject) refuse("a list as vocab", "BPE's object");
+    json.object([&](const std::string& name) { parts_->vocabulary.add(json.integer(), name); });
   }
 
-  // What would change tokens, and byte-level BPE does without.
+  // What would change tokens. An unknown token never comes: every byte is one.
   void check_absent(const std::string& key) {
     if (json_->take_null()) return;
     if (key == "byte_fallback") {
-      if (json_->boolean()) refuse("byte_fallback (a SentencePiece)", "byte-level BPE");
+      is_byte_level_ = !json_->boolean();
     } else if (key == "dropout") {
       if (json_->number() != 0) refuse("dropout", "none");
-    } else if (key == "unk_token") {
-      refuse("an unk_token", "byte-level BPE");
     } else if (key == "continuing_subword_prefix" || key == "end_of_word_suffix") {
       if (!json_->string().empty()) refuse(key, "none");
+    } else if (key == "unk_token") {
+      has_unknown_ = true;
+      json_->skip();
     } else {
       json_->skip();
     }
@@ -156,48 +191,51 @@ class ModelReader {
 
   void read_merges() {
     size_t count = 0;
-    JsonReader counting = merges_;
+    JsonReader counting = *merges_;
     counting.array([&] {
       counting.skip();
       ++count;
     });
     parts_->vocabulary.reserve_merges(count);
-    merges_.array([&] { read_merge(); });
+    merges_->array([&] { read_merge(&*merges_); });
   }
 
   // ["a", "b"], or "a b" as older versions of the library write it.
-  void read_merge() {
+  void read_merge(JsonReader* json) {
     std::vector<std::string> names;
-    if (merges_.kind() == JsonReader::Kind::kArray) {
-      merges_.array([&] { names.push_back(merges_.string()); });
+    if (json->kind() == JsonReader::Kind::kArray) {
+      json->array([&] { names.push_back(json->string()); });
     } else {
-      std::string both = merges_.string();
+      std::string both = json->string();
       size_t blank = both.find(' ');
       if (blank != std::string::npos) names = {both.substr(0, blank), both.substr(blank + 1)};
     }
-    if (names.size() != 2) merges_.fail("a merge of two names is expected");
+    if (names.size() != 2) json->fail("a merge of two names is expected");
     parts_->vocabulary.add_merge(names[0], names[1]);
   }
 
   JsonReader* json_;
   TokenizerParts* parts_;
-  JsonReader merges_{"", "tokenizer.json"};
-  bool has_merges_ = false;
+  std::optional<JsonReader> vocabulary_, merges_;
+  bool is_byte_level_ = true, has_unknown_ = false;
 };
 
-// Decoding is that of bytes; a post-processor only adds special tokens, which nobody asks for.
-void read_part(const std::string& key, JsonReader* json, TokenizerParts* parts, bool* is_spelled) {
+struct FileSteps {
+  std::optional<Step> normalizer, pre_tokenizer, decoder;
+};
+
+// A post-processor only adds special tokens, which nobody asks for.
+void read_part(const std::string& key, JsonReader* json, TokenizerParts* parts, FileSteps* steps) {
   if (key == "model") {
     ModelReader(json, parts).read();
   } else if (key == "added_tokens") {
     json->array([&] { parts->added.push_back(read_added(json)); });
   } else if (key == "pre_tokenizer" && !json->take_null()) {
-    *is_spelled = add_step(read_step(json), &parts->patterns);
+    steps->pre_tokenizer = read_step(json);
   } else if (key == "normalizer" && !json->take_null()) {
-    refuse("the normalizer " + read_step(json).type, "none");
+    steps->normalizer = read_step(json);
   } else if (key == "decoder" && !json->take_null()) {
-    std::string type = read_step(json).type;
-    if (type != "ByteLevel") refuse("the decoder " + type, "ByteLevel");
+    steps->decoder = read_step(json);
   } else if (key == "truncation" && !json->take_null()) {
     refuse("truncation", "none");
   } else if (key != "pre_tokenizer" && key != "normalizer" && key != "decoder" &&
@@ -206,19 +244,72 @@ void read_part(const std::string& key, JsonReader* json, TokenizerParts* parts, 
   }
 }
 
+void settle_byte_level(const FileSteps& steps, TokenizerParts* parts) {
+  if (steps.normalizer) refuse("the normalizer " + steps.normalizer->type, "none");
+  if (steps.decoder && steps.decoder->type != "ByteLevel") {
+    refuse("the decoder " + steps.decoder->type, "ByteLevel");
+  }
+  bool is_spelled = steps.pre_tokenizer && add_step(*steps.pre_tokenizer, &parts->patterns);
+  if (!is_spelled) refuse("no ByteLevel pre-tokenizer", "one at the end");
+}
+
+bool is_replacement(const Step& step) { return step.type == "Replace" && !step.text.empty(); }
+
+void settle_normalizer(const FileSteps& steps, TokenizerParts* parts) {
+  for (const Step& step : flatten(steps.normalizer)) {
+    if (step.type != "Prepend" && !is_replacement(step)) {
+      refuse("the normalizer " + step.type + (step.regex.empty() ? "" : " of " + step.regex),
+             "Prepend or Replace of a text");
+    }
+    parts->normalizer.push_back({step.text, step.replacement});
+  }
+  for (const AddedToken& token : parts->added) {
+    if (token.is_normalized && !parts->normalizer.empty() && !token.content.empty()) {
+      refuse("an added token that is normalized", "one that is not, beside a normalizer");
+    }
+  }
+}
+
+// Replace, ByteFallback, Fuse, and Strip of one space at the beginning.
+void settle_sentencepiece(const FileSteps& steps, TokenizerParts* parts) {
+  if (steps.pre_tokenizer) refuse("the pre-tokenizer " + steps.pre_tokenizer->type, "none");
+  settle_normalizer(steps, parts);
+  std::string kinds;
+  for (const Step& step : flatten(steps.decoder)) {
+    kinds += (kinds.empty() ? "" : ", ") + step.type;
+    if (kinds == "Replace" && is_replacement(step)) {
+      parts->decoder.push_back({step.text, step.replacement});
+    }
+    if (step.type == "Strip") {
+      parts->strips_first_space =
+          step.replacement == " " && step.start == 1 && step.stop == 0;
+    }
+  }
+  bool is_whole = kinds == "Replace, ByteFallback, Fuse" ||
+                  (kinds == "Replace, ByteFallback, Fuse, Strip" && parts->strips_first_space);
+  if (is_whole && parts->decoder.size() == 1) return;
+  refuse("the decoder " + (kinds.empty() ? "none" : kinds),
+         "Replace, ByteFallback, Fuse, Strip of one space");
+}
+
 }  // namespace
 
 Tokenizer parse_tokenizer(std::string_view text) {
   JsonReader json(text, "tokenizer.json");
   TokenizerParts parts;
-  bool is_spelled = false, has_model = false;
+  FileSteps steps;
+  bool has_model = false;
   json.object([&](const std::string& key) {
     has_model = has_model || key == "model";
-    read_part(key, &json, &parts, &is_spelled);
+    read_part(key, &json, &parts, &steps);
   });
   json.finish();
   if (!has_model) json.fail("no model is in it");
-  if (!is_spelled) refuse("no ByteLevel pre-tokenizer", "one at the end");
+  if (parts.vocabulary.is_byte_level()) {
+    settle_byte_level(steps, &parts);
+  } else {
+    settle_sentencepiece(steps, &parts);
+  }
   return Tokenizer(std::move(parts));
 }
 

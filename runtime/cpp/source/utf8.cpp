@@ -62,6 +62,14 @@ void append_code_point(std::string* text, char32_t code_point) {
   }
 }
 
+std::string repair_utf8(std::string_view text) {
+  std::string repaired;
+  Utf8Stream stream;
+  stream.add(text, &repaired);
+  stream.flush(&repaired);
+  return repaired;
+}
+
 void Utf8Stream::add(std::string_view bytes, std::string* text) {
   for (char character : bytes) {
     auto byte = static_cast<unsigned char>(character);

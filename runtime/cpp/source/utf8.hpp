@@ -16,12 +16,16 @@ char32_t read_code_point(std::string_view text, size_t* place);
 
 void append_code_point(std::string* text, char32_t code_point);
 
+// What is no UTF-8 becomes U+FFFD, as by Utf8Stream.
+std::string repair_utf8(std::string_view text);
+
 // Gives whole characters out; what cannot become one is U+FFFD, once for each longest beginning of
 // a character (Unicode 3.9, "maximal subpart"), as Python and Rust do.
 class Utf8Stream {
  public:
   void add(std::string_view bytes, std::string* text);
   void flush(std::string* text);  // no more bytes come
+  bool is_complete() const { return missing_ == 0; }
 
  private:
   void start(unsigned char byte, std::string* text);

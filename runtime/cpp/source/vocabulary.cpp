@@ -1,6 +1,7 @@
 #include "vocabulary.hpp"
 
-#include <array>
+#include <algorithm>
+#include <cstdio>
 #include <functional>
 
 #include "errors.hpp"
@@ -40,14 +41,6 @@ uint64_t join(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
-std::string spell(std::string_view name) {
-  std::string bytes;
-  if (spell_bytes(name, &bytes)) return bytes;
-  throw Error(GLM_BAD_FOLDER, "tokenizer.json: the merge of '" + std::string(name) +
-                                  "' is not spelled in the letters of bytes; "
-                                  "export the folder again.");
-}
-
 }  // namespace
 
 bool spell_bytes(std::string_view letters, std::string* bytes) {
@@ -60,6 +53,15 @@ bool spell_bytes(std::string_view letters, std::string* bytes) {
   return true;
 }
 
+std::string Vocabulary::spell(std::string_view name) const {
+  std::string bytes;
+  if (!is_byte_level_) return std::string(name);
+  if (spell_bytes(name, &bytes)) return bytes;
+  throw Error(GLM_BAD_FOLDER, "tokenizer.json: the merge of '" + std::string(name) +
+                                  "' is not spelled in the letters of bytes; "
+                                  "export the folder again.");
+}
+
 void Vocabulary::add(int64_t id, std::string_view name) {
   if (id < 0 || id > kMaxTokenId) {
     throw Error(GLM_BAD_FOLDER, "tokenizer.json: a token has the id " + std::to_string(id) +
@@ -68,8 +70,9 @@ void Vocabulary::add(int64_t id, std::string_view name) {
   }
   if (static_cast<size_t>(id) >= tokens_.size()) tokens_.resize(id + 1);
   std::string spelled;
-  bool is_spelled = spell_bytes(name, &spelled);
-  std::string_view stored = is_spelled ? std::string_view(spelled) : name;
+  bool is_in_letters = is_byte_level_ && spell_bytes(name, &spelled);
+  bool is_spelled = is_in_letters || !is_byte_level_;
+  std::string_view stored = is_in_letters ? std::string_view(spelled) : name;
   tokens_[id] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(stored.size()), true,
                  is_spelled};
   bytes_ += stored;
@@ -84,6 +87,25 @@ void Vocabulary::index_tokens() {
     if (!tokens_[id].is_used || !tokens_[id].is_spelled) continue;
     index_[find_place(bytes(static_cast<int32_t>(id)))] = static_cast<int32_t>(id);
   }
+  if (!is_byte_level_) index_bytes();
+}
+
+void Vocabulary::index_bytes() {
+  for (int byte = 0; byte < 256; ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    byte_ids_[byte] = find(name);
+    if (byte_ids_[byte] != kNoToken) continue;
+    throw Error(GLM_UNSUPPORTED, std::string("tokenizer.json has byte_fallback and no token ") +
+                                     name + " where one for every byte is expected; run this "
+                                            "folder with Python's glm-run.");
+  }
+}
+
+int Vocabulary::byte_of(int32_t id) const {
+  if (is_byte_level_) return -1;
+  auto found = std::find(byte_ids_.begin(), byte_ids_.end(), id);
+  return found == byte_ids_.end() ? -1 : static_cast<int>(found - byte_ids_.begin());
 }
 
 void Vocabulary::reserve_merges(size_t count) {

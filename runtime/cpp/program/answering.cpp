@@ -1,0 +1,123 @@
+#include "answering.hpp"
+
+#include <cstdio>
+#include <mutex>
+
+#include "console.hpp"
+
+namespace {
+
+std::mutex running_lock;  // a session that is being cancelled must not be freed meanwhile
+glm_session* running_session = nullptr;
+
+void mark_running(glm_session* session) {
+  std::lock_guard<std::mutex> guard(running_lock);
+  running_session = session;
+}
+
+struct Listener {
+  Answer answer;
+  bool is_shown = false, was_thinking = false;
+
+  int take(const glm_piece& piece) {
+    answer.last = Clock::now();
+    if (answer.tokens.empty()) answer.first = answer.last;
+    answer.tokens.push_back(piece.token);
+    answer.text.append(piece.text, piece.length);
+    answer.reasoning.append(piece.reasoning, piece.reasoning_length);
+    answer.finish = piece.finish;
+    return is_shown ? show(piece) : 0;
+  }
+
+  int show(const glm_piece& piece) {
+    std::fwrite(piece.reasoning, 1, piece.reasoning_length, stderr);
+    was_thinking = was_thinking || piece.reasoning_length > 0;
+    if (piece.length == 0) return 0;
+    if (was_thinking) std::fputs("\n\n", stderr);
+    was_thinking = false;
+    std::fwrite(piece.text, 1, piece.length, stdout);
+    return std::fflush(stdout) == 0 ? 0 : 1;  // nobody reads any more
+  }
+};
+
+int take_piece(void* user, const glm_piece* piece) {
+  return static_cast<Listener*>(user)->take(*piece);
+}
+
+std::string quote(const std::string& text) {
+  std::string quoted = "\"";
+  for (char character : text) {
+    auto byte = static_cast<unsigned char>(character);
+    if (byte == '"' || byte == '\\') quoted += '\\';
+    if (byte >= 0x20) {
+      quoted += character;
+      continue;
+    }
+    char escaped[8];
+    std::snprintf(escaped, sizeof escaped, "\\u%04x", byte);
+    quoted += escaped;
+  }
+  return quoted + "\"";
+}
+
+const char* name_finish(glm_finish finish) {
+  if (finish == GLM_STOPPED) return "stop";
+  return finish == GLM_STOP_STRING ? "stop_string" : "length";
+}
+
+std::string show_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
+}
+
+}  // namespace
+
+void interrupt() {
+  std::lock_guard<std::mutex> guard(running_lock);
+  if (running_session == nullptr) leave(130);
+  glm_cancel(running_session);
+}
+
+double Answer::measure_rate() const {
+  double seconds = std::chrono::duration<double>(last - first).count();
+  return seconds > 0 ? static_cast<double>(tokens.size() - 1) / seconds : 0;
+}
+
+Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
+                     const glm_settings& settings, Show show) {
+  Listener listener;
+  listener.is_shown = show == Show::kText;
+  Answer& answer = listener.answer;
+  answer.prompt = std::move(prompt);
+  answer.start = Clock::now();
+  mark_running(session.get());
+  glm_status status = glm_generate(session.get(), answer.prompt.data(), answer.prompt.size(),
+                                   &settings, take_piece, &listener);
+  mark_running(nullptr);
+  if (listener.was_thinking) std::fputs("\n", stderr);
+  if (listener.is_shown) std::puts("");
+  answer.is_cancelled = status == GLM_CANCELLED;
+  if (!answer.is_cancelled) check(status);
+  return answer;
+}
+
+std::string describe_as_json(const Answer& answer, double load_seconds) {
+  double first_ms = std::chrono::duration<double, std::milli>(answer.first - answer.start).count();
+  double rate = answer.measure_rate();
+  return "{\"text\": " + quote(answer.text) + ", \"reasoning\": " + quote(answer.reasoning) +
+         ", \"token_ids\": " + list_as_json(answer.tokens) +
+         ", \"prompt_token_ids\": " + list_as_json(answer.prompt) + ", \"finish_reason\": \"" +
+         name_finish(answer.finish) + "\", \"prompt_tokens\": " +
+         std::to_string(answer.prompt.size()) +
+         ", \"new_tokens\": " + std::to_string(answer.tokens.size()) +
+         ", \"load_seconds\": " + show_number(load_seconds) +
+         ", \"time_to_first_token_ms\": " + show_number(first_ms) +
+         ", \"tokens_per_second\": " + (rate > 0 ? show_number(rate) : "null") + "}";
+}
+
+std::string list_as_json(const std::vector<int32_t>& ids) {
+  std::string text = "[";
+  for (int32_t id : ids) text += (text.size() > 1 ? ", " : "") + std::to_string(id);
+  return text + "]";
+}

@@ -1,0 +1,67 @@
+#include "model.hpp"
+
+void check(glm_status status) {
+  if (status != GLM_OK) throw Failure(status);
+}
+
+Model load(const Arguments& arguments) {
+  glm_load_options options{};
+  options.size = sizeof options;
+  options.threads = static_cast<int32_t>(arguments.threads.value_or(0));
+  options.verify_hashes = arguments.is_verified;
+  options.huge_pages = arguments.has_huge_pages;
+  glm_model* model = nullptr;
+  check(glm_load(arguments.folder.c_str(), &options, &model));
+  return Model(model);
+}
+
+Session new_session(const Model& model) {
+  glm_session* session = nullptr;
+  check(glm_new_session(model.get(), &session));
+  return Session(session);
+}
+
+glm_model_info describe(const Model& model) {
+  glm_model_info info{};
+  info.size = sizeof info;
+  check(glm_describe(model.get(), &info));
+  return info;
+}
+
+glm_settings read_defaults(const Model& model) {
+  glm_settings settings{};
+  settings.size = sizeof settings;
+  check(glm_default_settings(model.get(), &settings));
+  return settings;
+}
+
+std::vector<int32_t> tokenize(const Model& model, const std::string& text) {
+  std::vector<int32_t> ids(text.size() + 1);  // most texts have fewer tokens than bytes
+  for (int round = 0; round < 2; ++round) {
+    size_t count = 0;
+    check(glm_tokenize(model.get(), text.data(), text.size(), ids.data(), ids.size(), &count));
+    bool is_whole = count <= ids.size();
+    ids.resize(count);
+    if (is_whole) break;
+  }
+  return ids;
+}
+
+std::string render(const Model& model, const Messages& messages, int thinking) {
+  std::vector<glm_message> views;
+  for (const auto& [role, content] : messages) {
+    if (content.find('\0') != std::string::npos) {
+      throw std::runtime_error(
+          "the message holds a zero byte where a text is expected; leave it out, or use --raw.");
+    }
+    views.push_back({role.c_str(), content.c_str()});
+  }
+  std::string text;
+  for (int round = 0; round < 2; ++round) {  // the first one asks for the length
+    size_t length = 0;
+    check(glm_render_chat(model.get(), views.data(), views.size(), thinking, text.data(),
+                          text.size(), &length));
+    text.resize(length);
+  }
+  return text;
+}

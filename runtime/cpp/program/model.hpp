@@ -1,0 +1,34 @@
+// glm.h for C++: owners for its handles, exceptions for its statuses.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "glm.h"
+
+struct Failure : std::runtime_error {
+  explicit Failure(glm_status failed) : std::runtime_error(glm_error_text()), status(failed) {}
+  glm_status status;
+};
+
+struct Free {
+  void operator()(glm_model* p) const { glm_free(p); }
+  void operator()(glm_session* p) const { glm_free_session(p); }
+};
+using Model = std::unique_ptr<glm_model, Free>;
+using Session = std::unique_ptr<glm_session, Free>;
+using Messages = std::vector<std::pair<std::string, std::string>>;  // role, content
+
+// Each of these throws Failure.
+void check(glm_status status);
+Model load(const Arguments& arguments);
+Session new_session(const Model& model);
+glm_model_info describe(const Model& model);
+glm_settings read_defaults(const Model& model);
+std::vector<int32_t> tokenize(const Model& model, const std::string& text);
+std::string render(const Model& model, const Messages& messages, int thinking);

@@ -1,0 +1,12 @@
+// White space at the ends of a text, as Python's str.strip sees it. Texts are valid UTF-8.
+#pragma once
+
+#include <string_view>
+
+namespace glm {
+
+std::string_view strip_front(std::string_view text);
+std::string_view strip_back(std::string_view text);
+std::string_view strip(std::string_view text);
+
+}  // namespace glm

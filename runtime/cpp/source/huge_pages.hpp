@@ -1,0 +1,9 @@
+// Moves what this process holds onto huge pages: decoding reads all weights, page by page.
+#pragma once
+
+namespace glm {
+
+// As far as the kernel can; as glm_runtime's huge_pages.py. Elsewhere than on Linux nothing happens.
+void move_to_huge_pages();
+
+}  // namespace glm

@@ -1,0 +1,121 @@
+#include "settings.hpp"
+
+#include <cmath>
+
+#include "errors.hpp"
+#include "utf8.hpp"
+
+namespace glm {
+namespace {
+
+// glm_runtime's; sampling.py.
+constexpr double kDryBase = 1.75;
+constexpr int32_t kDryAllowedLength = 2;
+const char* const kDryBreakers[] = {"\n", ":", "\"", "*"};
+
+[[noreturn]] void refuse(const std::string& found, const std::string& expected) {
+  throw Error(GLM_BAD_SETTING,
+              found + " where " + expected + " is expected; choose a value in that range.");
+}
+
+void require(bool is_met, const char* name, double found, const char* expected) {
+  if (!is_met) refuse(std::string(name) + " is " + std::to_string(found), expected);
+}
+
+void check_pointer(const void* values, size_t count, const char* name) {
+  if (count > 0 && values == nullptr) refuse(std::string(name) + " is NULL", "an array");
+}
+
+std::vector<std::string> read_texts(const char* const* texts, size_t count, const char* name) {
+  check_pointer(texts, count, name);
+  std::vector<std::string> copies;
+  for (size_t i = 0; i < count; ++i) {
+    if (texts[i] == nullptr) refuse("a text of " + std::string(name) + " is NULL", "a text");
+    copies.emplace_back(texts[i]);
+    if (copies.back().empty()) {
+      refuse("a text of " + std::string(name) + " is empty", "at least one character");
+    }
+    if (find_invalid_utf8(copies.back()) != std::string::npos) {
+      refuse("a text of " + std::string(name) + " is not UTF-8", "UTF-8");
+    }
+  }
+  return copies;
+}
+
+std::vector<glm_bias> read_biases(const glm_settings& s, const ModelShape& model) {
+  check_pointer(s.biases, s.bias_count, "biases");
+  std::vector<glm_bias> biases;
+  for (size_t i = 0; i < s.bias_count; ++i) {
+    auto [token, bias] = s.biases[i];
+    if (token < 0 || token >= model.tokenizer_vocab_size) {
+      refuse("biases names the id " + std::to_string(token),
+             "0 to below " + std::to_string(model.tokenizer_vocab_size));
+    }
+    if (std::isnan(bias) || bias == HUGE_VALF) {
+      refuse("the bias of token " + std::to_string(token) + " is " + std::to_string(bias),
+             "a number, or -infinity");
+    }
+    biases.push_back(s.biases[i]);
+  }
+  return biases;
+}
+
+void check_dry(const glm_settings& s) {
+  require(s.dry_multiplier >= 0 && std::isfinite(s.dry_multiplier), "dry_multiplier",
+          s.dry_multiplier, "0 (off) or more");
+  if (s.dry_multiplier == 0) return;
+  require(s.dry_base >= 1 && std::isfinite(s.dry_base), "dry_base", s.dry_base, "1 or more");
+  require(s.dry_allowed_length >= 1, "dry_allowed_length", s.dry_allowed_length, "1 or more");
+}
+
+}  // namespace
+
+glm_settings make_plain_settings() {
+  glm_settings s{};
+  s.size = sizeof s;
+  s.top_p = 1;
+  s.repetition_penalty = 1;
+  s.dry_base = kDryBase;
+  s.dry_allowed_length = kDryAllowedLength;
+  s.dry_breakers = kDryBreakers;
+  s.dry_breaker_count = std::size(kDryBreakers);
+  return s;
+}
+
+void check_settings(const glm_settings& s) {
+  require(s.temperature >= 0 && std::isfinite(s.temperature), "temperature", s.temperature,
+          "0 (greedy) or more");
+  require(s.top_k >= 0, "top_k", s.top_k, "0 (keep all) or more");
+  require(s.top_p > 0 && s.top_p <= 1, "top_p", s.top_p, "above 0 and at most 1");
+  require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "from 0 to 1");
+  require(s.repetition_penalty > 0 && std::isfinite(s.repetition_penalty), "repetition_penalty",
+          s.repetition_penalty, "a number above 0");
+  require(std::isfinite(s.presence_penalty), "presence_penalty", s.presence_penalty, "a number");
+  require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty,
+          "a number");
+  require(s.max_new_tokens >= 0, "max_new_tokens", s.max_new_tokens, "0 (no limit) or more");
+  require(s.max_thinking_tokens >= 0, "max_thinking_tokens", s.max_thinking_tokens, "0 or more");
+  if (s.limits_thinking && !s.parts_thinking) {
+    refuse("limits_thinking is set without parts_thinking", "both, or neither");
+  }
+  check_dry(s);
+}
+
+Settings read_settings(const glm_settings& given, const ModelShape& model) {
+  check_settings(given);
+  Settings settings;
+  settings.plain = given;
+  settings.biases = read_biases(given, model);
+  settings.stop = read_texts(given.stop, given.stop_count, "stop");
+  if (given.dry_multiplier > 0) {
+    settings.dry_breakers = read_texts(given.dry_breakers, given.dry_breaker_count, "dry_breakers");
+  }
+  if (!given.ignores_eos) return settings;
+  for (int64_t token : model.eos_token_ids) {
+    if (token >= model.tokenizer_vocab_size) continue;
+    settings.biases.push_back({static_cast<int32_t>(token), -HUGE_VALF});
+  }
+  return settings;
+}
+
+}  // namespace glm
