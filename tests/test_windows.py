@@ -13,6 +13,7 @@ import pytest
 
 import glm_runtime
 from glm_export import ExportError, ExportOptions, export
+from glm_export.evaluate_input import read_text
 from glm_runtime import GenerationSettings, SamplingSettings
 from glm_runtime.prepared import PreparedModels
 from support.tiny_models import TinyShape, build_model, write_checkpoint
@@ -150,3 +151,9 @@ def test_a_console_of_another_encoding(
     ours = [line for line in errors.splitlines() if str(ROOT / "runtime") in line]
     ours += [line for line in errors.splitlines() if str(ROOT / "export") in line]
     assert not [line for line in ours if "EncodingWarning" in line]
+
+
+def test_a_text_of_an_editor_of_windows(tmp_path: Path) -> None:
+    """The byte order mark before it is no token to be judged."""
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbfIn the beginning")
+    assert read_text(tmp_path / "text.txt") == "In the beginning"
