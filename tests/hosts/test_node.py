@@ -6,7 +6,6 @@ Needs node 20 or later and npm; the packages of `package-lock.json` are installe
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,13 +21,12 @@ from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingS
 from glm_runtime.thinking import ThinkingSplitter
 from glm_runtime.tool_calls import ToolCallParser
 from support.chatglm_checkpoints import write_chatglm
+from support.node_package import PACKAGE, install_package
 from support.tiny_models import TinyShape, build_model
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "runtime" / "node"
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
 PLAIN: dict[str, Any] = {"method": "rtn", "verify": "none", "has_conformance": True}
-OLDEST = 20
 
 SEEDS = (0, 1, 42, 2**32, 2**64 + 5, 2**150 + 3)
 SAMPLED: tuple[dict[str, Any], ...] = (
@@ -92,28 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    """The package with what it needs, installed unless it is there already."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs node and npm")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").split(".")[0]) < OLDEST:
-        pytest.skip(f"needs node {OLDEST} or later; this is {version.strip()}")
-    lock, stamp = PACKAGE / "package-lock.json", PACKAGE / "node_modules" / ".installed-lock.json"
-    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
-        environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
-        done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
-            cwd=PACKAGE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"npm ci failed: {done.stderr.strip().splitlines()[-1:]}")
-        shutil.copyfile(lock, stamp)
-    return PACKAGE
+    return install_package()
 
 
 @pytest.mark.slow
