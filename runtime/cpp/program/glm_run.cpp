@@ -31,6 +31,7 @@ struct Opened {
 // Without the line end that a shell or an editor puts there.
 std::string drop_line_end(std::string text) {
   if (!text.empty() && text.back() == '\n') text.pop_back();
+  if (!text.empty() && text.back() == '\r') text.pop_back();  // Windows'
   return text;
 }
 
