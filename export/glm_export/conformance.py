@@ -1,8 +1,11 @@
 """`conformance.json`: what the folder answers, for hosts in other languages to be held to.
 
-The finished folder is run by `glm_runtime` on the CPU. Tokens must be the same everywhere; logits
-may differ by what the processor's kernels round, so that the narrowest choice among the greedy
-tokens is told too: a host on another kind of processor may differ only where it is narrow.
+The finished folder is run by `glm_runtime` on the CPU. On a processor with the same features a host
+gives the same tokens, and logits within 1e-4. Kernels for other instructions round activations to
+int8 in another way, or not at all: how far that reaches is measured by running the graph in float,
+`logit_rounding`. Elsewhere logits stay within thrice that (twice the distance from float, and some:
+AVX2's came 1.25 times as far as AVX-512's), greedy tokens may part where the choice is narrower,
+and drawn ones anywhere. A folder of `--accuracy-level 0` rounds nothing.
 """
 
 import json
@@ -15,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 import glm_runtime
+from glm_export.evaluate_graph import ObservedGraph, keep_activations_float
+from glm_export.graph_session import GraphSession
 from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
 from glm_runtime.decoding import Decoder
 from glm_runtime.machine import read_cpu_features
@@ -55,6 +60,8 @@ class Vector:
         logit_ids: places of `logits` in the vocabulary.
         logits: after the last token of the prompt.
         greedy: the likeliest token each time, at most 64.
+        logit_rounding: the most that rounding activations to int8 moves a logit, of the whole
+            vocabulary; 0 where the folder rounds none.
         smallest_margin: least distance of the best logit from the next within `greedy`, in nats.
         sampled: drawn by the settings of the file.
     """
@@ -64,6 +71,7 @@ class Vector:
     token_ids: tuple[int, ...]
     logit_ids: tuple[int, ...]
     logits: tuple[float, ...]
+    logit_rounding: float
     greedy: Answer
     smallest_margin: float
     sampled: Answer
@@ -77,6 +85,9 @@ def add_conformance(folder: Path, manifest: Manifest) -> Manifest:
     """
     model = glm_runtime.load(folder, device="cpu")
     vectors = [_make_vector(model, question) for question in _QUESTIONS]
+    del model  # before another session takes its memory
+    if manifest.recipe.accuracy_level:
+        vectors = _measure_rounding(folder, vectors)
     content = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -114,10 +125,25 @@ def _make_vector(model: Model, question: str) -> Vector:
         token_ids=tuple(token_ids),
         logit_ids=tuple(kept.tolist()),
         logits=tuple(logits[kept].tolist()),
+        logit_rounding=0.0,
         greedy=_join(pieces),
         smallest_margin=min(_measure_margin(piece) for piece in pieces),
         sampled=_join(list(_answer(model, messages, rendered, sampled))),
     )
+
+
+def _measure_rounding(folder: Path, vectors: Sequence[Vector]) -> list[Vector]:
+    """The vectors with `logit_rounding`; one session at a time is in memory."""
+
+    def compute(graph: ObservedGraph | None) -> list[npt.NDArray[np.float32]]:
+        session = GraphSession(folder, graph)
+        return [session.compute_logits(np.array([v.token_ids]))[0, -1] for v in vectors]
+
+    pairs = zip(vectors, compute(None), compute(keep_activations_float(folder)), strict=True)
+    return [
+        replace(vector, logit_rounding=float(np.abs(exact - rounded).max()))
+        for vector, rounded, exact in pairs
+    ]
 
 
 def _choose_logits(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""An exported graph with the outputs of its layers as outputs of its own.
+"""An exported graph, changed for a closer look: with its layers' outputs, or computing in float.
 
 It is edited in memory: the folder stays as it is, and its weights are not read.
 """
@@ -17,7 +17,7 @@ class ObservedGraph:
 
     Attributes:
         content: the model's bytes.
-        state_names: outputs [B, S, C]: the embedding's, then each layer's.
+        state_names: outputs [B, S, C]: the embedding's, then each layer's; or none.
     """
 
     content: bytes
@@ -30,12 +30,7 @@ def observe_states(folder: Path, num_layers: int) -> ObservedGraph:
     Raises:
         VerificationError: the file is no graph, or none whose layers can be told apart.
     """
-    try:
-        model = ir.load(folder / "model.onnx")
-    except Exception as error:  # protobuf's class is no part of its interface
-        raise VerificationError(
-            f"the graph of {folder} cannot be read ({error}); export it again."
-        ) from error
+    model = _load(folder)
     weights = [f"layers.{index}.input_layernorm.weight" for index in range(num_layers)]
     states = []
     for weight in (*weights, "norm.weight"):
@@ -49,6 +44,28 @@ def observe_states(folder: Path, num_layers: int) -> ObservedGraph:
     model.graph.outputs.extend(states)
     names = tuple(str(state.name) for state in states)
     return ObservedGraph(ir.to_proto(model).SerializeToString(), names)
+
+
+def keep_activations_float(folder: Path) -> ObservedGraph:
+    """A folder's graph whose kernels do not round activations to int8.
+
+    Raises:
+        VerificationError: the file is no graph.
+    """
+    model = _load(folder)
+    for node in model.graph:
+        if node.op_type == "MatMulNBits":
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
+    return ObservedGraph(ir.to_proto(model).SerializeToString(), ())
+
+
+def _load(folder: Path) -> ir.Model:
+    try:
+        return ir.load(folder / "model.onnx")
+    except Exception as error:  # protobuf's class is no part of its interface
+        raise VerificationError(
+            f"the graph of {folder} cannot be read ({error}); export it again."
+        ) from error
 
 
 def _find_normed(graph: ir.Graph, weight: str) -> ir.Value | None:

@@ -74,6 +74,27 @@ def test_logits_and_margins(folder: Path, content: dict[str, Any]) -> None:
         assert vector["smallest_margin"] == pytest.approx(min(margins), abs=1e-5)
 
 
+def test_rounding_of_activations(tmp_path: Path, content: dict[str, Any]) -> None:
+    """How far int8 activations move a logit, against a folder that keeps them in float."""
+    output = tmp_path / "exact"
+    export(ExportOptions(SAMPLE, output, method="rtn", verify="none", accuracy_level=0, threads=1))
+    model = glm_runtime.load(output, device="cpu")
+    for vector in content["vectors"]:
+        logits = Decoder(model.graph, model.manifest.model).append(vector["token_ids"])[-1]
+        moved = np.abs(logits[vector["logit_ids"]] - np.float32(vector["logits"])).max()
+        assert 0.01 < moved <= vector["logit_rounding"] + 1e-4
+
+
+def test_no_rounding(tmp_path: Path) -> None:
+    output = tmp_path / "exact"
+    options = ExportOptions(
+        SAMPLE, output, method="rtn", verify="none", accuracy_level=0, has_conformance=True
+    )
+    export(options)
+    vectors = json.loads((output / "conformance.json").read_text("utf-8"))["vectors"]
+    assert [vector["logit_rounding"] for vector in vectors] == [0.0] * len(vectors)
+
+
 def test_what_is_hard_to_cut_is_among_it(content: dict[str, Any]) -> None:
     texts = "".join(vector["rendered"] for vector in content["vectors"])
     for words in ("静夜思", "\u200d", "Cafe\u0301", "\n    return"):

@@ -41,20 +41,26 @@ def find_fuzzing_clang() -> str | None:
     return None
 
 
-def _find_onnxruntime() -> list[str]:
-    """The header from the root or the system, the library from the root or else from Python's."""
+def find_header() -> Path:
+    """The folder of ONNX Runtime's header; skips the test where there is none."""
     named = os.environ.get(ROOT_VARIABLE)
     roots = [Path(named)] if named else list(_PLACES)
     includes = [place for root in roots for place in (root / "include").glob(f"**/{HEADER}")]
     if not includes:
         pytest.skip(f"no {HEADER}: `make onnxruntime-header`, or set {ROOT_VARIABLE}")
-    libraries = list(roots[0].glob("lib/libonnxruntime.so*")) if named else []
+    return includes[0].parent
+
+
+def _find_onnxruntime() -> list[str]:
+    """The header from the root or the system, the library from the root or else from Python's."""
+    include, named = find_header(), os.environ.get(ROOT_VARIABLE)
+    libraries = list(Path(named).glob("lib/libonnxruntime.so*")) if named else []
     spec = importlib.util.find_spec("onnxruntime")
     if not libraries and spec is not None and spec.origin is not None:
         libraries = sorted((Path(spec.origin).parent / "capi").glob("libonnxruntime.so*"))
     if not libraries:
         pytest.skip("there is no libonnxruntime.so")
-    return [f"-DONNXRUNTIME_INCLUDE={includes[0].parent}", f"-DONNXRUNTIME_LIBRARY={libraries[0]}"]
+    return [f"-DONNXRUNTIME_INCLUDE={include}", f"-DONNXRUNTIME_LIBRARY={libraries[0]}"]
 
 
 def _run(command: list[str]) -> None:

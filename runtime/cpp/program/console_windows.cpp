@@ -19,6 +19,7 @@ namespace {
 
 constexpr wchar_t kEndOfInput = 0x1A;  // Ctrl-Z
 constexpr DWORD kMostTyped = 4096;     // UTF-16 units that are read at once
+constexpr size_t kBuffer = 1 << 16;
 
 UINT old_output_page = 0;
 void (*on_interrupt)() = nullptr;
@@ -82,12 +83,16 @@ std::vector<std::string> list_arguments(int, char**) {
 
 void open_streams() {
   for (FILE* stream : {stdin, stdout, stderr}) _setmode(_fileno(stream), _O_BINARY);
+  // Without a buffer single bytes reach the console, which makes no characters of them.
+  for (FILE* stream : {stdout, stderr}) std::setvbuf(stream, nullptr, _IOFBF, kBuffer);
   if (!is_console(STD_OUTPUT_HANDLE) && !is_console(STD_ERROR_HANDLE)) return;
   old_output_page = GetConsoleOutputCP();
   SetConsoleOutputCP(CP_UTF8);
 }
 
 bool read_line(std::string* line) {
+  std::fflush(stdout);  // no terminal's line buffer does it here
+  std::fflush(stderr);
   if (is_console(STD_INPUT_HANDLE)) return read_typed_line(line);
   if (!std::getline(std::cin, *line)) return false;
   if (!line->empty() && line->back() == '\r') line->pop_back();

@@ -1,5 +1,6 @@
 """`ORTModelForCausalLM` and `AutoTokenizer` load our folder as it is: the same greedy tokens."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from glm_export.optimum_config import register
 from glm_runtime import GenerationSettings, SamplingSettings
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
-SAMPLE = Path(__file__).parents[3] / "artifacts" / "glm4-sample"
+ROOT = Path(__file__).parents[3]
+SAMPLE = ROOT / "artifacts" / "glm4-sample"
+PAGE = (ROOT / "runtime" / "README.md").read_text(encoding="utf-8")
 QUESTIONS = ("Recite John 3:16.", "背诵李白的《静夜思》。", "Who was Moses?", "写一首诗")
 TOKENS = 48
 GREEDY = {"do_sample": False, "max_new_tokens": TOKENS}
@@ -45,6 +48,18 @@ def expected(int4: Path) -> list[list[int]]:
 )
 def test_the_same_tokens(choices: dict[str, bool], int4: Path, expected: list[list[int]]) -> None:
     assert generate(ORTModelForCausalLM.from_pretrained(int4, **choices), int4) == expected
+
+
+def test_the_page_of_hosts(
+    int4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its block of runtime/README.md."""
+    (code,) = re.findall(r"^```python optimum\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "glm4-sample-int4").symlink_to(int4)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # our own file
+    assert "only begotten Son" in capsys.readouterr().out
 
 
 def test_the_same_ids(int4: Path) -> None:

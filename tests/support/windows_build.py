@@ -1,0 +1,131 @@
+"""Builds `runtime/cpp` for Windows and runs it under Wine, or says why that cannot be done here.
+
+ONNX Runtime's library for Windows is taken from its wheel, of the version that constraints.txt
+pins; pip fetches it once into pytest's cache.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import pytest
+
+from support.cpp_build import SOURCE, find_header
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"
+COMPILER = "x86_64-w64-mingw32-gcc-posix"
+_TOOLS = ("cmake", "wine", COMPILER, "x86_64-w64-mingw32-g++-posix")
+_PACKAGE = "onnxruntime"
+_LIBRARY = "onnxruntime/capi/onnxruntime.dll"
+_PATIENCE_SECONDS = 180
+
+
+class Wine:
+    """A Windows of its own, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        drop = {"DISPLAY", "WAYLAND_DISPLAY"}
+        kept = {name: value for name, value in os.environ.items() if name not in drop}
+        # Without Mono and Gecko, which it would offer to install.
+        overrides = {
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": "mscoree,mshtml=",
+            "LC_ALL": "C.UTF-8",
+        }
+        self.environment = {**kept, **overrides, "WINEPREFIX": str(folder)}
+        self.system = folder / "drive_c" / "windows" / "system32"
+        done = self.run("wineboot", "--init")
+        assert done.returncode == 0, done.stderr
+        # Node asks for Windows 8.1 or later.
+        version = ("/v", "Version", "/d", "win10", "/f")
+        assert self.run("reg", "add", r"HKCU\Software\Wine", *version).returncode == 0
+
+    def run(
+        self, *command: object, cwd: Path | None = None, text: bytes = b""
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Run a program; stdin is `text`, since Wine makes nothing usable of /dev/null.
+
+        Files take the output: Wine's services, which live on for seconds, keep pipes open.
+        """
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            done = subprocess.run(
+                ["wine", *map(str, command)],
+                cwd=cwd,
+                env=self.environment,
+                input=text,
+                stdout=output,
+                stderr=errors,
+                check=False,
+                timeout=_PATIENCE_SECONDS,
+            )
+            for file in (output, errors):
+                file.seek(0)
+            return subprocess.CompletedProcess(
+                done.args, done.returncode, output.read(), errors.read()
+            )
+
+    def close(self) -> None:
+        """End the services of this folder, and nobody else's."""
+        subprocess.run(["wineserver", "--kill"], env=self.environment, check=False)
+
+
+def require_tools() -> None:
+    """Skip the test where a tool is missing."""
+    for tool in _TOOLS:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed; see runtime/cpp/README.md, Windows")
+
+
+def read_pinned_version() -> str:
+    """The version of onnxruntime that everything is tested with."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    match = re.search(rf"^{_PACKAGE}==(.+)$", text, re.MULTILINE)
+    assert match is not None
+    return match[1]
+
+
+def fetch_library(cache: Path, version: str) -> Path:
+    """onnxruntime.dll of a version, from its wheel; skips where no index can be reached."""
+    folder = cache / version
+    if not (folder / _LIBRARY).is_file():
+        wanted = ("--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *wanted]
+        command = [*pip, "--dest", str(folder), f"{_PACKAGE}=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = done.stderr.strip().splitlines()[-1:]
+            pytest.skip(f"onnxruntime {version} for Windows cannot be fetched: {reason}")
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            wheel.extract(_LIBRARY, folder)
+    return folder / _LIBRARY
+
+
+def build_for_windows(folder: Path, library: Path) -> Path:
+    """glm.dll, glm-run.exe, onnxruntime.dll and the tests' own programs, in one folder."""
+    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={SOURCE / 'cmake' / 'mingw-w64.cmake'}"
+    options = [f"-DONNXRUNTIME_INCLUDE={find_header()}", f"-DONNXRUNTIME_LIBRARY={library}"]
+    configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), toolchain, *options]
+    _run([*configure, f"-DPYTHON={sys.executable}"])
+    _run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)])
+    compile_program(PROGRAMS / "library.c", folder / "library.exe", built=folder)
+    compile_program(PROGRAMS / "launch.c", folder / "launch.exe", "-municode")
+    return folder
+
+
+def compile_program(source: Path, output: Path, *options: str, built: Path | None = None) -> None:
+    """A C program for Windows; over glm.dll where its folder is given."""
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE / 'include'}", *options]
+    links = [] if built is None else [str(built / "libglm.dll.a")]
+    _run([COMPILER, *flags, str(source), *links, "-o", str(output)])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "warning:" not in done.stdout + done.stderr, done.stdout + done.stderr
