@@ -131,7 +131,6 @@ def test_older_and_newer_headers(library: Library, model: cpp.Model, session: cp
     assert status == cpp.BAD_SETTING
 
 
-
 BAD_TEXTS = {
     "a stop is empty": ("stop", (b"a", b""), "is empty"),
     "a stop is no text": ("stop", (b"\xff",), "is not UTF-8"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,9 +37,15 @@ def find_fuzzing_clang() -> str | None:
             continue
         asked = [path, "-fsanitize=fuzzer", "-x", "c++", "-", "-o", os.devnull]
         empty = 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
-        if subprocess.run(asked, input=empty.encode(), capture_output=True).returncode == 0:
+        done = subprocess.run(asked, input=empty.encode(), capture_output=True, check=False)
+        if done.returncode == 0:
             return path
     return None
+
+
+def run_program(built: Path, *arguments: object, **more: Any) -> "subprocess.CompletedProcess[str]":
+    command = [str(built / "glm-run"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
 def find_header() -> Path:
