@@ -155,6 +155,12 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def change_text(path: Path, before: str, after: str) -> None:
+    content = path.read_text(encoding="utf-8")
+    assert before in content
+    path.write_text(content.replace(before, after, 1), encoding="utf-8")
+
+
 def change_table(folder: Path, **changes: object) -> None:
     path = folder / "chat_table.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
@@ -188,6 +194,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         lambda f: flip_a_bit(f / "model.onnx.data"),
         cpp.BAD_FOLDER,
         "its SHA-256 is not the manifest's",
+    ),
+    "changed manifest": (
+        lambda f: change_text(f / "glm_manifest.json", "parameters", "Parameters"),
+        cpp.BAD_FOLDER,
+        "its text or checksum is not what glm-export wrote",
     ),
     "another tool": (
         lambda f: change_manifest(f, lambda m: m.update(format="other")),
