@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "answering.hpp"
+#include "console.hpp"
 #include "model.hpp"
 
 namespace {
@@ -59,16 +59,6 @@ std::vector<double> list_rates(const std::vector<Round>& rounds, double Round::*
 double find_median(const std::vector<double>& sorted) {
   size_t middle = sorted.size() / 2;
   return sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-// Linux keeps it; 0 where nobody says.
-double read_peak_bytes() {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word;) {
-    double kilobytes = 0;
-    if (word == "VmHWM:" && file >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ struct Opened {
 // Without the line end that a shell or an editor puts there.
 std::string drop_line_end(std::string text) {
   if (!text.empty() && text.back() == '\n') text.pop_back();
+  if (!text.empty() && text.back() == '\r') text.pop_back();  // Windows'
   return text;
 }
 
@@ -115,7 +116,8 @@ int run(const Arguments& arguments) {
   if (arguments.command == "generate") return generate(arguments);
   if (arguments.command == "chat") return chat(arguments);
   if (arguments.command == "tokenize") return tokenize_lines(arguments);
-  run_benchmark(arguments);
+  if (arguments.command == "bench") run_benchmark(arguments);
+  if (arguments.command == "prepare") prepare(arguments);
   return 0;
 }
 

@@ -20,7 +20,12 @@ const CHUNK_TOKENS = 128; // as in Python
  */
 export async function openGraph(folder, model, threads) {
   const session = await createSession(join(folder, GRAPH_NAME), threads);
-  checkTensors(session, model);
+  try {
+    checkTensors(session, model);
+  } catch (error) {
+    await session.release(); // or Windows keeps the folder's files from being replaced
+    throw error;
+  }
   return new Graph(session, Tensor, { isInPlace: true, chunkTokens: CHUNK_TOKENS });
 }
 
