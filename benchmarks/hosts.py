@@ -4,9 +4,9 @@
 
 Each host holds the folder in a process of its own, with as many threads, and they take turns, round
 by round; then each is started anew, its files warm, to its first token. Figures are medians; ratios
-are over the first host, Python, of pairs. The tokens of all hosts must be the same. BUILD is a
-CMake build of runtime/cpp; Node needs `npm ci` in runtime/node. What is not there is left out, and
-said.
+are over the first host, Python, of pairs. The tokens of all hosts but the browser must be the same.
+BUILD is a CMake build of runtime/cpp; Node needs `npm ci` in runtime/node, the browser that and
+`npm run build` in runtime/web. What is not there is left out, and said.
 """
 
 import argparse
@@ -67,13 +67,14 @@ class Host:
         name: of it.
         command: (folder, threads) -> what to start.
         count_bytes: how much it ships besides the folder.
-        is_one_process: its memory can be told; that of a browser is spread over several.
+        is_browser: its memory is spread over processes, and its kernels do not round activations to
+            int8, so that its tokens may be others.
     """
 
     name: str
     command: Callable[[Path, int], list[str]]
     count_bytes: Callable[[], int]
-    is_one_process: bool = True
+    is_browser: bool = False
 
 
 @dataclass
@@ -128,7 +129,7 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     else:
         worker = str(_WORKERS / "browser_worker.js")
         browser = _run_program(node, worker)
-        hosts.append(Host("Chromium, WASM", browser, lambda: count_page_bytes(page), False))
+        hosts.append(Host("Chromium, WASM", browser, lambda: count_page_bytes(page), True))
     theirs = ("onnxruntime-genai", "onnxruntime", "numpy")
     genai = Host("onnxruntime-genai", run_python(THEIRS), lambda: count_python_bytes(theirs))
     return [*hosts, genai]
@@ -167,9 +168,9 @@ def measure(
                 answer = worker.ask(prompt, _TOKENS)
                 if index >= 0:
                     figures[worker.system].answers.append(answer)
-    _require_same_tokens(figures)
+    _require_same_tokens({h.name: figures[h.name] for h in hosts if not h.is_browser})
     for host, worker in zip(hosts, workers, strict=True):
-        if host.is_one_process:
+        if not host.is_browser:
             figures[host.name].peak_rss_bytes = worker.peak_rss_bytes
     for index in range(rounds):
         _say(f"start {index + 1} of {rounds}")

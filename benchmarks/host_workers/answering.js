@@ -25,13 +25,14 @@ export async function serve(load) {
  * @param {{ generate: Function }} model  of runtime/node or runtime/web
  * @param {number[]} prompt
  * @param {number} count
+ * @param {object} [options]  more of `generate`
  * @returns {Promise<Answer>}
  */
-export async function measure(model, prompt, count) {
+export async function measure(model, prompt, count, options = {}) {
   const tokens = [];
   const started = performance.now();
   let first = started;
-  for await (const piece of model.generate(prompt, { temperature: 0, maxNewTokens: count })) {
+  for await (const piece of model.generate(prompt, { temperature: 0, maxNewTokens: count, ...options })) {
     if (!tokens.length) first = performance.now();
     tokens.push(piece.tokenId);
   }

@@ -20,7 +20,7 @@ await serve(async () => {
   const tab = await browser.newPage();
   await tab.goto(`${server.address}?backend=wasm&threads=${threads}`);
   await tab.waitForFunction(() => window.glm?.ready.then(() => true), null, { timeout: 300_000 });
-  const call = `(${measure})(glm.model, ...arguments[0])`;
+  const call = `(${measure})(glm.model, ...arguments[0], { ignoreEos: true })`;
   return (prompt, count) => tab.evaluate(new Function(`return ${call}`), [prompt, count]);
 });
 await browser.close();

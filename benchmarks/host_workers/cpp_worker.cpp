@@ -81,6 +81,7 @@ int main(int count, char** arguments) {
   }
   const auto started = Clock::now();
   glm_load_options options = {};
+  options.size = sizeof options;
   options.threads = std::atoi(arguments[2]);
   glm_model* model = nullptr;
   require(glm_load(arguments[1], &options, &model));

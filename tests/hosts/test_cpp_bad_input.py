@@ -3,13 +3,11 @@
 import ctypes
 import json
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,7 @@ from glm_runtime import GenerationSettings, SamplingSettings
 from glm_runtime.manifest import describe_file
 from glm_runtime.sampling import DrySettings
 from support import cpp_library as cpp
-from support.cpp_build import build
+from support.cpp_build import build, run_program
 from support.cpp_folders import change_manifest
 from support.cpp_library import GREEDY, GlmError, Library, Settings
 from support.cpp_lines import make_lines
@@ -157,6 +155,12 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def change_text(path: Path, before: str, after: str) -> None:
+    content = path.read_text(encoding="utf-8")
+    assert before in content
+    path.write_text(content.replace(before, after, 1), encoding="utf-8")
+
+
 def change_table(folder: Path, **changes: object) -> None:
     path = folder / "chat_table.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
@@ -190,6 +194,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         lambda f: flip_a_bit(f / "model.onnx.data"),
         cpp.BAD_FOLDER,
         "its SHA-256 is not the manifest's",
+    ),
+    "changed manifest": (
+        lambda f: change_text(f / "glm_manifest.json", "parameters", "Parameters"),
+        cpp.BAD_FOLDER,
+        "its text or checksum is not what glm-export wrote",
     ),
     "another tool": (
         lambda f: change_manifest(f, lambda m: m.update(format="other")),
@@ -245,58 +254,6 @@ def test_bad_folders(name: str, folder: Path, library: Library, tmp_path: Path) 
 
 def test_whole_folder_is_verified(library: Library, folder: Path) -> None:
     library.load(folder, is_verified=True).close()
-
-
-def run_program(built: Path, *arguments: object, **more: Any) -> "subprocess.CompletedProcess[str]":
-    command = [str(built / "glm-run"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
-
-
-def test_the_program(built: Path, folder: Path, python_model: glm_runtime.Model) -> None:
-    prompt = "背诵李白的《静夜思》。"
-    done = run_program(
-        built, "generate", folder, "--prompt", prompt, "--seed", 7, "--max-new-tokens", 40, "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    sampling = SamplingSettings(**{**vars(python_model.sampling_defaults), "seed": 7})
-    settings = GenerationSettings(sampling, 40)
-    expected = list(python_model.chat([{"role": "user", "content": prompt}], settings))
-    assert found["token_ids"] == [piece.token_id for piece in expected]
-    assert found["finish_reason"] == expected[-1].finish_reason
-    lines = run_program(built, "tokenize", folder, input="In the\n床前\n")
-    assert json.loads(lines.stdout.splitlines()[1]) == python_model.tokenizer.encode("床前")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        ((), 2, "the command is ''"),
-        (("sing", "x"), 2, "the command is 'sing'"),
-        (("generate", "x"), 2, "--prompt is missing"),
-        (("generate", "x", "--prompt", "a", "--beams", "2"), 2, "--beams is unknown"),
-        (("generate", "x", "--prompt", "a", "--prompt-file", "b"), 2, "leave one out"),
-        (("generate", "x", "--prompt", "a", "--logit-bias", "7"), 2, "ID=NUMBER is expected"),
-        (("generate", "x", "--prompt", "a", "--threads", "9999"), 2, "--threads is 9999 where"),
-        (("generate", "x", "--prompt-file", "/nowhere"), 2, "/nowhere, which cannot be read"),
-        (("bench", "x", "--rounds", "0"), 2, "--rounds is 0 where"),
-        (("generate", "x", "--prompt", "a", "--seed", "-1"), 2, "--seed is '-1'"),
-        (("generate", "x", "--prompt", "a", "--greedy", "--top-k", "3"), 2, "leave one out"),
-        (("generate", "/nowhere", "--prompt", "a"), 1, "/nowhere is not a folder"),
-    ],
-)
-def test_wrong_usage(arguments: tuple[str, ...], code: int, text: str, built: Path) -> None:
-    done = run_program(built, *arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert text in done.stderr
-
-
-def test_interrupt(built: Path, folder: Path) -> None:
-    command = [str(built / "glm-run"), "generate", str(folder), "--raw", "--prompt", "the " * 3000]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(0.6)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
 
 
 def test_too_little_memory(built: Path, folder: Path) -> None:

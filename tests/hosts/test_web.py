@@ -1,4 +1,4 @@
-"""The page in Chromium, headless, on folders with vectors: by node's own test runner and Playwright.
+"""The page in Chromium, headless, on folders with vectors: by node's runner and Playwright.
 
 Needs Debian's `chromium` (or a path in CHROMIUM) beside what `support/npm_packages.py` needs.
 """

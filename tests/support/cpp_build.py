@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,35 @@ ROOT_VARIABLE = "ONNXRUNTIME_ROOT"  # a release of ONNX Runtime, or Debian's /us
 _PLACES = (Path("/usr"), Path("/usr/local"), SOURCE.parents[1] / ".onnxruntime" / "usr")
 
 
-def build(folder: Path, *options: str) -> Path:
+def build(folder: Path, *options: str, target: str = "all") -> Path:
     """Configure and build; skips the test where a tool or the header is missing."""
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), *_find_onnxruntime(), *options]
     _run([*configure, f"-DPYTHON={sys.executable}"])
-    _run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)])
+    jobs = str(os.cpu_count() or 1)
+    _run(["cmake", "--build", str(folder), "--target", target, "--parallel", jobs])
     return folder
+
+
+def find_fuzzing_clang() -> str | None:
+    """A clang++ that has libFuzzer beside it; distributions give it a number."""
+    for name in ("clang++", *(f"clang++-{number}" for number in range(30, 12, -1))):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        asked = [path, "-fsanitize=fuzzer", "-x", "c++", "-", "-o", os.devnull]
+        empty = 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }'
+        done = subprocess.run(asked, input=empty.encode(), capture_output=True, check=False)
+        if done.returncode == 0:
+            return path
+    return None
+
+
+def run_program(built: Path, *arguments: object, **more: Any) -> "subprocess.CompletedProcess[str]":
+    command = [str(built / "glm-run"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
 def find_header() -> Path:

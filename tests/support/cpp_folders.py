@@ -1,5 +1,6 @@
 """Folders that are not as the exporter wrote them."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,10 +11,18 @@ from glm_runtime.manifest import describe_file
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """With a checksum that fits."""
     path = folder / "glm_manifest.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    del content["checksum"]
+    checksum = hashlib.sha256(dump(content).encode()).hexdigest()
+    path.write_text(dump({**content, "checksum": checksum}), encoding="utf-8")
+
+
+def dump(content: dict[str, Any]) -> str:
+    """As the manifest is written."""
+    return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
 def use_tokenizer(folder: Path, copy: Path, content: str) -> Path:

@@ -33,6 +33,7 @@ class LoadOptions(Structure):
         ("threads", c_int32),
         ("verify_hashes", c_int32),
         ("huge_pages", c_int32),
+        ("prepared", c_char_p),
     )
 
 
@@ -153,9 +154,18 @@ class Library:
         if status != OK:
             raise GlmError(status, self.c.glm_error_text().decode("utf-8", "replace"))
 
-    def load(self, folder: Path, threads: int = 0, *, is_verified: bool = False) -> "Model":
+    def load(
+        self,
+        folder: Path,
+        threads: int = 0,
+        *,
+        is_verified: bool = False,
+        prepared: Path | None = None,
+    ) -> "Model":
         model = Handle()
-        options = LoadOptions(ctypes.sizeof(LoadOptions), threads, int(is_verified))
+        copy = None if prepared is None else str(prepared).encode()
+        size = ctypes.sizeof(LoadOptions)
+        options = LoadOptions(size, threads, int(is_verified), prepared=copy)
         self.check(self.c.glm_load(str(folder).encode(), byref(options), byref(model)))
         return Model(self, model)
 

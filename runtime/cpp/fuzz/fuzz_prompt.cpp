@@ -1,5 +1,5 @@
 // A prompt of any bytes through the tokenizer in GLM_FUZZ_TOKENIZER: what is UTF-8 comes back as it
-// was, unless a special token was in it.
+// was, unless a special token was in it, or SentencePiece's letter for a space.
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -32,7 +32,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<int32_t> ids = tokenizer.encode(text);
     bool has_special = false;
     for (int32_t id : ids) has_special = has_special || tokenizer.bytes(id).empty();
-    if (!is_valid || (!has_special && tokenizer.decode(ids.data(), ids.size()) != text)) std::abort();
+    bool may_differ = has_special || text.find("\xE2\x96\x81") != std::string_view::npos;
+    if (!is_valid) std::abort();
+    if (!may_differ && tokenizer.decode(ids.data(), ids.size()) != text) std::abort();
   } catch (const glm::Error& error) {
     if (is_valid || error.status() != GLM_BAD_PROMPT) std::abort();
   }

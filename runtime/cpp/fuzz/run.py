@@ -14,8 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT / name) for name in ("tests", "export", "quantize", "runtime")]
 
+from tokenizers import Tokenizer, decoders, models, normalizers  # noqa: E402
+
 from glm_export import ExportOptions, export  # noqa: E402
-from support.cpp_build import build  # noqa: E402
+from support.cpp_build import build, find_fuzzing_clang  # noqa: E402
 
 _KEPT = 300  # tokens of the tokenizer.json that is mutated; a small one is tried more often
 _FLAGS = ("-rss_limit_mb=2048", "-timeout=10", "-max_len=8192")
@@ -37,12 +39,29 @@ def shrink_tokenizer(text: str) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
+def build_sentencepiece() -> str:
+    """A small one, as the exporter makes them."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("床", "前")]
+    names = [*bytes_, *"▁the床前", *("".join(pair) for pair in merges)]
+    vocabulary = {name: place for place, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<0x00>", byte_fallback=True))
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    replace, strip = decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)
+    tokenizer.decoder = decoders.Sequence(
+        [replace, decoders.ByteFallback(), decoders.Fuse(), strip]
+    )
+    tokenizer.add_special_tokens(["<|user|>"])
+    return str(tokenizer.to_str())
+
+
 def write_examples(folder: Path, corpus: Path) -> None:
     """A folder of first inputs for each fuzzer."""
     tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
     jsons = [chr(i) + (folder / name).read_text("utf-8") for i, name in enumerate(_JSON_FILES)]
     examples: Mapping[str, list[str]] = {
-        "tokenizer": [shrink_tokenizer(tokenizer)],
+        "tokenizer": [shrink_tokenizer(tokenizer), build_sentencepiece()],
         "manifest": jsons,
         "prompt": ["<|user|>\n床前 In the 'll 123 👩‍🚀\r\n  x"],
     }
@@ -52,19 +71,33 @@ def write_examples(folder: Path, corpus: Path) -> None:
             (corpus / name / str(place)).write_text(text, encoding="utf-8")
 
 
+def run_fuzzer(program: Path, corpus: Path, seconds: int, tokenizer: Path) -> None:
+    """Stops the whole at a finding, whose input libFuzzer leaves in the current folder."""
+    command = [program, corpus, f"-max_total_time={seconds}", *_FLAGS]
+    variables = {**os.environ, "GLM_FUZZ_TOKENIZER": str(tokenizer)}
+    print(f"{program.name} with {tokenizer.name}", file=sys.stderr)
+    subprocess.run(command, env=variables, check=True)
+
+
 def main(checkpoint: Path, seconds: int) -> None:
     """Run all of them, one after the other; stops at the first finding."""
+    clang = find_fuzzing_clang()
+    if clang is None:
+        sys.exit("no clang++ with libFuzzer was found; install clang and its runtime libraries.")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "int4"
         export(ExportOptions(checkpoint, folder, method="rtn", verify="none"))
         write_examples(folder, Path(scratch) / "corpus")
-        options = ("-DCMAKE_CXX_COMPILER=clang++", "-DGLM_FUZZ=ON")
-        built = build(Path(scratch) / "build", *options)
-        variables = {**os.environ, "GLM_FUZZ_TOKENIZER": str(folder / "tokenizer.json")}
+        built = build(
+            Path(scratch) / "build", f"-DCMAKE_CXX_COMPILER={clang}", "-DGLM_FUZZ=ON", target="fuzz"
+        )
+        byte_level = folder / "tokenizer.json"
+        sentencepiece = Path(scratch) / "sentencepiece.json"
+        sentencepiece.write_text(build_sentencepiece(), encoding="utf-8")
         for name in ("tokenizer", "manifest", "prompt"):
             corpus = Path(scratch) / "corpus" / name
-            command = [built / f"fuzz_{name}", corpus, f"-max_total_time={seconds}", *_FLAGS]
-            subprocess.run(command, env=variables, check=True)
+            run_fuzzer(built / f"fuzz_{name}", corpus, seconds, byte_level)
+        run_fuzzer(built / "fuzz_prompt", corpus, seconds, sentencepiece)
 
 
 if __name__ == "__main__":

@@ -59,11 +59,19 @@ typedef struct glm_load_options {
   int32_t threads;       /* 0: the physical cores that this process may use */
   int32_t verify_hashes; /* non-zero: read every file and compare its SHA-256, not only its size */
   int32_t huge_pages;    /* non-zero, on Linux: some seconds more now, then more tokens per second */
+  const char* prepared;  /* NULL, or a folder that glm_prepare made of this one on this machine */
 } glm_load_options;
 
 /* Opens a folder. `options` may be NULL. */
 GLM_API glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model);
 GLM_API void glm_free(glm_model* model); /* NULL is fine */
+
+/* Writes a copy of the folder's graph as this machine's kernels want it, in a new folder `output`.
+ * Loading with it is faster, and weights are mapped from it, where otherwise ONNX Runtime packs them
+ * into memory of its own at every load. It takes about twice the space of model.onnx.data. A copy
+ * for another processor, version of ONNX Runtime or folder is refused by glm_load. */
+GLM_API glm_status glm_prepare(const char* folder, const char* output,
+                               const glm_load_options* options);
 
 typedef struct glm_model_info {
   size_t size;            /* sizeof(glm_model_info), set by the caller */

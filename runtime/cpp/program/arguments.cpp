@@ -16,6 +16,7 @@ const char kHelp[] =
     "  glm-run tokenize DIR < lines.txt                           ids of each line\n"
     "\n"
     "  glm-run bench DIR                                          tokens per second\n"
+    "  glm-run prepare DIR --output COPY                          for --prepared COPY\n"
     "\n"
     "  --prompt TEXT              what to answer; - reads stdin\n"
     "  --prompt-file FILE         the same from a file\n"
@@ -34,6 +35,7 @@ const char kHelp[] =
     "  --max-new-tokens N         the longest answer\n"
     "  --threads N                default: the physical cores\n"
     "  --huge-pages | --no-huge-pages  load slower, decode faster (Linux); chat and bench do\n"
+    "  --prepared COPY            start faster, weights mapped; made by prepare on this machine\n"
     "  --verify                   compare every byte with the manifest's hashes first\n"
     "  --json                     generate and bench: one JSON object on stdout\n"
     "  --prompt-tokens, --new-tokens, --rounds N  of bench: 128, 64, 5\n"
@@ -74,6 +76,8 @@ std::map<std::string, Take> list_options(Arguments* a) {
   std::map<std::string, Take> options = {{"--prompt", text(&a->prompt)},
                                          {"--prompt-file", text(&a->prompt_file)},
                                          {"--system", text(&a->system)},
+                                         {"--prepared", text(&a->prepared)},
+                                         {"--output", text(&a->output)},
                                          {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
       {"--temperature", &a->temperature},
@@ -144,15 +148,16 @@ void check_ranges(const Arguments& a) {
 void check(const Arguments& a) {
   const std::string& command = a.command;
   bool is_known = command == "generate" || command == "chat" || command == "tokenize" ||
-                  command == "bench";
+                  command == "bench" || command == "prepare";
   if (!is_known) {
     throw UsageError("the command is '" + command +
-                     "' where generate, chat, tokenize or bench is expected.");
+                     "' where generate, chat, tokenize, bench or prepare is expected.");
   }
   if (a.folder.empty()) throw UsageError("no folder came where that of glm-export is expected.");
   if (command == "generate" && !a.prompt && !a.prompt_file) {
     throw UsageError("--prompt is missing; --prompt-file does, too.");
   }
+  if (command == "prepare" && !a.output) throw UsageError("--output is missing.");
   if (a.prompt && a.prompt_file) throw UsageError("--prompt came with --prompt-file; leave one out.");
   if (a.is_raw && (a.system || a.max_thinking_tokens || command == "chat")) {
     throw UsageError("--raw came with a conversation where one or the other is expected.");

@@ -15,7 +15,7 @@ struct UsageError : std::runtime_error {
 
 struct Arguments {
   std::string command, folder;
-  std::optional<std::string> prompt, prompt_file, system;
+  std::optional<std::string> prompt, prompt_file, system, prepared, output;
   std::optional<double> temperature, top_p, min_p;
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<double> dry_multiplier, dry_base;

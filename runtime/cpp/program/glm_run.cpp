@@ -116,7 +116,8 @@ int run(const Arguments& arguments) {
   if (arguments.command == "generate") return generate(arguments);
   if (arguments.command == "chat") return chat(arguments);
   if (arguments.command == "tokenize") return tokenize_lines(arguments);
-  run_benchmark(arguments);
+  if (arguments.command == "bench") run_benchmark(arguments);
+  if (arguments.command == "prepare") prepare(arguments);
   return 0;
 }
 

@@ -4,15 +4,30 @@ void check(glm_status status) {
   if (status != GLM_OK) throw Failure(status);
 }
 
-Model load(const Arguments& arguments) {
+namespace {
+
+glm_load_options make_options(const Arguments& arguments) {
   glm_load_options options{};
   options.size = sizeof options;
   options.threads = static_cast<int32_t>(arguments.threads.value_or(0));
   options.verify_hashes = arguments.is_verified;
   options.huge_pages = arguments.has_huge_pages;
+  options.prepared = arguments.prepared ? arguments.prepared->c_str() : nullptr;
+  return options;
+}
+
+}  // namespace
+
+Model load(const Arguments& arguments) {
+  glm_load_options options = make_options(arguments);
   glm_model* model = nullptr;
   check(glm_load(arguments.folder.c_str(), &options, &model));
   return Model(model);
+}
+
+void prepare(const Arguments& arguments) {
+  glm_load_options options = make_options(arguments);
+  check(glm_prepare(arguments.folder.c_str(), arguments.output->c_str(), &options));
 }
 
 Session new_session(const Model& model) {

@@ -27,6 +27,7 @@ using Messages = std::vector<std::pair<std::string, std::string>>;  // role, con
 // Each of these throws Failure.
 void check(glm_status status);
 Model load(const Arguments& arguments);
+void prepare(const Arguments& arguments);  // a copy for this machine
 Session new_session(const Model& model);
 glm_model_info describe(const Model& model);
 glm_settings read_defaults(const Model& model);

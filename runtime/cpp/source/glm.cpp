@@ -45,7 +45,7 @@ glm_status guard(Body body) noexcept {
 }
 
 // Sizes of these structures in the first version of the header.
-constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, huge_pages) + sizeof(int32_t);
+constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, prepared) + sizeof(char*);
 constexpr size_t kFirstSettings = offsetof(glm_settings, dry_breaker_count) + sizeof(size_t);
 constexpr size_t kFirstModelInfo = offsetof(glm_model_info, threads) + sizeof(int32_t);
 constexpr size_t kMaxSize = 4096;
@@ -77,6 +77,11 @@ void require(bool is_given, const char* name) {
   if (is_given) return;
   throw glm::Error(GLM_BAD_SETTING,
                    std::string(name) + " is NULL where it is needed; give a pointer.");
+}
+
+glm_load_options adopt_options(const glm_load_options* options) {
+  if (options == nullptr) return {};
+  return adopt(*options, glm_load_options{}, kFirstLoadOptions, "glm_load_options");
 }
 
 // Fills a caller's structure as far as both know it; the rest becomes zero.
@@ -114,9 +119,15 @@ glm_status glm_load(const char* folder, const glm_load_options* options, glm_mod
     require(folder != nullptr, "folder");
     require(model != nullptr, "the place for the model");
     *model = nullptr;
-    glm_load_options chosen{};
-    if (options != nullptr) chosen = adopt(*options, chosen, kFirstLoadOptions, "glm_load_options");
-    *model = new glm_model(folder, chosen);
+    *model = new glm_model(folder, adopt_options(options));
+  });
+}
+
+glm_status glm_prepare(const char* folder, const char* output, const glm_load_options* options) {
+  return guard([&] {
+    require(folder != nullptr, "folder");
+    require(output != nullptr, "output");
+    glm_model::prepare(folder, output, adopt_options(options));
   });
 }
 

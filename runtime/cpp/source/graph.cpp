@@ -116,29 +116,55 @@ Owned<OrtSessionOptions> make_options(int threads) {
   return owned;
 }
 
+Owned<OrtEnv> make_env() {
+  OrtEnv* env = nullptr;
+  check(ort().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "glm", &env));
+  Owned<OrtEnv> owned(env);
+  check(ort().DisableTelemetryEvents(env));
+  return owned;
+}
+
+Owned<OrtSession> open_session(const OrtEnv* env, const std::filesystem::path& path,
+                               const OrtSessionOptions* options) {
+  OrtSession* session = nullptr;
+  check(ort().CreateSession(env, path.c_str(), options, &session), GLM_BAD_FOLDER,
+        "to open model.onnx", "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
+  return Owned<OrtSession>(session);
+}
+
 }  // namespace
+
+void write_packed_graph(const std::filesystem::path& path, const std::filesystem::path& output,
+                        int threads) {
+  Owned<OrtEnv> env = make_env();
+  Owned<OrtSessionOptions> options = make_options(threads > 0 ? threads : count_usable_cores());
+  check(ort().SetOptimizedModelFilePath(options.get(), output.c_str()));
+  const std::string data_name = output.filename().u8string() + ".data";
+  const std::pair<const char*, const char*> entries[] = {
+      {"session.save_external_prepacked_constant_initializers", "1"},
+      {"session.optimized_model_external_initializers_file_name", data_name.c_str()},
+      {"session.optimized_model_external_initializers_min_size_in_bytes", "1024"}};
+  for (auto [key, value] : entries) {
+    check(ort().AddSessionConfigEntry(options.get(), key, value));
+  }
+  open_session(env.get(), path, options.get());
+}
 
 std::string name_cache(int64_t layer, bool is_value) {
   return std::to_string(layer) + (is_value ? ".value" : ".key");
 }
 
-Graph::Graph(const std::string& path, const ModelShape& model, int threads)
-    : threads_(threads > 0 ? threads : count_usable_cores()) {
-  OrtEnv* env = nullptr;
-  check(ort().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "glm", &env));
-  env_.reset(env);
-  check(ort().DisableTelemetryEvents(env));
+Graph::Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model,
+             int threads)
+    : env_(make_env()), threads_(threads > 0 ? threads : count_usable_cores()) {
   Owned<OrtSessionOptions> options = make_options(threads_);
-  OrtSession* session = nullptr;
-  check(ort().CreateSession(env, to_path(path).c_str(), options.get(), &session),
-        GLM_BAD_FOLDER, "to open model.onnx",
-        "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
-  session_.reset(session);
+  if (is_packed) check(ort().SetSessionGraphOptimizationLevel(options.get(), ORT_DISABLE_ALL));
+  session_ = open_session(env_.get(), path, options.get());
   bool is_half = model.cache_dtype == "float16", is_int8 = model.cache_dtype == "int8";
   logits_type_ =
       is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   cache_type_ = is_int8 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : logits_type_;
-  check_tensors(list_tensors(session), list_expected(model, cache_type_, logits_type_));
+  check_tensors(list_tensors(session_.get()), list_expected(model, cache_type_, logits_type_));
 }
 
 }  // namespace glm

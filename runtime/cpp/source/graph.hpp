@@ -1,6 +1,8 @@
-// A folder's graph, opened by ONNX Runtime; weights are mapped from their file.
+// A folder's graph, opened by ONNX Runtime. It packs weights for its kernels, into memory of its own
+// that takes about as much as their file; a graph that is packed already is mapped.
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 #include "manifest.hpp"
@@ -10,9 +12,9 @@ namespace glm {
 
 class Graph {
  public:
-  // `threads`: 0 takes the physical cores. Throws GLM_BAD_FOLDER: ONNX Runtime refuses the graph,
+  // `is_packed`: by `write_packed_graph`. `threads`: 0 takes the physical cores. Throws GLM_BAD_FOLDER: ONNX Runtime refuses the graph,
   // or a tensor is not what the manifest promises.
-  Graph(const std::string& path, const ModelShape& model, int threads);
+  Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model, int threads);
 
   OrtSession* session() const { return session_.get(); }
   int threads() const { return threads_; }
@@ -25,6 +27,11 @@ class Graph {
   int threads_;
   ONNXTensorElementDataType cache_type_, logits_type_;
 };
+
+// Writes a graph as this machine's kernels want it: optimized, its weights packed, in a file beside
+// it. Throws GLM_BAD_FOLDER.
+void write_packed_graph(const std::filesystem::path& path, const std::filesystem::path& output,
+                        int threads);
 
 // Names of a layer's cache, as the graph has them behind "past_key_values." and "present.".
 std::string name_cache(int64_t layer, bool is_value);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <sstream>
 
 #include "errors.hpp"
 #include "json_reader.hpp"
@@ -70,20 +71,6 @@ void check_model(const ModelShape& model) {
           "cache_dtype is '" + dtype + "'", "float32, float16 or int8");
 }
 
-FileEntry read_entry(JsonReader* json) {
-  FileEntry entry;
-  json->object([&](const std::string& key) {
-    if (key == "size_bytes") {
-      entry.size_bytes = json->integer();
-    } else if (key == "sha256") {
-      entry.sha256 = json->string();
-    } else {
-      json->skip();
-    }
-  });
-  return entry;
-}
-
 void check_version(int64_t version) {
   require(version >= 1, "format_version is " + std::to_string(version), "1 or more");
   if (version <= kFormatVersion) return;
@@ -116,6 +103,20 @@ std::string describe_problem(const fs::path& folder, const std::string& name,
 }
 
 }  // namespace
+
+FileEntry read_entry(JsonReader* json) {
+  FileEntry entry;
+  json->object([&](const std::string& key) {
+    if (key == "size_bytes") {
+      entry.size_bytes = json->integer();
+    } else if (key == "sha256") {
+      entry.sha256 = json->string();
+    } else {
+      json->skip();
+    }
+  });
+  return entry;
+}
 
 bool ModelShape::is_eos(int32_t token) const {
   return std::find(eos_token_ids.begin(), eos_token_ids.end(), token) != eos_token_ids.end();
@@ -155,14 +156,33 @@ Manifest parse_manifest(std::string_view text) {
 }
 
 void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes) {
+  require_files(folder, manifest.files, has_hashes);
+}
+
+void require_files(const std::string& folder, const std::map<std::string, FileEntry>& files,
+                   bool has_hashes) {
   std::string problems;
-  for (const auto& [name, entry] : manifest.files) {
+  for (const auto& [name, entry] : files) {
     std::string problem = describe_problem(to_path(folder), name, entry, has_hashes);
     if (!problem.empty()) problems += (problems.empty() ? "" : "; ") + problem;
   }
   if (problems.empty()) return;
   throw Error(GLM_BAD_FOLDER, folder + " is damaged: " + problems +
                                   "; copy the folder or export again.");
+}
+
+// glm-export writes keys in their order, each on a line, and the hash of all other lines on one.
+void require_unchanged(const std::string& folder, const std::string& text) {
+  constexpr std::string_view kStart = "\n  \"checksum\": \"";
+  size_t start = text.find(kStart), end = text.find('\n', start + 1);
+  bool is_there = start != std::string::npos && end != std::string::npos;
+  std::string rest = is_there ? text.substr(0, start) + text.substr(end) : text;
+  std::istringstream stream(rest);
+  std::string hash = hash_stream(&stream, kManifestName);
+  if (is_there && text.compare(start + kStart.size(), hash.size(), hash) == 0) return;
+  throw Error(GLM_BAD_FOLDER, folder + " is damaged: " + kManifestName +
+                                  " was changed: its text or checksum is not what glm-export "
+                                  "wrote; copy the folder or export again.");
 }
 
 glm_settings parse_generation_config(std::string_view text) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "glm.h"
+#include "json_reader.hpp"
 
 namespace glm {
 
@@ -37,6 +38,16 @@ Manifest parse_manifest(std::string_view json);
 
 // Compares files with the promise. Throws GLM_BAD_FOLDER, which names every bad file.
 void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes);
+
+// The same of some files alone.
+void require_files(const std::string& folder, const std::map<std::string, FileEntry>& files,
+                   bool has_hashes);
+
+// Takes an entry, for records of files elsewhere.
+FileEntry read_entry(JsonReader* json);
+
+// Compares the manifest's text with the checksum in it. Throws GLM_BAD_FOLDER.
+void require_unchanged(const std::string& folder, const std::string& text);
 
 // The folder's sampling settings. Throws GLM_BAD_FOLDER.
 glm_settings parse_generation_config(std::string_view json);

@@ -5,6 +5,8 @@
 #include "answer.hpp"
 #include "errors.hpp"
 #include "huge_pages.hpp"
+#include "paths.hpp"
+#include "prepared.hpp"
 
 namespace {
 
@@ -13,9 +15,21 @@ constexpr int32_t kMaxThreads = 1024;
 constexpr int64_t kRoomAhead = 512;  // tokens of an answer that there is room for at once
 
 glm::Manifest open_manifest(const std::string& folder, bool has_hashes) {
-  glm::Manifest manifest = glm::parse_manifest(glm::read_file(folder, "glm_manifest.json"));
+  std::string text = glm::read_file(folder, "glm_manifest.json");
+  glm::Manifest manifest = glm::parse_manifest(text);
+  if (has_hashes) glm::require_unchanged(folder, text);
   glm::require_whole(folder, manifest, has_hashes);
   return manifest;
+}
+
+// Of the graph to open.
+std::filesystem::path find_graph(const std::string& folder, const glm::Manifest& manifest,
+                                 const glm_load_options& options) {
+  std::string place = options.prepared == nullptr ? folder : options.prepared;
+  if (options.prepared != nullptr) {
+    glm::check_prepared(place, manifest, options.verify_hashes != 0);
+  }
+  return glm::to_path(place) / "model.onnx";
 }
 
 std::optional<glm::ChatTable> open_table(const std::string& folder, const glm::Manifest& manifest) {
@@ -66,8 +80,15 @@ glm_model::glm_model(const std::string& folder, const glm_load_options& options)
       tokenizer(glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"))),
       chat_table(open_table(folder, manifest)),
       defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
-      graph(folder + "/model.onnx", manifest.model, check_threads(options.threads)) {
+      graph(find_graph(folder, manifest, options), options.prepared != nullptr, manifest.model,
+            check_threads(options.threads)) {
   if (options.huge_pages != 0) glm::move_to_huge_pages();
+}
+
+void glm_model::prepare(const std::string& folder, const std::string& output,
+                        const glm_load_options& options) {
+  int32_t threads = check_threads(options.threads);
+  glm::write_prepared(folder, open_manifest(folder, options.verify_hashes != 0), output, threads);
 }
 
 // While this lives, `cancel` reaches the decoder.

@@ -27,6 +27,10 @@ struct glm_model {
   const std::optional<glm::ChatTable> chat_table;
   const glm_settings defaults;
   const glm::Graph graph;
+
+  // Throws glm::Error; see glm_prepare.
+  static void prepare(const std::string& folder, const std::string& output,
+                      const glm_load_options& options);
 };
 
 struct glm_session {

@@ -80,6 +80,11 @@ class Sha256 {
 
 std::string hash_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
+  return hash_stream(&file, show_path(path));
+}
+
+std::string hash_stream(std::istream* stream, const std::string& name) {
+  std::istream& file = *stream;
   std::vector<unsigned char> buffer(kBuffer + 2 * kBlock);
   Sha256 sha;
   uint64_t length = 0;
@@ -92,7 +97,7 @@ std::string hash_file(const std::filesystem::path& path) {
     for (size_t i = 0; i < count; i += kBlock) sha.add_block(&buffer[i]);
   }
   if (file.bad() || !file.eof()) {
-    throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be read; check its permissions and the disk.");
+    throw Error(GLM_BAD_FOLDER, name + " cannot be read; check its permissions and the disk.");
   }
   buffer[count++] = 0x80;
   while (count % kBlock != kBlock - 8) buffer[count++] = 0;

@@ -1,0 +1,132 @@
+#include "prepared.hpp"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "errors.hpp"
+#include "graph.hpp"
+#include "json_reader.hpp"
+#include "library.hpp"
+#include "paths.hpp"
+#include "sha256.hpp"
+
+namespace glm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kRecordName[] = "glm_prepared.json";
+constexpr const char* kGraphFiles[] = {"model.onnx", "model.onnx.data"};
+
+// What the copy was made of and for, as 64 hexadecimal digits.
+struct Origin {
+  std::string folder, machine;
+};
+
+// The first processor's name and abilities; nothing where the system does not tell.
+std::string describe_processor() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string text;
+  for (std::string line; std::getline(file, line) && !line.empty();) {
+    std::string name = line.substr(0, line.find_first_of("\t:"));
+    bool is_told = name == "model name" || name == "flags" || name == "Features" ||
+                   name == "CPU part" || name == "CPU variant";
+    if (is_told) text += line + "\n";
+  }
+  return text;
+}
+
+std::string hash_text(const std::string& text) {
+  std::istringstream stream(text);
+  return hash_stream(&stream, "a text");
+}
+
+Origin find_origin(const Manifest& manifest) {
+  std::string hashes;
+  for (const char* name : kGraphFiles) {
+    auto file = manifest.files.find(name);
+    if (file != manifest.files.end()) hashes += file->second.sha256;
+  }
+  std::string version = find_library().GetVersionString();
+  return {hash_text(hashes), hash_text(version + "\n" + describe_processor())};
+}
+
+[[noreturn]] void refuse(const std::string& prepared, const std::string& problem) {
+  throw Error(GLM_BAD_FOLDER, prepared + " " + problem + "; prepare it again.");
+}
+
+struct Record {
+  Origin origin;
+  std::map<std::string, FileEntry> files;
+};
+
+Record read_record(const std::string& prepared) {
+  std::string text = read_file(prepared, kRecordName);
+  JsonReader json(text, kRecordName);
+  Record record;
+  json.object([&](const std::string& key) {
+    if (key == "folder") {
+      record.origin.folder = json.string();
+    } else if (key == "machine") {
+      record.origin.machine = json.string();
+    } else if (key == "files") {
+      json.object([&](const std::string& name) { record.files[name] = read_entry(&json); });
+    } else {
+      json.skip();
+    }
+  });
+  json.finish();
+  return record;
+}
+
+void write_record(const fs::path& folder, const Origin& origin) {
+  std::ofstream file(folder / kRecordName, std::ios::binary);
+  file << "{\n  \"folder\": \"" << origin.folder << "\",\n  \"machine\": \"" << origin.machine
+       << "\",\n  \"files\": {";
+  const char* comma = "";
+  for (const char* name : kGraphFiles) {
+    if (!fs::exists(folder / name)) continue;  // a tiny model has no weights outside of its graph
+    file << comma << "\n    \"" << name << "\": {\"size_bytes\": " << fs::file_size(folder / name)
+         << ", \"sha256\": \"" << hash_file(folder / name) << "\"}";
+    comma = ",";
+  }
+  file << "\n  }\n}\n";
+  file.close();
+  if (!file) {
+    throw Error(GLM_BAD_SETTING, show_path(folder) + " cannot be written; is the disk full?");
+  }
+}
+
+}  // namespace
+
+void check_prepared(const std::string& prepared, const Manifest& manifest, bool has_hashes) {
+  Record record = read_record(prepared);
+  Origin expected = find_origin(manifest);
+  if (record.origin.folder != expected.folder) refuse(prepared, "was made of another folder");
+  if (record.origin.machine != expected.machine) {
+    refuse(prepared, "was made for another processor or version of ONNX Runtime");
+  }
+  if (record.files.count(kGraphFiles[0]) == 0) refuse(prepared, "names no model.onnx");
+  require_files(prepared, record.files, has_hashes);
+}
+
+void write_prepared(const std::string& folder, const Manifest& manifest,
+                    const std::string& output, int threads) {
+  fs::path made = to_path(output);
+  std::error_code error;
+  if (!fs::create_directory(made, error)) {
+    throw Error(GLM_BAD_SETTING, output + " cannot be made (" +
+                                     (error ? error.message() : "it is there already") +
+                                     "); choose a new folder in one that can be written.");
+  }
+  try {
+    write_packed_graph(to_path(folder) / kGraphFiles[0], made / kGraphFiles[0], threads);
+    write_record(made, find_origin(manifest));  // last: without it, the copy does not count
+  } catch (...) {
+    fs::remove_all(made, error);
+    throw;
+  }
+}
+
+}  // namespace glm

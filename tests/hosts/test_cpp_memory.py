@@ -1,0 +1,134 @@
+"""Memory of the C++ runtime: one copy of the weights, and none of its own of a prepared folder."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm_export import ExportOptions, export
+from support import cpp_library as cpp
+from support.cpp_build import run_program
+from support.cpp_library import GREEDY, Library
+from support.tiny_models import TinyShape, build_model, write_checkpoint
+
+SMALL = replace(TinyShape(), vocab_size=8000, max_position_embeddings=4096)
+LARGE = replace(
+    SMALL,
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=8,
+    num_attention_heads=16,
+    head_dim=64,
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two folders in int4, one of 0.5 MB of weights, one of some tens."""
+    parent = tmp_path_factory.mktemp("memory")
+    for name, shape in (("small", SMALL), ("large", LARGE)):
+        checkpoint = write_checkpoint(parent / f"{name}-ck", build_model(shape), torch.bfloat16)
+        export(ExportOptions(checkpoint, parent / name, method="rtn", verify="none"))
+    return {name: parent / name for name in ("small", "large")}
+
+
+def measure_kilobytes(built: Path, folder: Path, *options: object) -> dict[str, int]:
+    """Of a program that has loaded the folder and waits for a line."""
+    command = [str(built / "glm-run"), "tokenize", str(folder), *map(str, options)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("a\n" * 4000)  # more than the output is held back
+        process.stdin.flush()
+        assert process.stdout.readline().startswith("[")
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        process.stdin.close()
+        process.stdout.read()
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
+
+
+def test_one_copy_of_the_weights(
+    built: Path, folders: dict[str, Path], tmp_path: Path, library: Library
+) -> None:
+    """What grows with the weights: packed for the kernels they are somewhat larger than their file,
+    and there is no other copy. Of a prepared folder there is none,
+    but some megabytes that a wider model needs for other things.
+    """
+    sizes = {n: (f / "model.onnx.data").stat().st_size // 1024 for n, f in folders.items()}
+    difference = sizes["large"] - sizes["small"]
+    assert difference > 60_000
+    found = {name: measure_kilobytes(built, folder) for name, folder in folders.items()}
+    grown = {name: found["large"][name] - found["small"][name] for name in ("Rss", "Anonymous")}
+    assert grown["Rss"] < 1.5 * difference
+    assert grown["Anonymous"] < 1.5 * difference
+    for name, folder in folders.items():
+        assert run_program(built, "prepare", folder, "--output", tmp_path / name).returncode == 0
+        found[name] = measure_kilobytes(built, folder, "--prepared", tmp_path / name)
+    assert found["large"]["Anonymous"] - found["small"]["Anonymous"] < 0.2 * difference
+    compare(library, folders["large"], tmp_path / "large")
+
+
+def compare(library: Library, folder: Path, prepared: Path) -> None:
+    """The same logits and tokens, to the last bit."""
+    prompt = [65 + place * 7 % 190 for place in range(150)]
+    answers = []
+    for copy in (None, prepared):
+        model = library.load(folder, prepared=copy, is_verified=True)
+        session = model.new_session()
+        tokens = [piece.token for piece in session.generate(prompt, GREEDY)]
+        answers.append((tokens, session.logits(prompt, 8000)))
+        session.close()
+        model.close()
+    assert answers[0] == answers[1]
+
+
+def change_record(**changes: object) -> Callable[[Path], object]:
+    def change(copy: Path) -> None:
+        path = copy / "glm_prepared.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def flip_a_bit(copy: Path) -> None:
+    content = bytearray((copy / "model.onnx.data").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "model.onnx.data").write_bytes(content)
+
+
+BAD_COPIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (shutil.rmtree, "is not a folder"),
+    "no record": (lambda copy: (copy / "glm_prepared.json").unlink(), "has no glm_prepared.json"),
+    "no graph": (lambda copy: (copy / "model.onnx").unlink(), "model.onnx is missing"),
+    "cut off": (lambda copy: (copy / "model.onnx.data").write_bytes(b"x"), "has 1 bytes"),
+    "changed": (flip_a_bit, "its SHA-256 is not the manifest's"),
+    "of another": (change_record(folder="0" * 64), "was made of another folder"),
+    "elsewhere": (change_record(machine="0" * 64), "was made for another processor"),
+    "of nothing": (change_record(files={}), "names no model.onnx"),
+    "a way out": (change_record(files={"model.onnx": {}, "../x": {}}), "../x is missing"),
+    "no JSON": (lambda copy: (copy / "glm_prepared.json").write_text("{"), "not as expected at"),
+}
+
+
+def test_bad_copies(built: Path, folder: Path, library: Library, tmp_path: Path) -> None:
+    """None is opened; a copy is made in a new folder only."""
+    whole = tmp_path / "whole"
+    assert run_program(built, "prepare", folder, "--output", whole).returncode == 0
+    for output in (whole, tmp_path / "no" / "where"):
+        done = run_program(built, "prepare", folder, "--output", output)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "cannot be made" in done.stderr
+    for name, (spoil, text) in BAD_COPIES.items():
+        copy = tmp_path / name
+        shutil.copytree(whole, copy)
+        spoil(copy)
+        with pytest.raises(cpp.GlmError, match=text) as caught:
+            library.load(folder, prepared=copy, is_verified=True)
+        assert caught.value.status == cpp.BAD_FOLDER

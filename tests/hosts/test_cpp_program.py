@@ -1,0 +1,172 @@
+"""`glm-run` of the C++ runtime: answers, conversations, measurements, and wrong usage."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import glm_runtime
+from glm_runtime import Conversation, GenerationSettings, SamplingSettings
+from support.cpp_build import run_program
+
+GREEDY = GenerationSettings(SamplingSettings(temperature=0), 48)
+
+
+def test_the_program(built: Path, folder: Path, python_model: glm_runtime.Model) -> None:
+    prompt = "背诵李白的《静夜思》。"
+    done = run_program(
+        built, "generate", folder, "--prompt", prompt, "--seed", 7, "--max-new-tokens", 40, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    sampling = SamplingSettings(**{**vars(python_model.sampling_defaults), "seed": 7})
+    settings = GenerationSettings(sampling, 40)
+    expected = list(python_model.chat([{"role": "user", "content": prompt}], settings))
+    assert found["token_ids"] == [piece.token_id for piece in expected]
+    assert found["finish_reason"] == expected[-1].finish_reason
+    lines = run_program(built, "tokenize", folder, input="In the\n床前\n")
+    assert json.loads(lines.stdout.splitlines()[1]) == python_model.tokenizer.encode("床前")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "the command is ''"),
+        (("sing", "x"), 2, "the command is 'sing'"),
+        (("generate", "x"), 2, "--prompt is missing"),
+        (("generate", "x", "--prompt", "a", "--beams", "2"), 2, "--beams is unknown"),
+        (("generate", "x", "--prompt", "a", "--prompt-file", "b"), 2, "leave one out"),
+        (("generate", "x", "--prompt", "a", "--logit-bias", "7"), 2, "ID=NUMBER is expected"),
+        (("generate", "x", "--prompt", "a", "--threads", "9999"), 2, "--threads is 9999 where"),
+        (("generate", "x", "--prompt-file", "/nowhere"), 2, "/nowhere, which cannot be read"),
+        (("bench", "x", "--rounds", "0"), 2, "--rounds is 0 where"),
+        (("generate", "x", "--prompt", "a", "--seed", "-1"), 2, "--seed is '-1'"),
+        (("generate", "x", "--prompt", "a", "--greedy", "--top-k", "3"), 2, "leave one out"),
+        (("generate", "/nowhere", "--prompt", "a"), 1, "/nowhere is not a folder"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], code: int, text: str, built: Path) -> None:
+    done = run_program(built, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+def test_interrupt(built: Path, folder: Path) -> None:
+    command = [str(built / "glm-run"), "generate", str(folder), "--raw", "--prompt", "the " * 3000]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(0.6)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_prompts_from_files_and_stdin(built: Path, folder: Path, tmp_path: Path) -> None:
+    """The same as on the command line, but for the line's end."""
+    prompt = "In the\nbeginning 床前"
+    path = tmp_path / "prompt 文.txt"
+    path.write_text(prompt + "\n", encoding="utf-8")
+    options = ("--raw", "--greedy", "--max-new-tokens", 8, "--json")
+    ways = (
+        run_program(built, "generate", folder, "--prompt", prompt, *options),
+        run_program(built, "generate", folder, "--prompt-file", path, *options),
+        run_program(built, "generate", folder, "--prompt", "-", *options, input=prompt + "\n"),
+    )
+    found = [json.loads(done.stdout) for done in ways]
+    for name in ("prompt_token_ids", "token_ids", "text"):
+        assert found[0][name] == found[1][name] == found[2][name]
+
+
+def test_stdin_that_is_no_text(built: Path, folder: Path) -> None:
+    for content, text in ((b"\xff\xfe", "not valid UTF-8"), (b"a\0b", "zero byte")):
+        command = [str(built / "glm-run"), "generate", str(folder), "--prompt", "-"]
+        done = subprocess.run(command, input=content, capture_output=True, check=False)
+        assert done.returncode == 1
+        assert text in done.stderr.decode()
+
+
+def test_how_an_answer_is_chosen_and_ends(
+    built: Path, folder: Path, python_model: glm_runtime.Model
+) -> None:
+    """The options of the command line are those of the library."""
+    prompt = "Recite John 3:16."
+    options = ("--seed", 5, "--stop", "God", "--stop", "zzz", "--temperature", 0.9, "--ignore-eos")
+    biases = ("--logit-bias", "262=-inf", "--logit-bias", "11=2.5", "--dry-multiplier", 0.7)
+    done = run_program(
+        built, "generate", folder, "--prompt", prompt, *options, *biases, "--json",
+        "--max-new-tokens", 60, "--max-thinking-tokens", 9,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    defaults = vars(python_model.sampling_defaults)
+    bias = ((262, float("-inf")), (11, 2.5))
+    dry = glm_runtime.sampling.DrySettings(0.7)
+    sampling = {**defaults, "temperature": 0.9, "seed": 5, "logit_bias": bias, "dry": dry}
+    settings = GenerationSettings(
+        SamplingSettings(**sampling), 60, ("God", "zzz"), is_eos_ignored=True
+    )
+    expected = list(python_model.chat([{"role": "user", "content": prompt}], settings))
+    assert found["token_ids"] == [piece.token_id for piece in expected]
+    assert found["text"] == "".join(piece.text for piece in expected)
+    assert found["finish_reason"] == expected[-1].finish_reason
+    assert (found["prompt_tokens"], found["new_tokens"]) == (
+        len(found["prompt_token_ids"]),
+        len(found["token_ids"]),
+    )
+
+
+def test_a_conversation(built: Path, folder: Path, python_model: glm_runtime.Model) -> None:
+    questions = ("Recite Genesis 1:1.", "背诵李白的《静夜思》。")
+    conversation = Conversation(python_model, GREEDY, system="Answer briefly.")
+    answers = ["".join(p.text for p in conversation.ask(question)) for question in questions]
+    conversation.reset()
+    answers.append("".join(piece.text for piece in conversation.ask(questions[1])))
+    lines = "\n".join((*questions, "/reset", questions[1], "/exit", "never read"))
+    options = ("--system", "Answer briefly.", "--greedy", "--max-new-tokens", 48)
+    done = run_program(built, "chat", folder, *options, input=lines + "\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(answer + "\n" for answer in answers)
+
+
+def test_an_interrupt_ends_the_answer_and_not_the_chat(built: Path, folder: Path) -> None:
+    """In a terminal, as people have it: Ctrl-C in the answer, then a question more."""
+    leader, follower = pty.openpty()
+    options = ["--ignore-eos", "--greedy", "--max-new-tokens", "3000", "--no-huge-pages"]
+    command = [str(built / "glm-run"), "chat", str(folder), *options]
+    with subprocess.Popen(
+        command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            os.write(leader, b"Recite Genesis 1:1.\n")
+            assert process.stdout.read(10)  # it answers
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        os.write(leader, b"/exit\n")
+        assert process.wait(20) == 0
+    os.close(leader)
+    os.close(follower)
+
+
+def test_bench(built: Path, folder: Path) -> None:
+    """The keys of Python's; what is measured fits together."""
+    options = ("--prompt-tokens", 200, "--new-tokens", 8, "--rounds", 3, "--threads", 1)
+    done = run_program(built, "bench", folder, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["prompt_tokens"], found["new_tokens"], found["rounds"]) == (200, 8, 3)
+    assert (found["threads"], found["device"]) == (1, "cpu")
+    slowest, fastest = (found[f"decode_tokens_per_second_{end}"] for end in ("min", "max"))
+    assert 0 < slowest <= found["decode_tokens_per_second"] <= fastest
+    seconds = found["time_to_first_token_ms"] / 1000
+    assert found["prefill_tokens_per_second"] == pytest.approx(200 / seconds, rel=1e-3)
+    assert found["start_to_first_token_seconds"] > found["load_seconds"] > 0
+    assert found["peak_rss_bytes"] > 2**20
+    shown = run_program(built, "bench", folder, *options)
+    assert shown.stdout.startswith("decode ")
+    long = run_program(built, "bench", folder, "--prompt-tokens", 4097)
+    assert (long.returncode, long.stdout) == (1, "")
+    assert "4097 tokens are to be read" in long.stderr
