@@ -5,7 +5,9 @@ the same bound as the Linux library's.
 """
 
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from support.windows_build import (
 )
 from support.windows_console import Console
 
+HEADER = (SOURCE / "include" / "glm.h").read_text(encoding="utf-8")
 ODD_NAME = "圣经 模型 👩‍🚀 x"
 OLD_VERSION = "1.19.2"  # the oldest wheel with a library of its own
 GREEDY = ("--greedy", "--max-new-tokens", "64")
@@ -88,6 +91,17 @@ def test_the_library_answers_as_the_vectors(
     assert logits == pytest.approx(vector["logits"], abs=1e-4)
     for name in ("greedy", "sampled"):
         assert found[name] == vector[name]["token_ids"]
+
+
+def test_nothing_else_is_needed(windows: Path) -> None:
+    """Neither GCC's libraries nor an onnxruntime.dll that the system would choose."""
+    for name in ("glm.dll", "glm-run.exe"):
+        command = ["x86_64-w64-mingw32-objdump", "--private-headers", str(windows / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = set(re.findall(r"DLL Name: (\S+)", done.stdout))
+        assert found <= {"KERNEL32.dll", "SHELL32.dll", "msvcrt.dll"}
+        exported = set(re.findall(r"\] (glm_\w+)$", done.stdout, re.MULTILINE))
+        assert exported == set(re.findall(r"^GLM_API .*?(glm_\w+)\(", HEADER, re.MULTILINE))
 
 
 def test_the_readmes_program(wine: Wine, windows: Path, folder: Path) -> None:
