@@ -150,7 +150,8 @@ def test_odd_paths(
     """Program, library and folder in paths with Chinese, an emoji and spaces."""
     near = shutil.copytree(folder, tmp_path / ODD_NAME / "模型 4")
     program = copy_program(windows, near.parent, (windows / "onnxruntime.dll").read_bytes())
-    for place in (name_path(near), name_path(near) + "\\", str(near), near.name):
+    unparsed = "\\\\?\\" + name_path(near)
+    for place in (unparsed, name_path(near), name_path(near) + "\\", str(near), near.name):
         options = ("--prompt", QUESTION, "--verify", *GREEDY)
         done = wine.run(program, "generate", place, *options, cwd=near.parent)
         assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
