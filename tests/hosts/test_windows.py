@@ -99,7 +99,7 @@ def test_nothing_else_is_needed(windows: Path) -> None:
         command = ["x86_64-w64-mingw32-objdump", "--private-headers", str(windows / name)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = set(re.findall(r"DLL Name: (\S+)", done.stdout))
-        assert found <= {"KERNEL32.dll", "SHELL32.dll", "msvcrt.dll"}
+        assert found <= {"ADVAPI32.dll", "KERNEL32.dll", "SHELL32.dll", "msvcrt.dll"}
         exported = set(re.findall(r"\] (glm_\w+)$", done.stdout, re.MULTILINE))
         assert exported == set(re.findall(r"^GLM_API .*?(glm_\w+)\(", HEADER, re.MULTILINE))
 
@@ -155,6 +155,21 @@ def test_odd_paths(
         options = ("--prompt", QUESTION, "--verify", *GREEDY)
         done = wine.run(program, "generate", place, *options, cwd=near.parent)
         assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
+
+
+def test_a_prepared_copy(
+    wine: Wine, windows: Path, folder: Path, tmp_path: Path, expected_text: bytes
+) -> None:
+    program, place = windows / "glm-run.exe", name_path(folder)
+    assert wine.run(program, "prepare", place, "--output", ODD_NAME, cwd=tmp_path).returncode == 0
+    options = ("--prepared", ODD_NAME, "--verify", "--prompt", QUESTION, *GREEDY)
+    done = wine.run(program, "generate", place, *options, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
+    record = tmp_path / ODD_NAME / "glm_prepared.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps({**content, "machine": "0" * 64}), encoding="utf-8")
+    done = wine.run(program, "generate", place, *options, cwd=tmp_path)
+    assert done.returncode == 1 and b"was made for another processor" in done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(BAD_FOLDERS))
