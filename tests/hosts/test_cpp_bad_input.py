@@ -252,6 +252,22 @@ def test_bad_folders(name: str, folder: Path, library: Library, tmp_path: Path) 
     check_refusal(lambda: library.load(copy, is_verified=True), status, text)
 
 
+def test_logits_that_are_no_numbers(folder: Path, library: Library, tmp_path: Path) -> None:
+    """Weights of the right size, every scale of which is NaN: an error value, time and again."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    data = copy / "model.onnx.data"
+    data.write_bytes(b"\xff" * data.stat().st_size)
+    model = library.load(copy)
+    session = model.new_session()
+    for sampling in (SamplingSettings(temperature=0), SamplingSettings(top_k=5)):
+        settings = Settings.of(GenerationSettings(sampling, 4))
+        refusal = "no finite number"
+        check_refusal(lambda s=settings: session.generate([5], s), cpp.RUN_FAILED, refusal)
+    session.close()
+    model.close()
+
+
 def test_whole_folder_is_verified(library: Library, folder: Path) -> None:
     library.load(folder, is_verified=True).close()
 
