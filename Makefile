@@ -57,6 +57,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
 
 clean:
 	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO)

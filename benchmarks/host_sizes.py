@@ -14,6 +14,8 @@ _NODE_PACKAGES = (
     "@huggingface/tokenizers",
 )
 
+_OTHER_BUILD = re.compile(r"asyncify|webgpu|LEGAL")
+
 
 def count_our_bytes() -> int:
     """The package `glm_runtime`."""
@@ -57,6 +59,11 @@ def count_node_bytes(package: Path) -> int:
     binaries = modules / "onnxruntime-node" / "bin"
     kept = {path for path in files if binaries not in path.parents or "linux/x64" in str(path)}
     return sum(_count(kept))
+
+
+def count_page_bytes(page: Path) -> int:
+    """The page, with the one of its two builds of ONNX Runtime that knows no WebGPU."""
+    return sum(_count(path for path in page.rglob("*") if not _OTHER_BUILD.search(path.name)))
 
 
 def _count(files: Iterable[Path]) -> Iterable[int]:

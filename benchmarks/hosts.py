@@ -4,9 +4,9 @@
 
 Each host holds the folder in a process of its own, with as many threads, and they take turns, round
 by round; then each is started anew, its files warm, to its first token. Figures are medians; ratios
-are over the first host, Python, of pairs. The tokens of all hosts must be the same. BUILD is a
-CMake build of runtime/cpp; Node needs `npm ci` in runtime/node. What is not there is left out, and
-said.
+are over the first host, Python, of pairs. The tokens of all hosts but the browser must be the same.
+BUILD is a CMake build of runtime/cpp; Node needs `npm ci` in runtime/node, the browser that and
+`npm run build` in runtime/web. What is not there is left out, and said.
 """
 
 import argparse
@@ -23,7 +23,13 @@ from pathlib import Path
 import numpy as np
 from decode_worker import OURS_ON_SMALL_PAGES, THEIRS
 from export_memory import provide_checkpoint
-from host_sizes import count_cpp_bytes, count_node_bytes, count_our_bytes, count_python_bytes
+from host_sizes import (
+    count_cpp_bytes,
+    count_node_bytes,
+    count_our_bytes,
+    count_page_bytes,
+    count_python_bytes,
+)
 from measurement import (
     ChildError,
     Spread,
@@ -43,6 +49,7 @@ _HERE = Path(__file__).parent
 _ROOT = _HERE.parent
 _WORKERS = _HERE / "host_workers"
 _NODE = _ROOT / "runtime" / "node"
+_WEB = _ROOT / "runtime" / "web"
 _SAMPLE = _ROOT / "artifacts" / "glm4-sample"
 _PACKAGES = ("onnxruntime", "onnxruntime-genai", "numpy")
 _TOKENS = 64
@@ -54,16 +61,25 @@ _SAMPLE_VECTOR = 2
 
 @dataclass(frozen=True)
 class Host:
-    """One row: what is started for a folder and threads, and how many bytes it ships."""
+    """One row.
+
+    Attributes:
+        name: of it.
+        command: (folder, threads) -> what to start.
+        count_bytes: how much it ships besides the folder.
+        is_browser: its memory is spread over processes, and its kernels do not round activations to
+            int8, so that its tokens may be others.
+    """
 
     name: str
     command: Callable[[Path, int], list[str]]
     count_bytes: Callable[[], int]
+    is_browser: bool = False
 
 
 @dataclass
 class Figures:
-    """What one host showed, round by round."""
+    """What one host showed, round by round; `peak_rss_bytes` 0: not known."""
 
     answers: list[Answer] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
@@ -107,6 +123,13 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     else:
         worker = str(_WORKERS / "node_worker.js")
         hosts.append(Host("Node", _run_program(node, worker), lambda: count_node_bytes(_NODE)))
+    page = _WEB / "dist"
+    if node is None or not page.is_dir():
+        _say("no node, or no `npm run build` in runtime/web: the browser is left out")
+    else:
+        worker = str(_WORKERS / "browser_worker.js")
+        browser = _run_program(node, worker)
+        hosts.append(Host("Chromium, WASM", browser, lambda: count_page_bytes(page), True))
     theirs = ("onnxruntime-genai", "onnxruntime", "numpy")
     genai = Host("onnxruntime-genai", run_python(THEIRS), lambda: count_python_bytes(theirs))
     return [*hosts, genai]
@@ -145,9 +168,10 @@ def measure(
                 answer = worker.ask(prompt, _TOKENS)
                 if index >= 0:
                     figures[worker.system].answers.append(answer)
-    _require_same_tokens(figures)
-    for worker in workers:
-        figures[worker.system].peak_rss_bytes = worker.peak_rss_bytes
+    _require_same_tokens({h.name: figures[h.name] for h in hosts if not h.is_browser})
+    for host, worker in zip(hosts, workers, strict=True):
+        if not host.is_browser:
+            figures[host.name].peak_rss_bytes = worker.peak_rss_bytes
     for index in range(rounds):
         _say(f"start {index + 1} of {rounds}")
         for host in hosts:
@@ -191,7 +215,7 @@ def report(figures: Mapping[str, Figures]) -> dict[str, object]:
             milliseconds.describe(1),
             spreads["decode_tokens_per_second"].describe(1),
             spreads["decode_over_python"].describe(3),
-            f"{one.peak_rss_bytes / 1e6:.0f}",
+            f"{one.peak_rss_bytes / 1e6:.0f}" if one.peak_rss_bytes else "not told",
         ]
         line = f"{name:20}" + "".join(f"{cell:>26}" for cell in cells)
         print(line + f"{one.shipped_bytes / 1e6:>10.1f}")

@@ -158,7 +158,7 @@ def read_text(path: Path | None) -> str:
         packaged = resources.files("glm_export").joinpath("data/evaluation.txt")
         return packaged.read_text(encoding="utf-8")
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise OptionsError(
             f"the text {path} cannot be read ({error}); give a UTF-8 file."

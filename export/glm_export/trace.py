@@ -57,6 +57,7 @@ def trace_decoder(config: DecoderConfig, dtype: torch.dtype, wide: torch.dtype) 
         value.const_value = None
     _name_dimensions(model.graph, config)
     _make_optional(model.graph, NUM_LOGITS)
+    _sort_attributes(model.graph)
     return model
 
 
@@ -109,6 +110,14 @@ def _make_optional(graph: ir.Graph, name: str) -> None:
     value = next(value for value in graph.inputs if value.name == name)
     value.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=name)
     graph.register_initializer(value)
+
+
+def _sort_attributes(graph: ir.Graph) -> None:
+    """One order everywhere: the exporter takes onnx's, which is another one on Windows."""
+    for node in graph:
+        attributes = sorted(node.attributes.items())
+        node.attributes.clear()
+        node.attributes.update(attributes)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _count_allowed_cores() -> int:
     siblings = set()
     for cpu in os.sched_getaffinity(0):
         path = _SYSTEM / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-        siblings.add(path.read_text().strip() if path.exists() else str(cpu))
+        siblings.add(path.read_text(encoding="utf-8").strip() if path.exists() else str(cpu))
     return len(siblings)
 
 
@@ -129,6 +129,6 @@ def _read_group_number(unified: str, legacy: str) -> float | None:
 
 def _read_words(path: Path) -> list[str] | None:
     try:
-        return path.read_text().split() or None
+        return path.read_text(encoding="utf-8").split() or None
     except OSError:
         return None

@@ -12,7 +12,7 @@ import { Tensor } from "onnxruntime-node";
 
 import { load } from "glm-runtime";
 
-import { Decoder, PREFILL_CHUNK } from "./src/decoder.js";
+import { Decoder } from "./src/decoder.js";
 import { findLargest } from "./src/sampler.js";
 
 const [folder, ...numbers] = process.argv.slice(2);
@@ -23,6 +23,7 @@ const loading = performance.now();
 const model = await load(folder);
 const loadSeconds = (performance.now() - loading) / 1000;
 const shape = model.manifest.model;
+const chunk = model.graph.chunkTokens;
 const prompt = Array.from({ length: past }, (_, i) => (i * 7919 + 13) % shape.tokenizerVocabSize);
 
 /** Passes outputs on. */
@@ -61,7 +62,7 @@ class CopyingDecoder {
 async function measure(decoder) {
   const start = performance.now();
   let logits = new Float32Array(0);
-  for (let i = 0; i < past; i += PREFILL_CHUNK) logits = await decoder.append(prompt.slice(i, i + PREFILL_CHUNK));
+  for (let i = 0; i < past; i += chunk) logits = await decoder.append(prompt.slice(i, i + chunk));
   const between = performance.now();
   let token = 0;
   for (let i = 0; i < count; i++) {

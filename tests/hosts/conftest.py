@@ -10,6 +10,7 @@ from glm_export import ExportOptions, export
 from support import cpp_library as cpp
 from support.cpp_build import build
 from support.cpp_library import Library
+from support.windows_build import Wine
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 
@@ -44,6 +45,19 @@ def model(library: Library, folder: Path) -> Iterator[cpp.Model]:
 @pytest.fixture(scope="session")
 def python_model(folder: Path) -> glm_runtime.Model:
     return glm_runtime.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cache(pytestconfig: pytest.Config) -> Path:
+    """Where libraries and programs for Windows are kept from one run to the next."""
+    return pytestconfig.cache.mkdir("windows")
+
+
+@pytest.fixture(scope="session")
+def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
+    wine = Wine(tmp_path_factory.mktemp("wine") / "prefix")
+    yield wine
+    wine.close()
 
 
 @pytest.fixture

@@ -158,6 +158,21 @@ def test_plain_template(name: str, tokenizer: Any) -> None:
         assert rendered == table.render(messages)
 
 
+def test_schema(model: Any, tokenizer: Any, vectors: list[dict[str, Any]]) -> None:
+    """Its own guidance holds an answer to a JSON schema."""
+    book = {"type": "string", "maxLength": 20}
+    schema = {"type": "object", "properties": {"book": book}, "required": ["book"]}
+    parameters = genai.GeneratorParams(model)
+    ids = vectors[0]["token_ids"]
+    parameters.set_search_options(do_sample=False, max_length=len(ids) + 200)
+    closed = {**schema, "additionalProperties": False}
+    parameters.set_guidance("json_schema", json.dumps(closed))
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(ids)
+    answer = json.loads(tokenizer.decode(_finish(generator, len(ids))))
+    assert answer.keys() == {"book"}
+
+
 def test_cancel(model: Any, vectors: list[dict[str, Any]]) -> None:
     generator = _start(model, vectors[0]["token_ids"], 64)
     generator.generate_next_token()

@@ -1,13 +1,9 @@
 """The Node package on a folder with vectors: the same tokens as here, by node's own test runner.
 
-Needs node 20 or later and npm; the packages of `package-lock.json` are installed once, into
-`runtime/node/node_modules`.
+Needs node 20 or later and npm; read `support/npm_packages.py`.
 """
 
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +17,7 @@ from glm_export import ExportOptions, export
 from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingSettings
 from glm_runtime.thinking import ThinkingSplitter
 from glm_runtime.tool_calls import ToolCallParser
+from support import npm_packages
 from support.chatglm_checkpoints import write_chatglm
 from support.tiny_models import TinyShape, build_model
 
@@ -28,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "runtime" / "node"
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
 PLAIN: dict[str, Any] = {"method": "rtn", "verify": "none", "has_conformance": True}
-OLDEST = 20
 
 SEEDS = (0, 1, 42, 2**32, 2**64 + 5, 2**150 + 3)
 SAMPLED: tuple[dict[str, Any], ...] = (
@@ -92,28 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    """The package with what it needs, installed unless it is there already."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs node and npm")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").split(".")[0]) < OLDEST:
-        pytest.skip(f"needs node {OLDEST} or later; this is {version.strip()}")
-    lock, stamp = PACKAGE / "package-lock.json", PACKAGE / "node_modules" / ".installed-lock.json"
-    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
-        environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
-        done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund", "--fetch-retries=0"],
-            cwd=PACKAGE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"npm ci failed: {done.stderr.strip().splitlines()[-1:]}")
-        shutil.copyfile(lock, stamp)
-    return PACKAGE
+    return npm_packages.install(PACKAGE)
 
 
 @pytest.mark.slow
@@ -121,7 +96,7 @@ def test_types_are_right(package: Path) -> None:
     """Ours by the comments; and those made of them, as a caller's compiler reads them."""
     caller = ("--noEmit", "--strict", "--module", "nodenext", "--types", "node", "test/types.ts")
     for arguments in ((), ("--ignoreConfig", "--target", "es2023", *caller)):
-        done = run(["npx", "--no-install", "tsc", *arguments], package)
+        done = npm_packages.run(["npx", "--no-install", "tsc", *arguments], package)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -129,7 +104,7 @@ def test_types_are_right(package: Path) -> None:
 def test_answers_are_ours(folder: Path, package: Path, tmp_path: Path) -> None:
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps(make_cases(folder), ensure_ascii=False), encoding="utf-8")
-    run_tests(package, "*", {"GLM_FOLDER": str(folder), "GLM_CASES": str(cases)})
+    npm_packages.run_tests(package, "*", {"GLM_FOLDER": str(folder), "GLM_CASES": str(cases)})
 
 
 @pytest.mark.slow
@@ -143,15 +118,7 @@ def test_other_folders_answer_the_same(kind: str, package: Path, tmp_path: Path)
     changes: dict[str, Any] = {"fp16": {"dtype": "fp16"}, "int8 cache": {"kv_cache": "int8"}}
     export(ExportOptions(checkpoint, output, **PLAIN, **changes.get(kind, {})))
     for name in ("conformance", "transformers"):
-        run_tests(package, name, {"GLM_FOLDER": str(output)})
-
-
-def run_tests(package: Path, name: str, environment: dict[str, str]) -> None:
-    files = sorted(str(path) for path in (package / "test").glob(f"{name}.test.js"))
-    assert files
-    done = run(["node", "--test", "--test-reporter=tap", *files], package, environment)
-    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
-    assert "# fail 0" in done.stdout and "# skipped 0" in done.stdout, done.stdout[-2000:]
+        npm_packages.run_tests(package, name, {"GLM_FOLDER": str(output)})
 
 
 def test_the_lock_names_no_registry() -> None:
@@ -160,15 +127,6 @@ def test_the_lock_names_no_registry() -> None:
     for name, entry in lock["packages"].items():
         assert "resolved" not in entry, name
         assert not name or "integrity" in entry, name
-
-
-def run(
-    command: Sequence[str], folder: Path, added: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **(added or {})}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def make_cases(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support import npm_packages
+
 RUNTIME = Path(__file__).parents[2] / "runtime"
 PAGE = (RUNTIME / "README.md").read_text(encoding="utf-8")
 _BLOCKS = re.findall(r"^## (.*?)\n|^```(\w[\w ]*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -83,3 +85,9 @@ def test_program(place: Path, built: Path) -> None:
     (place / "build").symlink_to(built)
     for line in find_blocks("sh")["C and C++"].splitlines():
         assert len(run(shlex.split(line), place)) > 20
+
+
+def test_node(place: Path) -> None:
+    package = npm_packages.install(RUNTIME / "node")
+    code = find_blocks("js")["Node"].replace(FOLDER, str(place / FOLDER))
+    assert len(run(["node", "--input-type=module", "-e", code], package)) > 20

@@ -6,7 +6,6 @@ the same bound as the Linux library's.
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from support.windows_build import (
     compile_program,
     fetch_library,
     read_pinned_version,
-    require_tools,
 )
 from support.windows_console import Console
 
@@ -30,19 +28,6 @@ OLD_VERSION = "1.19.2"  # the oldest wheel with a library of its own
 GREEDY = ("--greedy", "--max-new-tokens", "64")
 QUESTION = "背诵李白的《静夜思》。"
 VECTORS = range(4)
-
-
-@pytest.fixture(scope="session")
-def cache(pytestconfig: pytest.Config) -> Path:
-    return pytestconfig.cache.mkdir("onnxruntime-windows")
-
-
-@pytest.fixture(scope="session")
-def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
-    require_tools()
-    wine = Wine(tmp_path_factory.mktemp("wine") / "prefix")
-    yield wine
-    wine.close()
 
 
 @pytest.fixture(scope="session")

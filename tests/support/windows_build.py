@@ -20,7 +20,7 @@ from support.cpp_build import SOURCE, find_header
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
-_TOOLS = ("cmake", "wine", COMPILER, "x86_64-w64-mingw32-g++-posix")
+_TOOLS = ("cmake", COMPILER, "x86_64-w64-mingw32-g++-posix")
 _PACKAGE = "onnxruntime"
 _LIBRARY = "onnxruntime/capi/onnxruntime.dll"
 _PATIENCE_SECONDS = 180
@@ -30,6 +30,8 @@ class Wine:
     """A Windows of its own, in a folder."""
 
     def __init__(self, folder: Path) -> None:
+        """Make the folder; skips the test where Wine is missing."""
+        require_tools("wine")
         drop = {"DISPLAY", "WAYLAND_DISPLAY"}
         kept = {name: value for name, value in os.environ.items() if name not in drop}
         # Without Mono and Gecko, which it would offer to install.
@@ -75,9 +77,9 @@ class Wine:
         subprocess.run(["wineserver", "--kill"], env=self.environment, check=False)
 
 
-def require_tools() -> None:
+def require_tools(*tools: str) -> None:
     """Skip the test where a tool is missing."""
-    for tool in _TOOLS:
+    for tool in tools:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed; see runtime/cpp/README.md, Windows")
 
@@ -108,6 +110,7 @@ def fetch_library(cache: Path, version: str) -> Path:
 
 def build_for_windows(folder: Path, library: Path) -> Path:
     """glm.dll, glm-run.exe, onnxruntime.dll and the tests' own programs, in one folder."""
+    require_tools(*_TOOLS)
     toolchain = f"-DCMAKE_TOOLCHAIN_FILE={SOURCE / 'cmake' / 'mingw-w64.cmake'}"
     options = [f"-DONNXRUNTIME_INCLUDE={find_header()}", f"-DONNXRUNTIME_LIBRARY={library}"]
     configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), toolchain, *options]

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "answering.hpp"
+#include "console.hpp"
 #include "model.hpp"
 
 namespace {
@@ -66,16 +66,6 @@ void check_length(const Plan& plan, int64_t context_length) {
   throw std::runtime_error(std::to_string(plan.prompt_tokens + plan.new_tokens) +
                            " tokens of prompt and answer are to be measured but the context holds " +
                            std::to_string(context_length) + "; choose smaller numbers.");
-}
-
-// Linux keeps it; 0 where nobody says.
-double read_peak_bytes() {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word;) {
-    double kilobytes = 0;
-    if (word == "VmHWM:" && file >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
 }
 
 }  // namespace

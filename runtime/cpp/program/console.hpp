@@ -1,4 +1,4 @@
-// What each system has of its own: arguments, standard streams, Ctrl-C, the end of the program.
+// What each system has of its own: arguments, standard streams, Ctrl-C, memory, the end of the program.
 #pragma once
 
 #include <string>
@@ -18,6 +18,9 @@ std::string read_all();
 
 // Calls `interrupt` at each Ctrl-C from a thread of its own, which may call into the library.
 void watch_interrupts(void (*interrupt)());
+
+// The most memory that this process had so far; 0 where the system does not say.
+double read_peak_bytes();
 
 // Ends the program at once, without what `exit` does: a thread that ONNX Runtime 1.31 leaves behind
 // reads what that destroys. Flush before.

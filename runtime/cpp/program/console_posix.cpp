@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <thread>
@@ -33,6 +34,15 @@ void watch_interrupts(void (*interrupt)()) {
   std::thread([interrupts, interrupt] {
     for (int signal = 0; sigwait(&interrupts, &signal) == 0;) interrupt();
   }).detach();
+}
+
+double read_peak_bytes() {
+  std::ifstream file("/proc/self/status");  // Linux alone has it
+  for (std::string word; file >> word;) {
+    double kilobytes = 0;
+    if (word == "VmHWM:" && file >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
 }
 
 void leave(int code) {

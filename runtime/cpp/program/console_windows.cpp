@@ -4,6 +4,7 @@
 // Behind windows.h, which they need.
 #include <fcntl.h>
 #include <io.h>
+#include <psapi.h>
 #include <shellapi.h>
 
 #include <cstdio>
@@ -112,6 +113,12 @@ void watch_interrupts(void (*interrupt)()) {
   on_interrupt = interrupt;
   SetConsoleCtrlHandler(nullptr, FALSE);  // a parent may have had Ctrl-C ignored
   SetConsoleCtrlHandler(handle_control, TRUE);
+}
+
+double read_peak_bytes() {
+  PROCESS_MEMORY_COUNTERS counters{};
+  if (!K32GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters)) return 0;
+  return static_cast<double>(counters.PeakWorkingSetSize);
 }
 
 void leave(int code) {

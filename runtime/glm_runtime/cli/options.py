@@ -279,7 +279,7 @@ def read_file(path: Path) -> str:
         OSError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before it
     except UnicodeDecodeError as error:
         raise PromptError(
             f"{path} is not UTF-8 where UTF-8 text is expected ({error}); convert it first."

@@ -12,7 +12,8 @@ def read_text() -> str:
     Raises:
         PromptError: it is not UTF-8.
     """
-    return _decode(sys.stdin.buffer.read()).removesuffix("\n")
+    text = _decode(sys.stdin.buffer.read())
+    return text.removesuffix("\n").removesuffix("\r")  # both on Windows
 
 
 def read_lines() -> Iterator[str]:

@@ -5,9 +5,6 @@
  * their time nor their memory; the exporter has run the template within bounds, once.
  */
 
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
-
 import { Template } from "@huggingface/jinja";
 
 import { adaptMessages } from "./chat_messages.js";
@@ -77,20 +74,15 @@ export class ChatTemplate {
 
 /**
  * Read the template of a folder; `null` when it has none, as base models do.
- * @param {string} folder
+ * @param {import("./text_files.js").Folder} folder
  * @throws {FolderError} a file cannot be read, or the template is not valid Jinja.
  */
 export async function readChatTemplate(folder) {
-  const configPath = join(folder, TOKENIZER_CONFIG_NAME);
-  const config = (await isFile(configPath)) ? await readObject(configPath) : {};
-  const templatePath = join(folder, TEMPLATE_NAME);
-  const source = (await isFile(templatePath)) ? await readText(templatePath) : config.chat_template;
+  const names = await folder.listNames();
+  const config = names.includes(TOKENIZER_CONFIG_NAME) ? await readObject(folder, TOKENIZER_CONFIG_NAME) : {};
+  const hasFile = names.includes(TEMPLATE_NAME);
+  const source = hasFile ? await readText(folder, TEMPLATE_NAME) : config.chat_template;
   return typeof source === "string" ? new ChatTemplate(source, findSpecialTokens(config)) : null;
-}
-
-/** @param {string} path */
-async function isFile(path) {
-  return (await stat(path).catch(() => null))?.isFile() ?? false;
 }
 
 /**

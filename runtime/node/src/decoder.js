@@ -1,68 +1,36 @@
 /**
- * Runs the graph: tokens in, logits of the last position out, the KV cache kept in place.
+ * Runs the graph: tokens in, logits of the last position out, with the KV cache of one sequence.
  *
- * Knows the graph's tensor names and nothing about text or sampling. onnxruntime-node runs a graph
- * on the thread that asks, so the event loop turns between two runs, not within one.
+ * Knows the graph's tensor names and nothing about text or sampling. Read `graph.js` before.
  */
 
-import { InferenceSession, Tensor } from "onnxruntime-node";
-
-import { FolderError, GenerationError, PromptError, firstLine } from "./errors.js";
+import { GenerationError, PromptError, firstLine } from "./errors.js";
+import { logitsType } from "./graph.js";
 import { KvCache } from "./kv_cache.js";
+import { PassedCache } from "./passed_cache.js";
 
-export const PREFILL_CHUNK = 128; // tokens; bounds the memory of a long prompt, as in Python
-
+/** @typedef {import("./graph.js").Graph} Graph */
+/** @typedef {import("./graph.js").Tensor} Tensor */
 /** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
-
-/**
- * Load a graph and its weights, and compare its tensors with what the manifest says.
- * @param {string} path  of the `.onnx` file; its weights lie beside it
- * @param {ModelEntry} model
- * @param {number} [threads]
- * @returns {Promise<InferenceSession>}
- * @throws {FolderError} onnxruntime refuses the graph, or a tensor is not as promised.
- */
-export async function openGraph(path, model, threads) {
-  const session = await createSession(path, threads);
-  const found = new Map([...session.inputMetadata, ...session.outputMetadata].map((one) => [one.name, one]));
-  for (const [name, type, shape] of listTensors(model)) {
-    const tensor = found.get(name);
-    if (!tensor?.isTensor) {
-      throw new FolderError(
-        `model.onnx has no tensor ${JSON.stringify(name)} where the manifest promises one; ` +
-          "export the checkpoint again.",
-      );
-    }
-    const fits = tensor.shape.length === shape.length && shape.every((size, axis) => {
-      return size === null || typeof tensor.shape[axis] !== "number" || tensor.shape[axis] === size;
-    });
-    if (tensor.type !== type || !fits) {
-      throw new FolderError(
-        `model.onnx: ${name} is ${tensor.type} ${JSON.stringify(tensor.shape)} where the manifest promises ` +
-          `${type} ${JSON.stringify(shape)}; export the checkpoint again.`,
-      );
-    }
-  }
-  return session;
-}
 
 /** One sequence being read and written; several can share one loaded graph. */
 export class Decoder {
-  #session;
+  #graph;
   #model;
   #cache;
   #logits;
   #ones = new BigInt64Array(0);
 
   /**
-   * @param {InferenceSession} session
+   * @param {Graph} graph
    * @param {ModelEntry} model
    */
-  constructor(session, model) {
-    this.#session = session;
+  constructor(graph, model) {
+    const { Tensor, isInPlace } = graph;
+    this.#graph = graph;
     this.#model = model;
-    this.#cache = new KvCache(model);
-    this.#logits = makeLogits(model);
+    this.#cache = isInPlace ? new KvCache(model, Tensor) : new PassedCache(model, Tensor);
+    this.#logits = isInPlace ? makeLogits(model, Tensor) : null;
   }
 
   /** Tokens whose keys and values are in the cache. */
@@ -78,6 +46,11 @@ export class Decoder {
     this.#cache.length = Math.min(length, this.#cache.length);
   }
 
+  /** Forget every token, and give the memory of their keys and values back. */
+  release() {
+    this.#cache.release();
+  }
+
   /**
    * Run the graph on new tokens.
    * @param {readonly number[]} tokens  at least one
@@ -89,8 +62,9 @@ export class Decoder {
     const total = this.#cache.length + tokens.length;
     checkLength(total, this.#model);
     this.#cache.reserve(total);
+    let outputs;
     try {
-      await this.#session.run(this.#makeFeeds(tokens, total), this.#makeFetches());
+      outputs = await this.#graph.run(this.#makeFeeds(tokens, total), this.#makeFetches());
     } catch (error) {
       throw new GenerationError(
         `onnxruntime failed at token ${total} (${firstLine(error)}); ` +
@@ -98,8 +72,8 @@ export class Decoder {
         error,
       );
     }
-    this.#cache.length = total;
-    return readFloats(this.#logits);
+    this.#cache.accept(outputs, total);
+    return readFloats(this.#logits ?? outputs.logits);
   }
 
   /**
@@ -107,22 +81,20 @@ export class Decoder {
    * @param {number} total
    */
   #makeFeeds(tokens, total) {
-    if (this.#ones.length < total) this.#ones = new BigInt64Array(this.#cache.capacity).fill(1n);
-    /** @type {Record<string, Tensor>} */
-    const feeds = {
+    const { Tensor } = this.#graph;
+    if (this.#ones.length < total) {
+      this.#ones = new BigInt64Array(Math.min(2 * total, this.#model.contextLength)).fill(1n);
+    }
+    return {
       input_ids: new Tensor("int64", BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
       attention_mask: new Tensor("int64", this.#ones.subarray(0, total), [1, total]),
+      ...this.#cache.feeds(),
     };
-    for (const [name, buffer] of this.#cache.buffers) feeds[`past_key_values.${name}`] = buffer;
-    return feeds;
   }
 
   /** What is given as an output is written into. */
   #makeFetches() {
-    /** @type {Record<string, Tensor>} */
-    const fetches = { logits: this.#logits };
-    for (const [name, buffer] of this.#cache.buffers) fetches[`present.${name}`] = buffer;
-    return fetches;
+    return this.#logits ? { logits: this.#logits, ...this.#cache.fetches() } : undefined;
   }
 }
 
@@ -142,56 +114,10 @@ export function checkLength(count, model) {
 }
 
 /**
- * @param {string} path
- * @param {number} [threads]
- */
-async function createSession(path, threads) {
-  try {
-    return await InferenceSession.create(path, {
-      executionProviders: ["cpu"],
-      logSeverityLevel: 3,
-      // Plans are kept for every shape of the inputs, and each step has another.
-      enableMemPattern: false,
-      ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
-    });
-  } catch (error) {
-    throw new FolderError(
-      `onnxruntime-node refuses model.onnx (${firstLine(error)}); ` +
-        "check the folder with `glm-run doctor` and upgrade onnxruntime-node.",
-      error,
-    );
-  }
-}
-
-/**
  * @param {ModelEntry} model
- * @returns {[name: string, type: string, shape: (number | null)[]][]}
+ * @param {import("./graph.js").TensorConstructor} Tensor
  */
-function listTensors(model) {
-  const { cacheDtype, numKvHeads, headDim, vocabSize } = model;
-  const cache = [null, numKvHeads, null, headDim];
-  /** @type {[string, string, (number | null)[]][]} */
-  const tensors = [
-    ["input_ids", "int64", [null, null]],
-    ["attention_mask", "int64", [null, null]],
-    ["logits", logitsType(model), [null, null, vocabSize]],
-  ];
-  for (let layer = 0; layer < model.numLayers; layer++) {
-    for (const part of ["key", "value"]) {
-      tensors.push([`past_key_values.${layer}.${part}`, cacheDtype, cache]);
-      tensors.push([`present.${layer}.${part}`, cacheDtype, cache]);
-    }
-  }
-  return tensors;
-}
-
-/** @param {ModelEntry} model */
-function logitsType(model) {
-  return model.cacheDtype === "float16" ? "float16" : "float32";
-}
-
-/** @param {ModelEntry} model */
-function makeLogits(model) {
+function makeLogits(model, Tensor) {
   const isHalf = logitsType(model) === "float16";
   const values = isHalf ? new Uint16Array(model.vocabSize) : new Float32Array(model.vocabSize);
   return new Tensor(logitsType(model), values, [1, 1, model.vocabSize]);

@@ -8,7 +8,8 @@ export {
   PromptError,
   SamplingError,
 } from "./errors.js";
-export { Model, load } from "./model.js";
+export { load } from "./load.js";
+export { Model } from "./model.js";
 export { Session } from "./session.js";
 
 /** @typedef {import("./answer_writer.js").FinishReason} FinishReason */
@@ -16,6 +17,6 @@ export { Session } from "./session.js";
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").Tool} Tool */
-/** @typedef {import("./model.js").LoadOptions} LoadOptions */
+/** @typedef {import("./load.js").LoadOptions} LoadOptions */
 /** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
 /** @typedef {import("./tool_calls.js").ToolCall} ToolCall */

@@ -9,23 +9,29 @@
  * Letters: H key/value heads, C capacity, D head size.
  */
 
-import { Tensor } from "onnxruntime-node";
-
 import { GenerationError, firstLine } from "./errors.js";
+import { listCacheNames } from "./graph.js";
 
 const GRAIN = 64; // tokens; growing copies once in so many steps
 const ARRAYS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array };
 
+/** @typedef {import("./graph.js").Tensor} Tensor */
+
 /** Buffers [1, H, C, D] that grow with the tokens, up to the context length. */
 export class KvCache {
   #model;
+  #Tensor;
   length = 0;
   capacity = 0;
   /** @type {Map<string, Tensor>} */ buffers = new Map();
 
-  /** @param {import("./manifest.js").ModelEntry} model */
-  constructor(model) {
+  /**
+   * @param {import("./manifest.js").ModelEntry} model
+   * @param {import("./graph.js").TensorConstructor} Tensor
+   */
+  constructor(model, Tensor) {
     this.#model = model;
+    this.#Tensor = Tensor;
   }
 
   /**
@@ -40,19 +46,47 @@ export class KvCache {
     this.capacity = capacity;
   }
 
+  /** @returns {Record<string, Tensor>} */
+  feeds() {
+    return this.#name("past_key_values");
+  }
+
+  /** @returns {Record<string, Tensor>} */
+  fetches() {
+    return this.#name("present");
+  }
+
+  /**
+   * What a run wrote is here already.
+   * @param {unknown} _outputs
+   * @param {number} length  tokens it holds now
+   */
+  accept(_outputs, length) {
+    this.length = length;
+  }
+
+  /** Give the memory back; the cache is empty then. */
+  release() {
+    this.buffers = new Map();
+    this.length = this.capacity = 0;
+  }
+
+  /** @param {string} prefix */
+  #name(prefix) {
+    return Object.fromEntries([...this.buffers].map(([name, buffer]) => [`${prefix}.${name}`, buffer]));
+  }
+
   /** @param {number} capacity */
   #grow(capacity) {
-    const { numLayers, numKvHeads, headDim, cacheDtype } = this.#model;
+    const { numKvHeads, headDim, cacheDtype } = this.#model;
     /** @type {Map<string, Tensor>} */
     const buffers = new Map();
     try {
-      for (let layer = 0; layer < numLayers; layer++) {
-        for (const name of [`${layer}.key`, `${layer}.value`]) {
-          // Zeros: a masked position must not bring a NaN into a product.
-          const values = new ARRAYS[cacheDtype](numKvHeads * capacity * headDim);
-          this.#copy(name, values, capacity * headDim);
-          buffers.set(name, new Tensor(cacheDtype, values, [1, numKvHeads, capacity, headDim]));
-        }
+      for (const name of listCacheNames(this.#model)) {
+        // Zeros: a masked position must not bring a NaN into a product.
+        const values = new ARRAYS[cacheDtype](numKvHeads * capacity * headDim);
+        this.#copy(name, values, capacity * headDim);
+        buffers.set(name, new this.#Tensor(cacheDtype, values, [1, numKvHeads, capacity, headDim]));
       }
     } catch (error) {
       throw new GenerationError(

@@ -4,11 +4,6 @@
  * Only what a host needs is read: the model's shape and the files. Other keys are the exporter's.
  */
 
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { readdir, realpath, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
-
 import { FolderError, FormatVersionError } from "./errors.js";
 import { isObject, readObject } from "./text_files.js";
 
@@ -36,17 +31,18 @@ const FORMAT_VERSION = 1;
  */
 
 /** @typedef {{ sizeBytes: number, sha256: string }} FileEntry */
+/** @typedef {import("./text_files.js").Folder} Folder */
 
 /**
  * Read the manifest of an exported folder.
- * @param {string} folder
+ * @param {Folder} folder
  * @returns {Promise<Manifest>}
  * @throws {FolderError} no such folder, no manifest in it, or one that does not hold together.
  * @throws {FormatVersionError} the folder comes from a newer glm-export.
  */
 export async function readManifest(folder) {
-  await requireFolder(folder);
-  const content = await readObject(join(folder, MANIFEST_NAME));
+  requireManifest(folder.label, await folder.listNames());
+  const content = await readObject(folder, MANIFEST_NAME);
   if (content.format !== FORMAT_NAME) {
     throw new FolderError(
       `${MANIFEST_NAME} does not say "format": "${FORMAT_NAME}"; ` +
@@ -59,7 +55,7 @@ export async function readManifest(folder) {
 
 /**
  * Refuse a folder that does not keep its promise.
- * @param {string} folder
+ * @param {Folder} folder
  * @param {Manifest} manifest
  * @param {boolean} isFull  compare every byte (by SHA-256), not only the sizes
  * @returns {Promise<void>}
@@ -72,25 +68,22 @@ export async function requireWhole(folder, manifest, isFull) {
     if (problem) problems.push(`${name} ${problem}`);
   }
   if (problems.length) {
-    throw new FolderError(`${folder} is damaged: ${problems.join("; ")}; copy the folder or export again.`);
+    throw new FolderError(`${folder.label} is damaged: ${problems.join("; ")}; copy the folder or export again.`);
   }
 }
 
-/** @param {string} folder */
-async function requireFolder(folder) {
-  let names;
-  try {
-    names = await readdir(folder);
-  } catch (error) {
-    throw new FolderError(`${folder} is not a folder; give the folder that glm-export wrote.`, error);
-  }
+/**
+ * @param {string} label
+ * @param {readonly string[]} names
+ */
+function requireManifest(label, names) {
   if (names.includes(MANIFEST_NAME)) return;
   if (names.some((name) => name.endsWith(".safetensors"))) {
     throw new FolderError(
-      `${folder} is a checkpoint, not an exported folder; export it first with \`glm-export ${folder} -o DIR\`.`,
+      `${label} is a checkpoint, not an exported folder; export it first with \`glm-export ${label} -o DIR\`.`,
     );
   }
-  throw new FolderError(`${folder} has no ${MANIFEST_NAME}; give the folder that glm-export wrote.`);
+  throw new FolderError(`${label} has no ${MANIFEST_NAME}; give the folder that glm-export wrote.`);
 }
 
 /** @param {unknown} version */
@@ -175,30 +168,21 @@ function readFiles(value) {
 }
 
 /**
- * @param {string} folder
+ * @param {Folder} folder
  * @param {string} name
  * @param {FileEntry} entry
  * @param {boolean} isFull
  */
 async function findProblem(folder, name, entry, isFull) {
-  const path = join(folder, name);
-  const found = await stat(path).catch(() => null);
-  if (!found?.isFile()) return "is missing";
-  if (dirname(await realpath(path)) !== (await realpath(folder))) return "is a link that leaves the folder";
-  if (found.size !== entry.sizeBytes) {
-    return `has ${found.size} bytes, the manifest says ${entry.sizeBytes}`;
+  const found = await folder.find(name);
+  if (found.problem !== undefined) return found.problem;
+  if (found.sizeBytes !== entry.sizeBytes) {
+    return `has ${found.sizeBytes} bytes, the manifest says ${entry.sizeBytes}`;
   }
-  if (isFull && (await hashFile(path)) !== entry.sha256) {
+  if (isFull && (await folder.hash(name)) !== entry.sha256) {
     return "was changed: its SHA-256 is not the manifest's";
   }
   return null;
-}
-
-/** @param {string} path */
-async function hashFile(path) {
-  const digest = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) digest.update(chunk);
-  return digest.digest("hex");
 }
 
 /**

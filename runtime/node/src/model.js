@@ -1,44 +1,28 @@
 /**
- * An exported folder, opened: messages in, pieces of text out.
- *
- *     const model = await load("artifacts/glm4-int4");
- *     for await (const piece of model.chat([{ role: "user", content: "Hello" }])) {
- *       process.stdout.write(piece.text);
- *     }
+ * An exported folder, opened: messages in, pieces of text out. Each host has a `load` over it.
  *
  * Read `session.js` for what happens between prompt and piece.
  */
 
-import { join } from "node:path";
-
 import { readChatTemplate } from "./chat_template.js";
 import { readToolNames } from "./chat_messages.js";
-import { openGraph } from "./decoder.js";
-import { GlmRuntimeError, PromptError } from "./errors.js";
+import { PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
 import { Session } from "./session.js";
 import { readDefaults } from "./settings.js";
 import { isOpenThinking } from "./thinking.js";
 import { readTokenizer } from "./tokenizer.js";
 
-const GRAPH_NAME = "model.onnx";
-
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
 /** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
 
-/**
- * @typedef {object} LoadOptions
- * @property {number} [threads]  of the CPU; without, onnxruntime takes the physical cores
- * @property {boolean} [verify]  compare every byte with the manifest's hashes, not only the sizes
- */
-
-/** A loaded model; made by `load`. */
+/** A loaded model; made by `openModel`. */
 export class Model {
   /**
    * @param {object} parts
    * @param {import("./manifest.js").Manifest} parts.manifest
-   * @param {import("onnxruntime-node").InferenceSession} parts.graph
+   * @param {import("./graph.js").Graph} parts.graph
    * @param {import("./tokenizer.js").Tokenizer} parts.tokenizer
    * @param {import("./chat_template.js").ChatTemplate | null} parts.chatTemplate
    * @param {import("./settings.js").Settings} parts.defaults  the folder's own settings
@@ -110,24 +94,19 @@ export class Model {
 
 /**
  * Open an exported folder.
- * @param {string} folder  what `glm-export` wrote
- * @param {LoadOptions} [options]
+ * @param {import("./text_files.js").Folder} folder
+ * @param {(model: import("./manifest.js").ModelEntry) => Promise<import("./graph.js").Graph>} openGraph
+ * @param {boolean} [verify]  compare every byte with the manifest's hashes, not only the sizes
  * @returns {Promise<Model>}
  * @throws {import("./errors.js").FolderError} the folder is not whole, or not what its manifest promises.
  * @throws {import("./errors.js").FormatVersionError} the folder comes from a newer glm-export.
  */
-export async function load(folder, options = {}) {
-  const { threads, verify = false } = options;
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1)) {
-    throw new GlmRuntimeError(
-      `threads is ${threads} where 1 or more is expected; leave it out to use every core.`,
-    );
-  }
+export async function openModel(folder, openGraph, verify = false) {
   const manifest = await readManifest(folder);
   await requireWhole(folder, manifest, verify);
   const tokenizer = await readTokenizer(folder);
   const chatTemplate = await readChatTemplate(folder);
   const defaults = await readDefaults(folder);
-  const graph = await openGraph(join(folder, GRAPH_NAME), manifest.model, threads);
+  const graph = await openGraph(manifest.model);
   return new Model({ manifest, graph, tokenizer, chatTemplate, defaults });
 }

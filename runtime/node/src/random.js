@@ -6,8 +6,6 @@
  * "Developing a seed_seq Alternative" (2015), with the constants that numpy documents for it.
  */
 
-import { getRandomValues } from "node:crypto";
-
 const MASK_64 = (1n << 64n) - 1n;
 const MASK_128 = (1n << 128n) - 1n;
 const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n; // PCG's default for 128 bits
@@ -43,7 +41,7 @@ export class Pcg64 {
 }
 
 function drawEntropy() {
-  return getRandomValues(new Uint32Array(POOL_SIZE));
+  return crypto.getRandomValues(new Uint32Array(POOL_SIZE));
 }
 
 /** @param {bigint} seed */

@@ -2,7 +2,7 @@
 
 import { PLAIN_TEXT } from "./answer.js";
 import { AnswerWriter } from "./answer_writer.js";
-import { Decoder, PREFILL_CHUNK, checkLength } from "./decoder.js";
+import { Decoder, checkLength } from "./decoder.js";
 import { PromptError } from "./errors.js";
 import { resolveSettings } from "./settings.js";
 
@@ -56,6 +56,13 @@ export class Session {
     return this.#start(ids, options, PLAIN_TEXT);
   }
 
+  /** End the answer under way, forget the conversation, and give the memory of its cache back. */
+  async release() {
+    await this.#answer.return();
+    this.#decoder.release();
+    this.#tokens = [];
+  }
+
   /**
    * @param {number[]} promptIds
    * @param {AnswerOptions} options
@@ -80,6 +87,7 @@ export class Session {
   async *#run(promptIds, writer, signal, previous) {
     await previous.return(); // an answer left half-way must not write into the cache later
     const decoder = this.#decoder;
+    const chunk = this.#model.graph.chunkTokens;
     // The last token is read again even if known: its logits are what the answer starts from.
     const shared = Math.min(countShared(this.tokens, promptIds), promptIds.length - 1);
     decoder.truncate(shared);
@@ -87,7 +95,7 @@ export class Session {
     /** @type {readonly number[]} */
     let unread = promptIds.slice(shared);
     while (true) {
-      const logits = await prefill(decoder, unread, signal);
+      const logits = await prefill(decoder, unread, chunk, signal);
       const piece = writer.write(logits);
       this.#tokens.push(piece.tokenId);
       yield piece;
@@ -101,14 +109,15 @@ export class Session {
  * Read tokens in chunks; returns the logits [V] after the last one.
  * @param {Decoder} decoder
  * @param {readonly number[]} tokens
+ * @param {number} chunk
  * @param {AbortSignal | null} signal
  */
-async function prefill(decoder, tokens, signal) {
+async function prefill(decoder, tokens, chunk, signal) {
   /** @type {Float32Array | null} */
   let logits = null;
-  for (let start = 0; start < tokens.length; start += PREFILL_CHUNK) {
+  for (let start = 0; start < tokens.length; start += chunk) {
     signal?.throwIfAborted();
-    logits = await decoder.append(tokens.slice(start, start + PREFILL_CHUNK));
+    logits = await decoder.append(tokens.slice(start, start + chunk));
   }
   signal?.throwIfAborted();
   return /** @type {Float32Array} */ (logits);

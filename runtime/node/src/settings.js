@@ -4,8 +4,6 @@
  * Meaning and order are those of Hugging Face transformers, and of the Python runtime.
  */
 
-import { join } from "node:path";
-
 import { FolderError, SamplingError } from "./errors.js";
 import { readObject } from "./text_files.js";
 
@@ -98,12 +96,12 @@ export function resolveSettings(options, defaults) {
  *
  * `do_sample: false`, or none, is greedy; then only the repetition penalty counts. With
  * `do_sample: true` a missing value gets the default of transformers.
- * @param {string} folder
+ * @param {import("./text_files.js").Folder} folder
  * @returns {Promise<Settings>}
  * @throws {FolderError} the file is missing, no JSON, or holds a value that cannot be used.
  */
 export async function readDefaults(folder) {
-  const config = await readObject(join(folder, GENERATION_CONFIG_NAME));
+  const config = await readObject(folder, GENERATION_CONFIG_NAME);
   const repetitionPenalty = readNumber(config, "repetition_penalty", 1);
   const sampled = {
     temperature: readNumber(config, "temperature", 1),

@@ -1,17 +1,36 @@
-/** Text and JSON of a folder, refused in words where they are missing or broken. */
-
-import { readFile } from "node:fs/promises";
+/**
+ * A folder as the runtime sees it, and text and JSON in it, refused in words where they are broken.
+ *
+ * Where the bytes come from is the host's matter: `disk_folder.js` reads a disk.
+ */
 
 import { FolderError, firstLine } from "./errors.js";
 
 /**
+ * What a host gives for a folder.
+ * @typedef {object} Folder
+ * @property {string} label  for sentences: its path or address
+ * @property {() => Promise<readonly string[]>} listNames  throws a FolderError where it is no folder
+ * @property {(name: string) => Promise<Found>} find
+ * @property {(name: string) => Promise<Uint8Array | null>} readBytes  `null` where it is missing
+ * @property {(name: string) => Promise<string>} hash  SHA-256 in lower-case hexadecimal digits
+ */
+
+/**
+ * The size of a file, or what is wrong with it: "is missing".
+ * @typedef {{ sizeBytes: number, problem?: undefined } | { problem: string }} Found
+ */
+
+/**
  * Read a file of UTF-8 text.
- * @param {string} path
+ * @param {Folder} folder
+ * @param {string} name
  * @returns {Promise<string>}
  * @throws {FolderError} it is missing, cannot be read, or is not UTF-8.
  */
-export async function readText(path) {
-  const bytes = await readBytes(path);
+export async function readText(folder, name) {
+  const path = `${folder.label}/${name}`;
+  const bytes = await readWhole(folder, name, path);
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
@@ -21,12 +40,14 @@ export async function readText(path) {
 
 /**
  * Read a file that holds a JSON object.
- * @param {string} path
+ * @param {Folder} folder
+ * @param {string} name
  * @returns {Promise<Record<string, unknown>>}
  * @throws {FolderError} it is missing, no UTF-8, no JSON, or no object.
  */
-export async function readObject(path) {
-  const text = await readText(path);
+export async function readObject(folder, name) {
+  const text = await readText(folder, name);
+  const path = `${folder.label}/${name}`;
   let content;
   try {
     content = JSON.parse(text);
@@ -47,13 +68,18 @@ export function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** @param {string} path */
-async function readBytes(path) {
+/**
+ * @param {Folder} folder
+ * @param {string} name
+ * @param {string} path
+ */
+async function readWhole(folder, name, path) {
+  let bytes;
   try {
-    return await readFile(path);
+    bytes = await folder.readBytes(name);
   } catch (error) {
-    const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    const found = isMissing ? "is missing" : `cannot be read (${firstLine(error)})`;
-    throw new FolderError(`${path} ${found}; copy the folder or export again.`, error);
+    throw new FolderError(`${path} cannot be read (${firstLine(error)}); copy the folder or export again.`, error);
   }
+  if (bytes) return bytes;
+  throw new FolderError(`${path} is missing; copy the folder or export again.`);
 }

@@ -4,8 +4,6 @@
  * Adds no special tokens: a rendered chat template already holds them.
  */
 
-import { join } from "node:path";
-
 import { Tokenizer as Inner } from "@huggingface/tokenizers";
 
 import { FolderError, PromptError, firstLine } from "./errors.js";
@@ -93,9 +91,9 @@ export class Tokenizer {
 }
 
 /**
- * @param {string} folder
+ * @param {import("./text_files.js").Folder} folder
  * @throws {FolderError} `tokenizer.json` is missing or broken.
  */
 export async function readTokenizer(folder) {
-  return new Tokenizer(await readObject(join(folder, TOKENIZER_NAME)));
+  return new Tokenizer(await readObject(folder, TOKENIZER_NAME));
 }

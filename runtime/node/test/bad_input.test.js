@@ -178,7 +178,7 @@ test("logits that are no numbers", () => {
 });
 
 test("no memory for the cache", () => {
-  const cache = new KvCache({ ...model.manifest.model, contextLength: 2 ** 40 });
+  const cache = new KvCache({ ...model.manifest.model, contextLength: 2 ** 40 }, model.graph.Tensor);
   cache.reserve(300);
   const { buffers, capacity } = cache;
   assert.throws(() => cache.reserve(2 ** 38), (error) => {

@@ -108,7 +108,7 @@ test("a timer can cancel: the event loop turns between tokens, and between piece
 });
 
 test("a cache that grows keeps what it holds", () => {
-  const cache = new KvCache(model.manifest.model);
+  const cache = new KvCache(model.manifest.model, model.graph.Tensor);
   const { numKvHeads: heads, headDim: size } = model.manifest.model;
   cache.reserve(60);
   const before = cache.buffers.get("1.value");

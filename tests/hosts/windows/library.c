@@ -54,7 +54,7 @@ static void print_answer(const char* name, const glm_settings* settings) {
 
 static void print_vector(char** numbers) {
   size_t vocab_size = 0;
-  glm_settings settings;
+  glm_settings settings = {.size = sizeof settings};
   check(glm_default_settings(model, &settings));
   check(glm_logits(session, ids, count, logits, MOST_LOGITS, &vocab_size));
   if (vocab_size > MOST_LOGITS) exit(2);
@@ -83,7 +83,7 @@ static DWORD WINAPI cancel_later(void* milliseconds) {
 
 static void cancel(DWORD milliseconds) {
   int is_first = 1;
-  glm_settings settings;
+  glm_settings settings = {.size = sizeof settings};
   check(glm_default_settings(model, &settings));
   settings.temperature = 0;
   settings.max_new_tokens = 4;

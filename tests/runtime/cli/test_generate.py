@@ -35,6 +35,14 @@ def test_a_prompt_may_come_from_stdin(tiny_folder: Path, tiny_model: Model):
     assert result.stdout == expected_text(tiny_model) + "\n"
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_line_end_of_a_shell_is_no_part_of_it(end: str, tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "--raw", "--json", "--prompt", "-", *SHORT, stdin="床前明月光" + end)
+    assert json.loads(result.stdout)["prompt_token_ids"] == tiny_model.tokenizer.encode(
+        "床前明月光"
+    )
+
+
 def test_json_holds_the_promised_keys(tiny_folder: Path, tiny_model: Model):
     result = run(tiny_folder, "--prompt", "床前明月光", "--json", "--greedy", *SHORT)
     content = json.loads(result.stdout)

@@ -65,6 +65,18 @@ def test_without_a_file_answers_go_to_stdout(tiny_folder: Path, tiny_model: Mode
     assert [one["text"] for one in lines] == expected(tiny_model, *QUESTIONS)
 
 
+def test_prompts_from_an_editor_of_windows(
+    tiny_folder: Path, tiny_model: Model, prompts: Path, tmp_path: Path
+):
+    """With a byte order mark before them, and with its line ends."""
+    lines = prompts.read_bytes().replace(b"\n", b"\r\n")
+    prompts.write_bytes(b"\xef\xbb\xbf" + lines)
+    result = run(tiny_folder, "--prompts", str(prompts), *SHORT)
+    assert result.exit_code == 0, result.stderr
+    found = [json.loads(line)["text"] for line in result.stdout.splitlines()]
+    assert found == expected(tiny_model, *QUESTIONS)
+
+
 def test_messages_ids_and_raw_prompts(tiny_folder: Path, tiny_model: Model, tmp_path: Path):
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "你好"}]
     path = write_lines(

@@ -1,0 +1,60 @@
+/** Makes `dist/`, static files for any server: `npm run build`. */
+
+import { createHash } from "node:crypto";
+import { copyFile, mkdir, readFile, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+
+import { build } from "esbuild";
+
+const ROOT = import.meta.dirname;
+const OUTPUT = join(ROOT, "dist");
+const ONNXRUNTIME = join(ROOT, "node_modules", "onnxruntime-web", "dist");
+const STATIC = ["index.html", "style.css", "conversation.css", "icon.svg"];
+// With WebGPU and without: the browser fetches one of the two.
+const VENDORED = [
+  "ort.wasm.min.mjs",
+  "ort-wasm-simd-threaded.mjs",
+  "ort-wasm-simd-threaded.wasm",
+  "ort.webgpu.min.mjs",
+  "ort-wasm-simd-threaded.asyncify.mjs",
+  "ort-wasm-simd-threaded.asyncify.wasm",
+];
+
+const options = {
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  keepNames: true, // errors carry their class's name
+  legalComments: "linked",
+  alias: { "glm-runtime/core": join(ROOT, "..", "node", "src", "core.js") },
+  nodePaths: [join(ROOT, "node_modules")], // for what that file imports
+  logLevel: "warning",
+};
+
+await rm(OUTPUT, { recursive: true, force: true });
+await mkdir(join(OUTPUT, "onnxruntime"), { recursive: true });
+const entries = { glm: "src/index.js", worker: "src/worker.js", page: "page/main.js" };
+await build({
+  ...options,
+  entryPoints: Object.entries(entries).map(([out, path]) => ({ in: join(ROOT, path), out })),
+  outdir: OUTPUT,
+});
+for (const name of STATIC) await copyFile(join(ROOT, "page", name), join(OUTPUT, name));
+for (const name of VENDORED) await copyFile(join(ONNXRUNTIME, name), join(OUTPUT, "onnxruntime", name));
+
+const shell = (await readdir(OUTPUT)).filter((name) => /\.(html|css|js|svg)$/.test(name)).sort();
+const onDemand = VENDORED.map((name) => `onnxruntime/${name}`);
+const digest = createHash("sha256");
+for (const name of [...shell, ...onDemand]) digest.update(name).update(await readFile(join(OUTPUT, name)));
+await build({
+  ...options,
+  entryPoints: [join(ROOT, "src", "service_worker.js")],
+  outfile: join(OUTPUT, "service_worker.js"),
+  format: "iife",
+  define: {
+    SHELL: JSON.stringify(shell),
+    ON_DEMAND: JSON.stringify(onDemand),
+    VERSION: JSON.stringify(digest.digest("hex").slice(0, 16)),
+  },
+});

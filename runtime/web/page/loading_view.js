@@ -1,0 +1,40 @@
+/** How far a folder is. */
+
+import { formatBytes } from "../src/index.js";
+import { find } from "./elements.js";
+
+/** Shown from its making until `remove`. */
+export class LoadingView {
+  #cancel;
+
+  /** @param {() => void} cancel */
+  constructor(cancel) {
+    this.#cancel = cancel;
+    find("loading").hidden = false;
+    find("cancel").addEventListener("click", cancel);
+    this.#waitFor("Looking for the folder");
+  }
+
+  /** @param {import("../src/index.js").LoadProgress} progress */
+  show(progress) {
+    if ("isStarting" in progress) return this.#waitFor("Starting");
+    const bar = /** @type {HTMLProgressElement} */ (find("progress"));
+    bar.max = progress.totalBytes;
+    bar.value = progress.doneBytes;
+    const [done, total] = [progress.doneBytes, progress.totalBytes].map(formatBytes);
+    find("progress-text").textContent = `${done} of ${total}: ${progress.name}`;
+    return undefined;
+  }
+
+  remove() {
+    find("loading").hidden = true;
+    find("cancel").removeEventListener("click", this.#cancel);
+  }
+
+  /** @param {string} text */
+  #waitFor(text) {
+    find("progress").removeAttribute("value");
+    find("progress-text").textContent = text;
+    find("announcer").textContent = text;
+  }
+}

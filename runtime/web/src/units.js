@@ -1,0 +1,16 @@
+/** Numbers for readers. */
+
+const STEPS = ["bytes", "kB", "MB", "GB", "TB"];
+
+/**
+ * Bytes in powers of 1,000 with three digits, as the browsers themselves show them.
+ * @param {number} count
+ */
+export function formatBytes(count) {
+  let step = 0;
+  while (count >= 999.5 && step < STEPS.length - 1) {
+    count /= 1000;
+    step++;
+  }
+  return `${step ? count.toPrecision(3) : count} ${STEPS[step]}`;
+}

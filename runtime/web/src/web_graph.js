@@ -1,0 +1,153 @@
+/**
+ * Opens a folder's graph with onnxruntime-web, on WebGPU or in WebAssembly.
+ *
+ * onnxruntime-web writes no output in place, so each run's keys and values are passed on; on WebGPU
+ * they stay on the GPU.
+ */
+
+import { FolderError, Graph, checkTensors, firstLine, listCacheNames } from "glm-runtime/core";
+
+import { BackendError, TooLargeError } from "./errors.js";
+import { probeGraph } from "./probe_graph.js";
+import { formatBytes } from "./units.js";
+
+const GRAPH_NAME = "model.onnx";
+const DATA_NAME = "model.onnx.data";
+const READ_BYTES = 2 ** 26; // at once
+
+/**
+ * Tokens of a prompt in one run. In WebAssembly more would be faster, and the stop button slower. On
+ * WebGPU onnxruntime-web 1.30 gives wrong logits from 32 on (SwiftShader; `test/webgpu.test.js`).
+ */
+const CHUNK_TOKENS = { wasm: 32, webgpu: 16 };
+
+/** @typedef {"wasm" | "webgpu"} Backend */
+/** @typedef {import("glm-runtime/core").ModelEntry} ModelEntry */
+/** @typedef {typeof import("onnxruntime-web")} OnnxRuntime */
+
+/**
+ * @typedef {object} GraphRequest
+ * @property {import("./stored_folders.js").FileFolder} folder
+ * @property {ModelEntry} model
+ * @property {Backend} backend
+ * @property {number} threads  of WebAssembly
+ */
+
+/**
+ * Load a graph and its weights.
+ * @param {GraphRequest} request
+ * @returns {Promise<Graph>}
+ * @throws {BackendError} WebGPU cannot run it.
+ * @throws {FolderError} onnxruntime refuses the graph, or a tensor is not as promised.
+ * @throws {TooLargeError} there is no memory for the weights.
+ */
+export async function openGraph({ folder, model, backend, threads }) {
+  const runtime = await importRuntime(backend, threads);
+  const session = await createSession(runtime, folder, model, backend);
+  checkTensors(session, model);
+  const traits = { isInPlace: false, chunkTokens: CHUNK_TOKENS[backend] };
+  const graph = new YieldingGraph(session, runtime.Tensor, traits);
+  if (backend === "webgpu") await probeGraph(graph, model);
+  return graph;
+}
+
+/** A graph between whose runs messages come in: onnxruntime-web alone would never let the worker read them. */
+class YieldingGraph extends Graph {
+  /**
+   * @param {Parameters<Graph["run"]>[0]} feeds
+   * @param {Parameters<Graph["run"]>[1]} [fetches]
+   */
+  async run(feeds, fetches) {
+    await turn();
+    return super.run(feeds, fetches);
+  }
+}
+
+/** Wait for one turn of the event loop; setTimeout would take 4 ms. */
+function turn() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve(undefined);
+    };
+    port2.postMessage(null);
+  });
+}
+
+/**
+ * @param {Backend} backend
+ * @param {number} threads
+ * @returns {Promise<OnnxRuntime>}
+ */
+async function importRuntime(backend, threads) {
+  const base = new URL("onnxruntime/", import.meta.url).href;
+  const runtime = await import(`${base}ort.${backend}.min.mjs`);
+  runtime.env.wasm.wasmPaths = base;
+  runtime.env.wasm.numThreads = threads;
+  runtime.env.logLevel = "error";
+  return runtime;
+}
+
+/**
+ * @param {OnnxRuntime} runtime
+ * @param {GraphRequest["folder"]} folder
+ * @param {ModelEntry} model
+ * @param {Backend} backend
+ */
+async function createSession(runtime, folder, model, backend) {
+  const graph = await readLarge(folder, GRAPH_NAME);
+  const names = await folder.listNames();
+  const data = names.includes(DATA_NAME) ? [{ path: DATA_NAME, data: await readLarge(folder, DATA_NAME) }] : [];
+  const present = listCacheNames(model).map((name) => [`present.${name}`, "gpu-buffer"]);
+  try {
+    return await runtime.InferenceSession.create(graph, {
+      executionProviders: [backend],
+      externalData: data,
+      logSeverityLevel: 3,
+      // Plans are kept for every shape of the inputs, and each step has another.
+      enableMemPattern: false,
+      ...(backend === "webgpu" ? { preferredOutputLocation: Object.fromEntries(present) } : {}),
+    });
+  } catch (error) {
+    throw explain(error, backend);
+  }
+}
+
+/**
+ * @param {unknown} error
+ * @param {Backend} backend
+ */
+function explain(error, backend) {
+  const found = firstLine(error);
+  if (backend === "webgpu") {
+    return new BackendError(`WebGPU does not take this graph (${found}); WebAssembly is used instead.`, error);
+  }
+  if (/out of memory|bad_alloc|aborted|failed to allocate/i.test(found)) {
+    return new TooLargeError(`there is no memory for the weights (${found}); close other tabs, or use a smaller model.`, error);
+  }
+  return new FolderError(`onnxruntime-web refuses model.onnx (${found}); check the folder with \`glm-run doctor\`.`, error);
+}
+
+/**
+ * Read a file that may be too large for `arrayBuffer()`.
+ * @param {GraphRequest["folder"]} folder
+ * @param {string} name
+ * @throws {TooLargeError} the browser gives no array of this size.
+ */
+async function readLarge(folder, name) {
+  const file = await folder.open(name);
+  let bytes;
+  try {
+    bytes = new Uint8Array(file.size);
+  } catch (error) {
+    throw new TooLargeError(
+      `there is no memory for ${name} (${formatBytes(file.size)}); close other tabs, or use a smaller model.`,
+      error,
+    );
+  }
+  for (let start = 0; start < file.size; start += READ_BYTES) {
+    bytes.set(new Uint8Array(await file.slice(start, start + READ_BYTES).arrayBuffer()), start);
+  }
+  return bytes;
+}

@@ -1,0 +1,107 @@
+/**
+ * Calls from a page to its worker: each has one result or error, and reports on the way.
+ *
+ *     page -> worker    { id, method, value } | { id, isAborted: true }
+ *     worker -> page    { id, report } | { id, value } | { id, error }
+ */
+
+import { GlmRuntimeError } from "glm-runtime/core";
+
+import { flatten, restore } from "./errors.js";
+
+/**
+ * @typedef {object} CallOptions
+ * @property {(report: any) => void} [onReport]
+ * @property {AbortSignal | null} [signal]
+ */
+
+/** The page's end. */
+export class WorkerChannel {
+  #worker;
+  #last = 0;
+  /** @type {Map<number, { resolve(value: any): void, reject(error: unknown): void, onReport?(report: any): void }>} */
+  #calls = new Map();
+  /** @type {Error | null} */ #end = null;
+
+  /** @param {Worker} worker */
+  constructor(worker) {
+    this.#worker = worker;
+    worker.onmessage = ({ data }) => this.#receive(data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.close(`the worker failed (${event.message ?? "it could not be loaded"})`);
+    };
+  }
+
+  /**
+   * @param {string} method
+   * @param {unknown} value
+   * @param {CallOptions} [options]
+   * @returns {Promise<any>}
+   */
+  async call(method, value, { onReport, signal } = {}) {
+    signal?.throwIfAborted();
+    if (this.#end) throw this.#end;
+    const id = ++this.#last;
+    const abort = () => this.#worker.postMessage({ id, isAborted: true });
+    signal?.addEventListener("abort", abort);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#calls.set(id, { resolve, reject, onReport });
+        this.#worker.postMessage({ id, method, value });
+      });
+    } catch (error) {
+      signal?.throwIfAborted(); // the caller's own reason, not its copy
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.#calls.delete(id);
+    }
+  }
+
+  /**
+   * End the worker; what is under way fails.
+   * @param {string} [found]
+   */
+  close(found = "the model was released") {
+    this.#worker.terminate();
+    this.#end ??= new GlmRuntimeError(`${found}; load it again.`);
+    for (const call of this.#calls.values()) call.reject(this.#end);
+  }
+
+  /** @param {any} message */
+  #receive({ id, report, value, error }) {
+    const call = this.#calls.get(id);
+    if (report !== undefined) call?.onReport?.(report);
+    else if (error) call?.reject(restore(error));
+    else call?.resolve(value);
+  }
+}
+
+/**
+ * What a call is answered with.
+ * @typedef {(value: any, context: { signal: AbortSignal, report: (report: any) => void }) => Promise<unknown>} Handler
+ */
+
+/**
+ * The worker's end.
+ * @param {Record<string, Handler>} handlers
+ */
+export function serve(handlers) {
+  /** @type {Map<number, AbortController>} */
+  const calls = new Map();
+  self.onmessage = async ({ data: { id, method, value, isAborted } }) => {
+    if (isAborted) return calls.get(id)?.abort();
+    const controller = new AbortController();
+    calls.set(id, controller);
+    /** @param {unknown} report */
+    const report = (report) => self.postMessage({ id, report });
+    try {
+      self.postMessage({ id, value: await handlers[method](value, { signal: controller.signal, report }) });
+    } catch (error) {
+      self.postMessage({ id, error: flatten(error) });
+    } finally {
+      calls.delete(id);
+    }
+  };
+}

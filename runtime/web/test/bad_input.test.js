@@ -1,0 +1,184 @@
+/** Whatever is wrong is said in words, and the page goes on: never a crash, never a hang. */
+
+import assert from "node:assert/strict";
+import { open as openFile, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import {
+  DIST,
+  EXACT_FOLDER,
+  answer,
+  ask,
+  changeManifest,
+  choose,
+  copyFolder,
+  forgetWorker,
+  launch,
+  open,
+  readVectors,
+  replaceFile,
+  visit,
+} from "./browser.js";
+
+const browser = await launch();
+const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
+const [{ messages, greedy }] = vectors;
+const MANIFEST = "glm_manifest.json";
+const DATA = "model.onnx.data";
+const PAGES = 640; // of WebAssembly's memory, 40 MB: room for the weights and short prompts
+
+/** What a page says to a folder with something wrong, and that it runs the next one. */
+async function refuses(t, damage, kind, words, isFetched = true) {
+  const folder = await copyFolder(t);
+  await damage(folder);
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/bad/": folder, "/exact/": EXACT_FOLDER } });
+  const { error, message } = await open(page, "bad/");
+  assert.equal(error, kind, message);
+  assert.match(message, words);
+  assert.equal(server.requests.some(({ path }) => path === `/bad/${DATA}`), isFetched);
+  assert.ok((await open(page, "exact/")).label);
+  assert.deepEqual(await answer(page, messages, { temperature: 0, maxNewTokens: 3 }), {
+    ...greedy, token_ids: greedy.token_ids.slice(0, 3), text: await startOf(page), finish_reason: "length",
+  });
+}
+
+function startOf(page) {
+  return page.evaluate(async (tokens) => {
+    let text = "";
+    for await (const piece of glm.model.generate(tokens, { temperature: 0, maxNewTokens: 3 })) text += piece.text;
+    return text;
+  }, vectors[0].token_ids);
+}
+
+async function flipByte(folder) {
+  const file = await openFile(join(folder, DATA), "r+");
+  await file.write(Buffer.from("?"), 0, 1, 1000);
+  await file.close();
+}
+
+for (const [what, damage, kind, words, isFetched] of [
+  ["no manifest", (f) => rm(join(f, MANIFEST)), "FolderError", /bad\/glm_manifest\.json is missing; give the address of a folder/, false],
+  ["a missing file", (f) => rm(join(f, "tokenizer.json")), "FolderError", /bad\/tokenizer\.json is missing/, false],
+  ["missing weights", (f) => rm(join(f, DATA)), "FolderError", /bad\/model\.onnx\.data is missing/],
+  ["truncated weights", (f) => truncate(join(f, DATA), 100), "FolderError", /model\.onnx\.data has 100 bytes, the manifest says \d+; copy/],
+  ["longer weights", (f) => writeFile(join(f, DATA), "more", { flag: "a" }), "FolderError", /model\.onnx\.data has more than the \d+ bytes/],
+  ["a changed byte", flipByte, "FolderError", /model\.onnx\.data was changed: its SHA-256 is not the manifest's/],
+  ["a newer format", (f) => changeManifest(f, (m) => (m.format_version = 2)), "FormatVersionError", /format_version 2 but this package reads up to 1; upgrade/, false],
+  ["another tool's", (f) => changeManifest(f, (m) => (m.format = "other")), "FolderError", /comes from another tool/, false],
+  ["a path in the manifest", (f) => changeManifest(f, (m) => (m.files["../x"] = m.files["model.onnx"])), "FolderError", /files names "\.\.\/x"/, false],
+  ["a manifest that is no UTF-8", (f) => writeFile(join(f, MANIFEST), Buffer.from([0x7b, 0xff])), "FolderError", /glm_manifest\.json is not UTF-8 text/, false],
+  ["a manifest that is no JSON", (f) => writeFile(join(f, MANIFEST), "{"), "FolderError", /glm_manifest\.json is not JSON/, false],
+  ["a tokenizer that is no UTF-8", (f) => replaceFile(f, "tokenizer.json", Buffer.from([0x7b, 0xff])), "FolderError", /tokenizer\.json is not UTF-8 text/],
+  ["a broken template", (f) => replaceFile(f, "chat_template.jinja", "{% if"), "FolderError", /not a valid Jinja template/],
+  ["a broken graph", (f) => replaceFile(f, "model.onnx", "no graph"), "FolderError", /onnxruntime-web refuses model\.onnx/],
+  ["weights of another graph", (f) => replaceFile(f, DATA, "no weights"), "FolderError", /onnxruntime-web refuses model\.onnx/],
+  ["more layers than the graph", (f) => changeManifest(f, (m) => (m.model.num_layers = 9)), "FolderError", /has no tensor "past_key_values\.4\.key"/],
+  ["weights beyond what WebAssembly addresses", (f) => changeManifest(f, (m) => (m.files[DATA].size_bytes = 5e9)), "TooLargeError", /needs about 5\.\d\d GB of memory where WebAssembly offers 4\.29 GB; run it with Python/, false],
+]) {
+  test(what, (t) => refuses(t, damage, kind, words, isFetched));
+}
+
+test("picked: a checkpoint, and a folder without files of ours", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST } });
+  const checkpoint = await copyFolder(t);
+  await rm(join(checkpoint, MANIFEST));
+  await page.setInputFiles("#pick", checkpoint);
+  await page.locator("#problem:has-text('copy/glm_manifest.json is missing; pick the folder that glm-export wrote')").waitFor();
+  await writeFile(join(checkpoint, "model.safetensors"), "");
+  await page.setInputFiles("#pick", checkpoint);
+  await page.locator("#problem:has-text('copy is a checkpoint, not an exported folder')").waitFor();
+  assert.ok(await page.locator("#models").isVisible());
+});
+
+test("no server, and no address", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST }, expected: /ERR_CONNECTION_REFUSED|Content Security Policy/ });
+  for (const [address, kind, words] of [
+    ["http://127.0.0.1:1/x/", "UnreachableError", /cannot be reached .*check the address and the connection/],
+    ["http://example.org/x/", "UnreachableError", /cannot be reached/], // the page's policy
+    ["ftp://example.org/x/", "FolderError", /is no address of a folder; give one that begins with https/],
+    [`${server.address}nothing/`, "FolderError", /nothing\/glm_manifest\.json is missing/],
+  ]) {
+    const { error, message } = await open(page, address);
+    assert.equal(error, kind, message);
+    assert.match(message, words);
+  }
+});
+
+test("prompts and options: the question is not lost", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
+  const long = "the ".repeat(5000);
+  await page.fill("#message", long);
+  await page.keyboard.press("Enter");
+  await page.locator("#problem:has-text('tokens are to be read but the model\\'s context holds 4096; shorten the prompt')").waitFor();
+  assert.equal(await page.inputValue("#message"), long);
+  assert.equal(await page.locator(".turn").count(), 0);
+  await page.fill("#message", "");
+  await page.locator("#message").evaluate((element) => (element.value = "half \ud83d"));
+  await page.keyboard.press("Enter");
+  await page.locator("#problem:has-text('not valid Unicode')").waitFor();
+  for (const [value, kind, words] of [
+    [{ temperature: -1 }, "SamplingError", /temperature is -1 where 0/],
+    [{ max_new_tokens: 1 }, "SamplingError", /the option "max_new_tokens" is given/],
+  ]) {
+    const found = await page.evaluate(async ([messages, value]) => {
+      return glm.model.chat(messages, value).next().catch((error) => ({ kind: error.name, message: error.message }));
+    }, [messages, value]);
+    assert.equal(found.kind, kind);
+    assert.match(found.message, words);
+  }
+  await choose(page, { temperature: 0, "most-tokens": maxNewTokens });
+  assert.equal(await ask(page, messages[0].content), greedy.text);
+  assert.equal(await page.textContent("#problem"), "");
+});
+
+test("cancelled in mid-token, and in the middle of a prompt", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
+  const found = await page.evaluate(async (messages) => {
+    const names = [];
+    const session = glm.model.newSession();
+    for (const [content, delay] of [[messages[0].content, 100], ["the ".repeat(3000), 100]]) {
+      const signal = AbortSignal.timeout(delay);
+      const start = performance.now();
+      try {
+        for await (const _ of session.chat([{ role: "user", content }], { temperature: 0, ignoreEos: true, signal }));
+      } catch (error) {
+        names.push(error.name, performance.now() - start < 5000);
+      }
+    }
+    for await (const _ of session.chat(messages, { temperature: 0 })) break;
+    const again = session.chat(messages, { temperature: 0 });
+    await session.release();
+    glm.model.release();
+    names.push(await again.next().then(() => "answered", (error) => error.message));
+    return names;
+  }, messages);
+  assert.deepEqual(found.slice(0, 4), ["TimeoutError", true, "TimeoutError", true]);
+  assert.match(found[4], /the model was released; load it again/);
+});
+
+test("out of memory in an answer: said, and the next one is given", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  server.prefixes.set("/worker.js", `
+    const { Memory } = WebAssembly;
+    WebAssembly.Memory = function (limits) { return new Memory({ ...limits, maximum: ${PAGES} }); };
+    WebAssembly.Memory.prototype = Memory.prototype;
+  `);
+  await forgetWorker(page);
+  assert.ok((await open(page, "exact/")).label);
+  server.prefixes.clear(); // the model is loaded again with all the memory there is
+  await forgetWorker(page);
+  await choose(page, { temperature: 0, "most-tokens": maxNewTokens });
+  await page.fill("#message", "the ".repeat(3500));
+  await page.keyboard.press("Enter");
+  await page.locator("#problem:has-text('onnxruntime failed at token')").waitFor({ timeout: 120_000 });
+  await page.locator("#chat:not([hidden])").waitFor();
+  assert.equal(await ask(page, messages[0].content), greedy.text);
+});
+
+test("the worker cannot be loaded", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: /SyntaxError|Uncaught/ });
+  server.prefixes.set("/worker.js", "this is no JavaScript;");
+  await forgetWorker(page);
+  assert.match((await open(page, "exact/")).message, /the worker failed .*; load it again/);
+});

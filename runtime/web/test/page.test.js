@@ -1,0 +1,211 @@
+/** What a visitor does: types, reads, stops, sets, copies; by mouse, by keyboard, by screen reader. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { test } from "node:test";
+
+import { DIST, EXACT_FOLDER, ask, choose, finished, launch, readVectors, visit } from "./browser.js";
+
+const browser = await launch();
+const places = { "/": DIST, "/model/": EXACT_FOLDER };
+const { vectors, max_new_tokens: mostTokens } = await readVectors(EXACT_FOLDER);
+const greedy = { temperature: 0, "most-tokens": mostTokens };
+const [moses, poem, , endless] = vectors;
+const wordsOf = (vector) => vector.messages[0].content;
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** The rules of WCAG 2.2 A and AA, and axe's own advice. */
+async function check(page, what) {
+  await page.evaluate(axe); // not a script of the page: its policy allows none
+  const { violations } = await page.evaluate(() => axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
+}
+
+test("types a prompt, and sees the vector's text grow", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, greedy);
+  await page.evaluate(() => {
+    window.lengths = new Set();
+    const watcher = new MutationObserver(() => window.lengths.add(document.querySelector(".turn:not(.asked) > .text")?.textContent.length));
+    watcher.observe(document.getElementById("turns"), { childList: true, subtree: true, characterData: true });
+  });
+  assert.equal(await ask(page, wordsOf(moses)), moses.greedy.text);
+  assert.ok((await page.evaluate(() => window.lengths.size)) > 10);
+  const facts = await page.locator(".turn .facts span").textContent();
+  assert.match(facts, new RegExp(`^${moses.greedy.token_ids.length} tokens, \\d+\\.\\d tokens/s, first after \\d+\\.\\d\\d s$`));
+  assert.match(await page.textContent("#facts"), /WebAssembly, \d threads?\.$/);
+  // The conversation goes on, and a new one begins as the first did.
+  await ask(page, "And then?");
+  assert.equal(await page.locator(".turn").count(), 4);
+  await page.click("#new-chat");
+  assert.equal(await page.locator(".turn").count(), 0);
+  assert.equal(await ask(page, wordsOf(poem)), poem.greedy.text);
+});
+
+test("answers are spoken when they are finished, not token by token", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, greedy);
+  await page.evaluate(() => {
+    window.spoken = [];
+    const regions = document.querySelectorAll("[role=status], [role=alert], [aria-live]");
+    for (const region of regions) {
+      new MutationObserver(() => region.textContent && window.spoken.push(region.textContent)).observe(region, { childList: true });
+    }
+    window.isQuiet = !document.getElementById("turns").closest("[aria-live], [role=log], [role=status]");
+  });
+  await ask(page, wordsOf(poem));
+  assert.deepEqual(await page.evaluate(() => window.spoken), [`Answer: ${poem.greedy.text}`]);
+  assert.ok(await page.evaluate(() => window.isQuiet));
+});
+
+for (const how of ["button", "Escape"]) {
+  test(`an answer is stopped in the middle (${how}), and the next one comes`, async (t) => {
+    const { page } = await visit(t, browser, { places });
+    await choose(page, greedy);
+    assert.equal(endless.greedy.finish_reason, "length");
+    await page.fill("#message", wordsOf(endless));
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.querySelector(".is-writing > .text")?.textContent.length > 3);
+    if (how === "button") await page.click("#stop");
+    else await page.keyboard.press("Escape");
+    await finished(page);
+    const shown = await page.locator(".turn:not(.asked) > .text").textContent();
+    assert.ok(shown.length < endless.greedy.text.length && endless.greedy.text.startsWith(shown), shown);
+    assert.match(await page.locator(".turn .facts span").textContent(), /stopped$/);
+    await page.click("#new-chat");
+    assert.equal(await ask(page, wordsOf(moses)), moses.greedy.text);
+  });
+}
+
+test("a new chat in the middle of an answer ends it", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, greedy);
+  await page.fill("#message", wordsOf(endless));
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector(".is-writing > .text")?.textContent.length > 3);
+  await page.click("#new-chat");
+  await finished(page);
+  assert.equal(await page.locator(".turn").count(), 0);
+  assert.equal(await ask(page, wordsOf(moses)), moses.greedy.text);
+});
+
+test("by keyboard alone", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  const focus = () => page.evaluate(() => document.activeElement.id || document.activeElement.className);
+  const tabTo = async (id, key = "Tab") => {
+    for (let presses = 0; (await focus()) !== id; presses++) {
+      assert.ok(presses < 20, `no way to ${id}`);
+      await page.keyboard.press(key);
+    }
+    const outline = () => page.evaluate(() => {
+      const { activeElement: element } = document;
+      return [element, element.parentElement].some((one) => getComputedStyle(one).outlineStyle === "solid");
+    });
+    assert.ok(await outline(), `focus on ${id} is not seen`);
+  };
+  assert.equal(await focus(), "message");
+  await tabTo("show-settings", "Shift+Tab");
+  await page.keyboard.press("Enter");
+  await tabTo("temperature");
+  await page.keyboard.type("0");
+  await tabTo("most-tokens");
+  await page.keyboard.type(String(mostTokens));
+  await page.keyboard.press("Enter"); // the dialog's form is done
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  assert.equal(await focus(), "show-settings");
+  await tabTo("message");
+  await page.keyboard.type(wordsOf(moses));
+  await page.keyboard.press("Enter");
+  await finished(page);
+  assert.equal(await page.locator(".turn:not(.asked) > .text").textContent(), moses.greedy.text);
+  await tabTo("show-models", "Shift+Tab");
+  await page.keyboard.press("Space");
+  await tabTo("pick");
+  await tabTo("address");
+  await page.keyboard.press("Escape");
+});
+
+test("Enter sends, Shift and Enter do not, and neither does Enter of an input method", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, greedy);
+  await page.focus("#message");
+  await page.keyboard.type("one");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("two");
+  assert.equal(await page.inputValue("#message"), "one\ntwo");
+  await page.fill("#message", "");
+  await page.evaluate(() => addEventListener("keydown", ({ key, isComposing }) => key === "Enter" && (window.wasComposing = isComposing), true));
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Input.imeSetComposition", { text: "jingyesi", selectionStart: 8, selectionEnd: 8 });
+  // What browsers send while an input method is open: a key without a text.
+  await devtools.send("Input.dispatchKeyEvent", { type: "rawKeyDown", key: "Enter", code: "Enter", windowsVirtualKeyCode: 229 });
+  assert.equal(await page.evaluate(() => window.wasComposing), true);
+  assert.equal(await page.locator(".turn").count(), 0);
+  await devtools.send("Input.insertText", { text: wordsOf(poem) });
+  await page.keyboard.press("Enter");
+  await finished(page);
+  assert.equal(await page.locator(".asked .text").textContent(), wordsOf(poem));
+  assert.equal(await page.locator(".turn:not(.asked) > .text").textContent(), poem.greedy.text);
+});
+
+test("thinking stands apart, folded", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, { ...greedy, "most-tokens": 12, thinking: true });
+  await ask(page, wordsOf(moses));
+  const thoughts = page.locator(".thinking");
+  assert.equal(await thoughts.evaluate((element) => element.open), false);
+  await thoughts.locator("summary").click();
+  assert.ok((await thoughts.locator(".text").textContent()).length > 5);
+});
+
+test("markup is shown as text, each paragraph in its own direction", async (t) => {
+  const { page } = await visit(t, browser, { places });
+  await choose(page, { ...greedy, "most-tokens": 3 });
+  const markup = '<img src="x" onerror="window.isBroken = true">';
+  await ask(page, markup);
+  assert.equal(await page.locator(".asked .text").textContent(), markup);
+  assert.equal(await page.evaluate(() => document.querySelectorAll("#turns img").length + Number("isBroken" in window)), 0);
+  await ask(page, "שלום");
+  assert.equal(await page.locator(".asked .text").last().evaluate((element) => getComputedStyle(element).direction), "rtl");
+});
+
+test("an answer is copied; a system prompt is read", async (t) => {
+  const { page } = await visit(t, browser, { places, context: { permissions: ["clipboard-read", "clipboard-write"] } });
+  await choose(page, greedy);
+  await ask(page, wordsOf(moses));
+  await page.click("text=Copy");
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), moses.greedy.text);
+  await page.click("#new-chat");
+  await choose(page, { system: "Answer with a poem." });
+  const shown = await ask(page, wordsOf(moses));
+  const expected = await page.evaluate(
+    async ([messages, maxNewTokens]) => {
+      let text = "";
+      for await (const piece of glm.model.chat(messages, { temperature: 0, maxNewTokens })) text += piece.text;
+      return text;
+    },
+    [[{ role: "system", content: "Answer with a poem." }, ...moses.messages], mostTokens],
+  );
+  assert.equal(shown, expected);
+  assert.notEqual(shown, moses.greedy.text);
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`axe finds nothing, ${colorScheme}, wide and narrow`, async (t) => {
+    const { page } = await visit(t, browser, { places, context: { colorScheme, reducedMotion: "reduce" } });
+    await choose(page, greedy);
+    await ask(page, wordsOf(moses));
+    await check(page, "an answer");
+    await page.click("#show-models");
+    await page.locator("#kept li").waitFor();
+    await check(page, "models");
+    await page.evaluate(() => (document.getElementById("problem").textContent = "something is wrong"));
+    await page.click("#show-settings");
+    await check(page, "settings");
+    await page.keyboard.press("Escape");
+    await page.setViewportSize({ width: 320, height: 600 });
+    await check(page, "narrow");
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 320), "it scrolls sideways");
+  });
+}

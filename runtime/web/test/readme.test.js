@@ -1,0 +1,28 @@
+/** The block of README.md, in a page of somebody else's. */
+
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { DIST, FOLDER, launch, watch } from "./browser.js";
+import { StaticServer } from "./static_server.js";
+
+const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+const blocks = [...readme.matchAll(/```js\n(.*?)```/gs)].map((match) => match[1]);
+
+test("the block of README.md", async (t) => {
+  assert.equal(blocks.length, 1);
+  const site = await mkdtemp(join(tmpdir(), "glm-site-"));
+  await mkdir(join(site, "deep"));
+  await writeFile(join(site, "deep", "index.html"), '<!doctype html><title>Mine</title><script type="module" src="mine.js"></script>');
+  await writeFile(join(site, "deep", "mine.js"), blocks[0]);
+  const server = await new StaticServer({ "/": site, "/deep/glm/": DIST, "/deep/model/": FOLDER }).start();
+  t.after(() => Promise.all([server.stop(), rm(site, { recursive: true })]));
+  const page = await (await launch()).newPage();
+  const errors = watch(page, /favicon/);
+  await page.goto(`${server.address}deep/index.html`);
+  await page.locator("p:has-text('only begotten Son')").waitFor({ timeout: 120_000 });
+  assert.deepEqual(errors, []);
+});

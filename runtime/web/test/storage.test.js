@@ -1,0 +1,184 @@
+/** What is kept: the page and the model, for when there is no connection; picked, resumed, deleted. */
+
+import assert from "node:assert/strict";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, forgetWorker, launch, open, readVectors, ready, visit } from "./browser.js";
+
+const browser = await launch();
+const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
+const [{ messages, greedy }] = vectors;
+const DATA = "model.onnx.data";
+const data = await stat(join(EXACT_FOLDER, DATA));
+
+async function answers(page) {
+  assert.deepEqual(await answer(page, messages, { temperature: 0, maxNewTokens }), greedy);
+}
+
+test("the second time it needs no server", async (t) => {
+  const offline = /ERR_CONNECTION_REFUSED/;
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER }, expected: offline });
+  await server.stop();
+  await page.reload();
+  await ready(page);
+  assert.match(await page.textContent("#facts"), /no connection: the copy kept in this browser answers/);
+  await choose(page, { temperature: 0, "most-tokens": maxNewTokens });
+  assert.equal(await ask(page, messages[0].content), greedy.text);
+  await server.start(server.port);
+});
+
+test("below any path, and the model at any address", async (t) => {
+  const places = { "/some/where/": DIST, "/folders/exact/": EXACT_FOLDER };
+  const { page } = await visit(t, browser, { places, query: "?model=/folders/exact" });
+  assert.ok(await page.evaluate(() => crossOriginIsolated));
+  await answers(page);
+});
+
+test("without a model it waits for one, which may be typed, and is fetched once", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  assert.equal(await page.textContent("#problem"), "");
+  assert.equal(await page.locator("#models").isVisible(), true);
+  await page.fill("#address", `${server.address}exact/`);
+  await page.keyboard.press("Enter");
+  await page.locator("#chat:not([hidden])").waitFor();
+  await answers(page);
+  await page.reload();
+  await ready(page);
+  await answers(page);
+  assert.equal(server.requests.filter(({ path }) => path === `/exact/${DATA}`).length, 1);
+});
+
+test("a folder is picked, opened again without picking, and deleted", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST } });
+  await page.setInputFiles("#pick", EXACT_FOLDER);
+  await page.locator("#chat:not([hidden])").waitFor();
+  await answers(page);
+  await page.reload();
+  await ready(page);
+  await page.click("#kept button:has-text('Open')");
+  await page.locator("#chat:not([hidden])").waitFor();
+  await answers(page);
+  await page.click("#show-models");
+  assert.match(await page.locator("#kept .name").textContent(), /^acc|^exact|^[\w-]+, \d\.\d\d MB$/);
+  await page.click("#kept button:has-text('Delete')");
+  await page.locator("#kept li").waitFor({ state: "detached" });
+  assert.equal(await page.evaluate(async () => {
+    const names = [];
+    const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("glm-folders");
+    for await (const name of root.keys()) names.push(name);
+    return names.length;
+  }), 0);
+});
+
+test("a dropped folder", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST } });
+  const devtools = await page.context().newCDPSession(page);
+  const box = await page.locator("#drop").boundingBox();
+  const point = { x: box.x + 20, y: box.y + 20, data: { items: [], files: [EXACT_FOLDER], dragOperationsMask: 1 } };
+  for (const type of ["dragEnter", "dragOver", "drop"]) await devtools.send("Input.dispatchDragEvent", { type, ...point });
+  await page.locator("#chat:not([hidden])").waitFor();
+  await answers(page);
+});
+
+for (const hasRanges of [true, false]) {
+  test(`a download that broke off ${hasRanges ? "goes on" : "begins anew, where the server knows no ranges"}`, async (t) => {
+    const expected = /ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONTENT_LENGTH_MISMATCH|ERR_CONNECTION/;
+    const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected });
+    server.hasRanges = hasRanges;
+    server.breaks.set(`/exact/${DATA}`, data.size >> 1);
+    const broken = await open(page, "exact/");
+    assert.equal(broken.error, "UnreachableError");
+    assert.match(broken.message, /model\.onnx\.data broke off after \d\.\d\d MB .*open it again/);
+    await page.click("#show-models");
+    assert.match(await page.locator("#kept .name").textContent(), /a download left half-way, \d\.\d\d MB/);
+    assert.ok((await open(page, "exact/")).label);
+    await answers(page);
+    const [, again] = server.requests.filter(({ path }) => path === `/exact/${DATA}`);
+    assert.match(again.range, /^bytes=\d{6,}-$/);
+  });
+}
+
+test("a download is cancelled", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: /ERR_/ });
+  server.waits = `/exact/${DATA}`;
+  await page.fill("#address", `${server.address}exact/`);
+  await page.keyboard.press("Enter");
+  await page.locator("#progress-text:has-text('model.onnx.data')").waitFor();
+  const { max, value } = await page.locator("#progress").evaluate(({ max, value }) => ({ max, value }));
+  assert.ok(max > data.size && value > 0 && value < max, `${value} of ${max}`);
+  await page.click("#cancel");
+  await page.locator("#loading[hidden]").waitFor({ state: "attached" });
+  assert.equal(await page.textContent("#problem"), "");
+  server.waits = "";
+  assert.ok((await open(page, "exact/")).label);
+  await answers(page);
+});
+
+test("a folder that was exported anew takes the place of the old one", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": FOLDER } });
+  server.places["/model/"] = EXACT_FOLDER;
+  await page.reload();
+  await ready(page);
+  await answers(page);
+  await page.click("#show-models");
+  await page.locator("#kept li").waitFor();
+  assert.equal(await page.locator("#kept li").count(), 1);
+});
+
+test("no room: said before anything is fetched", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  // Chromium says 10 GB of room whatever there is, so the browser's word is given here.
+  server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
+  await forgetWorker(page);
+  const refused = await open(page, "exact/");
+  assert.equal(refused.error, "StorageError");
+  assert.match(refused.message, /exact needs 4\.\d\d MB where this browser has 1\.50 MB for this page; delete what is kept/);
+  assert.ok(!server.requests.some(({ path }) => path.endsWith(DATA)));
+});
+
+test("no room all of a sudden", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  const devtools = await page.context().newCDPSession(page);
+  const { origin } = new URL(server.address);
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1_000_000 });
+  const refused = await open(page, "exact/");
+  assert.equal(refused.error, "StorageError", refused.message);
+  assert.match(refused.message, /this browser has no room for model\.onnx\.data \(3\.\d\d MB\); delete what is kept/);
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
+  assert.ok((await open(page, "exact/")).label);
+  await answers(page);
+});
+
+test("a browser that keeps nothing, as some private windows", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  server.prefixes.set("/worker.js", "navigator.storage.getDirectory = async () => { throw new DOMException('no', 'SecurityError'); };\n");
+  await forgetWorker(page);
+  assert.ok((await open(page, "exact/")).label);
+  assert.match(await page.textContent("#facts"), /this browser keeps no files for this page/);
+  await answers(page);
+});
+
+test("a kept file that was cut off, or changed", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
+  const damage = (size) =>
+    page.evaluate(async ([name, size]) => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("glm-folders");
+      for await (const folder of root.values()) {
+        const writable = await (await folder.getFileHandle(name)).createWritable({ keepExistingData: size === null });
+        await (size === null ? writable.write({ type: "write", position: 1000, data: "?" }) : writable.truncate(size));
+        await writable.close();
+      }
+    }, [DATA, size]);
+  await damage(100);
+  assert.ok((await open(page, "model/")).label); // its size tells: fetched again
+  await answers(page);
+  assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 2);
+  await damage(null);
+  const found = await page.evaluate(async () => {
+    const { load } = await import("./glm.js");
+    return load("model/", { verify: true }).then(() => "nothing", (error) => `${error.name}: ${error.message}`);
+  });
+  assert.match(found, /^FolderError: .*model\.onnx\.data was changed: its SHA-256 is not the manifest's/);
+});

@@ -1,0 +1,112 @@
+"""The page in Chromium, headless, on folders with vectors: by node's runner and Playwright.
+
+Needs Debian's `chromium` (or a path in CHROMIUM) beside what `support/npm_packages.py` needs.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glm_export import ExportOptions, export
+from support import npm_packages
+from support.chatglm_checkpoints import write_chatglm
+from support.tiny_models import TinyShape, build_model
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "runtime" / "web"
+NODE = ROOT / "runtime" / "node"
+SAMPLE = ROOT / "artifacts" / "glm4-sample"
+PLAIN: dict[str, Any] = {"method": "rtn", "verify": "none", "has_conformance": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "fp16": {"dtype": "fp16"},
+    "int8": {"quant": "int8"},
+    "int8 cache": {"kv_cache": "int8"},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    names = ("chromium", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("needs Chromium: Debian's package chromium, or its path in CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="module")
+def package(browser: str) -> Path:
+    """The package, and its page built."""
+    npm_packages.install(PACKAGE)
+    done = npm_packages.run(["npm", "run", "build"], PACKAGE)
+    assert done.returncode == 0, done.stderr
+    return PACKAGE
+
+
+@pytest.fixture(scope="module")
+def environment(browser: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The folders under test: activations rounded to int8, and not."""
+    root = tmp_path_factory.mktemp("web")
+    export(ExportOptions(SAMPLE, root / "int4", **PLAIN))
+    export(ExportOptions(SAMPLE, root / "exact", accuracy_level=0, **PLAIN))
+    return {
+        "CHROMIUM": browser,
+        "GLM_FOLDER": str(root / "int4"),
+        "GLM_EXACT_FOLDER": str(root / "exact"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conformance", "page", "storage", "bad_input", "readme"])
+def test_the_page(name: str, package: Path, environment: dict[str, str]) -> None:
+    npm_packages.run_tests(package, name, environment)
+
+
+@pytest.mark.slow
+def test_on_webgpu(package: Path, environment: dict[str, str]) -> None:
+    npm_packages.run_tests(package, "webgpu", environment)
+
+
+@pytest.mark.slow
+def test_other_folders(package: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    model = build_model(TinyShape(model_type="glm", rope_theta=5_000_000.0))
+    folders = {"chatglm": tmp_path / "chatglm"}
+    checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    export(ExportOptions(checkpoint, folders["chatglm"], **PLAIN))
+    for kind, changes in KINDS.items():
+        folders[kind] = tmp_path / kind
+        export(ExportOptions(SAMPLE, folders[kind], **PLAIN, **changes))
+    kinds = json.dumps({kind: str(folder) for kind, folder in folders.items()})
+    npm_packages.run_tests(package, "kinds", {**environment, "GLM_KINDS": kinds})
+
+
+@pytest.mark.slow
+def test_types_are_right(package: Path) -> None:
+    done = npm_packages.run(["npx", "--no-install", "tsc", "--noEmit"], package)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_packages_pin_the_same() -> None:
+    """The page is built of runtime/node's modules with the packages that are installed here."""
+    ours, theirs = (
+        json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+        for folder in (PACKAGE, NODE)
+    )
+    shared = [name for name in ours if name in theirs and name]
+    assert {"node_modules/@huggingface/jinja", "node_modules/onnxruntime-common"} <= set(shared)
+    for name in ("jinja", "tokenizers"):
+        path = f"node_modules/@huggingface/{name}"
+        assert ours[path]["version"] == theirs[path]["version"]
+    for name, entry in ours.items():
+        assert "resolved" not in entry, name
+        assert not name or entry.get("optional") or "integrity" in entry, name
+
+
+def test_no_script_is_too_long() -> None:
+    paths = [path for part in ("src", "page", "test") for path in (PACKAGE / part).glob("*.js")]
+    assert len(paths) > 20
+    for path in paths:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
