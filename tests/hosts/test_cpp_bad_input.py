@@ -235,6 +235,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         cpp.BAD_FOLDER,
         "format_version is 0",
     ),
+    "half a table": (
+        lambda f: change_table(f, generation_prompt={"default": "x"}),
+        cpp.BAD_FOLDER,
+        "does not name all three",
+    ),
     "a newer table": (
         lambda f: change_table(f, format_version=2),
         cpp.NEWER_FORMAT,
