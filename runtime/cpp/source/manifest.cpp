@@ -218,7 +218,8 @@ glm_settings parse_generation_config(std::string_view text) {
     s = make_plain_settings();
     s.repetition_penalty = repetition_penalty;
   } else {
-    s.top_k = top_k >= 0 && top_k < static_cast<double>(kMaxCount) ? static_cast<int32_t>(top_k) : -1;
+    bool is_count = top_k >= 0 && top_k < static_cast<double>(kMaxCount);
+    s.top_k = is_count ? static_cast<int32_t>(top_k) : -1;
   }
   try {
     check_settings(s);
