@@ -90,7 +90,7 @@ def rewrite(path: Path, **arrays: np.ndarray) -> None:
         ({"format": np.array(2)}, "is of format 2 but this glm-run reads 1"),
         ({"tokens": np.zeros((2, 2), np.int64)}, r"tokens are int64 \[2, 2\]"),
         ({"tokens": np.zeros(3, np.float32)}, "tokens are float32"),
-        ({"tokens": np.full(13, 10**6)}, "a token is outside the vocabulary"),
+        ({"tokens": np.full(13, 10**6, np.int64)}, "a token is outside the vocabulary"),
         ({"0.key": np.zeros((2, 3, 32), np.float32)}, r"0.key is float32 \[2, 3, 32\]"),
         ({"0.key": np.zeros((2, 13, 32), np.float16)}, "0.key is float16"),
         ({"0.key": np.zeros((99, 256, 32), np.float32)}, r"0\.key is float32 \[99, 256, 32\]"),
