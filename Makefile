@@ -39,7 +39,7 @@ test-optimum: $(OPTIMUM)/.ready
 
 # With the library of an unpacked release, too: make test-cpp ONNXRUNTIME_ROOT=./onnxruntime-linux-x64
 test-cpp: $(READY)
-	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/pytest tests/hosts/test_cpp.py tests/hosts/test_cpp_bad_input.py
+	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/pytest tests/hosts/test_cpp*.py
 
 fuzz-cpp: $(READY)
 	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/python runtime/cpp/fuzz/run.py $(SAMPLE) $(FUZZ_SECONDS)

@@ -194,9 +194,12 @@ def test_threads(model: cpp.Model) -> None:
 
 
 def test_the_readmes_program(built: Path, folder: Path, tmp_path: Path) -> None:
-    """It is C, compiles without a warning, and answers."""
+    """It is C, compiles without a warning, and answers; and so does what shows the settings."""
     text = (SOURCE / "README.md").read_text(encoding="utf-8")
-    code = text.split("```c\n")[1].split("```")[0]
+    code, settings = (block.split("```")[0] for block in text.split("```c\n")[1:])
+    call = "glm_generate(session, ids, count, NULL, show, NULL)"
+    assert call in code
+    code = settings + code.replace(call, "answer(model, session, ids, count, show)")
     (tmp_path / "readme.c").write_text(code.replace("artifacts/glm4-sample-int4", str(folder)))
     flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{SOURCE / 'include'}"]
     links = [f"-L{built}", "-lglm", f"-Wl,-rpath,{built}", f"-Wl,-rpath-link,{built}"]

@@ -235,6 +235,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         cpp.BAD_FOLDER,
         "format_version is 0",
     ),
+    "half a table": (
+        lambda f: change_table(f, generation_prompt={"default": "x"}),
+        cpp.BAD_FOLDER,
+        "does not name all three",
+    ),
     "a newer table": (
         lambda f: change_table(f, format_version=2),
         cpp.NEWER_FORMAT,
@@ -250,6 +255,37 @@ def test_bad_folders(name: str, folder: Path, library: Library, tmp_path: Path) 
     shutil.copytree(folder, copy)
     spoil(copy)
     check_refusal(lambda: library.load(copy, is_verified=True), status, text)
+
+
+def test_links(folder: Path, library: Library, tmp_path: Path) -> None:
+    """To a file of the folder, and to the folder itself, but to nothing outside."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tokenizer.json").rename(copy / "other")
+    (copy / "tokenizer.json").symlink_to("other")
+    (tmp_path / "link").symlink_to(copy)
+    library.load(tmp_path / "link").close()
+    (copy / "other").rename(tmp_path / "other")
+    for target in ("../other", "nowhere"):
+        (copy / "tokenizer.json").unlink()
+        (copy / "tokenizer.json").symlink_to(target)
+        text = "is a link that leaves the folder" if target == "../other" else "is missing"
+        check_refusal(lambda: library.load(copy), cpp.BAD_FOLDER, f"tokenizer.json {text}")
+
+
+def test_logits_that_are_no_numbers(folder: Path, library: Library, tmp_path: Path) -> None:
+    """Weights of the right size, every scale of which is NaN: an error value, time and again."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    data = copy / "model.onnx.data"
+    data.write_bytes(b"\xff" * data.stat().st_size)
+    model = library.load(copy)
+    session = model.new_session()
+    for sampling in (SamplingSettings(temperature=0), SamplingSettings(top_k=5)):
+        settings = Settings.of(GenerationSettings(sampling, 4))
+        refusal = "no finite number"
+        check_refusal(lambda s=settings: session.generate([5], s), cpp.RUN_FAILED, refusal)
+    session.close()
+    model.close()
 
 
 def test_whole_folder_is_verified(library: Library, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,14 @@ LARGE = replace(
     num_attention_heads=16,
     head_dim=64,
 )
+
+
+TRY_HUGE_PAGES = """
+import sys
+from glm_runtime.huge_pages import move_to_huge_pages
+block = bytearray(64 << 20)
+sys.exit(move_to_huge_pages() == 0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +82,16 @@ def test_one_copy_of_the_weights(
         found[name] = measure_kilobytes(built, folder, "--prepared", tmp_path / name)
     assert found["large"]["Anonymous"] - found["small"]["Anonymous"] < 0.2 * difference
     compare(library, folders["large"], tmp_path / "large")
+
+
+def test_huge_pages(built: Path, folders: dict[str, Path]) -> None:
+    """What the kernel can put on huge pages is on them, after loading."""
+    plain = measure_kilobytes(built, folders["large"])["AnonHugePages"]
+    moved = measure_kilobytes(built, folders["large"], "--huge-pages")["AnonHugePages"]
+    if subprocess.run([sys.executable, "-c", TRY_HUGE_PAGES], check=False).returncode != 0:
+        pytest.skip("this kernel moves no memory onto huge pages")
+    assert moved > plain
+    assert moved > 40_000
 
 
 def compare(library: Library, folder: Path, prepared: Path) -> None:

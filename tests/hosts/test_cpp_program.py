@@ -167,6 +167,6 @@ def test_bench(built: Path, folder: Path) -> None:
     assert found["peak_rss_bytes"] > 2**20
     shown = run_program(built, "bench", folder, *options)
     assert shown.stdout.startswith("decode ")
-    long = run_program(built, "bench", folder, "--prompt-tokens", 4097)
+    long = run_program(built, "bench", folder, "--prompt-tokens", 4000, "--new-tokens", 97)
     assert (long.returncode, long.stdout) == (1, "")
-    assert "4097 tokens are to be read" in long.stderr
+    assert "4097 tokens of prompt and answer are to be measured" in long.stderr

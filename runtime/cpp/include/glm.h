@@ -58,7 +58,7 @@ typedef struct glm_load_options {
   size_t size;           /* sizeof(glm_load_options) */
   int32_t threads;       /* 0: the physical cores that this process may use */
   int32_t verify_hashes; /* non-zero: read every file and compare its SHA-256, not only its size */
-  int32_t huge_pages;    /* non-zero, on Linux: some seconds more now, then more tokens per second */
+  int32_t huge_pages;    /* non-zero, on Linux: seconds more now, then more tokens per second */
   const char* prepared;  /* NULL, or a folder that glm_prepare made of this one on this machine */
 } glm_load_options;
 
@@ -67,9 +67,9 @@ GLM_API glm_status glm_load(const char* folder, const glm_load_options* options,
 GLM_API void glm_free(glm_model* model); /* NULL is fine */
 
 /* Writes a copy of the folder's graph as this machine's kernels want it, in a new folder `output`.
- * Loading with it is faster, and weights are mapped from it, where otherwise ONNX Runtime packs them
- * into memory of its own at every load. It takes about twice the space of model.onnx.data. A copy
- * for another processor, version of ONNX Runtime or folder is refused by glm_load. */
+ * Weights are then mapped from it, where otherwise ONNX Runtime packs them into memory of its own at
+ * every load. It takes about twice the space of model.onnx.data. glm_load refuses a copy for another
+ * processor, version of ONNX Runtime or folder. */
 GLM_API glm_status glm_prepare(const char* folder, const char* output,
                                const glm_load_options* options);
 
@@ -129,8 +129,8 @@ typedef struct glm_settings {
   size_t bias_count;
   const char* const* stop; /* texts that end the answer, and are not part of it */
   size_t stop_count;
-  /* Non-zero: what stands before </think> comes in a piece's `reasoning`, without the marks and the
-   * blank lines around them. For chats; otherwise all is text. Stop texts are looked for outside. */
+  /* Non-zero: what stands before </think> comes in a piece's `reasoning`, without the marks and
+   * the blank lines around them. For chats; otherwise all is text. Thinking may hold stop texts. */
   int32_t parts_thinking;
   int32_t limits_thinking;     /* non-zero: thinking longer than max_thinking_tokens is closed */
   int32_t max_thinking_tokens; /* needs parts_thinking */

@@ -100,7 +100,9 @@ std::map<std::string, Take> list_options(Arguments* a) {
       {"--rounds", &a->rounds}};
   for (const auto& [name, target] : counts) options[name] = number(name, target);
   options["--stop"] = [a](const std::string& value) { a->stop.push_back(value.c_str()); };
-  options["--logit-bias"] = [a](const std::string& value) { a->biases.push_back(read_bias(value)); };
+  options["--logit-bias"] = [a](const std::string& value) {
+    a->biases.push_back(read_bias(value));
+  };
   return options;
 }
 
@@ -158,7 +160,9 @@ void check(const Arguments& a) {
     throw UsageError("--prompt is missing; --prompt-file does, too.");
   }
   if (command == "prepare" && !a.output) throw UsageError("--output is missing.");
-  if (a.prompt && a.prompt_file) throw UsageError("--prompt came with --prompt-file; leave one out.");
+  if (a.prompt && a.prompt_file) {
+    throw UsageError("--prompt came with --prompt-file; leave one out.");
+  }
   if (a.is_raw && (a.system || a.max_thinking_tokens || command == "chat")) {
     throw UsageError("--raw came with a conversation where one or the other is expected.");
   }

@@ -61,6 +61,13 @@ double find_median(const std::vector<double>& sorted) {
   return sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+void check_length(const Plan& plan, int64_t context_length) {
+  if (plan.prompt_tokens + plan.new_tokens <= context_length) return;
+  throw std::runtime_error(std::to_string(plan.prompt_tokens + plan.new_tokens) +
+                           " tokens of prompt and answer are to be measured but the context holds " +
+                           std::to_string(context_length) + "; choose smaller numbers.");
+}
+
 }  // namespace
 
 void run_benchmark(const Arguments& arguments) {
@@ -70,6 +77,7 @@ void run_benchmark(const Arguments& arguments) {
   Model model = load(arguments);
   double load_seconds = seconds_between(start, Clock::now());
   glm_model_info info = describe(model);
+  check_length(plan, info.context_length);
   Session session = new_session(model);
   double program_seconds = seconds_between(program_start, Clock::now());
   Round cold = run_round(session, plan, info.token_count, 0);

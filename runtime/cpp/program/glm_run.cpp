@@ -36,7 +36,8 @@ std::string drop_line_end(std::string text) {
 }
 
 std::string read_prompt(const Arguments& arguments) {
-  if (arguments.prompt) return *arguments.prompt == "-" ? drop_line_end(read_all()) : *arguments.prompt;
+  if (arguments.prompt == "-") return drop_line_end(read_all());
+  if (arguments.prompt) return *arguments.prompt;
   std::ifstream file(std::filesystem::u8path(*arguments.prompt_file), std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (file) return drop_line_end(text);

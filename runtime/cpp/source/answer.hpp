@@ -1,5 +1,5 @@
-// Logits to pieces, for one answer: knows when it ends, not where logits come from. As glm_runtime's
-// AnswerWriter and AnswerReader.
+// Logits to pieces, for one answer: knows when it ends, not where logits come from. As
+// glm_runtime's AnswerWriter and AnswerReader.
 #pragma once
 
 #include <cstdint>

@@ -32,6 +32,7 @@ struct ChatTableReader {
   ChatTable* table;
   std::string format;
   int64_t version = 0;
+  int prompts_read = 0;
 
   void read() {
     json.object([&](const std::string& key) { read_key(key); });
@@ -43,6 +44,7 @@ struct ChatTableReader {
                                         std::to_string(version) +
                                         " but this library reads up to 1; build a newer version.");
     }
+    if (prompts_read < 3) json.fail("generation_prompt does not name all three");
   }
 
   void read_key(const std::string& key) {
@@ -62,15 +64,14 @@ struct ChatTableReader {
   }
 
   void read_prompt(const std::string& name) {
-    if (name == "default") {
-      table->prompt_ = json.string();
-    } else if (name == "thinking") {
-      table->prompt_thinking_ = json.string();
-    } else if (name == "not_thinking") {
-      table->prompt_not_thinking_ = json.string();
-    } else {
-      json.skip();
-    }
+    const std::map<std::string, std::string*> prompts = {
+        {"default", &table->prompt_},
+        {"thinking", &table->prompt_thinking_},
+        {"not_thinking", &table->prompt_not_thinking_}};
+    auto found = prompts.find(name);
+    if (found == prompts.end()) return json.skip();
+    *found->second = json.string();
+    ++prompts_read;
   }
 
   ChatTable::Role read_role() {
@@ -101,7 +102,7 @@ struct ChatTableReader {
 };
 
 ChatTable::ChatTable(std::string_view text) {
-  ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0}.read();
+  ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0, 0}.read();
 }
 
 std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) const {

@@ -1,5 +1,5 @@
-// A folder's graph, opened by ONNX Runtime. It packs weights for its kernels, into memory of its own
-// that takes about as much as their file; a graph that is packed already is mapped.
+// A folder's graph, opened by ONNX Runtime. It packs weights for its kernels, into memory of its
+// own that takes about as much as their file; a graph that is packed already is mapped.
 #pragma once
 
 #include <filesystem>
@@ -12,8 +12,8 @@ namespace glm {
 
 class Graph {
  public:
-  // `is_packed`: by `write_packed_graph`. `threads`: 0 takes the physical cores. Throws GLM_BAD_FOLDER: ONNX Runtime refuses the graph,
-  // or a tensor is not what the manifest promises.
+  // `is_packed`: by `write_packed_graph`. `threads`: 0 takes the physical cores. Throws
+  // GLM_BAD_FOLDER: ONNX Runtime refuses the graph, or a tensor is not what the manifest promises.
   Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model, int threads);
 
   OrtSession* session() const { return session_.get(); }

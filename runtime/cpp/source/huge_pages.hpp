@@ -3,7 +3,7 @@
 
 namespace glm {
 
-// As far as the kernel can; as glm_runtime's huge_pages.py. Elsewhere than on Linux nothing happens.
+// As far as the kernel can; as glm_runtime's huge_pages.py. Nothing happens but on Linux.
 void move_to_huge_pages();
 
 }  // namespace glm

@@ -40,25 +40,29 @@ JsonReader::Kind JsonReader::kind() {
 }
 
 std::string JsonReader::string() {
+  std::string value;
+  take_string(&value);
+  return value;
+}
+
+void JsonReader::take_string(std::string* value) {
   if (kind() != Kind::kString) fail("a text is expected");
   ++place_;
-  std::string value;
   while (true) {
     size_t end = place_;
     while (end < text_.size() && text_[end] != '"' && text_[end] != '\\' &&
            static_cast<unsigned char>(text_[end]) >= 0x20) {
       ++end;
     }
-    value.append(text_, place_, end - place_);
+    if (value != nullptr) value->append(text_, place_, end - place_);
     place_ = end;
     if (end == text_.size()) fail("the file ends inside a text");
     if (text_[end] == '"') break;
     if (text_[end] != '\\') fail("a text holds a control character");
     ++place_;
-    read_escape(&value);
+    read_escape(value);
   }
   ++place_;
-  return value;
 }
 
 void JsonReader::read_escape(std::string* text) {
@@ -67,7 +71,7 @@ void JsonReader::read_escape(std::string* text) {
   ++place_;
   size_t index = letter == '\0' ? std::string_view::npos : kLetters.find(letter);
   if (index != std::string_view::npos) {
-    *text += kMeanings[index];
+    if (text != nullptr) *text += kMeanings[index];
     return;
   }
   if (letter != 'u') fail("a text holds an unknown escape");
@@ -81,7 +85,7 @@ void JsonReader::read_escape(std::string* text) {
   } else if (code_point >= 0xDC00 && code_point <= 0xDFFF) {
     fail("half a surrogate pair stands alone");
   }
-  append_code_point(text, code_point);
+  if (text != nullptr) append_code_point(text, code_point);
 }
 
 unsigned JsonReader::read_hex() {
@@ -156,7 +160,7 @@ void JsonReader::skip() {
   switch (kind()) {
     case Kind::kObject: return object([this](const std::string&) { skip(); });
     case Kind::kArray: return array([this] { skip(); });
-    case Kind::kString: string(); return;
+    case Kind::kString: take_string(nullptr); return;
     case Kind::kNumber: number_text(); return;
     case Kind::kBoolean: boolean(); return;
     case Kind::kNull: take_null(); return;

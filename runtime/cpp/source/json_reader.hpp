@@ -63,6 +63,7 @@ class JsonReader {
   bool take(char character);
   void expect(char character);
   void expect_word(std::string_view word);
+  void take_string(std::string* value);  // or NULL, where nobody wants it; likewise:
   void read_escape(std::string* text);
   unsigned read_hex();
   std::string_view number_text();

@@ -1,6 +1,6 @@
 // A copy of a graph as this machine's kernels want it, so that its weights are mapped: ONNX Runtime
-// packs model.onnx's anew at every load, into memory of its own. Good for one version of ONNX Runtime
-// on one kind of processor, which its record names.
+// packs model.onnx's anew at every load, into memory of its own. Good for one version of ONNX
+// Runtime on one kind of processor, which its record names.
 #pragma once
 
 #include <string>

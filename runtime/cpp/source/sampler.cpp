@@ -10,7 +10,7 @@
 namespace glm {
 namespace {
 
-constexpr size_t kGroup = 64;          // values per maximum in `select_top`, lanes in `find_largest`
+constexpr size_t kGroup = 64;          // values that are compared at a time
 constexpr size_t kFirstNucleus = 256;  // tokens tried first for top-p; most nuclei are smaller
 
 float find_nth_largest(std::vector<float> values, size_t count) {

@@ -143,9 +143,10 @@ void Tokenizer::index_added() {
 void Tokenizer::list_shown() {
   const Vocabulary& vocabulary = parts_.vocabulary;
   for (size_t id = 0; id < vocabulary.size(); ++id) {
+    std::string_view name = vocabulary.bytes(static_cast<int32_t>(id));
     int byte = vocabulary.byte_of(static_cast<int32_t>(id));
     shown_[id] = byte >= 0 ? std::string(1, static_cast<char>(byte))
-                           : replace_all(vocabulary.bytes(static_cast<int32_t>(id)), parts_.decoder);
+                           : replace_all(name, parts_.decoder);
   }
 }
 

@@ -28,6 +28,10 @@ Lead classify(unsigned char byte) {
 size_t find_invalid_utf8(std::string_view text) {
   size_t place = 0;
   while (place < text.size()) {
+    if (static_cast<unsigned char>(text[place]) < 0x80) {  // most of any file
+      ++place;
+      continue;
+    }
     Lead lead = classify(static_cast<unsigned char>(text[place]));
     if (lead.following < 0 || place + lead.following >= text.size()) return place;
     for (int i = 1; i <= lead.following; ++i) {
