@@ -28,9 +28,10 @@ async function open(from) {
   const mine = (opening = new AbortController());
   close();
   const loading = new LoadingView(() => mine.abort());
+  let opened;
   try {
     const onProgress = (/** @type {any} */ progress) => mine.signal.aborted || loading.show(progress);
-    model = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
+    opened = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
   } finally {
     loading.end();
     if (opening === mine) {
@@ -38,6 +39,9 @@ async function open(from) {
       find("loading").hidden = true;
     }
   }
+  if (mine.signal.aborted) opened.release(); // another one is wanted by now
+  mine.signal.throwIfAborted();
+  model = opened;
   // Some browsers ask the user; without a yes they may delete what is kept when the disk is full.
   navigator.storage?.persist?.().catch(() => {});
   if (typeof from === "string") localStorage.setItem(LAST, from);

@@ -12,10 +12,10 @@ import {
   deleteStored,
   findFile,
   identify,
-  listNames,
   listStored,
+  makePlace,
   markWhole,
-  openPlace,
+  openStored,
   readChunks,
   writeFile,
 } from "./stored_folders.js";
@@ -54,18 +54,8 @@ export async function keepFolder(request) {
   await fetchFiles(request, wanted, (name, entry) => DiskPart.open(place, name, entry));
   await writeFile(place, MANIFEST_NAME, bytes);
   await markWhole(place, source);
-  await deleteOthers(source.key, identify(bytes));
+  if (source.isLasting) await deleteOthers(source.key, identify(bytes));
   return { folder: await openStored(identify(bytes)), note: "" };
-}
-
-/**
- * A folder that was kept.
- * @param {string} id
- */
-export async function openStored(id) {
-  const place = await openPlace(id);
-  const { label } = (await listStored()).find((one) => one.id === id) ?? { label: id };
-  return new FileFolder(label, await listNames(place), (name) => findFile(place, name));
 }
 
 /** @param {string} key */
@@ -114,7 +104,7 @@ async function checkManifest(label, bytes) {
  */
 async function preparePlace(source, manifest, files) {
   if (!(await canStore())) return null;
-  const place = await openPlace(identify(manifest));
+  const place = await makePlace(identify(manifest));
   let needed = 0;
   for (const [name, { sizeBytes }] of files) {
     const found = (await findFile(place, name)) ?? (await findFile(place, `${name}.part`));
@@ -148,7 +138,7 @@ function toBlob(bytes) {
 }
 
 /**
- * A folder is kept once: what came from the same source before goes.
+ * What came from the same address before goes.
  * @param {string} key
  * @param {string} id
  */

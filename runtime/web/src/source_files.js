@@ -10,6 +10,7 @@ import { FolderError, firstLine } from "glm-runtime/core";
  * @typedef {object} Source
  * @property {string} key  what the folder is remembered by
  * @property {string} label  for sentences
+ * @property {boolean} isLasting  whether what comes from the same key later takes its place
  * @property {(name: string, start: number, signal?: AbortSignal) => Promise<Opened>} open  from byte `start` on, if it can
  */
 
@@ -33,6 +34,7 @@ export class AddressSource {
     this.#base = readAddress(address);
     this.key = this.#base.href;
     this.label = this.#base.href.replace(/\/$/, "");
+    this.isLasting = true;
   }
 
   /**
@@ -92,6 +94,7 @@ export class PickedSource {
     this.#files = new Map(chosen.map((file) => [file.name, file]));
     this.label = paths[0].includes("/") ? paths[0].split("/")[0] : "the picked folder";
     this.key = `picked:${this.label}`;
+    this.isLasting = false; // another folder may have the same name
   }
 
   /**

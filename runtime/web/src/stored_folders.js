@@ -51,11 +51,23 @@ export async function deleteStored(id) {
 }
 
 /**
- * The place of one folder's files.
+ * The place of one folder's files, made where there is none.
  * @param {string} id
  */
-export async function openPlace(id) {
+export async function makePlace(id) {
   return (await openRoot()).getDirectoryHandle(id, { create: true });
+}
+
+/**
+ * A folder that is kept.
+ * @param {string} id
+ * @throws {FolderError} there is none, or it was deleted.
+ */
+export async function openStored(id) {
+  const stored = (await listStored()).find((one) => one.id === id);
+  if (!stored) throw new FolderError(`no folder ${id} is kept in this browser; fetch or pick it again.`);
+  const place = await (await openRoot()).getDirectoryHandle(id);
+  return new FileFolder(stored.label, await listNames(place), (name) => findFile(place, name));
 }
 
 /** @param {Uint8Array} manifest */
@@ -174,7 +186,7 @@ export class FileFolder {
 }
 
 /** @param {FileSystemDirectoryHandle} place */
-export async function listNames(place) {
+async function listNames(place) {
   const names = [];
   for await (const name of place.keys()) names.push(name);
   return names;

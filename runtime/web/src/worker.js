@@ -2,8 +2,9 @@
 
 import { Decoder, openModel } from "glm-runtime/core";
 
-import { keepFolder, openStored } from "./keep_folder.js";
+import { keepFolder } from "./keep_folder.js";
 import { AddressSource, PickedSource } from "./source_files.js";
+import { openStored } from "./stored_folders.js";
 import { serve } from "./worker_channel.js";
 import { openGraph } from "./web_graph.js";
 

@@ -5,7 +5,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, forgetWorker, launch, open, readVectors, ready, visit } from "./browser.js";
+import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, copyFolder, forgetWorker, launch, open, readVectors, ready, visit } from "./browser.js";
 
 const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
@@ -61,7 +61,7 @@ test("a folder is picked, opened again without picking, and deleted", async (t) 
   await page.locator("#chat:not([hidden])").waitFor();
   await answers(page);
   await page.click("#show-models");
-  assert.match(await page.locator("#kept .name").textContent(), /^acc|^exact|^[\w-]+, \d\.\d\d MB$/);
+  assert.match(await page.locator("#kept .name").textContent(), /^[\w-]+, \d\.\d\d MB$/);
   await page.click("#kept button:has-text('Delete')");
   await page.locator("#kept li").waitFor({ state: "detached" });
   assert.equal(await page.evaluate(async () => {
@@ -70,6 +70,22 @@ test("a folder is picked, opened again without picking, and deleted", async (t) 
     for await (const name of root.keys()) names.push(name);
     return names.length;
   }), 0);
+});
+
+test("two folders of one name are both kept; one that is not kept is refused", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST } });
+  for (const folder of [await copyFolder(t, EXACT_FOLDER), await copyFolder(t, FOLDER)]) {
+    await page.setInputFiles("#pick", folder);
+    await page.locator("#chat:not([hidden])").waitFor();
+    await page.click("#show-models");
+  }
+  await page.locator("#kept li").nth(1).waitFor();
+  const refused = await open(page, { storedId: "0".repeat(32) });
+  assert.equal(refused.error, "FolderError");
+  assert.match(refused.message, /no folder 0{32} is kept in this browser; fetch or pick it again/);
+  await page.click("#show-models");
+  await page.click("#show-models");
+  assert.equal(await page.locator("#kept li").count(), 2);
 });
 
 test("a dropped folder", async (t) => {
