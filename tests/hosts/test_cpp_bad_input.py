@@ -257,6 +257,21 @@ def test_bad_folders(name: str, folder: Path, library: Library, tmp_path: Path) 
     check_refusal(lambda: library.load(copy, is_verified=True), status, text)
 
 
+def test_links(folder: Path, library: Library, tmp_path: Path) -> None:
+    """To a file of the folder, and to the folder itself, but to nothing outside."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tokenizer.json").rename(copy / "other")
+    (copy / "tokenizer.json").symlink_to("other")
+    (tmp_path / "link").symlink_to(copy)
+    library.load(tmp_path / "link").close()
+    (copy / "other").rename(tmp_path / "other")
+    for target in ("../other", "nowhere"):
+        (copy / "tokenizer.json").unlink()
+        (copy / "tokenizer.json").symlink_to(target)
+        text = "is a link that leaves the folder" if target == "../other" else "is missing"
+        check_refusal(lambda: library.load(copy), cpp.BAD_FOLDER, f"tokenizer.json {text}")
+
+
 def test_logits_that_are_no_numbers(folder: Path, library: Library, tmp_path: Path) -> None:
     """Weights of the right size, every scale of which is NaN: an error value, time and again."""
     copy = tmp_path / "copy"

@@ -5,7 +5,9 @@ the same bound as the Linux library's.
 """
 
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from support.windows_build import (
 )
 from support.windows_console import Console
 
+HEADER = (SOURCE / "include" / "glm.h").read_text(encoding="utf-8")
 ODD_NAME = "圣经 模型 👩‍🚀 x"
 OLD_VERSION = "1.19.2"  # the oldest wheel with a library of its own
 GREEDY = ("--greedy", "--max-new-tokens", "64")
@@ -90,6 +93,17 @@ def test_the_library_answers_as_the_vectors(
         assert found[name] == vector[name]["token_ids"]
 
 
+def test_nothing_else_is_needed(windows: Path) -> None:
+    """Neither GCC's libraries nor an onnxruntime.dll that the system would choose."""
+    for name in ("glm.dll", "glm-run.exe"):
+        command = ["x86_64-w64-mingw32-objdump", "--private-headers", str(windows / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = set(re.findall(r"DLL Name: (\S+)", done.stdout))
+        assert found <= {"ADVAPI32.dll", "KERNEL32.dll", "SHELL32.dll", "msvcrt.dll"}
+        exported = set(re.findall(r"\] (glm_\w+)$", done.stdout, re.MULTILINE))
+        assert exported == set(re.findall(r"^GLM_API .*?(glm_\w+)\(", HEADER, re.MULTILINE))
+
+
 def test_the_readmes_program(wine: Wine, windows: Path, folder: Path) -> None:
     """Its C compiles for Windows without a warning, over glm.dll, and answers."""
     text = (SOURCE / "README.md").read_text(encoding="utf-8")
@@ -136,10 +150,26 @@ def test_odd_paths(
     """Program, library and folder in paths with Chinese, an emoji and spaces."""
     near = shutil.copytree(folder, tmp_path / ODD_NAME / "模型 4")
     program = copy_program(windows, near.parent, (windows / "onnxruntime.dll").read_bytes())
-    for place in (name_path(near), name_path(near) + "\\", str(near), near.name):
+    unparsed = "\\\\?\\" + name_path(near)
+    for place in (unparsed, name_path(near), name_path(near) + "\\", str(near), near.name):
         options = ("--prompt", QUESTION, "--verify", *GREEDY)
         done = wine.run(program, "generate", place, *options, cwd=near.parent)
         assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
+
+
+def test_a_prepared_copy(
+    wine: Wine, windows: Path, folder: Path, tmp_path: Path, expected_text: bytes
+) -> None:
+    program, place = windows / "glm-run.exe", name_path(folder)
+    assert wine.run(program, "prepare", place, "--output", ODD_NAME, cwd=tmp_path).returncode == 0
+    options = ("--prepared", ODD_NAME, "--verify", "--prompt", QUESTION, *GREEDY)
+    done = wine.run(program, "generate", place, *options, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
+    record = tmp_path / ODD_NAME / "glm_prepared.json"
+    content = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps({**content, "machine": "0" * 64}), encoding="utf-8")
+    done = wine.run(program, "generate", place, *options, cwd=tmp_path)
+    assert done.returncode == 1 and b"was made for another processor" in done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(BAD_FOLDERS))

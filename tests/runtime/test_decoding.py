@@ -64,9 +64,9 @@ def run_with_past(
     session = model.graph.session
     total = past["0.key"].shape[2] + len(ids)
     feed = {f"past_key_values.{name}": value for name, value in past.items()}
-    feed["input_ids"] = np.array([ids])
+    feed["input_ids"] = np.array([ids], np.int64)
     feed["attention_mask"] = np.ones((1, total), np.int64)
-    feed["num_logits_to_keep"] = np.array([num_logits])
+    feed["num_logits_to_keep"] = np.array([num_logits], np.int64)
     names = [f"present.{name}" for name in past]
     logits, *present = session.run(["logits", *names], feed)
     return logits[0], dict(zip(past, present, strict=True))

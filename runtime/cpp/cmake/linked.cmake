@@ -15,5 +15,5 @@ file(CREATE_LINK "${ORT_REAL}" "${CMAKE_BINARY_DIR}/libonnxruntime.so.1" SYMBOLI
 set(CMAKE_BUILD_RPATH "${CMAKE_BINARY_DIR}")
 target_link_libraries(ort INTERFACE "${ORT_REAL}")
 
-set(PLATFORM_SOURCES source/cores.cpp source/library_linked.cpp)
+set(PLATFORM_SOURCES source/cores.cpp source/library_linked.cpp source/processor.cpp)
 set(PLATFORM_PROGRAM program/console_posix.cpp)

@@ -6,7 +6,8 @@ else()
   find_file(ORT_LIBRARY onnxruntime.dll NO_CACHE NO_DEFAULT_PATH HINTS "${ONNXRUNTIME_ROOT}/lib")
 endif()
 
-set(PLATFORM_SOURCES source/cores_windows.cpp source/library_windows.cpp)
+set(PLATFORM_SOURCES
+  source/cores_windows.cpp source/library_windows.cpp source/processor_windows.cpp)
 set(PLATFORM_PROGRAM program/console_windows.cpp)
 
 function(finish_for_windows)

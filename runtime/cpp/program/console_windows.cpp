@@ -8,6 +8,7 @@
 #include <shellapi.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -20,6 +21,7 @@ namespace {
 
 constexpr wchar_t kEndOfInput = 0x1A;  // Ctrl-Z
 constexpr DWORD kMostTyped = 4096;     // UTF-16 units that are read at once
+constexpr DWORD kHandlerMs = 1000;
 constexpr size_t kBuffer = 1 << 16;
 
 UINT old_output_page = 0;
@@ -48,7 +50,12 @@ bool read_typed_line(std::string* line) {
   while (typed.empty() || typed.back() != L'\n') {
     DWORD count = 0;
     HANDLE input = GetStdHandle(STD_INPUT_HANDLE);
-    if (!ReadConsoleW(input, part, kMostTyped, &count, nullptr) || count == 0) break;
+    SetLastError(ERROR_SUCCESS);
+    if (!ReadConsoleW(input, part, kMostTyped, &count, nullptr) || count == 0) {
+      // Ctrl-C, whose handler is about to end the program from its own thread.
+      if (GetLastError() == ERROR_OPERATION_ABORTED) Sleep(kHandlerMs);
+      break;
+    }
     typed.append(part, count);
   }
   if (typed.empty() || typed[0] == kEndOfInput) return false;
@@ -83,7 +90,9 @@ std::vector<std::string> list_arguments(int, char**) {
 }
 
 void open_streams() {
-  for (FILE* stream : {stdin, stdout, stderr}) _setmode(_fileno(stream), _O_BINARY);
+  for (FILE* stream : {stdin, stdout, stderr}) {
+    if (_fileno(stream) >= 0) _setmode(_fileno(stream), _O_BINARY);  // a service has none
+  }
   // Without a buffer single bytes reach the console, which makes no characters of them.
   for (FILE* stream : {stdout, stderr}) std::setvbuf(stream, nullptr, _IOFBF, kBuffer);
   if (!is_console(STD_OUTPUT_HANDLE) && !is_console(STD_ERROR_HANDLE)) return;

@@ -5,6 +5,7 @@
 #include <windows.h>
 
 #include <filesystem>
+#include <new>
 #include <string>
 
 #include "errors.hpp"
@@ -56,7 +57,9 @@ HMODULE load_anywhere() {
       is_beside ? load(beside, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS)
                 : load(kName, LOAD_LIBRARY_SEARCH_APPLICATION_DIR | LOAD_LIBRARY_SEARCH_USER_DIRS);
   if (module != nullptr) return module;
-  std::string code = " (Windows error " + std::to_string(GetLastError()) + ")";
+  DWORD reason = GetLastError();
+  if (reason == ERROR_NOT_ENOUGH_MEMORY || reason == ERROR_OUTOFMEMORY) throw std::bad_alloc();
+  std::string code = " (Windows error " + std::to_string(reason) + ")";
   if (is_beside) {
     throw Error(GLM_RUN_FAILED, show_path(beside) + " cannot be loaded" + code + kAdvice +
                                     ", and install Microsoft's Visual C++ Redistributable.");

@@ -80,16 +80,21 @@ void check_version(int64_t version) {
                                     "; build a newer version of it.");
 }
 
+// Nothing but links is resolved: not every path of Windows can be.
+bool leaves(const fs::path& path, const fs::path& folder) {
+  std::error_code error;
+  if (!fs::is_symlink(path, error)) return false;
+  fs::path place = fs::canonical(path, error).parent_path();
+  return error || place != fs::canonical(folder, error);
+}
+
 // What is wrong with a file, or nothing.
 std::string describe_problem(const fs::path& folder, const std::string& name,
                              const FileEntry& entry, bool has_hashes) {
   std::error_code error;
   fs::path path = folder / to_path(name);
   if (!fs::is_regular_file(path, error)) return name + " is missing";
-  fs::path place = fs::canonical(path, error).parent_path();
-  if (error || place != fs::canonical(folder, error)) {
-    return name + " is a link that leaves the folder";
-  }
+  if (leaves(path, folder)) return name + " is a link that leaves the folder";
   auto size = static_cast<int64_t>(fs::file_size(path, error));
   if (error) return name + " cannot be looked at (error " + std::to_string(error.value()) + ")";
   if (size != entry.size_bytes) {

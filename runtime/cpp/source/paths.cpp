@@ -11,7 +11,7 @@ std::filesystem::path to_path(const std::string& text) {
     throw Error(GLM_BAD_FOLDER, "the path of the folder is not valid UTF-8; convert it.");
   }
 #endif
-  return std::filesystem::u8path(text);
+  return std::filesystem::u8path(text).make_preferred();  // "/" means nothing behind \\?\ there
 }
 
 std::string show_path(const std::filesystem::path& path) { return path.u8string(); }

@@ -9,6 +9,7 @@
 #include "json_reader.hpp"
 #include "library.hpp"
 #include "paths.hpp"
+#include "processor.hpp"
 #include "sha256.hpp"
 
 namespace glm {
@@ -23,19 +24,6 @@ constexpr const char* kGraphFiles[] = {"model.onnx", "model.onnx.data"};
 struct Origin {
   std::string folder, machine;
 };
-
-// The first processor's name and abilities; nothing where the system does not tell.
-std::string describe_processor() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string text;
-  for (std::string line; std::getline(file, line) && !line.empty();) {
-    std::string name = line.substr(0, line.find_first_of("\t:"));
-    bool is_told = name == "model name" || name == "flags" || name == "Features" ||
-                   name == "CPU part" || name == "CPU variant";
-    if (is_told) text += line + "\n";
-  }
-  return text;
-}
 
 std::string hash_text(const std::string& text) {
   std::istringstream stream(text);

@@ -107,6 +107,17 @@ test("a timer can cancel: the event loop turns between tokens, and between piece
   await assert.rejects(refused.next(), reason);
 });
 
+test("a session that was released begins anew", async () => {
+  const session = model.newSession();
+  const first = await collect(session.chat(question, greedy));
+  const left = session.chat(question, greedy);
+  await left.next();
+  await session.release();
+  assert.deepEqual(session.tokens, []);
+  assert.equal((await left.next()).done, true);
+  assert.deepEqual(await collect(session.chat(question, greedy)), first);
+});
+
 test("a cache that grows keeps what it holds", () => {
   const cache = new KvCache(model.manifest.model, model.graph.Tensor);
   const { numKvHeads: heads, headDim: size } = model.manifest.model;

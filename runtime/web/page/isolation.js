@@ -6,6 +6,7 @@
 
 const RELOADED = "glm-reloaded";
 const WAIT_MS = 10_000;
+const MOST_TRIES = 3; // Chromium may show a page an older state of its session storage, from before it was isolated
 
 /** Resolves when the page is as it can be; what is not so is said. */
 export async function isolatePage() {
@@ -14,7 +15,7 @@ export async function isolatePage() {
   }
   try {
     await navigator.serviceWorker.register("service_worker.js");
-    await withTimeout(waitForControl());
+    await withTimeout(takeControl());
   } catch {
     return "this browser refuses the service worker, so the page does not work offline";
   }
@@ -22,17 +23,21 @@ export async function isolatePage() {
     sessionStorage.removeItem(RELOADED);
     return "";
   }
-  if (sessionStorage.getItem(RELOADED)) return "this browser does not isolate the page, so one thread computes";
-  sessionStorage.setItem(RELOADED, "yes");
-  location.reload();
+  const tries = Number(sessionStorage.getItem(RELOADED));
+  if (tries >= MOST_TRIES) return "this browser does not isolate the page, so one thread computes";
+  sessionStorage.setItem(RELOADED, String(tries + 1));
+  location.replace(location.href.split("#")[0]); // reload() would pass the service worker by once more
   return new Promise(() => {}); // the page goes away
 }
 
-function waitForControl() {
-  if (navigator.serviceWorker.controller) return Promise.resolve();
-  return new Promise((resolve) => {
-    navigator.serviceWorker.addEventListener("controllerchange", () => resolve(undefined), { once: true });
+/** A page that was loaded past the service worker, as by Shift and reload, asks it to come. */
+async function takeControl() {
+  if (navigator.serviceWorker.controller) return;
+  const taken = new Promise((resolve) => {
+    navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
   });
+  (await navigator.serviceWorker.ready).active?.postMessage("claim");
+  await taken;
 }
 
 /** @param {Promise<unknown>} promise */

@@ -3,7 +3,7 @@
 import { formatBytes } from "../src/index.js";
 import { find } from "./elements.js";
 
-/** Shown from its making until `remove`. */
+/** Shown from its making on. */
 export class LoadingView {
   #cancel;
 
@@ -26,8 +26,8 @@ export class LoadingView {
     return undefined;
   }
 
-  remove() {
-    find("loading").hidden = true;
+  /** The button is somebody else's from now on. */
+  end() {
     find("cancel").removeEventListener("click", this.#cancel);
   }
 

@@ -29,12 +29,17 @@ async function open(from) {
   close();
   const loading = new LoadingView(() => mine.abort());
   try {
-    model = await load(from, { ...readAddress(), signal: mine.signal, onProgress: (progress) => loading.show(progress) });
+    const onProgress = (/** @type {any} */ progress) => mine.signal.aborted || loading.show(progress);
+    model = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
   } finally {
-    loading.remove();
-    if (opening === mine) opening = null;
+    loading.end();
+    if (opening === mine) {
+      opening = null;
+      find("loading").hidden = true;
+    }
   }
-  await navigator.storage?.persist?.(); // asks nobody in most browsers; refused, it may be deleted when disk is short
+  // Some browsers ask the user; without a yes they may delete what is kept when the disk is full.
+  navigator.storage?.persist?.().catch(() => {});
   if (typeof from === "string") localStorage.setItem(LAST, from);
   await showModels(false, tryOpen);
   showDefaults(model.defaults);

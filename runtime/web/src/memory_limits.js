@@ -10,7 +10,7 @@ import { TooLargeError } from "./errors.js";
 import { formatBytes } from "./units.js";
 
 const ADDRESS_SPACE_BYTES = 2 ** 32;
-// Code, the graph's own memory, activations of a chunk and a first cache: 0.2 GB for the 1.5 B shape.
+// All else: 0.24 GB for the 1.5 B shape, what the browser itself takes included.
 const RESERVE_BYTES = 2 ** 28;
 
 /**

@@ -17,6 +17,7 @@ const HEADERS = {
 
 self.addEventListener("install", (event) => event.waitUntil(keepShell()));
 self.addEventListener("activate", (event) => event.waitUntil(takeOver()));
+self.addEventListener("message", (event) => event.waitUntil(self.clients.claim()));
 self.addEventListener("fetch", (event) => {
   const name = findName(event.request);
   if (name !== null) event.respondWith(answer(name));

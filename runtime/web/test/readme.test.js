@@ -1,16 +1,35 @@
 /** The block of README.md, in a page of somebody else's. */
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { DIST, FOLDER, launch, watch } from "./browser.js";
+import { DIST, FOLDER, ask, launch, ready, watch } from "./browser.js";
 import { StaticServer } from "./static_server.js";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
 const blocks = [...readme.matchAll(/```js\n(.*?)```/gs)].map((match) => match[1]);
+
+test("the server of README.md", async (t) => {
+  const [, command] = /^(python3 -m http\.server.*)$/m.exec(readme);
+  const [program, ...rest] = command.split(" ");
+  const server = spawn(program, ["-u", ...rest, "--bind", "127.0.0.1", "0"], { cwd: new URL("..", import.meta.url), stdio: ["ignore", "pipe", "ignore"] });
+  t.after(() => server.kill());
+  const [first] = await once(server.stdout, "data");
+  const page = await (await launch()).newPage();
+  const errors = watch(page);
+  await page.goto(`http://localhost:${/port (\d+)/.exec(String(first))[1]}/`);
+  await ready(page);
+  assert.ok(await page.evaluate(() => crossOriginIsolated));
+  await page.setInputFiles("#pick", FOLDER);
+  await page.locator("#chat:not([hidden])").waitFor();
+  assert.match(await ask(page, "Recite Genesis 1:1."), /\w/);
+  assert.deepEqual(errors, []);
+});
 
 test("the block of README.md", async (t) => {
   assert.equal(blocks.length, 1);

@@ -116,6 +116,41 @@ test("a download is cancelled", async (t) => {
   await answers(page);
 });
 
+test("two tabs fetch the same folder", async (t) => {
+  const { page, server, visitor } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  const other = await visitor.newPage();
+  await other.goto(server.address);
+  await ready(other);
+  server.waits = `/exact/${DATA}`;
+  const first = open(page, "exact/");
+  await page.locator("#progress-text:has-text('model.onnx.data')").waitFor();
+  const refused = await open(other, "exact/");
+  assert.equal(refused.error, "StorageError");
+  assert.match(refused.message, /is being written by another tab .*wait for it, or close that tab/);
+  await page.click("#cancel");
+  assert.equal((await first).error, "AbortError");
+  server.waits = "";
+  assert.ok((await open(other, "exact/")).label);
+  await answers(other);
+});
+
+test("past the service worker, and a model that takes another's place while it comes", async (t) => {
+  const { page, server, visitor } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER, "/slow/": FOLDER } });
+  const devtools = await visitor.newCDPSession(page);
+  await page.evaluate(() => (window.isOld = true));
+  await devtools.send("Page.reload", { ignoreCache: true });
+  await page.waitForFunction(() => !window.isOld && window.glm);
+  await ready(page);
+  assert.ok(await page.evaluate(() => crossOriginIsolated && navigator.serviceWorker.controller !== null));
+  server.waits = `/slow/${DATA}`;
+  const slow = open(page, "slow/");
+  await page.locator("#progress-text:has-text('model.onnx.data')").waitFor();
+  assert.match((await open(page, "exact/")).label, /exact$/);
+  assert.equal((await slow).error, "AbortError");
+  assert.equal(await page.locator("#loading").isVisible(), false);
+  await answers(page);
+});
+
 test("a folder that was exported anew takes the place of the old one", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": FOLDER } });
   server.places["/model/"] = EXACT_FOLDER;

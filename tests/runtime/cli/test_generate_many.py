@@ -130,6 +130,7 @@ def test_answers_that_wait_are_written_at_once(tmp_path: Path):
     for index in (2, 1):
         results.add(index, {"index": index, "key": "abcd"[index]})
     assert (tmp_path / "out.jsonl").read_bytes() == b""
+    del results  # as when it is killed; Windows deletes no file that is open
     again = ResultsFile(tmp_path / "out.jsonl", ["a", "b", "c", "d"])
     assert [again.has(index) for index in range(4)] == [False, True, True, False]
     for index in (0, 3):
