@@ -3,9 +3,9 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +57,11 @@ def test_wrong_usage(arguments: tuple[str, ...], code: int, text: str, built: Pa
 
 
 def test_interrupt(built: Path, folder: Path) -> None:
-    command = [str(built / "glm-run"), "generate", str(folder), "--raw", "--prompt", "the " * 3000]
+    options = ["--ignore-eos", "--raw", "--prompt", "the"]
+    command = [str(built / "glm-run"), "generate", str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(0.6)
+        assert process.stdout is not None
+        assert process.stdout.read(1)  # it answers, 4096 tokens if nobody stops it
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
 
@@ -132,19 +134,22 @@ def test_a_conversation(built: Path, folder: Path, python_model: glm_runtime.Mod
 
 
 def test_an_interrupt_ends_the_answer_and_not_the_chat(built: Path, folder: Path) -> None:
-    """In a terminal, as people have it: Ctrl-C in the answer, then a question more."""
+    """In a terminal, as people have it: Ctrl-C in an answer, then a question more."""
     leader, follower = pty.openpty()
     options = ["--ignore-eos", "--greedy", "--max-new-tokens", "3000", "--no-huge-pages"]
     command = [str(built / "glm-run"), "chat", str(folder), *options]
-    with subprocess.Popen(
-        command, stdin=follower, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with subprocess.Popen(command, stdin=follower, **pipes) as process:
+        answers, prompts = process.stdout.fileno(), process.stderr.fileno()
+        os.set_blocking(answers, False)
         for _ in range(2):
+            assert os.read(prompts, 2) == b"> "  # all of the answer before is in the pipe
+            while select.select([answers], [], [], 0)[0]:
+                os.read(answers, 1 << 16)
             os.write(leader, b"Recite Genesis 1:1.\n")
-            assert process.stdout.read(10)  # it answers
+            assert select.select([answers], [], [], 20)[0]  # it begins
             process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+        assert os.read(prompts, 2) == b"> "
         os.write(leader, b"/exit\n")
         assert process.wait(20) == 0
     os.close(leader)

@@ -229,12 +229,15 @@ def test_what_is_refused(name: str, folder: Path, library: Library, tmp_path: Pa
     assert caught.value.status == status
 
 
+DOUBLE = [normalizers.Replace("a", "aa")]
 REFUSED_OF_SENTENCEPIECE: dict[str, tuple[Change, str]] = {
     "regex": (
         put("normalizer", normalizers.Replace(Regex(" {2,}"), " ")),
         r"the normalizer Replace of  \{2,\}",
     ),
     "NFKC": (put("normalizer", normalizers.NFKC()), "the normalizer NFKC"),
+    "long": (put("normalizer", normalizers.Replace("a", "aaaaa")), "may make a text very long"),
+    "many": (put("normalizer", normalizers.Sequence(DOUBLE * 5)), "may make a text very long"),
     "decoder": (put("decoder", decoders.Fuse()), "the decoder Fuse"),
     "strip": (
         lambda c: c["decoder"]["decoders"][-1].update(start=2),

@@ -12,10 +12,10 @@
  * Texts are UTF-8. Where a length is given, a text may hold zero bytes.
  *
  * Versions: glm_load_options, glm_model_info and glm_settings begin with their size, which the
- * caller sets to `sizeof`. They grow at their end only, and a new member's zero is what was done before, so a
- * program that was compiled with an older header runs with a newer library, and the other way round
- * as long as it asks for nothing newer. glm_piece grows at its end, too; it is the library's. New
- * numbers may be added to the enumerations. All else stays.
+ * caller sets to `sizeof`. They grow at their end only, and a new member's zero is what was done
+ * before: a program that was compiled with an older header runs with a newer library, and the other
+ * way round as long as it asks for nothing newer. glm_piece grows at its end, too; it is the
+ * library's. New numbers may be added to the enumerations. All else stays.
  */
 #ifndef GLM_H
 #define GLM_H

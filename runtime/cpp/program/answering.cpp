@@ -97,6 +97,7 @@ Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
   mark_running(nullptr);
   if (listener.was_thinking) std::fputs("\n", stderr);
   if (listener.is_shown) std::puts("");
+  std::fflush(stdout);  // before the next prompt, which goes to stderr
   answer.is_cancelled = status == GLM_CANCELLED;
   if (!answer.is_cancelled) check(status);
   return answer;

@@ -146,8 +146,8 @@ void glm_session::generate(const std::vector<int32_t>& prompt, const glm_setting
   while (true) {
     glm::Answer::Piece found = answer.write(logits);
     const auto& [text, reasoning] = found.part;
-    glm_piece piece{found.token,       text.c_str(),     text.size(),
-                    found.finish,      reasoning.c_str(), reasoning.size()};
+    glm_piece piece{found.token,  text.c_str(),      text.size(),
+                    found.finish, reasoning.c_str(), reasoning.size()};
     if (callback != nullptr && callback(user, &piece) != 0) {
       throw glm::Error(GLM_CANCELLED, "the answer was cancelled by the callback.");
     }

@@ -10,6 +10,8 @@ namespace glm {
 namespace {
 
 constexpr size_t kMaxPatterns = 8;  // each is one more call deep
+// SentencePiece's has two, of three bytes; more could make a gigabyte of a short prompt.
+constexpr size_t kMaxReplacements = 4, kLongestReplacement = 4;
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected) {
   throw Error(GLM_UNSUPPORTED, "tokenizer.json has " + found + " where " + expected +
@@ -261,7 +263,10 @@ void settle_normalizer(const FileSteps& steps, TokenizerParts* parts) {
       refuse("the normalizer " + step.type + (step.regex.empty() ? "" : " of " + step.regex),
              "Prepend or Replace of a text");
     }
-    parts->normalizer.push_back({step.text, step.replacement});
+    parts->normalizer.push_back({step.type == "Prepend" ? "" : step.text, step.replacement});
+    bool is_short = step.replacement.size() <= kLongestReplacement;
+    if (is_short && parts->normalizer.size() <= kMaxReplacements) continue;
+    refuse("normalizers that may make a text very long", "a few of a character each");
   }
   for (const AddedToken& token : parts->added) {
     if (token.is_normalized && !parts->normalizer.empty() && !token.content.empty()) {
