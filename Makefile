@@ -19,7 +19,9 @@ OPTIMUM_TESTS := tests/hosts/optimum
 
 # Where the system has no onnxruntime_c_api.h: that of Debian 13's libonnxruntime-dev. Any from 1.16 on will do.
 HEADER := .onnxruntime
-HEADER_PACKAGE := http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
+HEADER_PACKAGE := pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
+# The second keeps what the first replaces.
+HEADER_PLACES := http://deb.debian.org/debian http://snapshot.debian.org/archive/debian/20251101T000000Z
 HEADER_SHA256 := 14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08
 
 .PHONY: demo test test-optimum test-cpp fuzz-cpp onnxruntime-header lint clean
@@ -48,7 +50,10 @@ onnxruntime-header: $(HEADER)/.ready
 
 $(HEADER)/.ready:
 	@mkdir -p $(HEADER)
-	curl --fail --silent --show-error --location --retry 3 --output $(HEADER)/package.deb '$(HEADER_PACKAGE)'
+	for place in $(HEADER_PLACES); do \
+		curl --fail --silent --show-error --location --retry 3 --output $(HEADER)/package.deb \
+			"$$place/$(HEADER_PACKAGE)" && break; \
+	done
 	echo '$(HEADER_SHA256)  $(HEADER)/package.deb' | sha256sum --check --quiet
 	dpkg-deb --extract $(HEADER)/package.deb $(HEADER)
 	@touch $@

@@ -11,6 +11,7 @@ BUILD is a CMake build of runtime/cpp; Node needs `npm ci` in runtime/node, the 
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ _NODE = _ROOT / "runtime" / "node"
 _WEB = _ROOT / "runtime" / "web"
 _SAMPLE = _ROOT / "artifacts" / "glm4-sample"
 _PACKAGES = ("onnxruntime", "onnxruntime-genai", "numpy")
+_CHROMIUM = "/usr/bin/chromium"  # or the path in CHROMIUM
 _TOKENS = 64
 _PAUSE_SECONDS = 0.5  # threads spin for some milliseconds after a run before they sleep
 _SAMPLE_NAME, _SHAPE_NAME = "sample", "edge-1.5b"
@@ -123,9 +125,9 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     else:
         worker = str(_WORKERS / "node_worker.js")
         hosts.append(Host("Node", _run_program(node, worker), lambda: count_node_bytes(_NODE)))
-    page = _WEB / "dist"
-    if node is None or not page.is_dir():
-        _say("no node, or no `npm run build` in runtime/web: the browser is left out")
+    page, chromium = _WEB / "dist", os.environ.get("CHROMIUM", _CHROMIUM)
+    if node is None or not page.is_dir() or not Path(chromium).is_file():
+        _say(f"no node, {chromium} or `npm run build` in runtime/web: the browser is left out")
     else:
         worker = str(_WORKERS / "browser_worker.js")
         browser = _run_program(node, worker)

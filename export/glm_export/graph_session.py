@@ -11,6 +11,8 @@ from glm_export.errors import MissingPackageError, VerificationError
 from glm_export.evaluate_graph import ObservedGraph
 from glm_export.packages import require_onnxruntime
 from glm_export.trace import NUM_LOGITS
+from glm_runtime.errors import MissingDependencyError
+from glm_runtime.inference import import_onnxruntime
 
 TokenArray = npt.NDArray[np.int64]
 # Where a model that comes as bytes has its weights.
@@ -37,11 +39,9 @@ class GraphSession:
     def __init__(self, folder: Path, graph: ObservedGraph | None = None) -> None:
         require_onnxruntime()
         try:
-            import onnxruntime  # noqa: PLC0415 - an extra, so its absence must be sayable
-        except ImportError as error:
-            raise MissingPackageError(
-                f"onnxruntime cannot be imported ({error}); install it again."
-            ) from error
+            onnxruntime = import_onnxruntime()
+        except MissingDependencyError as error:
+            raise MissingPackageError(str(error)) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # longer logits than declared warn; errors are raised
         model: str | bytes = str(folder / "model.onnx")

@@ -5,6 +5,7 @@ is quick and a missing package gives one clear sentence.
 """
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -113,6 +114,9 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingDependencyError: it is not installed, or cannot be loaded.
     """
+    # Read when the library is loaded: 1.31 otherwise writes an id of this device, and a database
+    # of events, into ~/.cache before anyone can turn them off.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # noqa: PLC0415  # see the module's docstring
     except ImportError as error:

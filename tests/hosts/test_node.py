@@ -257,3 +257,12 @@ def make_long_prompt(model: Model) -> dict[str, Any]:
     prompt = "In the beginning God created the heaven and the earth. 床前明月光，疑是地上霜。" * 24
     settings = GenerationSettings(SamplingSettings(temperature=0), 32)
     return {"prompt": prompt, "answer": [p.token_id for p in model.generate(prompt, settings)]}
+
+
+def test_nothing_is_left_at_home(package: Path, folder: Path, tmp_path: Path) -> None:
+    """onnxruntime-node's telemetry would keep an id of the device in the user's cache."""
+    code = f'import {{ load }} from "glm-runtime"; await load({json.dumps(str(folder))});'
+    command = ["node", "--input-type=module", "-e", code]
+    done = npm_packages.run(command, package, {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""})
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

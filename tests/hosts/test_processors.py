@@ -93,7 +93,9 @@ def test_int8_activations(
     bound = BOUND * vector["logit_rounding"] + TOLERANCE
     logits = np.array(found["logits"])[vector["logit_ids"]]
     np.testing.assert_allclose(logits, vector["logits"], rtol=0, atol=bound)
-    parted = find_parting(found["greedy"], vector["greedy"]["token_ids"])
+    expected = vector["greedy"]["token_ids"][: 2 * LIMIT]
+    assert len(found["greedy"]) == len(expected)
+    parted = find_parting(found["greedy"], expected)
     if parted is None:
         return
     chosen = vector["token_ids"] + vector["greedy"]["token_ids"][:parted]

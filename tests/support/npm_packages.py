@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 OLDEST = 20
+_PATIENCE_SECONDS = 1200
 
 
 def install(package: Path) -> Path:
@@ -50,8 +51,13 @@ def run_tests(package: Path, name: str, environment: Mapping[str, str]) -> None:
 def run(
     command: Sequence[str], folder: Path, added: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, with some more environment variables."""
-    environment = {**os.environ, **(added or {})}
+    """Run a command in a folder, with some more environment variables; a hang ends it."""
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **(added or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PATIENCE_SECONDS,
     )

@@ -2,6 +2,8 @@
 
 import { join } from "node:path";
 
+import "./no_telemetry.js";
+
 import { InferenceSession, Tensor } from "onnxruntime-node";
 
 import { FolderError, firstLine } from "./errors.js";
