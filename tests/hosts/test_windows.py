@@ -20,8 +20,7 @@ from support.windows_build import (
     Wine,
     build_for_windows,
     compile_program,
-    fetch_library,
-    read_pinned_version,
+    fetch_dll,
 )
 from support.windows_console import Console
 
@@ -36,7 +35,7 @@ VECTORS = range(4)
 @pytest.fixture(scope="session")
 def windows(wine: Wine, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the programs."""
-    library = fetch_library(cache, read_pinned_version())
+    library = fetch_dll(cache)
     return build_for_windows(tmp_path_factory.mktemp("windows"), library)
 
 
@@ -285,7 +284,7 @@ def test_a_broken_library(wine: Wine, windows: Path, folder: Path, tmp_path: Pat
 def test_an_old_library(
     wine: Wine, windows: Path, folder: Path, cache: Path, tmp_path: Path
 ) -> None:
-    program = copy_program(windows, tmp_path, fetch_library(cache, OLD_VERSION).read_bytes())
+    program = copy_program(windows, tmp_path, fetch_dll(cache, OLD_VERSION).read_bytes())
     done = wine.run(program, "generate", name_path(folder), "--prompt", "Hi")
     assert done.returncode == 1
     assert f"ONNX Runtime is {OLD_VERSION} where 1.24 or later is expected" in done.stderr.decode()

@@ -21,15 +21,18 @@ def read_pinned_version() -> str:
     return match[1]
 
 
-def fetch_library(cache: Path, platforms: Sequence[str], name: str) -> Path:
-    """The library of the pinned version, fetched once; skips where no index can be reached.
+def fetch_library(
+    cache: Path, platforms: Sequence[str], name: str, version: str | None = None
+) -> Path:
+    """The library, fetched once; skips where no index can be reached.
 
     Args:
         cache: folder that stays.
         platforms: tags of wheels that will do.
         name: how the library's name begins.
+        version: without, the pinned one.
     """
-    version = read_pinned_version()
+    version = version or read_pinned_version()
     folder = cache / version / platforms[0]
     if not folder.is_dir():
         tags = [word for tag in platforms for word in ("--platform", tag)]

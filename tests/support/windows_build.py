@@ -5,24 +5,21 @@ pins; pip fetches it once into pytest's cache.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
 
 from support.cpp_build import SOURCE, find_header
+from support.onnxruntime_wheel import fetch_library
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
 _TOOLS = ("cmake", COMPILER, "x86_64-w64-mingw32-g++-posix")
-_PACKAGE = "onnxruntime"
-_LIBRARY = "onnxruntime/capi/onnxruntime.dll"
 _PATIENCE_SECONDS = 180
 
 
@@ -84,28 +81,9 @@ def require_tools(*tools: str) -> None:
             pytest.skip(f"{tool} is not installed; see runtime/cpp/README.md, Windows")
 
 
-def read_pinned_version() -> str:
-    """The version of onnxruntime that everything is tested with."""
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    match = re.search(rf"^{_PACKAGE}==(.+)$", text, re.MULTILINE)
-    assert match is not None
-    return match[1]
-
-
-def fetch_library(cache: Path, version: str) -> Path:
-    """onnxruntime.dll of a version, from its wheel; skips where no index can be reached."""
-    folder = cache / version
-    if not (folder / _LIBRARY).is_file():
-        wanted = ("--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *wanted]
-        command = [*pip, "--dest", str(folder), f"{_PACKAGE}=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = done.stderr.strip().splitlines()[-1:]
-            pytest.skip(f"onnxruntime {version} for Windows cannot be fetched: {reason}")
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-            wheel.extract(_LIBRARY, folder)
-    return folder / _LIBRARY
+def fetch_dll(cache: Path, version: str | None = None) -> Path:
+    """onnxruntime.dll of a version, from its wheel."""
+    return fetch_library(cache, ["win_amd64"], "onnxruntime.dll", version)
 
 
 def build_for_windows(folder: Path, library: Path) -> Path:
