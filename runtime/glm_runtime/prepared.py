@@ -20,7 +20,7 @@ import platformdirs
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.inference import MODEL_NAME, import_onnxruntime, write_packed
 from glm_runtime.machine import read_cpu_features, read_cpu_name
-from glm_runtime.manifest import FileEntry, Manifest, describe_file
+from glm_runtime.manifest import FileEntry, Manifest, describe_file, require_whole
 from glm_runtime.strict_json import decode_record, encode_record
 
 _RECORD_NAME = "prepared.json"
@@ -75,13 +75,14 @@ class PreparedModels:
             manifest: its manifest.
 
         Raises:
-            FolderError: onnxruntime refuses the graph.
+            FolderError: a byte is not what the manifest says; onnxruntime refuses the graph.
             OSError: the copy cannot be written; nothing of it stays.
         """
         found = self.find(manifest)
         if found is not None:
             return found
         place = self.locate(manifest)
+        require_whole(folder, manifest, is_full=True)  # its fingerprint names what the copy is of
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=self.root) as scratch:
             made = Path(scratch) / "model"

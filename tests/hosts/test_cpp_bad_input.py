@@ -128,6 +128,38 @@ def test_huge_counts(library: Library, session: cpp.Session, model: cpp.Model) -
     library.c.glm_free_session(None)
 
 
+def test_outputs_are_checked_first(library: Library, session: cpp.Session) -> None:
+    """Before a prompt is read, which may take minutes: so the wrong id is not what is told."""
+    prompt, one, size = ctypes.c_int32(-1), ctypes.c_size_t(1), ctypes.c_size_t()
+    call = library.c.glm_logits
+    outputs = ((None, one, ctypes.byref(size)), (None, ctypes.c_size_t(0), None))
+    for output in outputs:
+        assert call(session.handle, ctypes.byref(prompt), one, *output) == cpp.BAD_SETTING
+
+
+def test_a_busy_session_refuses_a_second_thread(session: cpp.Session, model: cpp.Model) -> None:
+    """Answers and logits both; the first thread's answer is what it is without the second."""
+    prompt = model.tokenize(b"In the")
+    expected, refusals = session.generate(prompt, GREEDY), []
+
+    def ask(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except GlmError as error:
+            refusals.append(error)
+
+    def disturb(piece: cpp.Piece) -> None:
+        for call in (lambda: session.generate([5], GREEDY), lambda: session.logits([5], 4224)):
+            thread = threading.Thread(target=ask, args=(call,))
+            thread.start()
+            thread.join()
+
+    pieces = session.generate(prompt, GREEDY, disturb)
+    assert pieces == expected
+    assert [error.status for error in refusals] == [cpp.BAD_SETTING] * 2 * len(pieces)
+    assert all("one thread at a time" in str(error) for error in refusals)
+
+
 def test_error_texts_are_utf8(library: Library, model: cpp.Model) -> None:
     """Though a role is not, and though a character is cut where the text becomes too long."""
     for role in (b"\xff\xfe", b"\xe4\xb8\xad" * 500):
@@ -164,6 +196,17 @@ def change_text(path: Path, before: str, after: str) -> None:
 def change_table(folder: Path, **changes: object) -> None:
     path = folder / "chat_table.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
+    entry = vars(describe_file(path))
+    change_manifest(folder, lambda m: m["files"].update({path.name: entry}))
+
+
+def add_token(folder: Path, token_id: int) -> None:
+    """A mark that the thinking is closed by, where there is no logit for it."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    token = {**content["added_tokens"][0], "id": token_id, "content": "</think>"}
+    content["added_tokens"].append(token)
+    path.write_text(json.dumps(content), encoding="utf-8")
     entry = vars(describe_file(path))
     change_manifest(folder, lambda m: m["files"].update({path.name: entry}))
 
@@ -229,6 +272,16 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         lambda f: change_manifest(f, lambda m: m["model"].update(num_layers=5)),
         cpp.BAD_FOLDER,
         "is missing where there is the manifest's",
+    ),
+    "too many layers to name": (
+        lambda f: change_manifest(f, lambda m: m["model"].update(num_layers=2**31 - 1)),
+        cpp.BAD_FOLDER,
+        "num_layers = 2147483647",
+    ),
+    "a token without a logit": (
+        lambda f: add_token(f, 1_000_000),
+        cpp.BAD_FOLDER,
+        "tokenizer.json has ids up to 1000000 where ids below",
     ),
     "no such table": (
         lambda f: change_table(f, format_version=0),

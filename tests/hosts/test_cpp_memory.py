@@ -1,5 +1,6 @@
 """Memory of the C++ runtime: one copy of the weights, and none of its own of a prepared folder."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -120,6 +122,60 @@ def flip_a_bit(copy: Path) -> None:
     content = bytearray((copy / "model.onnx.data").read_bytes())
     content[len(content) // 2] ^= 1
     (copy / "model.onnx.data").write_bytes(content)
+
+
+def describe_processor() -> str:
+    """The lines of the first processor that kernels are chosen by."""
+    kept = ("model name", "flags", "Features", "CPU part", "CPU variant")
+    first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    lines = [line for line in first.splitlines() if line.split(":")[0].rstrip("\t") in kept]
+    return "".join(line + "\n" for line in lines)
+
+
+def test_what_a_copy_is_made_for(built: Path, folder: Path, tmp_path: Path) -> None:
+    """The record holds the hash of version and processor, so that any other one is refused."""
+    assert run_program(built, "prepare", folder, "--output", tmp_path / "copy").returncode == 0
+    record = json.loads((tmp_path / "copy" / "glm_prepared.json").read_text())
+    processor = describe_processor()
+    assert "flags" in processor or "Features" in processor
+    text = f"{onnxruntime.__version__}\n{processor}"
+    assert record["machine"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_damaged_folder_is_not_prepared(built: Path, folder: Path, tmp_path: Path) -> None:
+    """Its copy would be vouched for by the hashes of the whole one."""
+    damaged, output = shutil.copytree(folder, tmp_path / "damaged"), tmp_path / "copy"
+    flip_a_bit(damaged)
+    done = run_program(built, "prepare", damaged, "--output", output)
+    assert done.returncode == 1 and not output.exists()
+    assert "model.onnx.data was changed: its SHA-256 is not the manifest's" in done.stderr
+
+
+def test_a_full_disk(built: Path, folder: Path, library: Library, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: the copy is named, not the folder blamed."""
+    output = tmp_path / "copy"
+    shell = f"trap '' XFSZ; ulimit -f 100; exec '{built}/glm-run' prepare '{folder}' --output"
+    command = ["bash", "-c", f"{shell} '{output}'"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not output.exists()
+    assert "is the disk full?" in done.stderr
+
+
+def test_a_processor_without_a_name(built: Path, folder: Path, tmp_path: Path) -> None:
+    """All of them would seem the same, so no copy is made, and none is taken."""
+    hide = ["unshare", "--mount", "bash", "-c", 'mount --bind /dev/null /proc/cpuinfo && "$@"', "x"]
+    if subprocess.run([*hide, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("/proc/cpuinfo cannot be hidden here")
+    program, copy = str(built / "glm-run"), tmp_path / "copy"
+    assert run_program(built, "prepare", folder, "--output", copy).returncode == 0
+    make = ("prepare", str(folder), "--output", str(tmp_path / "other"))
+    take = ("generate", str(folder), "--prompt", "Hi", "--prepared", str(copy))
+    for arguments in (make, take):
+        command = [*hide, program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "the system does not name this processor" in done.stderr
+    assert not (tmp_path / "other").exists()
 
 
 BAD_COPIES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -56,6 +56,32 @@ def test_wrong_usage(arguments: tuple[str, ...], code: int, text: str, built: Pa
     assert text in done.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_output_that_is_full(options: tuple[str, ...], built: Path, folder: Path) -> None:
+    """Exit code 1 and a sentence, which is not that of a cancelled answer."""
+    generate = ("generate", str(folder), "--prompt", "Hi", "--greedy", *options)
+    for arguments in (generate, ("tokenize", str(folder)), ("--help",)):
+        with Path("/dev/full").open("wb") as output:
+            done = subprocess.run(
+                [str(built / "glm-run"), *arguments],
+                input=b"In the\n",
+                stdout=output,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        assert done.returncode == 1, arguments
+        assert b"the output cannot be written" in done.stderr
+        assert b"cancelled" not in done.stderr
+
+
+def test_an_empty_prompt(built: Path, folder: Path) -> None:
+    """Python's refusal, also where the chat's marks would make it some tokens."""
+    for options in (("--prompt", ""), ("--prompt", "-"), ("--prompt", "", "--raw")):
+        done = run_program(built, "generate", folder, *options, input="\n")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the prompt is empty where at least one token is expected" in done.stderr
+
+
 def test_interrupt(built: Path, folder: Path) -> None:
     options = ["--ignore-eos", "--raw", "--prompt", "the"]
     command = [str(built / "glm-run"), "generate", str(folder), *options]

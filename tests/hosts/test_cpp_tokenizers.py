@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 import glm_runtime
 from glm_export.tokenizer_sentencepiece import convert_sentencepiece
 from glm_runtime import GenerationSettings, SamplingSettings
+from glm_runtime.sampling import DrySettings
 from support import cpp_library as cpp
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import Library, Settings
@@ -76,6 +78,47 @@ def test_sentencepiece(kind: str, folder: Path, library: Library, tmp_path: Path
         session.close()
         assert found == [piece.text for piece in python.generate([5, 6], settings)]
     model.close()
+
+
+def compare_answers(content: str, library: Library, copy: Path, sampling: SamplingSettings) -> None:
+    """Piece by piece with Python's, of twenty seeds."""
+    model, python = library.load(copy), glm_runtime.load(copy, device="cpu")
+    missing = range(Tokenizer.from_str(content).get_vocab_size(), 4190)  # of the graph's ids
+    bias = (*sampling.logit_bias, *((id_, float("-inf")) for id_ in missing))
+    for seed in range(20):
+        chosen = replace(sampling, seed=seed, logit_bias=bias)
+        settings = GenerationSettings(chosen, 40, is_eos_ignored=True)
+        session = model.new_session()
+        found = session.generate([5, 6], Settings.of(settings))
+        session.close()
+        expected = list(python.generate([5, 6], settings))
+        assert [piece.token for piece in found] == [piece.token_id for piece in expected]
+        assert [piece.text for piece in found] == [piece.text for piece in expected]
+    model.close()
+
+
+def test_bytes_that_are_no_characters(folder: Path, library: Library, tmp_path: Path) -> None:
+    """While an answer arrives: what there is of U+FFFD depends on the bytes around it."""
+    content = train_sentencepiece({})
+    copy = use_tokenizer(folder, tmp_path / "copy", content)
+    others = range(400, Tokenizer.from_str(content).get_vocab_size())  # bytes have ids from 3 on
+    forbidden = tuple((id_, float("-inf")) for id_ in others)
+    compare_answers(content, library, copy, SamplingSettings(50.0, logit_bias=forbidden))
+
+
+def test_breakers_are_looked_for_in_tokens_alone(
+    folder: Path, library: Library, tmp_path: Path
+) -> None:
+    """DRY: "▁the" alone is a text without its space, so a space does not break at it."""
+    content = train_sentencepiece({})
+    tokenizer = Tokenizer.from_str(content)
+    copy = use_tokenizer(folder, tmp_path / "copy", content)
+    few = {tokenizer.token_to_id(name) for name in ("▁the", "▁and", "▁of", "a", "▁", "▁▁")}
+    few.discard(None)
+    others = set(range(tokenizer.get_vocab_size())) - few
+    forbidden = tuple((id_, float("-inf")) for id_ in sorted(others))
+    dry = DrySettings(50.0, allowed_length=1, sequence_breakers=(" ",))
+    compare_answers(content, library, copy, SamplingSettings(50.0, logit_bias=forbidden, dry=dry))
 
 
 def test_characters_of_bytes_arrive_whole(folder: Path, library: Library, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The kernels are those of the official onnxruntime.dll on this very processor, so
 the same bound as the Linux library's.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -166,6 +167,8 @@ def test_a_prepared_copy(
     assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
     record = tmp_path / ODD_NAME / "glm_prepared.json"
     content = json.loads(record.read_text(encoding="utf-8"))
+    nothing = hashlib.sha256(f"{read_pinned_version()}\n".encode()).hexdigest()
+    assert content["machine"] != nothing  # so that the processor counts
     record.write_text(json.dumps({**content, "machine": "0" * 64}), encoding="utf-8")
     done = wine.run(program, "generate", place, *options, cwd=tmp_path)
     assert done.returncode == 1 and b"was made for another processor" in done.stderr
@@ -270,6 +273,24 @@ def test_system32_is_not_looked_into(
     assert done.returncode == 1
     assert "onnxruntime.dll is missing" in done.stderr.decode()
     assert tmp_path.name in done.stderr.decode()  # where it should be
+
+
+def test_a_library_of_system32_that_is_loaded_is_not_taken(
+    wine: Wine, windows: Path, folder: Path, tmp_path: Path
+) -> None:
+    """A program may have loaded it for itself; by its bare name Windows gives that one to all."""
+    system = wine.system / "onnxruntime.dll"
+    shutil.copy(windows / "onnxruntime.dll", system)
+    for name in ("library.exe", "glm.dll"):
+        shutil.copy(windows / name, tmp_path)
+    command = (tmp_path / "library.exe", name_path(folder), "preloaded")
+    done = wine.run(*command)
+    shutil.copy(windows / "onnxruntime.dll", tmp_path)
+    beside = wine.run(*command)
+    system.unlink()
+    assert done.returncode == 1
+    assert b"onnxruntime.dll is missing" in done.stdout
+    assert (beside.returncode, beside.stdout) == (0, b"")
 
 
 def test_a_broken_library(wine: Wine, windows: Path, folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Prepared copies: the same answers, made once, whole or not at all."""
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ from glm_runtime import GenerationSettings, Model, PreparedModels, SamplingSetti
 from glm_runtime import prepared as module
 from glm_runtime.cli import cli
 from glm_runtime.errors import FolderError
+from glm_runtime.manifest import describe_file, write_manifest
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), 20, top_logprobs=3)
@@ -132,9 +134,24 @@ def test_another_model_version_or_processor_has_another_copy(
 
 def test_a_failure_leaves_nothing(tiny_copy: Path, tiny_model: Model, copies: PreparedModels):
     (tiny_copy / "model.onnx").write_bytes(b"nothing")
+    entry = describe_file(tiny_copy / "model.onnx")
+    files = {**tiny_model.manifest.files, "model.onnx": entry}
+    manifest = dataclasses.replace(tiny_model.manifest, files=files)
+    write_manifest(tiny_copy, manifest)
     with pytest.raises(FolderError, match=r"refuses model\.onnx"):
-        copies.make(tiny_copy, tiny_model.manifest)
+        copies.make(tiny_copy, manifest)
     assert list(copies.root.iterdir()) == []
+
+
+def test_a_damaged_folder_is_not_copied(tiny_copy: Path, tiny_model: Model, copies: PreparedModels):
+    """Else a copy of wrong weights would be the one of the whole folder, by its fingerprint."""
+    path = tiny_copy / "model.onnx.data"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FolderError, match=r"model\.onnx\.data was changed: its SHA-256"):
+        copies.make(tiny_copy, tiny_model.manifest)
+    assert not copies.root.exists()
 
 
 def test_the_command_makes_and_removes(

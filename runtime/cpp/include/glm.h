@@ -68,8 +68,9 @@ GLM_API void glm_free(glm_model* model); /* NULL is fine */
 
 /* Writes a copy of the folder's graph as this machine's kernels want it, in a new folder `output`.
  * Weights are then mapped from it, where otherwise ONNX Runtime packs them into memory of its own at
- * every load. It takes about twice the space of model.onnx.data. glm_load refuses a copy for another
- * processor, version of ONNX Runtime or folder. */
+ * every load. It takes about twice the space of model.onnx.data. A graph that is not the manifest's,
+ * by its hashes, is refused. glm_load refuses a copy for another processor, version of ONNX Runtime
+ * or folder. */
 GLM_API glm_status glm_prepare(const char* folder, const char* output,
                                const glm_load_options* options);
 

@@ -1,7 +1,9 @@
 #include "answering.hpp"
 
+#include <atomic>
 #include <cstdio>
 #include <mutex>
+#include <stdexcept>
 
 #include "console.hpp"
 
@@ -9,15 +11,18 @@ namespace {
 
 std::mutex running_lock;  // a session that is being cancelled must not be freed meanwhile
 glm_session* running_session = nullptr;
+// glm_cancel does nothing before the session has begun; then the first piece is the last.
+std::atomic<bool> is_interrupted{false};
 
 void mark_running(glm_session* session) {
   std::lock_guard<std::mutex> guard(running_lock);
   running_session = session;
+  is_interrupted = false;
 }
 
 struct Listener {
   Answer answer;
-  bool is_shown = false, was_thinking = false;
+  bool is_shown = false, was_thinking = false, is_unwritten = false;
 
   int take(const glm_piece& piece) {
     answer.last = Clock::now();
@@ -26,17 +31,19 @@ struct Listener {
     answer.text.append(piece.text, piece.length);
     answer.reasoning.append(piece.reasoning, piece.reasoning_length);
     answer.finish = piece.finish;
-    return is_shown ? show(piece) : 0;
+    if (is_shown) show(piece);
+    return is_unwritten || is_interrupted ? 1 : 0;
   }
 
-  int show(const glm_piece& piece) {
+  void show(const glm_piece& piece) {
     std::fwrite(piece.reasoning, 1, piece.reasoning_length, stderr);
     was_thinking = was_thinking || piece.reasoning_length > 0;
-    if (piece.length == 0) return 0;
-    if (was_thinking) std::fputs("\n\n", stderr);
+    if (was_thinking && piece.length > 0) std::fputs("\n\n", stderr);
+    std::fflush(stderr);  // Windows' has a buffer here
+    if (piece.length == 0) return;
     was_thinking = false;
     std::fwrite(piece.text, 1, piece.length, stdout);
-    return std::fflush(stdout) == 0 ? 0 : 1;  // nobody reads any more
+    is_unwritten = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
   }
 };
 
@@ -73,9 +80,17 @@ std::string show_number(double value) {
 
 }  // namespace
 
+void flush_output() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw std::runtime_error(
+      "the output cannot be written where all of it is expected; check the disk or the program "
+      "that stdout goes to.");
+}
+
 void interrupt() {
   std::lock_guard<std::mutex> guard(running_lock);
   if (running_session == nullptr) leave(130);
+  is_interrupted = true;
   glm_cancel(running_session);
 }
 
@@ -97,7 +112,7 @@ Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
   mark_running(nullptr);
   if (listener.was_thinking) std::fputs("\n", stderr);
   if (listener.is_shown) std::puts("");
-  std::fflush(stdout);  // before the next prompt, which goes to stderr
+  flush_output();  // before the next prompt, which goes to stderr
   answer.is_cancelled = status == GLM_CANCELLED;
   if (!answer.is_cancelled) check(status);
   return answer;

@@ -26,6 +26,9 @@ enum class Show { kText, kNothing };
 Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
                      const glm_settings& settings, Show show);
 
+// Throws std::runtime_error: something that went to stdout was not written.
+void flush_output();
+
 // What Ctrl-C does: ends the answer that is being written; without one, the program.
 void interrupt();
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 
 #include "answering.hpp"
 #include "arguments.hpp"
@@ -52,6 +53,10 @@ Messages start_messages(const Arguments& arguments) {
 
 int generate(const Arguments& arguments) {
   std::string prompt = read_prompt(arguments);
+  if (prompt.empty()) {
+    throw std::runtime_error(
+        "the prompt is empty where at least one token is expected; give a text.");
+  }
   Opened opened(arguments);
   if (!arguments.is_raw) {
     Messages messages = start_messages(arguments);
@@ -125,7 +130,9 @@ int run(const Arguments& arguments) {
 int explain(int count, char** values) {
   try {
     std::vector<std::string> words = list_arguments(count, values);
-    return run(parse_arguments(words));
+    int code = run(parse_arguments(words));
+    flush_output();
+    return code;
   } catch (const UsageError& error) {
     std::fprintf(stderr, "glm-run: %s\nSee glm-run --help.\n", error.what());
     return 2;

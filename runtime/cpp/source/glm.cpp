@@ -100,11 +100,15 @@ std::vector<int32_t> copy_ids(const int32_t* ids, size_t count, int64_t context_
   return count == 0 ? std::vector<int32_t>() : std::vector<int32_t>(ids, ids + count);
 }
 
+void check_output(const void* output, size_t capacity, const size_t* count) {
+  require(output != nullptr || capacity == 0, "the output");
+  require(count != nullptr, "the place for the length");
+}
+
 // As many as there is room for; `*count` says how many there are.
 template <class T>
 void give(const T* values, size_t found, T* output, size_t capacity, size_t* count) {
-  require(output != nullptr || capacity == 0, "the output");
-  require(count != nullptr, "the place for the length");
+  check_output(output, capacity, count);
   size_t copied = found < capacity ? found : capacity;
   if (copied > 0) std::memcpy(output, values, copied * sizeof(T));
   *count = found;
@@ -226,7 +230,9 @@ glm_status glm_logits(glm_session* session, const int32_t* prompt, size_t count,
   return guard([&] {
     require(session != nullptr, "session");
     const glm::ModelShape& shape = session->model.manifest.model;
-    const float* found = session->measure(copy_ids(prompt, count, shape.context_length));
-    give(found, static_cast<size_t>(shape.vocab_size), logits, capacity, vocab_size);
+    check_output(logits, capacity, vocab_size);  // before a long prompt is read
+    session->measure(copy_ids(prompt, count, shape.context_length), [&](const float* found) {
+      give(found, static_cast<size_t>(shape.vocab_size), logits, capacity, vocab_size);
+    });
   });
 }

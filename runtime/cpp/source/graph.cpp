@@ -105,6 +105,17 @@ void check_tensors(const Tensors& found, const Tensors& expected) {
   }
 }
 
+// Before names are made of a damaged number of them.
+void check_layers(const Tensors& found, int64_t num_layers) {
+  constexpr int64_t kTensors = 4;  // of a layer: past and present, key and value
+  if (num_layers <= static_cast<int64_t>(found.size()) / kTensors) return;
+  throw Error(GLM_BAD_FOLDER, "model.onnx has " + std::to_string(found.size()) +
+                                  " inputs and outputs where " + std::to_string(kTensors) +
+                                  " for each of the manifest's num_layers = " +
+                                  std::to_string(num_layers) +
+                                  " are expected; export the checkpoint again.");
+}
+
 Owned<OrtSessionOptions> make_options(int threads) {
   OrtSessionOptions* options = nullptr;
   check(ort().CreateSessionOptions(&options));
@@ -124,14 +135,6 @@ Owned<OrtEnv> make_env() {
   return owned;
 }
 
-Owned<OrtSession> open_session(const OrtEnv* env, const std::filesystem::path& path,
-                               const OrtSessionOptions* options) {
-  OrtSession* session = nullptr;
-  check(ort().CreateSession(env, path.c_str(), options, &session), GLM_BAD_FOLDER,
-        "to open model.onnx", "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
-  return Owned<OrtSession>(session);
-}
-
 }  // namespace
 
 void write_packed_graph(const std::filesystem::path& path, const std::filesystem::path& output,
@@ -147,7 +150,10 @@ void write_packed_graph(const std::filesystem::path& path, const std::filesystem
   for (auto [key, value] : entries) {
     check(ort().AddSessionConfigEntry(options.get(), key, value));
   }
-  open_session(env.get(), path, options.get());
+  OrtSession* session = nullptr;
+  check(ort().CreateSession(env.get(), path.c_str(), options.get(), &session), GLM_BAD_SETTING,
+        "to write the packed graph", "is the disk full? Otherwise upgrade ONNX Runtime.");
+  Owned<OrtSession> owned(session);
 }
 
 std::string name_cache(int64_t layer, bool is_value) {
@@ -159,12 +165,17 @@ Graph::Graph(const std::filesystem::path& path, bool is_packed, const ModelShape
     : env_(make_env()), threads_(threads > 0 ? threads : count_usable_cores()) {
   Owned<OrtSessionOptions> options = make_options(threads_);
   if (is_packed) check(ort().SetSessionGraphOptimizationLevel(options.get(), ORT_DISABLE_ALL));
-  session_ = open_session(env_.get(), path, options.get());
+  OrtSession* session = nullptr;
+  check(ort().CreateSession(env_.get(), path.c_str(), options.get(), &session), GLM_BAD_FOLDER,
+        "to open model.onnx", "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
+  session_.reset(session);
   bool is_half = model.cache_dtype == "float16", is_int8 = model.cache_dtype == "int8";
   logits_type_ =
       is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   cache_type_ = is_int8 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : logits_type_;
-  check_tensors(list_tensors(session_.get()), list_expected(model, cache_type_, logits_type_));
+  Tensors found = list_tensors(session_.get());
+  check_layers(found, model.num_layers);
+  check_tensors(found, list_expected(model, cache_type_, logits_type_));
 }
 
 }  // namespace glm

@@ -29,7 +29,7 @@ class Graph {
 };
 
 // Writes a graph as this machine's kernels want it: optimized, its weights packed, in a file beside
-// it. Throws GLM_BAD_FOLDER.
+// it. Throws GLM_BAD_SETTING: it cannot be written.
 void write_packed_graph(const std::filesystem::path& path, const std::filesystem::path& output,
                         int threads);
 

@@ -20,12 +20,8 @@ using GetBase = const OrtApiBase*(ORT_API_CALL*)();
 constexpr wchar_t kName[] = L"onnxruntime.dll";
 constexpr char kAdvice[] = "; take that of a release of ONNX Runtime for Windows, x64, 1.24 or later";
 
-// glm.dll, or the program that this was linked into.
-std::filesystem::path find_own_file() {
-  HMODULE module = nullptr;
-  DWORD flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS |
-                GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
-  GetModuleHandleExW(flags, reinterpret_cast<LPCWSTR>(&find_own_file), &module);
+// NULL is the program.
+std::filesystem::path find_file(HMODULE module) {
   std::wstring name(MAX_PATH, L'\0');
   DWORD length = 0;
   // A length as long as the room means that the name was cut off.
@@ -35,6 +31,23 @@ std::filesystem::path find_own_file() {
   }
   name.resize(length);
   return name;
+}
+
+// glm.dll, or the program that this was linked into.
+std::filesystem::path find_own_file() {
+  HMODULE module = nullptr;
+  DWORD flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS |
+                GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+  GetModuleHandleExW(flags, reinterpret_cast<LPCWSTR>(&find_own_file), &module);
+  return find_file(module);
+}
+
+bool is_of_system(HMODULE module) {
+  wchar_t system[MAX_PATH] = L"";
+  UINT length = GetSystemDirectoryW(system, MAX_PATH);
+  std::error_code error;
+  return length > 0 && length < MAX_PATH &&
+         std::filesystem::equivalent(find_file(module).parent_path(), system, error);
 }
 
 // Without a message box where the file is no library. NULL: see GetLastError.
@@ -48,20 +61,35 @@ HMODULE load(const std::filesystem::path& path, DWORD flags) {
   return module;
 }
 
-// Beside us; or else where the program's own libraries are. Never in System32.
+// From the folders that the program added. A bare name also finds what the process has loaded
+// already, be it System32's.
+HMODULE load_by_name() {
+  HMODULE module = load(kName, LOAD_LIBRARY_SEARCH_APPLICATION_DIR | LOAD_LIBRARY_SEARCH_USER_DIRS);
+  if (module == nullptr || !is_of_system(module)) return module;
+  FreeLibrary(module);
+  SetLastError(ERROR_MOD_NOT_FOUND);
+  return nullptr;
+}
+
+// Beside us, in the program's folder, or else where its own libraries are. Never in System32.
 HMODULE load_anywhere() {
   std::filesystem::path beside = find_own_file().parent_path() / kName;
+  std::filesystem::path place = beside;
   std::error_code error;
-  bool is_beside = std::filesystem::exists(beside, error);
+  bool is_there = std::filesystem::exists(place, error);
+  if (!is_there) {
+    place = find_file(nullptr).parent_path() / kName;
+    is_there = std::filesystem::exists(place, error);
+  }
   HMODULE module =
-      is_beside ? load(beside, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS)
-                : load(kName, LOAD_LIBRARY_SEARCH_APPLICATION_DIR | LOAD_LIBRARY_SEARCH_USER_DIRS);
+      is_there ? load(place, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS)
+               : load_by_name();
   if (module != nullptr) return module;
   DWORD reason = GetLastError();
   if (reason == ERROR_NOT_ENOUGH_MEMORY || reason == ERROR_OUTOFMEMORY) throw std::bad_alloc();
   std::string code = " (Windows error " + std::to_string(reason) + ")";
-  if (is_beside) {
-    throw Error(GLM_RUN_FAILED, show_path(beside) + " cannot be loaded" + code + kAdvice +
+  if (is_there) {
+    throw Error(GLM_RUN_FAILED, show_path(place) + " cannot be loaded" + code + kAdvice +
                                     ", and install Microsoft's Visual C++ Redistributable.");
   }
   throw Error(GLM_RUN_FAILED, show_path(beside) + " is missing" + code + kAdvice + ".");

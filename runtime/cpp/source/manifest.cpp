@@ -96,7 +96,7 @@ std::string describe_problem(const fs::path& folder, const std::string& name,
   if (!fs::is_regular_file(path, error)) return name + " is missing";
   if (leaves(path, folder)) return name + " is a link that leaves the folder";
   auto size = static_cast<int64_t>(fs::file_size(path, error));
-  if (error) return name + " cannot be looked at (error " + std::to_string(error.value()) + ")";
+  if (error) return name + " cannot be looked at" + show_error(error);
   if (size != entry.size_bytes) {
     return name + " has " + std::to_string(size) + " bytes, the manifest says " +
            std::to_string(entry.size_bytes);
@@ -240,8 +240,13 @@ std::string read_file(const std::string& folder, const std::string& name) {
     throw Error(GLM_BAD_FOLDER, folder + " has no " + name +
                                     "; give the folder that glm-export wrote, or export again.");
   }
+  uintmax_t size = fs::file_size(path, error);
+  if (error) {
+    throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be looked at" + show_error(error) +
+                                    "; check its permissions, and that it stays there.");
+  }
   std::ifstream file(path, std::ios::binary);
-  std::string content(static_cast<size_t>(fs::file_size(path)), '\0');
+  std::string content(static_cast<size_t>(size), '\0');
   file.read(content.data(), static_cast<std::streamsize>(content.size()));
   if (file && static_cast<size_t>(file.gcount()) == content.size()) return content;
   throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be read; check its permissions.");

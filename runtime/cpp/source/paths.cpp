@@ -16,4 +16,8 @@ std::filesystem::path to_path(const std::string& text) {
 
 std::string show_path(const std::filesystem::path& path) { return path.u8string(); }
 
+std::string show_error(const std::error_code& error) {
+  return " (error " + std::to_string(error.value()) + ")";
+}
+
 }  // namespace glm

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <system_error>
 
 namespace glm {
 
@@ -11,5 +12,8 @@ std::filesystem::path to_path(const std::string& text);
 
 // For sentences.
 std::string show_path(const std::filesystem::path& path);
+
+// " (error 2)": a number, since on Windows the system's words need not be UTF-8.
+std::string show_error(const std::error_code& error);
 
 }  // namespace glm

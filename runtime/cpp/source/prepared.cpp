@@ -36,8 +36,13 @@ Origin find_origin(const Manifest& manifest) {
     auto file = manifest.files.find(name);
     if (file != manifest.files.end()) hashes += file->second.sha256;
   }
-  std::string version = find_library().GetVersionString();
-  return {hash_text(hashes), hash_text(version + "\n" + describe_processor())};
+  std::string version = find_library().GetVersionString(), processor = describe_processor();
+  if (processor.empty()) {  // every such machine would seem to be the same
+    throw Error(GLM_UNSUPPORTED,
+                "the system does not name this processor where a copy is made for one kind of it; "
+                "open the folder without a prepared copy.");
+  }
+  return {hash_text(hashes), hash_text(version + "\n" + processor)};
 }
 
 [[noreturn]] void refuse(const std::string& prepared, const std::string& problem) {
@@ -68,14 +73,31 @@ Record read_record(const std::string& prepared) {
   return record;
 }
 
+// The record names the manifest's hashes as what the copy was made of, so that must be true.
+void require_graph(const std::string& folder, const Manifest& manifest) {
+  std::map<std::string, FileEntry> files;
+  for (const char* name : kGraphFiles) {
+    auto file = manifest.files.find(name);
+    if (file != manifest.files.end()) files.insert(*file);
+  }
+  if (files.count(kGraphFiles[0]) == 0) {
+    throw Error(GLM_BAD_FOLDER, folder + " has a manifest that names no model.onnx; export again.");
+  }
+  require_files(folder, files, true);
+}
+
 void write_record(const fs::path& folder, const Origin& origin) {
   std::ofstream file(folder / kRecordName, std::ios::binary);
   file << "{\n  \"folder\": \"" << origin.folder << "\",\n  \"machine\": \"" << origin.machine
        << "\",\n  \"files\": {";
   const char* comma = "";
   for (const char* name : kGraphFiles) {
-    if (!fs::exists(folder / name)) continue;  // a tiny model has no weights outside of its graph
-    file << comma << "\n    \"" << name << "\": {\"size_bytes\": " << fs::file_size(folder / name)
+    std::error_code error;
+    uintmax_t size = fs::file_size(folder / name, error);
+    // A tiny model has no weights outside of its graph.
+    if (error == std::errc::no_such_file_or_directory) continue;
+    if (error) refuse(show_path(folder / name), "cannot be looked at" + show_error(error));
+    file << comma << "\n    \"" << name << "\": {\"size_bytes\": " << size
          << ", \"sha256\": \"" << hash_file(folder / name) << "\"}";
     comma = ",";
   }
@@ -101,16 +123,18 @@ void check_prepared(const std::string& prepared, const Manifest& manifest, bool 
 
 void write_prepared(const std::string& folder, const Manifest& manifest,
                     const std::string& output, int threads) {
+  require_graph(folder, manifest);
+  Origin origin = find_origin(manifest);
   fs::path made = to_path(output);
   std::error_code error;
   if (!fs::create_directory(made, error)) {
-    throw Error(GLM_BAD_SETTING, output + " cannot be made (" +
-                                     (error ? error.message() : "it is there already") +
-                                     "); choose a new folder in one that can be written.");
+    throw Error(GLM_BAD_SETTING, output + " cannot be made" +
+                                     (error ? show_error(error) : " (it is there already)") +
+                                     "; choose a new folder in one that can be written.");
   }
   try {
     write_packed_graph(to_path(folder) / kGraphFiles[0], made / kGraphFiles[0], threads);
-    write_record(made, find_origin(manifest));  // last: without it, the copy does not count
+    write_record(made, origin);  // last: without it, the copy does not count
   } catch (...) {
     fs::remove_all(made, error);
     throw;

@@ -12,7 +12,8 @@ namespace glm {
 // Throws GLM_BAD_FOLDER: it was made of another folder, or for another machine, or is damaged.
 void check_prepared(const std::string& prepared, const Manifest& manifest, bool has_hashes);
 
-// Makes it; `output` must not exist. Throws GLM_BAD_SETTING, or what opening the graph throws.
+// Makes it, of a graph that is the manifest's to the last byte; `output` must not exist. Throws
+// GLM_BAD_FOLDER: the graph is damaged; GLM_BAD_SETTING: the copy cannot be written.
 void write_prepared(const std::string& folder, const Manifest& manifest,
                     const std::string& output, int threads);
 

@@ -2,11 +2,52 @@
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 
+#if defined(__x86_64__)  // GCC's name, then MSVC's
+#include <cpuid.h>
+#elif defined(_M_X64)
+#include <intrin.h>
+#endif
+
+#include <utility>
+
 #include "processor.hpp"
 
 namespace glm {
+namespace {
 
-// Family, model and stepping, and the name, which tell virtual machines of one model apart.
+constexpr DWORD kMostFeatures = 128;  // of IsProcessorFeaturePresent, to which unknown ones are absent
+
+std::string list_features() {
+  std::string text;
+  for (DWORD feature = 0; feature < kMostFeatures; ++feature) {
+    text += IsProcessorFeaturePresent(feature) ? '1' : '0';
+  }
+  return text + "\n";
+}
+
+// The bits of CPUID by which kernels are chosen: Windows has no names for those of AVX-512's parts.
+// Not leaf 1's EBX, which tells the cores of one processor apart.
+std::string list_instruction_sets() {
+  std::string text;
+#if defined(__x86_64__) || defined(_M_X64)
+  for (auto [leaf, part] : {std::pair(0, 0), std::pair(1, 0), std::pair(7, 0), std::pair(7, 1)}) {
+    int found[4] = {};
+#if defined(__x86_64__)
+    __cpuid_count(leaf, part, found[0], found[1], found[2], found[3]);
+#else
+    __cpuidex(found, leaf, part);
+#endif
+    if (leaf == 1) found[1] = 0;
+    for (int bits : found) text += std::to_string(static_cast<unsigned>(bits)) + " ";
+  }
+#endif
+  return text + "\n";
+}
+
+}  // namespace
+
+// Family, model and stepping, the name, and what it can do, which a virtual machine may have less
+// of than another on the same processor. Empty where Windows does not say.
 std::string describe_processor() {
   std::string text;
   for (const char* name : {"Identifier", "ProcessorNameString"}) {
@@ -17,7 +58,7 @@ std::string describe_processor() {
                                   RRF_RT_REG_SZ, nullptr, value, &size);
     if (status == ERROR_SUCCESS) text += std::string(value) + "\n";
   }
-  return text;
+  return text.empty() ? "" : text + list_features() + list_instruction_sets();
 }
 
 }  // namespace glm

@@ -37,6 +37,17 @@ std::optional<glm::ChatTable> open_table(const std::string& folder, const glm::M
   return glm::ChatTable(glm::read_file(folder, kTableName));
 }
 
+// Whatever it gives has a place among the scores that a token is chosen by.
+glm::Tokenizer open_tokenizer(const std::string& folder, const glm::ModelShape& model) {
+  glm::Tokenizer tokenizer = glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"));
+  if (tokenizer.size() <= static_cast<size_t>(model.tokenizer_vocab_size)) return tokenizer;
+  throw glm::Error(GLM_BAD_FOLDER, "tokenizer.json has ids up to " +
+                                       std::to_string(tokenizer.size() - 1) +
+                                       " where ids below the manifest's tokenizer_vocab_size = " +
+                                       std::to_string(model.tokenizer_vocab_size) +
+                                       " are expected; export the folder again.");
+}
+
 int32_t check_threads(int32_t threads) {
   if (threads >= 0 && threads <= kMaxThreads) return threads;
   throw glm::Error(GLM_BAD_SETTING, "threads is " + std::to_string(threads) + " where 0 to " +
@@ -77,7 +88,7 @@ void glm::refuse_length(uint64_t count, int64_t context_length) {
 
 glm_model::glm_model(const std::string& folder, const glm_load_options& options)
     : manifest(open_manifest(folder, options.verify_hashes != 0)),
-      tokenizer(glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"))),
+      tokenizer(open_tokenizer(folder, manifest.model)),
       chat_table(open_table(folder, manifest)),
       defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
       graph(find_graph(folder, manifest, options), options.prepared != nullptr, manifest.model,
@@ -130,10 +141,11 @@ const float* glm_session::read(const std::vector<int32_t>& prompt, int64_t room)
   return decoder.append(prompt.data() + shared, prompt.size() - shared);
 }
 
-const float* glm_session::measure(const std::vector<int32_t>& prompt) {
+void glm_session::measure(const std::vector<int32_t>& prompt,
+                          const std::function<void(const float*)>& take) {
   check_prompt(prompt, model.manifest.model);
   Running running(this);
-  return read(prompt, 0);
+  take(read(prompt, 0));  // as long as no other call may write there
 }
 
 void glm_session::generate(const std::vector<int32_t>& prompt, const glm_settings& settings,

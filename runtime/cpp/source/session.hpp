@@ -1,6 +1,7 @@
 // What the handles of glm.h stand for: an open folder, and a conversation with a cache of its own.
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -40,7 +41,8 @@ struct glm_session {
   // Each throws glm::Error; see glm.h.
   void generate(const std::vector<int32_t>& prompt, const glm_settings& settings,
                 glm_callback callback, void* user);
-  const float* measure(const std::vector<int32_t>& prompt);  // the logits after a prompt
+  // Gives the logits after a prompt to `take`, which must copy what it keeps.
+  void measure(const std::vector<int32_t>& prompt, const std::function<void(const float*)>& take);
   void cancel();
 
   const glm_model& model;

@@ -212,8 +212,11 @@ void Tokenizer::encode_piece(std::string_view piece, std::vector<int32_t>* ids) 
 }
 
 std::string_view Tokenizer::bytes(int32_t id) const {
-  bool is_text = id >= 0 && static_cast<size_t>(id) < size() && !is_special_[id];
-  return is_text ? spell(id) : std::string_view();
+  return is_special(id) ? std::string_view() : spell(id);
+}
+
+bool Tokenizer::is_special(int32_t id) const {
+  return id >= 0 && static_cast<size_t>(id) < size() && is_special_[id];
 }
 
 std::string_view Tokenizer::spell(int32_t id) const {
@@ -226,7 +229,9 @@ std::vector<bool> Tokenizer::find_tokens_with(const std::vector<std::string>& te
   if (texts.empty()) return {};
   std::vector<bool> found(size);
   for (size_t id = 0; id < size; ++id) {
-    std::string_view spelled = spell(static_cast<int32_t>(id));
+    std::string_view spelled = spell(static_cast<int32_t>(id));  // as a text of this token alone
+    bool is_stripped = parts_.strips_first_space && !spelled.empty() && spelled[0] == ' ';
+    if (is_stripped) spelled.remove_prefix(1);
     for (const std::string& text : texts) {
       if (spelled.find(text) != std::string_view::npos) found[id] = true;
     }

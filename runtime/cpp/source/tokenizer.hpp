@@ -46,7 +46,8 @@ class Tokenizer {
 
   std::string_view bytes(int32_t id) const;  // what a token stands for; nothing if it is special
   std::string_view spell(int32_t id) const;  // the same, also of a special one
-  bool strips_first_space() const { return parts_.strips_first_space; }
+  bool is_special(int32_t id) const;
+  bool is_byte_level() const { return parts_.vocabulary.is_byte_level(); }
 
   // By id up to `size`, whether a token's text holds one of `texts`; empty if there are none.
   std::vector<bool> find_tokens_with(const std::vector<std::string>& texts, size_t size) const;

@@ -4,6 +4,7 @@
  *   library FOLDER vector FILE TEMPERATURE TOP_K TOP_P SEED LIMIT   one JSON object
  *   library FOLDER cancel FILE MILLISECONDS                         status and sentence, then tokens
  *   library FOLDER refusals                                         a status and sentence a line
+ *   library FOLDER preloaded   the same of loading, where the system's onnxruntime.dll is loaded
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,10 @@ static void print_refusals(void) {
 
 int main(int arguments, char** values) {
   if (arguments < 3) return 2;
+  if (strcmp(values[2], "preloaded") == 0) {
+    DWORD flags = LOAD_LIBRARY_SEARCH_SYSTEM32;
+    if (LoadLibraryExW(L"onnxruntime.dll", NULL, flags) == NULL) return 2;
+  }
   check(glm_load(values[1], NULL, &model));
   check(glm_new_session(model, &session));
   if (arguments > 3) read_prompt(values[3]);
