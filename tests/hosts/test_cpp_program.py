@@ -33,6 +33,14 @@ def test_the_program(built: Path, folder: Path, python_model: glm_runtime.Model)
     assert json.loads(lines.stdout.splitlines()[1]) == python_model.tokenizer.encode("床前")
 
 
+def test_nothing_is_left_at_home(built: Path, folder: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry would keep an id of the device in the user's cache."""
+    command = [built / "glm-run", "generate", folder, "--prompt", "Hi", "--max-new-tokens", "1"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    subprocess.run(command, env={**kept, "HOME": str(tmp_path)}, check=True, capture_output=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

@@ -10,6 +10,9 @@ std::vector<std::string> list_arguments(int count, char** values);
 // Streams carry UTF-8, and the bytes that are written, also where text has other line ends.
 void open_streams();
 
+// ONNX Runtime 1.31 otherwise keeps an id of this device, and its events, in the user's cache.
+void turn_telemetry_off();
+
 // The next line of stdin, without its end; false behind the last one.
 bool read_line(std::string* line);
 

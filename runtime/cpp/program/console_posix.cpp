@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -19,6 +20,8 @@ std::vector<std::string> list_arguments(int count, char** values) {
 }
 
 void open_streams() {}
+
+void turn_telemetry_off() { setenv("ORT_DISABLE_TELEMETRY", "1", 0); }
 
 bool read_line(std::string* line) { return static_cast<bool>(std::getline(std::cin, *line)); }
 

@@ -100,6 +100,12 @@ void open_streams() {
   SetConsoleOutputCP(CP_UTF8);
 }
 
+void turn_telemetry_off() {
+  if (GetEnvironmentVariableW(L"ORT_DISABLE_TELEMETRY", nullptr, 0) == 0) {
+    SetEnvironmentVariableW(L"ORT_DISABLE_TELEMETRY", L"1");
+  }
+}
+
 bool read_line(std::string* line) {
   std::fflush(stdout);  // no terminal's line buffer does it here
   std::fflush(stderr);

@@ -149,6 +149,7 @@ int explain(int count, char** values) {
 
 int main(int count, char** values) {
   open_streams();
+  turn_telemetry_off();
   int code = explain(count, values);
   std::fflush(nullptr);
   leave(code);
