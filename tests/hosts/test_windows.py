@@ -17,6 +17,7 @@ import pytest
 import glm_runtime
 from hosts.test_cpp_bad_input import BAD_FOLDERS
 from support.cpp_build import SOURCE
+from support.onnxruntime_wheel import read_pinned_version
 from support.windows_build import (
     Wine,
     build_for_windows,
