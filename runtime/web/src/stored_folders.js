@@ -85,7 +85,7 @@ export async function makePlace(id) {
 export async function openStored(id) {
   const stored = (await listStored()).find((one) => one.id === id);
   if (!stored) throw new FolderError(`no folder ${id} is kept in this browser; fetch or pick it again.`);
-  const place = await (await openRoot()).getDirectoryHandle(id);
+  const place = await findPlace(id);
   return new FileFolder(stored.label, await listNames(place), (name) => findFile(place, name), id);
 }
 
@@ -112,7 +112,7 @@ export async function markWhole(place, { key, label }) {
 export async function forgetSource({ id, keys, label }, key) {
   const others = keys.filter((one) => one !== key);
   if (!others.length) return deleteStored(id);
-  return writeRecord(await makePlace(id), { keys: others, label });
+  return writeRecord(await findPlace(id), { keys: others, label });
 }
 
 /**
@@ -121,7 +121,7 @@ export async function forgetSource({ id, keys, label }, key) {
  * @param {readonly string[]} names
  */
 export async function discardFiles(id, names) {
-  const place = await makePlace(id);
+  const place = await findPlace(id);
   const there = await listNames(place);
   for (const name of [RECORD_NAME, ...names]) if (there.includes(name)) await place.removeEntry(name);
 }
@@ -284,6 +284,11 @@ export async function* readChunks(stream) {
   } finally {
     await reader.cancel().catch(() => {});
   }
+}
+
+/** @param {string} id */
+async function findPlace(id) {
+  return (await openRoot()).getDirectoryHandle(id);
 }
 
 async function openRoot() {

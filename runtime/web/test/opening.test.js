@@ -55,13 +55,16 @@ test("a mistyped address costs no conversation", async (t) => {
   assert.equal(await page.locator(".turn").count(), 4);
 });
 
-test("a model opened in the middle of an answer leaves no button of the old one", async (t) => {
-  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
+test("a model that takes the place of one in the middle of an answer, and does not start, leaves no button", async (t) => {
+  const folder = await copyFolder(t);
+  await replaceFile(folder, "model.onnx", "no graph");
+  const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER, "/bad/": folder } });
   await page.fill("#message", vectors[3].messages[0].content);
   await page.keyboard.press("Enter");
   await page.waitForFunction(() => document.querySelector(".is-writing > .text")?.textContent.length > 3);
-  await page.evaluate(() => glm.open("model/"));
+  assert.equal((await open(page, "bad/")).error, "FolderError");
   assert.equal(await page.locator("#stop").isVisible(), false);
+  assert.ok((await open(page, "model/")).label);
   assert.equal(await page.locator(".turn").count(), 0);
   await choose(page, settings);
   assert.equal(await ask(page, words), greedy.text);
