@@ -198,6 +198,8 @@ export class DiskPart {
       const access = await openAccess(file);
       return new DiskPart(place, name, { file, access, old: old.size < entry.sizeBytes ? old : new Blob() });
     } catch (error) {
+      // Nothing that was begun; another tab's file is not let go.
+      if (!old.size) await place.removeEntry(`${name}${PART}`).catch(() => {});
       throw explainAccess(error, name);
     }
   }

@@ -296,6 +296,20 @@ test("a folder that could not be begun leaves nothing", async (t) => {
   assert.equal(await page.locator("#kept li").count(), 0);
 });
 
+test("a browser that lets nothing be written is not taken for another tab", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  server.prefixes.set("/worker.js", `FileSystemFileHandle.prototype.createSyncAccessHandle = async () => {
+    throw new DOMException("no", "UnknownError");
+  };\n`);
+  await forgetWorker(page);
+  const refused = await open(page, "exact/");
+  assert.equal(refused.error, "StorageError");
+  assert.match(refused.message, /cannot be written in this browser \(no\); free disk space/);
+  await page.click("#show-models");
+  await page.click("#show-models");
+  assert.equal(await page.locator("#kept li").count(), 0);
+});
+
 test("a download from another origin goes on, though the page may not read where", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: BROKEN });
   server.hasCors = server.hasRanges = true;
