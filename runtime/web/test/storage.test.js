@@ -32,7 +32,7 @@ test("the second time it needs no server", async (t) => {
 
 test("below any path, and the model at any address", async (t) => {
   const places = { "/some/where/": DIST, "/folders/exact/": EXACT_FOLDER };
-  const { page } = await visit(t, browser, { places, query: "?model=/folders/exact" });
+  const { page } = await visit(t, browser, { places, query: "?model=/folders/exact&threads=2" });
   assert.ok(await page.evaluate(() => crossOriginIsolated));
   await answers(page);
 });
