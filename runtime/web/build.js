@@ -44,9 +44,17 @@ for (const name of STATIC) await copyFile(join(ROOT, "page", name), join(OUTPUT,
 for (const name of VENDORED) await copyFile(join(ONNXRUNTIME, name), join(OUTPUT, "onnxruntime", name));
 
 const shell = (await readdir(OUTPUT)).filter((name) => /\.(html|css|js|svg)$/.test(name)).sort();
-const onDemand = VENDORED.map((name) => `onnxruntime/${name}`);
+/** @type {Record<string, string>} */
+const onDemand = {};
 const digest = createHash("sha256");
-for (const name of [...shell, ...onDemand]) digest.update(name).update(await readFile(join(OUTPUT, name)));
+for (const name of [...shell, ...VENDORED.map((one) => `onnxruntime/${one}`)]) {
+  const content = await readFile(join(OUTPUT, name));
+  digest.update(name).update(content);
+  if (!shell.includes(name)) onDemand[name] = `sha256-${createHash("sha256").update(content).digest("base64")}`;
+}
+const page = await readFile(join(OUTPUT, "index.html"), "utf8");
+const policy = /http-equiv="Content-Security-Policy"\s+content="([^"]+)"/.exec(page)?.[1];
+if (!policy) throw new Error("page/index.html has no Content-Security-Policy where the service worker needs one; write it.");
 await build({
   ...options,
   entryPoints: [join(ROOT, "src", "service_worker.js")],
@@ -55,6 +63,7 @@ await build({
   define: {
     SHELL: JSON.stringify(shell),
     ON_DEMAND: JSON.stringify(onDemand),
+    POLICY: JSON.stringify(policy),
     VERSION: JSON.stringify(digest.digest("hex").slice(0, 16)),
   },
 });

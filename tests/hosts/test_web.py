@@ -60,7 +60,7 @@ def environment(browser: str, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conformance", "page", "storage", "bad_input", "readme"])
+@pytest.mark.parametrize("name", ["conformance", "page", "opening", "storage", "bad_input", "readme"])
 def test_the_page(name: str, package: Path, environment: dict[str, str]) -> None:
     npm_packages.run_tests(package, name, environment)
 

@@ -18,7 +18,8 @@ export class Session {
   #model;
   #decoder;
   /** @type {number[]} */ #tokens = [];
-  /** @type {AsyncGenerator<Piece, void, undefined>} */ #answer = noPieces();
+  /** The answer that began last: one that nobody has asked a piece of has no part in this. */
+  #running = noPieces();
 
   /** @param {import("./model.js").Model} model */
   constructor(model) {
@@ -58,7 +59,7 @@ export class Session {
 
   /** End the answer under way, forget the conversation, and give the memory of its cache back. */
   async release() {
-    await this.#answer.return();
+    await this.#running.return();
     this.#decoder.release();
     this.#tokens = [];
   }
@@ -73,18 +74,21 @@ export class Session {
     checkPrompt(promptIds, manifest.model);
     const settings = resolveSettings(options, defaults);
     const writer = new AnswerWriter(tokenizer, manifest.model, { promptIds, settings, form });
-    this.#answer = this.#run(promptIds, writer, settings.signal, this.#answer);
-    return this.#answer;
+    /** @type {AsyncGenerator<Piece, void, undefined>} */
+    const answer = this.#run(promptIds, writer, settings.signal, () => answer);
+    return answer;
   }
 
   /**
    * @param {number[]} promptIds
    * @param {AnswerWriter} writer
    * @param {AbortSignal | null} signal
-   * @param {AsyncGenerator<Piece, void, undefined>} previous
+   * @param {() => AsyncGenerator<Piece, void, undefined>} getSelf
    * @returns {AsyncGenerator<Piece, void, undefined>}
    */
-  async *#run(promptIds, writer, signal, previous) {
+  async *#run(promptIds, writer, signal, getSelf) {
+    const previous = this.#running;
+    this.#running = getSelf();
     await previous.return(); // an answer left half-way must not write into the cache later
     const decoder = this.#decoder;
     const chunk = this.#model.graph.chunkTokens;
@@ -155,7 +159,7 @@ function countShared(left, right) {
 }
 
 /**
- * What stands for an answer while none is under way.
+ * What stands for an answer before the first one.
  * @returns {AsyncGenerator<Piece, void, undefined>}
  */
 async function* noPieces() {}

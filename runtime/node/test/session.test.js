@@ -74,6 +74,29 @@ test("a new answer ends the one before", async () => {
   assert.equal((await left.next()).done, true);
 });
 
+test("an answer that was never begun stands between two others, and changes nothing", async () => {
+  // return() passes by the body of a generator that never started: a chain of answers would break there.
+  const session = model.newSession();
+  const other = [{ role: "user", content: "Who was Moses?" }];
+  const left = session.chat(question, greedy);
+  await left.next();
+  session.chat([{ role: "user", content: "Never asked." }], greedy);
+  const last = session.chat(other, greedy);
+  const tokens = [];
+  for await (const { tokenId } of last) {
+    tokens.push(tokenId);
+    assert.equal((await left.next()).done, true);
+  }
+  assert.deepEqual(tokens, (await collect(model.chat(other, greedy))).token_ids);
+
+  const released = session.chat(question, greedy);
+  await released.next();
+  session.chat(other, greedy);
+  await session.release();
+  assert.equal((await released.next()).done, true);
+  assert.deepEqual(session.tokens, []);
+});
+
 test("an answer that is left half-way is not lost for the session", async () => {
   const session = model.newSession();
   for await (const piece of session.chat(question, greedy)) if (piece.text) break;

@@ -44,6 +44,7 @@ export class Chat {
   close() {
     this.#answering?.abort();
     this.#listeners.abort();
+    this.#setBusy(false);
     find("chat").hidden = true;
     for (const id of ["message", "send", "new-chat", "show-settings"]) disable(id, true);
   }
@@ -95,7 +96,7 @@ export class Chat {
       if (session === this.#session) this.#messages.push(asked, { role: "assistant", content: view.text });
       find("announcer").textContent = `Answer: ${view.text}`;
     } catch (error) {
-      await this.#fail(error, { question, view, text });
+      await this.#fail(error, { question, view, text, isCurrent: session === this.#session });
     } finally {
       if (this.#answering === controller) this.#answering = null;
       if (!this.#listeners.signal.aborted) this.#setBusy(this.#answering !== null);
@@ -122,7 +123,7 @@ export class Chat {
         if (piece.finishReason === "length") ending = "full";
       }
     } catch (error) {
-      if (!signal.aborted) throw error;
+      if (!signal.aborted || error instanceof GenerationError) throw error;
       ending = "stopped";
     }
     return describe(start, times, ending);
@@ -140,31 +141,31 @@ export class Chat {
 
   /**
    * @param {unknown} error
-   * @param {{ question: HTMLElement, view: AnswerView, text: string }} shown
+   * @param {{ question: HTMLElement, view: AnswerView, text: string, isCurrent: boolean }} shown
    */
-  async #fail(error, { question, view, text }) {
+  async #fail(error, { question, view, text, isCurrent }) {
     const words = error instanceof Error ? error.message : String(error);
     if (error instanceof PromptError || !view.text) {
       // It was never asked: back into the composer with it.
       question.remove();
       view.remove();
       const message = /** @type {HTMLTextAreaElement} */ (find("message"));
-      if (!message.value) message.value = text;
+      if (!message.value && isCurrent) message.value = text;
     } else view.finish("broken off");
-    if (error instanceof GenerationError) await this.#reopen().catch(() => {});
+    if (error instanceof GenerationError) await this.#reopen();
     find("problem").textContent = words;
   }
 
   /** @param {boolean} isBusy */
   #setBusy(isBusy) {
+    const hadFocus = [find("send"), find("stop")].includes(/** @type {HTMLElement} */ (document.activeElement));
     disable("message", false);
     disable("send", isBusy);
     disable("new-chat", false);
     disable("show-settings", isBusy);
-    const hadFocus = document.activeElement === find("stop");
     find("send").hidden = isBusy;
     find("stop").hidden = !isBusy;
-    if (hadFocus) find("message").focus();
+    if (hadFocus) find(isBusy ? "stop" : "message").focus();
   }
 }
 

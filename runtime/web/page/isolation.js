@@ -4,6 +4,8 @@
  * Isolation begins with a page that the service worker answered, so the very first visit loads twice.
  */
 
+import { recall, remember } from "./remembered.js";
+
 const RELOADED = "glm-reloaded";
 const WAIT_MS = 10_000;
 const MOST_TRIES = 3; // Chromium may show a page an older state of its session storage, from before it was isolated
@@ -20,12 +22,13 @@ export async function isolatePage() {
     return "this browser refuses the service worker, so the page does not work offline";
   }
   if (crossOriginIsolated) {
-    sessionStorage.removeItem(RELOADED);
+    remember("sessionStorage", RELOADED, "0");
     return "";
   }
-  const tries = Number(sessionStorage.getItem(RELOADED));
-  if (tries >= MOST_TRIES) return "this browser does not isolate the page, so one thread computes";
-  sessionStorage.setItem(RELOADED, String(tries + 1));
+  const tries = Number(recall("sessionStorage", RELOADED));
+  // What cannot be counted would never end.
+  const mayTry = tries < MOST_TRIES && remember("sessionStorage", RELOADED, String(tries + 1));
+  if (!mayTry) return "this browser does not isolate the page, so one thread computes";
   location.replace(location.href.split("#")[0]); // reload() would pass the service worker by once more
   return new Promise(() => {}); // the page goes away
 }

@@ -1,11 +1,12 @@
 /** The page: opens a model, then asks and answers. `window.glm` is what it offers to scripts. */
 
-import { FolderError, load } from "../src/index.js";
+import { AbsentError, UnreachableError, load } from "../src/index.js";
 import { Chat } from "./chat.js";
 import { find } from "./elements.js";
 import { isolatePage } from "./isolation.js";
 import { LoadingView } from "./loading_view.js";
-import { prepareModels, showModels } from "./models_view.js";
+import { hideModels, prepareModels, showModels } from "./models_view.js";
+import { recall, remember } from "./remembered.js";
 import { prepareSettings, showDefaults } from "./settings_view.js";
 
 const LAST = "glm-last"; // what was opened last
@@ -26,12 +27,20 @@ let pageNote = "";
 async function open(from) {
   opening?.abort();
   const mine = (opening = new AbortController());
-  close();
+  find("problem").textContent = "";
+  hideModels();
   const loading = new LoadingView(() => mine.abort());
-  let opened;
+  /** @param {import("../src/index.js").LoadProgress} progress */
+  const onProgress = (progress) => {
+    if ("isStarting" in progress) close(); // not before: what cannot be fetched costs no conversation
+    loading.show(progress);
+  };
   try {
-    const onProgress = (/** @type {any} */ progress) => mine.signal.aborted || loading.show(progress);
-    opened = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
+    const opened = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
+    if (mine.signal.aborted) opened.release(); // another one is wanted by now
+    mine.signal.throwIfAborted();
+    begin(opened, from);
+    return opened;
   } finally {
     loading.end();
     if (opening === mine) {
@@ -39,17 +48,25 @@ async function open(from) {
       find("loading").hidden = true;
     }
   }
-  if (mine.signal.aborted) opened.release(); // another one is wanted by now
-  mine.signal.throwIfAborted();
+}
+
+/**
+ * @param {import("../src/index.js").RemoteModel} opened
+ * @param {From} from
+ */
+function begin(opened, from) {
+  close();
+  hideModels();
   model = opened;
   // Some browsers ask the user; without a yes they may delete what is kept when the disk is full.
   navigator.storage?.persist?.().catch(() => {});
-  if (typeof from === "string") localStorage.setItem(LAST, from);
-  await showModels(false, tryOpen);
+  if (typeof from === "string") remember("localStorage", LAST, from);
   showDefaults(model.defaults);
-  chat = new Chat(model, () => open(from));
+  chat = new Chat(model, () => {
+    close();
+    return tryOpen(from);
+  });
   showFacts();
-  return model;
 }
 
 /** What `?backend=` and `?threads=` say. */
@@ -60,11 +77,9 @@ function readAddress() {
 }
 
 function close() {
-  find("problem").textContent = "";
   chat?.close();
   model?.release();
   model = chat = null;
-  find("models").hidden = true;
   find("facts").textContent = "No model is open.";
 }
 
@@ -76,11 +91,16 @@ async function tryOpen(from) {
   try {
     await open(from);
   } catch (error) {
-    const isCancelled = error instanceof DOMException && error.name === "AbortError";
-    if (opening) return; // another model is being opened by now
-    await showModels(true, tryOpen);
-    find("problem").textContent = isCancelled ? "" : error instanceof Error ? error.message : String(error);
+    await explain(error);
   }
+}
+
+/** @param {unknown} error  of `open` */
+async function explain(error) {
+  if (opening) return; // another model is being opened by now
+  await showModels(tryOpen);
+  const isCancelled = error instanceof DOMException && error.name === "AbortError";
+  find("problem").textContent = isCancelled ? "" : error instanceof Error ? error.message : String(error);
 }
 
 function showFacts() {
@@ -93,20 +113,18 @@ function showFacts() {
 /** What the address asks for, the folder beside the page, or the last one. */
 async function openFirst() {
   const wanted = new URLSearchParams(location.search).get("model");
-  if (wanted) return tryOpen(new URL(wanted, document.baseURI).href);
+  if (wanted) return tryOpen(wanted);
   const beside = new URL(BESIDE, document.baseURI).href;
-  const last = localStorage.getItem(LAST);
+  const last = recall("localStorage", LAST);
   for (const address of new Set([beside, ...(last ? [last] : [])])) {
     try {
       return void (await open(address));
     } catch (error) {
-      const isAbsent = error instanceof FolderError && /(is missing|cannot be reached)/.test(error.message);
-      if (isAbsent) continue;
-      find("problem").textContent = error instanceof Error ? error.message : String(error);
-      break;
+      if (error instanceof AbsentError || error instanceof UnreachableError) continue;
+      return explain(error);
     }
   }
-  return showModels(true, tryOpen);
+  if (!opening && !model) await showModels(tryOpen);
 }
 
 prepareSettings();

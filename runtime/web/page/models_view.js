@@ -17,18 +17,24 @@ export function prepareModels(open) {
     event.preventDefault();
     open(/** @type {HTMLInputElement} */ (find("address")).value.trim());
   });
-  find("show-models").addEventListener("click", () => showModels(Boolean(find("models").hidden), open));
+  find("show-models").addEventListener("click", () => (find("models").hidden ? showModels(open) : hideModels()));
   prepareDrop(open);
 }
 
-/**
- * @param {boolean} isShown
- * @param {(from: From) => void} open
- */
-export async function showModels(isShown, open) {
+/** @param {(from: From) => void} open */
+export async function showModels(open) {
+  setShown(true);
+  await showKept(open);
+}
+
+export function hideModels() {
+  setShown(false);
+}
+
+/** @param {boolean} isShown */
+function setShown(isShown) {
   find("models").hidden = !isShown;
   find("show-models").setAttribute("aria-expanded", String(isShown));
-  if (isShown) await showKept(open);
 }
 
 /** @param {(from: From) => void} open */

@@ -12,19 +12,25 @@ import {
 
 import { UnreachableError } from "./source_files.js";
 
+/** There is no exported folder at an address, or in what was picked: its manifest is not there. */
+export class AbsentError extends FolderError {}
+
 /** The model is larger than what a page may hold. */
 export class TooLargeError extends GlmRuntimeError {}
 
 /** The browser has no room for the files, or another tab writes them. */
 export class StorageError extends GlmRuntimeError {}
 
-/** WebGPU cannot run this graph here; WASM may. */
+/** WebGPU cannot run this graph here; WebAssembly may. */
 export class BackendError extends GlmRuntimeError {}
+
+/** The end of its messages. */
+export const WASM_ADVICE = 'load it with the backend "wasm".';
 
 const CLASSES = new Map(
   [
     ...[FolderError, FormatVersionError, GenerationError, GlmRuntimeError, PromptError, SamplingError],
-    ...[BackendError, StorageError, TooLargeError, UnreachableError],
+    ...[AbsentError, BackendError, StorageError, TooLargeError, UnreachableError],
   ].map((one) => [one.name, one]),
 );
 

@@ -11,7 +11,7 @@ import { FolderError, firstLine } from "glm-runtime/core";
 
 import { StorageError } from "./errors.js";
 import { UnreachableError } from "./source_files.js";
-import { findFile, openAccess, readChunks } from "./stored_folders.js";
+import { PART, findFile, hashStream, openAccess, readChunks, writeAt } from "./stored_folders.js";
 import { formatBytes } from "./units.js";
 
 /** @typedef {import("glm-runtime/core").FileEntry} FileEntry */
@@ -25,6 +25,7 @@ import { formatBytes } from "./units.js";
  * @typedef {object} Request
  * @property {import("./source_files.js").Source} source
  * @property {(progress: Progress) => void} report
+ * @property {boolean} [verify]  fetch anew what is kept and was changed
  * @property {AbortSignal} [signal]
  */
 
@@ -84,15 +85,35 @@ async function fetchFile(request) {
     await part.finish();
     request.show(entry.sizeBytes);
   } catch (error) {
-    const isFull = error instanceof DOMException && error.name === "QuotaExceededError";
-    await part.leave(!isDamaged && !isFull);
-    if (!isFull) throw error;
-    throw new StorageError(
-      `this browser has no room for ${name} (${formatBytes(entry.sizeBytes)}); ` +
-        "delete what is kept, or free disk space.",
-      error,
-    );
+    const explained = explainFull(error, name, entry.sizeBytes);
+    await part.leave(!isDamaged && explained === error);
+    throw explained;
   }
+}
+
+/**
+ * The browser's error in our words where it has no room, and else the error itself.
+ * @param {unknown} error
+ * @param {string} name
+ * @param {number} sizeBytes
+ */
+export function explainFull(error, name, sizeBytes) {
+  if (!(error instanceof DOMException) || error.name !== "QuotaExceededError") return error;
+  return new StorageError(
+    `this browser has no room for ${name} (${formatBytes(sizeBytes)}); delete what is kept, or free disk space.`,
+    error,
+  );
+}
+
+/**
+ * @param {unknown} error
+ * @param {string} name
+ */
+export function explainAccess(error, name) {
+  const isTaken = error instanceof DOMException && error.name === "NoModificationAllowedError";
+  const found = isTaken ? "is being written by another tab" : "cannot be written in this browser";
+  const advice = isTaken ? "wait for it, or close that tab" : "free disk space, or delete what is kept";
+  return new StorageError(`${name} ${found} (${firstLine(error)}); ${advice}.`, error);
 }
 
 /**
@@ -166,20 +187,20 @@ export class DiskPart {
    * @param {FileSystemDirectoryHandle} place
    * @param {string} name
    * @param {FileEntry} entry
+   * @param {boolean} verify  what is there counts by its hash, not by its size
    * @throws {StorageError} another tab is writing it.
    */
-  static async open(place, name, entry) {
-    if ((await findFile(place, name))?.size === entry.sizeBytes) return null;
-    const file = await place.getFileHandle(`${name}.part`, { create: true });
+  static async open(place, name, entry, verify) {
+    if (await isThere(place, name, entry, verify)) return null;
+    const file = await place.getFileHandle(`${name}${PART}`, { create: true });
     const old = await file.getFile();
     try {
       const access = await openAccess(file);
       return new DiskPart(place, name, { file, access, old: old.size < entry.sizeBytes ? old : new Blob() });
     } catch (error) {
-      throw new StorageError(
-        `${name} is being written by another tab (${firstLine(error)}); wait for it, or close that tab.`,
-        error,
-      );
+      // Nothing that was begun; another tab's file is not let go.
+      if (!old.size) await place.removeEntry(`${name}${PART}`).catch(() => {});
+      throw explainAccess(error, name);
     }
   }
 
@@ -189,8 +210,7 @@ export class DiskPart {
    */
   write(chunk, at) {
     if (at === 0) this.#access.truncate(0); // no bytes of an earlier try behind these
-    const written = this.#access.write(chunk, { at });
-    if (written !== chunk.length) throw new DOMException("the disk is full", "QuotaExceededError");
+    writeAt(this.#access, chunk, at);
   }
 
   async finish() {
@@ -202,8 +222,20 @@ export class DiskPart {
   /** @param {boolean} isWanted */
   async leave(isWanted) {
     this.#access.close();
-    if (!isWanted) await this.#place.removeEntry(`${this.#name}.part`);
+    if (!isWanted) await this.#place.removeEntry(`${this.#name}${PART}`);
   }
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} place
+ * @param {string} name
+ * @param {FileEntry} entry
+ * @param {boolean} verify
+ */
+async function isThere(place, name, entry, verify) {
+  const file = await findFile(place, name);
+  if (file?.size !== entry.sizeBytes) return false;
+  return !verify || bytesToHex(await hashStream(file.stream())) === entry.sha256;
 }
 
 /**

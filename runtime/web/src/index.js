@@ -6,7 +6,7 @@
 
 import { GlmRuntimeError } from "glm-runtime/core";
 
-import { BackendError } from "./errors.js";
+import { BackendError, WASM_ADVICE } from "./errors.js";
 import { RemoteModel } from "./remote_model.js";
 import { WorkerChannel } from "./worker_channel.js";
 
@@ -18,7 +18,7 @@ export {
   PromptError,
   SamplingError,
 } from "glm-runtime/core";
-export { StorageError, TooLargeError } from "./errors.js";
+export { AbsentError, BackendError, StorageError, TooLargeError } from "./errors.js";
 export { RemoteModel, RemoteSession } from "./remote_model.js";
 export { UnreachableError } from "./source_files.js";
 export { deleteStored, listStored } from "./stored_folders.js";
@@ -30,7 +30,7 @@ export { formatBytes } from "./units.js";
  * @property {number} [threads]  of WebAssembly; without, half of what the browser counts, or 1 where the page is not isolated
  * @property {boolean} [verify]  compare every byte of a folder that was kept with its hashes once more
  * @property {(progress: LoadProgress) => void} [onProgress]
- * @property {AbortSignal} [signal]  ends a download
+ * @property {AbortSignal} [signal]  ends a download, and a start
  */
 
 /** @typedef {import("./fetch_files.js").Progress | { isStarting: true }} LoadProgress */
@@ -49,7 +49,7 @@ const MOST_THREADS = 8; // more were never tried
 export async function load(from, options = {}) {
   const { backend = "auto", threads = countThreads(), verify = false } = options;
   requireOptions(backend, threads);
-  const source = typeof from === "string" || from instanceof URL ? new URL(from, document.baseURI).href : from;
+  const source = typeof from === "string" || from instanceof URL ? resolve(String(from)) : from;
   const request = { from: source instanceof FileList ? [...source] : source, threads, verify };
   if (backend === "wasm" || (backend === "auto" && !(await hasWebGpu()))) return open({ ...request, backend: "wasm" }, options);
   try {
@@ -57,7 +57,8 @@ export async function load(from, options = {}) {
   } catch (error) {
     if (backend === "webgpu" || !(error instanceof BackendError)) throw error;
     const model = await open({ ...request, backend: "wasm" }, options);
-    model.note = [model.note, error.message.replace(/\.$/, "")].filter(Boolean).join("; ");
+    const found = error.message.replace(WASM_ADVICE, "WebAssembly is used instead");
+    model.note = [model.note, found].filter(Boolean).join("; ");
     return model;
   }
 }
@@ -69,13 +70,34 @@ export async function load(from, options = {}) {
 async function open(request, { onProgress, signal }) {
   const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   const channel = new WorkerChannel(worker);
+  let isStarting = false;
+  // onnxruntime-web cannot be interrupted while it starts; a download can, and closes its files.
+  const abort = () => isStarting && channel.close();
+  /** @param {LoadProgress} progress */
+  const onReport = (progress) => {
+    isStarting = "isStarting" in progress;
+    if (signal?.aborted) abort();
+    else onProgress?.(progress);
+  };
+  signal?.addEventListener("abort", abort);
   try {
-    const opened = await channel.call("open", request, { onReport: onProgress, signal });
+    const opened = await channel.call("open", request, { onReport, signal });
+    signal?.throwIfAborted();
     return new RemoteModel(channel, { ...opened, backend: request.backend, threads: request.threads });
   } catch (error) {
     channel.close();
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", abort);
   }
+}
+
+/**
+ * What is no address stays as it is: the worker says so.
+ * @param {string} address
+ */
+function resolve(address) {
+  return URL.canParse(address, document.baseURI) ? new URL(address, document.baseURI).href : address;
 }
 
 /** Threads share memory, which browsers allow to isolated pages only. Two run on one core, as browsers count. */
@@ -98,5 +120,5 @@ function requireOptions(backend, threads) {
     throw new GlmRuntimeError(`backend is ${JSON.stringify(backend)} where auto, webgpu or wasm is expected; choose one.`);
   }
   if (Number.isInteger(threads) && Number(threads) >= 1) return;
-  throw new GlmRuntimeError(`threads is ${threads} where 1 or more is expected; leave it out to use every core.`);
+  throw new GlmRuntimeError(`threads is ${threads} where 1 or more is expected; leave it out to use half of the cores, at most ${MOST_THREADS}.`);
 }

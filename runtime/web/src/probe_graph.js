@@ -2,7 +2,7 @@
 
 import { Decoder, firstLine } from "glm-runtime/core";
 
-import { BackendError } from "./errors.js";
+import { BackendError, WASM_ADVICE } from "./errors.js";
 
 // Kernels that add in another order differ by less than a hundredth, int8 activations included; the
 // wrong results that were met with differed by a seventh and more.
@@ -23,12 +23,11 @@ export async function probeGraph(graph, model) {
     const difference = measureDifference(whole, parts);
     if (difference < LARGEST_DIFFERENCE) return;
     throw new BackendError(
-      `WebGPU gives logits that differ by ${difference.toPrecision(2)} of their norm where none should; ` +
-        "WebAssembly is used instead.",
+      `WebGPU gives logits that differ by ${difference.toPrecision(2)} of their norm where none should; ${WASM_ADVICE}`,
     );
   } catch (error) {
     if (error instanceof BackendError) throw error;
-    throw new BackendError(`WebGPU does not run this graph (${firstLine(error)}); WebAssembly is used instead.`, error);
+    throw new BackendError(`WebGPU does not run this graph (${firstLine(error)}); ${WASM_ADVICE}`, error);
   }
 }
 

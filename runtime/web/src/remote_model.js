@@ -1,5 +1,7 @@
 /** A model that lives in a worker, as the page sees it. */
 
+const PATIENCE_MS = 10_000; // a chat template comes with a folder, and may never end
+
 /** @typedef {import("glm-runtime/core").Message} Message */
 /** @typedef {import("glm-runtime/core").Piece} Piece */
 /** @typedef {import("glm-runtime/core").AnswerOptions & import("glm-runtime/core").ChatOptions} Options */
@@ -159,12 +161,13 @@ export class RemoteSession {
     const pieces = [];
     let isOver = false;
     let wake = () => {};
-    const onReport = (/** @type {Piece} */ piece) => {
+    const onReport = (/** @type {Piece | { isRendered: true }} */ piece) => {
+      if ("isRendered" in piece) return;
       pieces.push(piece);
       wake();
     };
     const value = { session: this.#number, kind, prompt, options };
-    const end = this.#channel.call("answer", value, { onReport, signal: both });
+    const end = this.#channel.call("answer", value, { onReport, signal: both, patienceMs: PATIENCE_MS });
     end.catch(() => {}).finally(() => {
       isOver = true;
       wake();

@@ -6,13 +6,16 @@
  * `stored_folders.js`.
  */
 
-/* global SHELL, ON_DEMAND, VERSION */
+/* global SHELL, ON_DEMAND, POLICY, VERSION */
 
-const CACHE_NAME = `glm-page-${VERSION}`;
+// Another copy of the page may be at another path of this origin; no path has a space.
+const CACHE_PREFIX = `glm-page ${new URL(self.registration.scope).pathname} `;
+const CACHE_NAME = CACHE_PREFIX + VERSION;
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Cross-Origin-Resource-Policy": "same-origin",
+  "Content-Security-Policy": POLICY, // the page has it as a <meta>, too, which does not bind its worker
 };
 
 self.addEventListener("install", (event) => event.waitUntil(keepShell()));
@@ -31,7 +34,7 @@ async function keepShell() {
 /** Older versions go: no page of theirs is open any more. */
 async function takeOver() {
   for (const name of await caches.keys()) {
-    if (name.startsWith("glm-page-") && name !== CACHE_NAME) await caches.delete(name);
+    if (name.startsWith(CACHE_PREFIX) && name !== CACHE_NAME) await caches.delete(name);
   }
   await self.clients.claim();
 }
@@ -45,7 +48,7 @@ function findName(request) {
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== scope.origin || !url.pathname.startsWith(scope.pathname)) return null;
   const name = url.pathname.slice(scope.pathname.length) || "index.html";
-  return SHELL.includes(name) || ON_DEMAND.includes(name) ? name : null;
+  return SHELL.includes(name) || name in ON_DEMAND ? name : null;
 }
 
 /** @param {string} name */
@@ -53,7 +56,8 @@ async function answer(name) {
   const cache = await caches.open(CACHE_NAME);
   const kept = await cache.match(name);
   if (kept) return isolate(kept);
-  const fetched = await fetch(name, { cache: "no-cache" });
+  // Of a newer version on the server an older page must get nothing.
+  const fetched = await fetch(name, { cache: "no-cache", ...(name in ON_DEMAND ? { integrity: ON_DEMAND[name] } : {}) });
   // onnxruntime-web: 14 MB or 27 MB, and only one of the two is wanted.
   if (fetched.ok) await cache.put(name, fetched.clone()).catch(() => {}); // no room: not offline, but now
   return isolate(fetched);

@@ -51,6 +51,7 @@ export class AddressSource {
     const response = await this.#fetch(address, { headers, signal, cache: "no-store" });
     if (!response.ok) {
       if (start && response.status === 416) return this.open(name, 0, signal);
+      if (response.status >= 500) throw new UnreachableError(`${address} is answered with status ${response.status}; try again later.`);
       const found = response.status === 404 ? "is missing" : `is refused with status ${response.status}`;
       throw new FolderError(`${this.label}/${name} ${found}; give the address of a folder that glm-export wrote.`);
     }
@@ -93,8 +94,8 @@ export class PickedSource {
     }
     this.#files = new Map(chosen.map((file) => [file.name, file]));
     this.label = paths[0].includes("/") ? paths[0].split("/")[0] : "the picked folder";
-    this.key = `picked:${this.label}`;
-    this.isLasting = false; // another folder may have the same name
+    this.key = "picked";
+    this.isLasting = false; // what is picked later is another folder
   }
 
   /**
@@ -124,9 +125,10 @@ function readAddress(address) {
 }
 
 /**
+ * A server of another origin may hide where it begins; it was asked to begin here, and the hash tells.
  * @param {string | null} range
  * @param {number} start
  */
 function beginsAt(range, start) {
-  return range?.startsWith(`bytes ${start}-`) ?? false;
+  return range === null || range.startsWith(`bytes ${start}-`);
 }

@@ -4,7 +4,7 @@
  *     glm-folders/<first 32 digits of the manifest's SHA-256>/
  *         glm_manifest.json, model.onnx, ...    whole and of the right hash
  *         NAME.part                             a download under way
- *         stored.json                           written last: key, label, size
+ *         stored.json                           written last: keys, label
  */
 
 import { sha256 } from "@noble/hashes/sha2.js";
@@ -13,11 +13,13 @@ import { FolderError } from "glm-runtime/core";
 
 const ROOT_NAME = "glm-folders";
 const RECORD_NAME = "stored.json";
+/** What is not whole ends so. */
+export const PART = ".part";
 
 /**
  * @typedef {object} StoredFolder
  * @property {string} id
- * @property {string} key  of the source it came from
+ * @property {readonly string[]} keys  of the sources it came from
  * @property {string} label
  * @property {number} sizeBytes  of all files there are
  * @property {boolean} isWhole  otherwise a download was left half-way
@@ -51,6 +53,23 @@ export async function deleteStored(id) {
 }
 
 /**
+ * Take the place of a folder away if nothing came into it.
+ * @param {string} id
+ */
+export async function deleteEmpty(id) {
+  const root = await openRoot();
+  await root.removeEntry(id).catch(() => {}); // refused where there are files
+}
+
+/**
+ * Whether a name is taken by what is kept beside a folder's files.
+ * @param {string} name
+ */
+export function isReserved(name) {
+  return name === RECORD_NAME || name.endsWith(PART);
+}
+
+/**
  * The place of one folder's files, made where there is none.
  * @param {string} id
  */
@@ -66,8 +85,8 @@ export async function makePlace(id) {
 export async function openStored(id) {
   const stored = (await listStored()).find((one) => one.id === id);
   if (!stored) throw new FolderError(`no folder ${id} is kept in this browser; fetch or pick it again.`);
-  const place = await (await openRoot()).getDirectoryHandle(id);
-  return new FileFolder(stored.label, await listNames(place), (name) => findFile(place, name));
+  const place = await findPlace(id);
+  return new FileFolder(stored.label, await listNames(place), (name) => findFile(place, name), id);
 }
 
 /** @param {Uint8Array} manifest */
@@ -76,12 +95,43 @@ export function identify(manifest) {
 }
 
 /**
- * Say that a folder is whole.
+ * Say that a folder is whole, and that it came from a source too.
  * @param {FileSystemDirectoryHandle} place
  * @param {{ key: string, label: string }} source
  */
 export async function markWhole(place, { key, label }) {
-  await writeFile(place, RECORD_NAME, new TextEncoder().encode(JSON.stringify({ key, label })));
+  const { keys } = await readRecord(place);
+  await writeRecord(place, { keys: [...new Set([...keys, key])], label });
+}
+
+/**
+ * Another folder comes from a source by now: what came from nowhere else goes.
+ * @param {StoredFolder} stored
+ * @param {string} key
+ */
+export async function forgetSource({ id, keys, label }, key) {
+  const others = keys.filter((one) => one !== key);
+  if (!others.length) return deleteStored(id);
+  return writeRecord(await findPlace(id), { keys: others, label });
+}
+
+/**
+ * Files turned out to be damaged: the folder is no longer whole, and only they are fetched again.
+ * @param {string} id
+ * @param {readonly string[]} names
+ */
+export async function discardFiles(id, names) {
+  const place = await findPlace(id);
+  const there = await listNames(place);
+  for (const name of [RECORD_NAME, ...names]) if (there.includes(name)) await place.removeEntry(name);
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} place
+ * @param {{ keys: readonly string[], label: string }} record
+ */
+function writeRecord(place, record) {
+  return writeFile(place, RECORD_NAME, new TextEncoder().encode(JSON.stringify(record)));
 }
 
 /**
@@ -103,20 +153,42 @@ export function openAccess(file) {
 }
 
 /**
- * Write a small file at once.
+ * Write a small file, unless it is as it should be: whole, or not at all.
  * @param {FileSystemDirectoryHandle} place
  * @param {string} name
  * @param {Uint8Array} bytes
+ * @throws {DOMException} there is no room, or another tab writes it.
  */
 export async function writeFile(place, name, bytes) {
-  const handle = await openAccess(await place.getFileHandle(name, { create: true }));
+  const old = await findFile(place, name);
+  if (old?.size === bytes.length && isEqual(new Uint8Array(await old.arrayBuffer()), bytes)) return;
+  const file = await place.getFileHandle(`${name}${PART}`, { create: true });
+  const handle = await openAccess(file);
   try {
     handle.truncate(0);
-    handle.write(bytes, { at: 0 });
+    writeAt(handle, bytes, 0);
     handle.flush();
   } finally {
     handle.close();
   }
+  await /** @type {any} */ (file).move(name);
+}
+
+/**
+ * @param {SyncAccess} access
+ * @param {Uint8Array} bytes
+ * @param {number} at
+ */
+export function writeAt(access, bytes, at) {
+  if (access.write(bytes, { at }) !== bytes.length) throw new DOMException("the disk is full", "QuotaExceededError");
+}
+
+/**
+ * @param {Uint8Array} left
+ * @param {Uint8Array} right  as long
+ */
+function isEqual(left, right) {
+  return left.every((byte, place) => byte === right[place]);
 }
 
 /**
@@ -142,9 +214,11 @@ export class FileFolder {
    * @param {string} label
    * @param {readonly string[]} names
    * @param {(name: string) => Promise<Blob | null>} find
+   * @param {string} [id]  of a folder that is kept
    */
-  constructor(label, names, find) {
+  constructor(label, names, find, id = "") {
     this.label = label;
+    this.id = id;
     this.#names = names;
     this.#find = find;
   }
@@ -193,7 +267,7 @@ async function listNames(place) {
 }
 
 /** @param {ReadableStream<Uint8Array>} stream */
-async function hashStream(stream) {
+export async function hashStream(stream) {
   const digest = sha256.create();
   for await (const chunk of readChunks(stream)) digest.update(chunk);
   return digest.digest();
@@ -212,6 +286,11 @@ export async function* readChunks(stream) {
   }
 }
 
+/** @param {string} id */
+async function findPlace(id) {
+  return (await openRoot()).getDirectoryHandle(id);
+}
+
 async function openRoot() {
   return (await navigator.storage.getDirectory()).getDirectoryHandle(ROOT_NAME, { create: true });
 }
@@ -226,20 +305,21 @@ async function describe(id, place) {
   for await (const handle of place.values()) {
     if (handle.kind === "file") sizeBytes += (await handle.getFile()).size;
   }
-  const record = await findFile(place, RECORD_NAME);
-  const { key = "", label = "a download left half-way" } = record ? readRecord(await record.text()) : {};
-  return { id, key, label, sizeBytes, isWhole: key !== "" };
+  const { keys, label = "a download left half-way" } = await readRecord(place);
+  return { id, keys, label, sizeBytes, isWhole: keys.length > 0 };
 }
 
 /**
- * A record may be cut off where the browser was killed.
- * @param {string} text
- * @returns {{ key?: string, label?: string }}
+ * No keys where a download was left half-way.
+ * @param {FileSystemDirectoryHandle} place
+ * @returns {Promise<{ keys: string[], label?: string }>}
  */
-function readRecord(text) {
+async function readRecord(place) {
+  const file = await findFile(place, RECORD_NAME);
   try {
-    return JSON.parse(text) ?? {};
+    const { keys, label } = JSON.parse(file ? await file.text() : "{}");
+    return Array.isArray(keys) ? { keys, label } : { keys: [] };
   } catch {
-    return {};
+    return { keys: [] };
   }
 }

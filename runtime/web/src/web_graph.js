@@ -5,9 +5,9 @@
  * they stay on the GPU.
  */
 
-import { FolderError, Graph, checkTensors, firstLine, listCacheNames } from "glm-runtime/core";
+import { FolderError, GlmRuntimeError, Graph, checkTensors, firstLine, listCacheNames } from "glm-runtime/core";
 
-import { BackendError, TooLargeError } from "./errors.js";
+import { BackendError, TooLargeError, WASM_ADVICE } from "./errors.js";
 import { probeGraph } from "./probe_graph.js";
 import { formatBytes } from "./units.js";
 
@@ -53,13 +53,17 @@ export async function openGraph({ folder, model, backend, threads }) {
 
 /** A graph between whose runs messages come in: onnxruntime-web alone would never let the worker read them. */
 class YieldingGraph extends Graph {
+  /** @type {Promise<unknown>} */ #last = Promise.resolve();
+
   /**
    * @param {Parameters<Graph["run"]>[0]} feeds
    * @param {Parameters<Graph["run"]>[1]} [fetches]
    */
-  async run(feeds, fetches) {
-    await turn();
-    return super.run(feeds, fetches);
+  run(feeds, fetches) {
+    // One after the other: two runs at once hang onnxruntime-web 1.30's WebGPU for good.
+    const run = this.#last.then(turn).then(() => super.run(feeds, fetches));
+    this.#last = run.catch(() => {});
+    return run;
   }
 }
 
@@ -82,7 +86,13 @@ function turn() {
  */
 async function importRuntime(backend, threads) {
   const base = new URL("onnxruntime/", import.meta.url).href;
-  const runtime = await import(`${base}ort.${backend}.min.mjs`);
+  const runtime = await import(`${base}ort.${backend}.min.mjs`).catch((error) => {
+    // The service worker gives an older page nothing of a newer one.
+    throw new GlmRuntimeError(
+      `onnxruntime-web does not come (${firstLine(error)}); check the connection, or close all tabs of this page and open it again.`,
+      error,
+    );
+  });
   runtime.env.wasm.wasmPaths = base;
   runtime.env.wasm.numThreads = threads;
   runtime.env.logLevel = "error";
@@ -121,7 +131,7 @@ async function createSession(runtime, folder, model, backend) {
 function explain(error, backend) {
   const found = firstLine(error);
   if (backend === "webgpu") {
-    return new BackendError(`WebGPU does not take this graph (${found}); WebAssembly is used instead.`, error);
+    return new BackendError(`WebGPU does not take this graph (${found}); ${WASM_ADVICE}`, error);
   }
   if (/out of memory|bad_alloc|aborted|failed to allocate/i.test(found)) {
     return new TooLargeError(`there is no memory for the weights (${found}); close other tabs, or use a smaller model.`, error);

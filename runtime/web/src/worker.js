@@ -2,7 +2,7 @@
 
 import { Decoder, openModel } from "glm-runtime/core";
 
-import { keepFolder } from "./keep_folder.js";
+import { keepFolder, verifyStored } from "./keep_folder.js";
 import { AddressSource, PickedSource } from "./source_files.js";
 import { openStored } from "./stored_folders.js";
 import { serve } from "./worker_channel.js";
@@ -24,11 +24,12 @@ const REPORT_MS = 50; // between two reports of progress
 serve({
   /** @param {OpenRequest} request */
   async open({ from, backend, threads, verify }, { signal, report }) {
-    const { folder, note } = await reach(from, signal, report);
+    const { folder, note, isVerified } = await reach({ from, verify }, signal, report);
+    if (verify && !isVerified) await verifyStored(folder);
     signal.throwIfAborted();
     report({ isStarting: true });
     const open = (/** @type {any} */ entry) => openGraph({ folder, model: entry, backend, threads });
-    model = await openModel(folder, open, verify);
+    model = await openModel(folder, open);
     const { manifest, defaults, chatTemplate } = model;
     return { label: folder.label, note, shape: manifest.model, defaults, hasChat: chatTemplate !== null };
   },
@@ -39,6 +40,7 @@ serve({
     sessions.set(number, session);
     const settings = { ...options, signal };
     const pieces = kind === "chat" ? session.chat(prompt, settings) : session.generate(prompt, settings);
+    report({ isRendered: true }); // a chat template that never ends never comes here
     for await (const piece of pieces) report(piece);
   },
 
@@ -75,16 +77,19 @@ serve({
 });
 
 /**
- * @param {OpenRequest["from"]} from
+ * @param {Pick<OpenRequest, "from" | "verify">} request
  * @param {AbortSignal} signal
  * @param {(report: any) => void} report
  */
-async function reach(from, signal, report) {
-  if (typeof from === "object" && "storedId" in from) return { folder: await openStored(from.storedId), note: "" };
+async function reach({ from, verify }, signal, report) {
+  if (typeof from === "object" && "storedId" in from) {
+    return { folder: await openStored(from.storedId), note: "", isVerified: false };
+  }
   const source = typeof from === "string" ? new AddressSource(from) : new PickedSource(from);
   let last = -Infinity;
   return keepFolder({
     source,
+    verify,
     signal,
     report: (progress) => {
       const now = performance.now();

@@ -5,7 +5,7 @@
  *     worker -> page    { id, report } | { id, value } | { id, error }
  */
 
-import { GlmRuntimeError } from "glm-runtime/core";
+import { GenerationError, GlmRuntimeError } from "glm-runtime/core";
 
 import { flatten, restore } from "./errors.js";
 
@@ -13,6 +13,7 @@ import { flatten, restore } from "./errors.js";
  * @typedef {object} CallOptions
  * @property {(report: any) => void} [onReport]
  * @property {AbortSignal | null} [signal]
+ * @property {number} [patienceMs]  a worker that is silent for so long after an abort, and was before, is ended
  */
 
 /** The page's end. */
@@ -29,7 +30,7 @@ export class WorkerChannel {
     worker.onmessage = ({ data }) => this.#receive(data);
     worker.onerror = (event) => {
       event.preventDefault();
-      this.close(`the worker failed (${event.message ?? "it could not be loaded"})`);
+      this.close(new GlmRuntimeError(`the worker failed (${event.message ?? "it could not be loaded"}); load it again.`));
     };
   }
 
@@ -39,33 +40,45 @@ export class WorkerChannel {
    * @param {CallOptions} [options]
    * @returns {Promise<any>}
    */
-  async call(method, value, { onReport, signal } = {}) {
+  async call(method, value, { onReport, signal, patienceMs } = {}) {
     signal?.throwIfAborted();
     if (this.#end) throw this.#end;
     const id = ++this.#last;
-    const abort = () => this.#worker.postMessage({ id, isAborted: true });
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    let hasBegun = false;
+    const abort = () => {
+      this.#worker.postMessage({ id, isAborted: true });
+      if (patienceMs && !hasBegun) timer = setTimeout(() => this.close(giveUp(patienceMs)), patienceMs);
+    };
     signal?.addEventListener("abort", abort);
     try {
       return await new Promise((resolve, reject) => {
-        this.#calls.set(id, { resolve, reject, onReport });
+        const report = (/** @type {any} */ value) => {
+          hasBegun = true;
+          clearTimeout(timer);
+          onReport?.(value);
+        };
+        this.#calls.set(id, { resolve, reject, onReport: report });
         this.#worker.postMessage({ id, method, value });
       });
     } catch (error) {
-      signal?.throwIfAborted(); // the caller's own reason, not its copy
+      if (!(error instanceof GenerationError)) signal?.throwIfAborted(); // the caller's own reason, not its copy
       throw error;
     } finally {
       signal?.removeEventListener("abort", abort);
+      clearTimeout(timer);
       this.#calls.delete(id);
     }
   }
 
   /**
    * End the worker; what is under way fails.
-   * @param {string} [found]
+   * @param {Error} [error]
    */
-  close(found = "the model was released") {
+  close(error = new GlmRuntimeError("the model was released; load it again.")) {
     this.#worker.terminate();
-    this.#end ??= new GlmRuntimeError(`${found}; load it again.`);
+    this.#end ??= error;
     for (const call of this.#calls.values()) call.reject(this.#end);
   }
 
@@ -76,6 +89,13 @@ export class WorkerChannel {
     else if (error) call?.reject(restore(error));
     else call?.resolve(value);
   }
+}
+
+/** @param {number} patienceMs */
+function giveUp(patienceMs) {
+  return new GenerationError(
+    `the model did not stop within ${patienceMs / 1000} s, so it was ended; load it again, or another folder.`,
+  );
 }
 
 /**

@@ -35,7 +35,7 @@ async function flipByte(folder) {
 }
 
 const FOLDERS = [
-  ["no manifest", (f) => rm(join(f, MANIFEST)), "FolderError", /bad\/glm_manifest\.json is missing; give the address of a folder/, false],
+  ["no manifest", (f) => rm(join(f, MANIFEST)), "AbsentError", /bad\/glm_manifest\.json is missing; give the address of a folder/, false],
   ["a missing file", (f) => rm(join(f, "tokenizer.json")), "FolderError", /bad\/tokenizer\.json is missing/, false],
   ["missing weights", (f) => rm(join(f, DATA)), "FolderError", /bad\/model\.onnx\.data is missing/],
   ["truncated weights", (f) => truncate(join(f, DATA), 100), "FolderError", /model\.onnx\.data has 100 bytes, the manifest says \d+; copy/],
@@ -44,6 +44,9 @@ const FOLDERS = [
   ["a newer format", (f) => changeManifest(f, (m) => (m.format_version = 2)), "FormatVersionError", /format_version 2 but this package reads up to 1; upgrade/, false],
   ["another tool's", (f) => changeManifest(f, (m) => (m.format = "other")), "FolderError", /comes from another tool/, false],
   ["a path in the manifest", (f) => changeManifest(f, (m) => (m.files["../x"] = m.files["model.onnx"])), "FolderError", /files names "\.\.\/x"/, false],
+  ["a name that is taken", (f) => changeManifest(f, (m) => (m.files["stored.json"] = m.files["model.onnx"])), "FolderError", /files names "stored\.json", which is where this browser/, false],
+  ["the name of half a file", (f) => changeManifest(f, (m) => (m.files["model.onnx.part"] = m.files["model.onnx"])), "FolderError", /files names "model\.onnx\.part"/, false],
+  ["a web page for a manifest", (f) => writeFile(join(f, MANIFEST), "<!doctype html>"), "AbsentError", /is a web page where JSON is expected/, false],
   ["a manifest that is no UTF-8", (f) => writeFile(join(f, MANIFEST), Buffer.from([0x7b, 0xff])), "FolderError", /glm_manifest\.json is not UTF-8 text/, false],
   ["a manifest that is no JSON", (f) => writeFile(join(f, MANIFEST), "{"), "FolderError", /glm_manifest\.json is not JSON/, false],
   ["a tokenizer that is no UTF-8", (f) => replaceFile(f, "tokenizer.json", Buffer.from([0x7b, 0xff])), "FolderError", /tokenizer\.json is not UTF-8 text/],
@@ -84,17 +87,29 @@ test("picked: a checkpoint, and a folder without files of ours", async (t) => {
 });
 
 test("no server, and no address", async (t) => {
-  const { page, server } = await visit(t, browser, { places: { "/": DIST }, expected: /ERR_CONNECTION_REFUSED|Content Security Policy/ });
+  const { page, server } = await visit(t, browser, { places: { "/": DIST }, expected: /ERR_CONNECTION_REFUSED/ });
   for (const [address, kind, words] of [
     ["http://127.0.0.1:1/x/", "UnreachableError", /cannot be reached .*check the address and the connection/],
-    ["http://example.org/x/", "UnreachableError", /cannot be reached/], // the page's policy
     ["ftp://example.org/x/", "FolderError", /is no address of a folder; give one that begins with https/],
-    [`${server.address}nothing/`, "FolderError", /nothing\/glm_manifest\.json is missing/],
+    [`${server.address}nothing/`, "AbsentError", /nothing\/glm_manifest\.json is missing/],
   ]) {
     const { error, message } = await open(page, address);
     assert.equal(error, kind, message);
     assert.match(message, words);
   }
+});
+
+test("the page's policy binds the worker, too", async (t) => {
+  // A name that leads to this server, which would answer: only the policy stands between.
+  const other = await launch(["--host-resolver-rules=MAP glm.example 127.0.0.1"]);
+  const places = { "/": DIST, "/exact/": EXACT_FOLDER };
+  const { page, server } = await visit(t, other, { places, expected: /Content Security Policy/ });
+  server.hasCors = true;
+  server.requests = [];
+  const { error } = await open(page, `http://glm.example:${server.port}/exact/`);
+  assert.equal(error, "UnreachableError");
+  assert.deepEqual(server.requests.filter(({ path }) => path.startsWith("/exact/")), []);
+  assert.ok((await open(page, `http://127.0.0.1:${server.port}/exact/`)).label);
 });
 
 test("prompts and options: the question is not lost", async (t) => {

@@ -43,11 +43,13 @@ export async function readVectors(folder) {
  * A page with storage of its own, on a server of its own; what it logs as an error fails the test.
  * @param {import("node:test").TestContext} test
  * @param {import("playwright-core").Browser} browser
- * @param {{ places?: Record<string, string>, query?: string, context?: object, expected?: RegExp }} [options]
+ * @param {{ places?: Record<string, string>, query?: string, context?: object, expected?: RegExp, script?: string, prepare?: (server: StaticServer) => void }} [options]
  */
-export async function visit(test, browser, { places, query = "", context = {}, expected } = {}) {
+export async function visit(test, browser, { places, query = "", context = {}, expected, script, prepare } = {}) {
   const server = await new StaticServer(places ?? { "/": DIST, "/model/": FOLDER }).start();
+  prepare?.(server);
   const visitor = await browser.newContext(context);
+  if (script) await visitor.addInitScript(script);
   const page = await visitor.newPage();
   const errors = watch(page, expected);
   test.after(async () => {
@@ -72,7 +74,7 @@ export function watch(page, expected) {
   const note = (/** @type {string} */ text) => expected?.test(text) || errors.push(text);
   page.on("pageerror", (error) => note(String(error)));
   page.on("console", (message) => {
-    const isAnswer = /Failed to load resource: the server responded with a status of 404/.test(message.text());
+    const isAnswer = /Failed to load resource: the server responded with a status of (403|404|503)/.test(message.text());
     if (message.type() === "error" && !isAnswer) note(message.text());
   });
   return errors;

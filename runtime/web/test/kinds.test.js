@@ -14,13 +14,17 @@ for (const [kind, folder] of Object.entries(kinds)) {
   test(kind, async (t) => {
     const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": folder } });
     const { vectors, max_new_tokens: maxNewTokens } = await readVectors(folder);
+    let compared = 0;
     for (const vector of vectors) {
       assert.deepEqual(await page.evaluate((messages) => glm.model.prepareChat(messages), vector.messages), vector.token_ids);
       const difference = await measureLogits(page, vector);
       assert.ok(difference < boundOf(vector), `${difference} where ${boundOf(vector)} is allowed`);
       if (!isSure(vector)) continue;
+      compared++;
       assert.deepEqual(await answer(page, vector.messages, { temperature: 0, maxNewTokens }), vector.greedy);
     }
+    // Random weights, as the chatglm folder has them, are sure of nothing.
+    assert.ok(compared >= 1 || kind === "chatglm", "no vector is sure enough to compare tokens");
   });
 }
 

@@ -119,11 +119,22 @@ test("by keyboard alone", async (t) => {
   await page.keyboard.press("Enter");
   await finished(page);
   assert.equal(await page.locator(".turn:not(.asked) > .text").textContent(), moses.greedy.text);
+  await page.keyboard.type(wordsOf(endless));
+  await tabTo("send");
+  await page.keyboard.press("Enter");
+  assert.equal(await focus(), "stop");
+  await page.keyboard.press("Enter");
+  await finished(page);
+  assert.equal(await focus(), "message");
   await tabTo("show-models", "Shift+Tab");
   await page.keyboard.press("Space");
   await tabTo("pick");
   await tabTo("address");
   await page.keyboard.press("Escape");
+  await page.locator("#kept button:has-text('Delete')").focus();
+  await page.keyboard.press("Enter");
+  await page.locator("#kept li").waitFor({ state: "detached" });
+  assert.equal(await focus(), "models-title");
 });
 
 test("Enter sends, Shift and Enter do not, and neither does Enter of an input method", async (t) => {

@@ -26,6 +26,12 @@ export class StaticServer {
   /** The path whose answer begins and never ends. */
   waits = "";
   hasRanges = false;
+  /** Whether pages of other origins may read, and no more headers than they may anyway. */
+  hasCors = false;
+  /** Answers with a status and nothing else, by the beginning of a path. */
+  statuses = new Map();
+  /** What stands for files that are missing, as servers of pages with routes do it. */
+  instead = "";
 
   /** @param {Record<string, string>} places */
   constructor(places) {
@@ -54,6 +60,10 @@ export class StaticServer {
     const name = normalize(path.slice(base?.length ?? 0) || "index.html");
     const content = base && !name.startsWith("..") ? await readFile(join(this.places[base], name)).catch(() => null) : null;
     const bytes = content && Buffer.concat([Buffer.from(this.prefixes.get(path) ?? ""), content]);
+    if (this.hasCors) response.setHeader("Access-Control-Allow-Origin", "*");
+    const [, status] = [...this.statuses].find(([beginning]) => path.startsWith(beginning)) ?? [];
+    if (status) return void response.writeHead(status).end();
+    if (!bytes && this.instead) return void response.writeHead(200, { "Content-Type": "text/html" }).end(this.instead);
     if (!bytes) return void response.writeHead(404).end();
     const start = this.hasRanges && range ? Number(/bytes=(\d+)-/.exec(range)[1]) : 0;
     const headers = {

@@ -11,6 +11,7 @@ const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
 const [{ messages, greedy }] = vectors;
 const DATA = "model.onnx.data";
+const BROKEN = /net::ERR_CONTENT_LENGTH_MISMATCH/; // a download that breaks off
 const data = await stat(join(EXACT_FOLDER, DATA));
 
 async function answers(page) {
@@ -31,7 +32,7 @@ test("the second time it needs no server", async (t) => {
 
 test("below any path, and the model at any address", async (t) => {
   const places = { "/some/where/": DIST, "/folders/exact/": EXACT_FOLDER };
-  const { page } = await visit(t, browser, { places, query: "?model=/folders/exact" });
+  const { page } = await visit(t, browser, { places, query: "?model=/folders/exact&threads=2" });
   assert.ok(await page.evaluate(() => crossOriginIsolated));
   await answers(page);
 });
@@ -100,8 +101,7 @@ test("a dropped folder", async (t) => {
 
 for (const hasRanges of [true, false]) {
   test(`a download that broke off ${hasRanges ? "goes on" : "begins anew, where the server knows no ranges"}`, async (t) => {
-    const expected = /ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONTENT_LENGTH_MISMATCH|ERR_CONNECTION/;
-    const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected });
+    const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: BROKEN });
     server.hasRanges = hasRanges;
     server.breaks.set(`/exact/${DATA}`, data.size >> 1);
     const broken = await open(page, "exact/");
@@ -227,9 +227,119 @@ test("a kept file that was cut off, or changed", async (t) => {
   await answers(page);
   assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 2);
   await damage(null);
-  const found = await page.evaluate(async () => {
-    const { load } = await import("./glm.js");
-    return load("model/", { verify: true }).then(() => "nothing", (error) => `${error.name}: ${error.message}`);
-  });
-  assert.match(found, /^FolderError: .*model\.onnx\.data was changed: its SHA-256 is not the manifest's/);
+  const verify = (from) =>
+    page.evaluate(async (from) => {
+      const { listStored, load } = await import("./glm.js");
+      const [{ id }] = await listStored();
+      return load(from ?? { storedId: id }, { verify: true }).then(
+        (model) => model.release(),
+        (error) => `${error.name}: ${error.message}`,
+      );
+    }, from);
+  assert.match(await verify(), /^FolderError: .*the SHA-256 of model\.onnx\.data is not the manifest's; what is damaged was deleted: fetch/);
+  assert.ok((await open(page, "model/")).label);
+  assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 3);
+  await damage(null);
+  assert.equal(await verify("model/"), undefined); // its server heals it
+  assert.equal(await verify(), undefined);
+  await answers(page);
+  assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 4);
+});
+
+test("a folder of two addresses, picked as well: each finds it, and its records are not written again", async (t) => {
+  const places = { "/": DIST, "/exact/": EXACT_FOLDER, "/same/": EXACT_FOLDER };
+  const { page, server } = await visit(t, browser, { places, expected: /ERR_CONNECTION_REFUSED/ });
+  const read = () =>
+    page.evaluate(async () => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle("glm-folders");
+      const found = [];
+      for await (const folder of root.values()) {
+        for (const name of ["stored.json", "glm_manifest.json"]) {
+          const file = await (await folder.getFileHandle(name)).getFile();
+          found.push([file.lastModified, name === "stored.json" ? await file.text() : ""]);
+        }
+      }
+      return found;
+    });
+  await open(page, "exact/");
+  const before = await read();
+  assert.ok((await open(page, "exact/")).label);
+  assert.deepEqual(await read(), before);
+  await open(page, "same/");
+  await page.click("#show-models");
+  await page.setInputFiles("#pick", EXACT_FOLDER);
+  await page.locator("#loading[hidden]").waitFor({ state: "attached" });
+  await server.stop();
+  for (const address of ["exact/", "same/"]) assert.ok((await open(page, address)).label);
+  await server.start(server.port);
+  server.places["/exact/"] = FOLDER;
+  await open(page, "exact/");
+  const keys = (await read()).map(([, text]) => text && JSON.parse(text).keys).filter(Boolean);
+  assert.deepEqual(keys.map((one) => one.length).sort(), [1, 2]); // the new one; "same/" and what was picked
+});
+
+test("a server in trouble: what is kept answers", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  await open(page, "exact/");
+  server.statuses.set("/exact/", 503);
+  assert.ok((await open(page, "exact/")).label);
+  assert.match(await page.textContent("#facts"), /the copy kept in this browser answers/);
+});
+
+test("a folder that could not be begun leaves nothing", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
+  await forgetWorker(page);
+  assert.equal((await open(page, "exact/")).error, "StorageError");
+  await page.click("#show-models");
+  await page.click("#show-models");
+  assert.equal(await page.locator("#kept li").count(), 0);
+});
+
+test("a browser that lets nothing be written is not taken for another tab", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
+  server.prefixes.set("/worker.js", `FileSystemFileHandle.prototype.createSyncAccessHandle = async () => {
+    throw new DOMException("no", "UnknownError");
+  };\n`);
+  await forgetWorker(page);
+  const refused = await open(page, "exact/");
+  assert.equal(refused.error, "StorageError");
+  assert.match(refused.message, /cannot be written in this browser \(no\); free disk space/);
+  await page.click("#show-models");
+  await page.click("#show-models");
+  assert.equal(await page.locator("#kept li").count(), 0);
+});
+
+test("a download from another origin goes on, though the page may not read where", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: BROKEN });
+  server.hasCors = server.hasRanges = true;
+  server.breaks.set(`/exact/${DATA}`, data.size >> 1);
+  const elsewhere = `http://127.0.0.1:${server.port}/exact/`;
+  assert.equal((await open(page, elsewhere)).error, "UnreachableError");
+  assert.ok((await open(page, elsewhere)).label);
+  await answers(page);
+  const asked = server.requests.filter(({ path }) => path === `/exact/${DATA}`);
+  assert.equal(asked.length, 2);
+  assert.match(asked[1].range, /^bytes=\d{6,}-$/);
+});
+
+test("two copies of the page at one origin keep each its own files", async (t) => {
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/other/": DIST } });
+  const first = await page.evaluate(() => caches.keys());
+  await page.goto(`${server.address}other/`);
+  await ready(page);
+  const both = await page.evaluate(() => caches.keys());
+  assert.deepEqual([first.length, both.length], [1, 2]);
+  assert.ok(both.includes(first[0]));
+});
+
+test("an older page is given nothing of a newer onnxruntime", async (t) => {
+  const expected = /integrity|ERR_FAILED|digest/i;
+  const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected });
+  server.prefixes.set("/onnxruntime/ort.wasm.min.mjs", "/* another version */");
+  const { message } = await open(page, "exact/");
+  assert.match(message, /onnxruntime-web does not come .*close all tabs of this page and open it again/);
+  server.prefixes.clear();
+  assert.ok((await open(page, "exact/")).label);
+  await answers(page);
 });

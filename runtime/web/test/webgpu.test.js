@@ -52,6 +52,19 @@ test("a session that goes back to what it read answers as a new one", async (t) 
   assert.deepEqual(found, [first, second, first]);
 });
 
+test("two answers at once", async (t) => {
+  // Two runs at once hang onnxruntime-web's WebGPU for good.
+  const { page, hasAdapter } = await visitGpu(t);
+  if (!hasAdapter) return;
+  const asked = [vectors.at(-1), vectors[1]];
+  const found = await page.evaluate(([asked, maxNewTokens]) => Promise.all(asked.map(async (messages) => {
+    const tokens = [];
+    for await (const piece of glm.model.chat(messages, { temperature: 0, maxNewTokens })) tokens.push(piece.tokenId);
+    return tokens;
+  })), [asked.map((vector) => vector.messages), COUNT]);
+  assert.deepEqual(found, asked.map((vector) => vector.greedy.token_ids.slice(0, COUNT)));
+});
+
 test("more than 31 tokens at once are wrong in onnxruntime-web 1.30", async (t) => {
   // When a version gives the right ones, CHUNK_TOKENS in src/web_graph.js may grow.
   const { page, hasAdapter } = await visitGpu(t);
