@@ -272,6 +272,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     try:
         hosts = find_hosts(arguments.cpp, arguments.work)
+        if arguments.shape != _SAMPLE_NAME:  # WebAssembly takes seconds for each of its tokens
+            hosts = [host for host in hosts if not host.is_browser]
         folder, prompt = provide_folder(arguments.shape, arguments.work)
         figures = measure(hosts, folder, prompt, arguments.threads, arguments.rounds)
     except (ChildError, OSError, subprocess.CalledProcessError) as error:

@@ -28,6 +28,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+NAMES = ("conformance", "page", "opening", "storage", "bad_input", "readme")
+
+
 @pytest.fixture(scope="module")
 def browser() -> str:
     names = ("chromium", "google-chrome")
@@ -60,7 +63,7 @@ def environment(browser: str, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conformance", "page", "opening", "storage", "bad_input", "readme"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_page(name: str, package: Path, environment: dict[str, str]) -> None:
     npm_packages.run_tests(package, name, environment)
 
