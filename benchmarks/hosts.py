@@ -2,11 +2,12 @@
 
     python benchmarks/hosts.py --work DIR [--shape sample|edge-1.5b] [--rounds N] [--cpp BUILD]
 
-Each host holds the folder in a process of its own, with as many threads, and they take turns, round
-by round; then each is started anew, its files warm, to its first token. Figures are medians; ratios
-are over the first host, Python, of pairs. The tokens of all hosts but the browser must be the same.
-BUILD is a CMake build of runtime/cpp; Node needs `npm ci` in runtime/node, the browser that and
-`npm run build` in runtime/web. What is not there is left out, and said.
+Each host holds the folder in a process of its own, with as many threads, and they take turns; every
+round starts them anew, their files warm. --huge-pages moves the weights of Python and C++ onto huge
+pages, as their `chat` does: a slower start, and speeds that hang less on where weights came to lie.
+Figures are medians; ratios are over the first host, Python, of pairs. The tokens of all hosts but
+the browser must be the same. BUILD is a CMake build of runtime/cpp; Node needs `npm ci` in
+runtime/node, the browser that and `npm run build` in runtime/web. What is not there is left out.
 """
 
 import argparse
@@ -17,12 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from decode_worker import OURS_ON_SMALL_PAGES, THEIRS
+from decode_worker import OURS, OURS_ON_SMALL_PAGES, THEIRS
 from export_memory import provide_checkpoint
 from host_sizes import (
     count_cpp_bytes,
@@ -99,7 +99,7 @@ class Figures:
         return [answer.first_token_seconds for answer in self.answers]
 
 
-def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
+def find_hosts(cpp_build: Path | None, work: Path, *, has_huge_pages: bool) -> list[Host]:
     """Those that can be run here, Python first; says which cannot."""
     script = str(_HERE / "decode_worker.py")
 
@@ -110,7 +110,7 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     hosts = [
         Host(
             "Python",
-            run_python(OURS_ON_SMALL_PAGES),
+            run_python(OURS if has_huge_pages else OURS_ON_SMALL_PAGES),
             lambda: count_python_bytes(ours) + count_our_bytes(),
         )
     ]
@@ -118,7 +118,8 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
         _say("no --cpp: C and C++ are left out")
     else:
         program = _build_cpp_worker(cpp_build, work)
-        hosts.append(Host("C++", _run_program(str(program)), lambda: count_cpp_bytes(cpp_build)))
+        command = _run_program(str(program), last=("huge",) if has_huge_pages else ())
+        hosts.append(Host("C++", command, lambda: count_cpp_bytes(cpp_build)))
     node = shutil.which("node")
     if node is None or not (_NODE / "node_modules").is_dir():
         _say("no node, or no `npm ci` in runtime/node: Node is left out")
@@ -137,8 +138,8 @@ def find_hosts(cpp_build: Path | None, work: Path) -> list[Host]:
     return [*hosts, genai]
 
 
-def _run_program(*words: str) -> Callable[[Path, int], list[str]]:
-    return lambda folder, threads: [*words, str(folder), str(threads)]
+def _run_program(*words: str, last: tuple[str, ...] = ()) -> Callable[[Path, int], list[str]]:
+    return lambda folder, threads: [*words, str(folder), str(threads), *last]
 
 
 def _build_cpp_worker(build: Path, work: Path) -> Path:
@@ -153,31 +154,30 @@ def _build_cpp_worker(build: Path, work: Path) -> Path:
 def measure(
     hosts: list[Host], folder: Path, prompt: list[int], threads: int, rounds: int
 ) -> dict[str, Figures]:
-    """Take turns, after a round to warm up; then start each anew.
+    """Start each anew in every round, in turn, forwards and backwards, after a round to warm up.
+
+    One process of a host may decode faster than the next by a tenth and more, for as long as it
+    lives, by where its weights came to lie.
 
     Raises:
         ChildError: a host failed, or gave other tokens than the first.
     """
     figures = {host.name: Figures(shipped_bytes=host.count_bytes()) for host in hosts}
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(Worker(host.name, host.command(folder, threads))) for host in hosts
-        ]
-        for index in range(-1, rounds):
-            _say("warming up" if index < 0 else f"round {index + 1} of {rounds}")
-            for worker in workers if index % 2 else reversed(workers):
-                time.sleep(_PAUSE_SECONDS)
+    for index in range(-1, rounds):
+        _say("warming up" if index < 0 else f"round {index + 1} of {rounds}")
+        for host in hosts if index % 2 else reversed(hosts):
+            time.sleep(_PAUSE_SECONDS)
+            started = time.perf_counter()
+            with Worker(host.name, host.command(folder, threads)) as worker:
+                worker.ask(prompt, 1)
+                start_seconds = time.perf_counter() - started
                 answer = worker.ask(prompt, _TOKENS)
-                if index >= 0:
-                    figures[worker.system].answers.append(answer)
+            if index >= 0:
+                figures[host.name].starts.append(start_seconds)
+                figures[host.name].answers.append(answer)
+            if not host.is_browser:
+                figures[host.name].peak_rss_bytes = worker.peak_rss_bytes
     _require_same_tokens({h.name: figures[h.name] for h in hosts if not h.is_browser})
-    for host, worker in zip(hosts, workers, strict=True):
-        if not host.is_browser:
-            figures[host.name].peak_rss_bytes = worker.peak_rss_bytes
-    for index in range(rounds):
-        _say(f"start {index + 1} of {rounds}")
-        for host in hosts:
-            figures[host.name].starts.append(_start(host, folder, prompt, threads))
     return figures
 
 
@@ -186,15 +186,6 @@ def _require_same_tokens(figures: Mapping[str, Figures]) -> None:
     for name, one in figures.items():
         if any(answer.tokens != expected for answer in one.answers):
             raise ChildError(f"{name} gave other tokens than Python; see tests/hosts.")
-
-
-def _start(host: Host, folder: Path, prompt: list[int], threads: int) -> float:
-    """Seconds from starting the process to the first token."""
-    time.sleep(_PAUSE_SECONDS)
-    started = time.perf_counter()
-    with Worker(host.name, host.command(folder, threads)) as worker:
-        worker.ask(prompt, 1)
-        return time.perf_counter() - started
 
 
 def report(figures: Mapping[str, Figures]) -> dict[str, object]:
@@ -264,6 +255,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps what is slow to make")
     parser.add_argument("--shape", choices=(_SAMPLE_NAME, _SHAPE_NAME), default=_SAMPLE_NAME)
     parser.add_argument("--cpp", type=Path, help="a CMake build of runtime/cpp")
+    parser.add_argument("--huge-pages", action="store_true", help="for Python and C++")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=count_usable_cores())
     arguments = parser.parse_args()
@@ -271,7 +263,7 @@ def main() -> None:
     show_machine(machine)
     arguments.work.mkdir(parents=True, exist_ok=True)
     try:
-        hosts = find_hosts(arguments.cpp, arguments.work)
+        hosts = find_hosts(arguments.cpp, arguments.work, has_huge_pages=arguments.huge_pages)
         if arguments.shape != _SAMPLE_NAME:  # WebAssembly takes seconds for each of its tokens
             hosts = [host for host in hosts if not host.is_browser]
         folder, prompt = provide_folder(arguments.shape, arguments.work)

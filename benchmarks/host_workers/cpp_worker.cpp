@@ -1,6 +1,6 @@
 // One model through runtime/cpp's C header; does what answering.py's `serve` does.
 //
-//     cpp_worker FOLDER THREADS
+//     cpp_worker FOLDER THREADS [huge]
 
 #include <chrono>
 #include <cstdio>
@@ -75,13 +75,14 @@ static void answer_line(const glm_model* model, const std::string& line) {
 }
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::cerr << "write: cpp_worker FOLDER THREADS\n";
+  if (count != 3 && count != 4) {
+    std::cerr << "write: cpp_worker FOLDER THREADS [huge]\n";
     return 2;
   }
   const auto started = Clock::now();
   glm_load_options options = {};
   options.size = sizeof options;
+  options.huge_pages = count == 4;
   options.threads = std::atoi(arguments[2]);
   glm_model* model = nullptr;
   require(glm_load(arguments[1], &options, &model));
