@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import glm_runtime
-from glm_export.evaluate_graph import ObservedGraph, keep_activations_float
+from glm_export.evaluate_graph import keep_activations_float
 from glm_export.graph_session import GraphSession
 from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
 from glm_runtime.decoding import Decoder
@@ -84,10 +84,11 @@ def add_conformance(folder: Path, manifest: Manifest) -> Manifest:
         GlmRuntimeError: the folder cannot be run here, for lack of memory for one.
     """
     model = glm_runtime.load(folder, device="cpu")
-    vectors = [_make_vector(model, question) for question in _QUESTIONS]
+    made = [_make_vector(model, question) for question in _QUESTIONS]
+    vectors = [vector for vector, _ in made]
     del model  # before another session takes its memory
     if manifest.recipe.accuracy_level:
-        vectors = _measure_rounding(folder, vectors)
+        vectors = _measure_rounding(folder, made)
     content = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
@@ -107,7 +108,8 @@ def add_conformance(folder: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _make_vector(model: Model, question: str) -> Vector:
+def _make_vector(model: Model, question: str) -> tuple[Vector, npt.NDArray[np.float32]]:
+    """A vector, and the logits [V] after its prompt."""
     messages: tuple[dict[str, str], ...] = ()
     rendered = question
     if model.chat_template is not None:
@@ -119,7 +121,7 @@ def _make_vector(model: Model, question: str) -> Vector:
     greedy = GenerationSettings(SamplingSettings(temperature=0), _TOKENS, top_logprobs=2)
     pieces = list(_answer(model, messages, rendered, greedy))
     sampled = GenerationSettings(_SAMPLING, _TOKENS)
-    return Vector(
+    vector = Vector(
         messages=messages,
         rendered=rendered,
         token_ids=tuple(token_ids),
@@ -130,20 +132,19 @@ def _make_vector(model: Model, question: str) -> Vector:
         smallest_margin=min(_measure_margin(piece) for piece in pieces),
         sampled=_join(list(_answer(model, messages, rendered, sampled))),
     )
+    return vector, logits
 
 
-def _measure_rounding(folder: Path, vectors: Sequence[Vector]) -> list[Vector]:
-    """The vectors with `logit_rounding`; one session at a time is in memory."""
-
-    def compute(graph: ObservedGraph | None) -> list[npt.NDArray[np.float32]]:
-        session = GraphSession(folder, graph)
-        return [session.compute_logits(np.array([v.token_ids]))[0, -1] for v in vectors]
-
-    pairs = zip(vectors, compute(None), compute(keep_activations_float(folder)), strict=True)
-    return [
-        replace(vector, logit_rounding=float(np.abs(exact - rounded).max()))
-        for vector, rounded, exact in pairs
-    ]
+def _measure_rounding(
+    folder: Path, made: Sequence[tuple[Vector, npt.NDArray[np.float32]]]
+) -> list[Vector]:
+    """The vectors with `logit_rounding`."""
+    exact = GraphSession(folder, keep_activations_float(folder))
+    measured = []
+    for vector, rounded in made:
+        moved = exact.compute_logits(np.array([vector.token_ids]))[0, -1] - rounded
+        measured.append(replace(vector, logit_rounding=float(np.abs(moved).max())))
+    return measured
 
 
 def _choose_logits(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
