@@ -24,9 +24,9 @@ from random_checkpoint import write_checkpoint
 from shapes import SHAPES
 from workers import Answer, Worker
 
-from glm_runtime.bandwidth import measure_read_bytes_per_second
-from glm_runtime.machine import count_usable_cores
-from glm_runtime.manifest import Manifest, read_manifest
+from glm_runtime.folder.manifest import Manifest, read_manifest
+from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
+from glm_runtime.graph.machine import count_usable_cores
 
 _PACKAGES = ("onnxruntime", "onnxruntime-genai", "numpy")
 # ONNX Runtime's threads spin for some milliseconds after a run before they sleep.

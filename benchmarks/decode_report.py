@@ -7,7 +7,7 @@ import numpy as np
 from measurement import as_json, compare_pairs, summarize
 from workers import Answer
 
-from glm_runtime.manifest import Manifest
+from glm_runtime.folder.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from answering import serve
 
 from glm_runtime import GenerationSettings, PreparedModels, SamplingSettings, load
-from glm_runtime.manifest import read_manifest
+from glm_runtime.folder.manifest import read_manifest
 
 OURS, OURS_ON_SMALL_PAGES, THEIRS = "glm_runtime", "glm_runtime_small_pages", "onnxruntime_genai"
 OURS_PREPARED = "glm_runtime_prepared"

@@ -29,7 +29,7 @@ from random_checkpoint import write_checkpoint
 from shapes import SHAPES
 
 from glm_runtime import load
-from glm_runtime.decoding import Decoder
+from glm_runtime.graph.decoding import Decoder
 
 _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _PACKAGES = ("onnxruntime", "numpy")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from glm_runtime.machine import read_peak_memory_bytes
-from glm_runtime.manifest import read_manifest
+from glm_runtime.folder.manifest import read_manifest
+from glm_runtime.graph.machine import read_peak_memory_bytes
 
 
 def main() -> None:

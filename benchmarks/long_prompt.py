@@ -22,7 +22,7 @@ from measurement import ChildError, describe_machine, run_child, show_machine
 from shapes import SHAPES, Shape
 from workers import Worker
 
-from glm_runtime.machine import count_usable_cores
+from glm_runtime.graph.machine import count_usable_cores
 
 _PACKAGES = ("onnxruntime", "onnxruntime-genai", "numpy")
 _FACTOR = "4"

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from glm_runtime.machine import (
+from glm_runtime.graph.machine import (
     count_usable_cores,
     read_cpu_features,
     read_cpu_name,

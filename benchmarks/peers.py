@@ -33,7 +33,7 @@ from measurement import (
 from shapes import SHAPES
 from workers import Answer, Worker
 
-from glm_runtime.machine import count_usable_cores
+from glm_runtime.graph.machine import count_usable_cores
 
 _HERE = Path(__file__).parent
 _PEERS = _HERE / "peers"

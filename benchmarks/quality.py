@@ -26,8 +26,11 @@ from quality_ours import build_ours
 from quality_report import draw, render_bounds, render_checks, render_table
 from quality_setting import Setting
 
-from glm_export import comparison, decoder, graph_session, operators, reference
+from glm_export.calibration import reference
 from glm_export.errors import ExportError
+from glm_export.evaluation import comparison
+from glm_export.graph import logits_session
+from glm_export.model import decoder, operators
 from glm_runtime.errors import FolderError
 
 _ROOT = Path(__file__).parents[1]
@@ -36,7 +39,7 @@ _PACKAGES = ("onnxruntime", "torch", "onnx", "numpy")
 # A peer's unquantized file that differs more than this is another model.
 _MOST_CHECK_DIVERGENCE = 1e-4
 # What a result depends on, besides the text and the variant itself.
-_JUDGES = (comparison, decoder, graph_session, operators, reference)
+_JUDGES = (comparison, decoder, logits_session, operators, reference)
 
 
 class CheckError(Exception):

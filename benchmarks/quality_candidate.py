@@ -15,7 +15,7 @@ from typing import Any
 
 from quality_original import FloatArray, Original, TokenArray
 
-from glm_export.comparison import Comparison
+from glm_export.evaluation.comparison import Comparison
 
 
 @dataclass(frozen=True)

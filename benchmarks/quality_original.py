@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glm_export.comparison import Comparer, Comparison
-from glm_export.reference import ReferenceDecoder, read_from_source
-from glm_export.source_model import open_source
-from glm_runtime.tokenizer import read_tokenizer
+from glm_export.calibration.reference import ReferenceDecoder, read_from_source
+from glm_export.checkpoint.source_model import open_source
+from glm_export.evaluation.comparison import Comparer, Comparison
+from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]

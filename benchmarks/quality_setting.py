@@ -13,7 +13,7 @@ from quality_original import FloatArray, Original, TokenArray
 
 import glm_export
 import glm_quantize
-from glm_export.graph_session import GraphSession
+from glm_export.graph.logits_session import GraphSession
 
 PEERS = Path(__file__).with_name("peers")
 

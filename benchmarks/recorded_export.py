@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from glm_export import cli, pipeline, writer
-from glm_export.checkpoint import Checkpoint
-from glm_export.source_hash import SourceHash
+from glm_export import cli, pipeline
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.source_hash import SourceHash
+from glm_export.output import writer
 
 _STARTED = time.perf_counter()
 # (kind, thread, start, stop), seconds since the start.

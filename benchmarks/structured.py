@@ -28,8 +28,8 @@ from random_checkpoint import write_checkpoint
 from shapes import SHAPES
 
 from glm_runtime import GenerationSettings, Grammar, Model, SamplingSettings, load
-from glm_runtime.decoding import Decoder
-from glm_runtime.structured import GrammarMask
+from glm_runtime.graph.decoding import Decoder
+from glm_runtime.sampling.structured import GrammarMask
 
 _PACKAGES = ("onnxruntime", "llguidance", "numpy")
 _SCHEMA = {

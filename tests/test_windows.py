@@ -13,9 +13,9 @@ import pytest
 
 import glm_runtime
 from glm_export import ExportError, ExportOptions, export
-from glm_export.evaluate_input import read_text
+from glm_export.evaluation.inputs import read_text
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.prepared import PreparedModels
+from glm_runtime.graph.prepared import PreparedModels
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 from support.windows_files import enforce_sharing
 

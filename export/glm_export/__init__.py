@@ -8,9 +8,9 @@ is the table of contents.
 from typing import TYPE_CHECKING
 
 from glm_export.errors import ExportError
-from glm_export.options import ExportOptions
 from glm_export.packages import require_export_packages
-from glm_export.report import ExportReport, Progress, ignore_progress
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.report import ExportReport, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from glm_export.estimates import ExportEstimate

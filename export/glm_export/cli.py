@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 import glm_export
+from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
 from glm_export.command_line import run_command, show_progress
-from glm_export.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
-from glm_export.report import ExportReport
-from glm_export.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
+from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
+from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 
 _EXAMPLES = """\b
@@ -188,7 +188,7 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
 
 
 def _say_what_is_kept(output: Path) -> None:
-    from glm_export.unfinished import find_unfinished  # noqa: PLC0415 - needs the extra
+    from glm_export.output.unfinished import find_unfinished  # noqa: PLC0415 - needs the extra
 
     kept = find_unfinished(output)
     if kept.exists():

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glm_export import verify
+from glm_export.calibrate import SENSITIVITY_TOKENS
 from glm_export.calibration.budget import set_budget
-from glm_export.calibration.calibrate import SENSITIVITY_TOKENS
+from glm_export.checkpoint.rope_options import find_doubts
 from glm_export.errors import OutputError
+from glm_export.evaluation import verify
 from glm_export.job import ExportJob
-from glm_export.options import ExportOptions
-from glm_export.plan import TensorPlan
+from glm_export.output.unfinished import Unfinished
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.plan import TensorPlan
+from glm_export.plan.report import Progress
 from glm_export.preparation import count_needed_bytes, prepare_job
-from glm_export.report import Progress
-from glm_export.rope_options import find_doubts
 from glm_export.speeds import Speeds, probe_speeds
-from glm_export.unfinished import Unfinished
 from glm_quantize import find_method
-from glm_runtime.machine import count_usable_cores
+from glm_runtime.graph.machine import count_usable_cores
 
 # Measured by `benchmarks/method_cost.py` at the 1.5 B shape and solved for here: floating point
 # operations a method needs beyond forward passes and moments, as a multiple of N C^2 of each

@@ -7,7 +7,7 @@ import click
 
 import glm_export
 from glm_export.command_line import run_command, show_progress
-from glm_export.evaluate_pictures import check_pictures, write_pictures
+from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages
 
 _EXAMPLES = """\b
@@ -56,9 +56,9 @@ def command(
     the next-token distributions, in nats; top-1 is how often both prefer the same token.
     """
     require_export_packages()
-    from glm_export import evaluate_table  # noqa: PLC0415 - torch is an extra
-    from glm_export.evaluate import evaluate  # noqa: PLC0415
-    from glm_export.evaluate_input import EvaluationOptions  # noqa: PLC0415
+    from glm_export.evaluation import table  # noqa: PLC0415 - torch is an extra
+    from glm_export.evaluation.evaluate import evaluate  # noqa: PLC0415
+    from glm_export.evaluation.inputs import EvaluationOptions  # noqa: PLC0415
 
     options = EvaluationOptions(
         checkpoint,
@@ -71,7 +71,7 @@ def command(
     check_pictures(choices["plot"], choices["layers"])
     with show_progress() as show:
         report = evaluate(options, show)
-    show_result = evaluate_table.format_json if choices["is_json"] else evaluate_table.format_table
+    show_result = table.format_json if choices["is_json"] else table.format_table
     click.echo(show_result(report))
     write_pictures(report, choices["plot"], choices["layers"])
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from glm_export.calibration.corpus import Corpus
-from glm_export.license import License
-from glm_export.options import ExportOptions
-from glm_export.plan import ExportPlan
-from glm_export.source_model import SourceModel
-from glm_export.token_ids import TokenIds
+from glm_export.checkpoint.license import License
+from glm_export.checkpoint.source_model import SourceModel
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.plan import ExportPlan
+from glm_export.tokenizer.token_ids import TokenIds
 from glm_quantize import find_method
 
 

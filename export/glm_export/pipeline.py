@@ -9,31 +9,34 @@ import onnx_ir as ir
 import torch
 
 import glm_export
-from glm_export import companions, passes, verify, writer
+from glm_export.calibrate import Calibrated, calibrate
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
-from glm_export.calibration.calibrate import Calibrated, calibrate
 from glm_export.calibration.folding import fold_reader
-from glm_export.conformance import add_conformance
-from glm_export.describe import Outcome, describe_folder
+from glm_export.calibration.reference import read_from_source
+from glm_export.checkpoint.rope_options import find_doubts
+from glm_export.checkpoint.source_hash import SourceHash
 from glm_export.errors import OutputError
+from glm_export.evaluation import verify
+from glm_export.folder import side_files
+from glm_export.folder.conformance import add_conformance
+from glm_export.folder.describe import Outcome, describe_folder
+from glm_export.graph import passes
+from glm_export.graph.passes.initializers import DATA_FILE, list_stored
+from glm_export.graph.trace import trace_decoder
 from glm_export.job import ExportJob
-from glm_export.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
-from glm_export.options import ExportOptions
-from glm_export.output_folder import place_file, stage_folder
-from glm_export.passes.initializers import DATA_FILE, list_stored
+from glm_export.model.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
+from glm_export.model.rotary import stored_tables
+from glm_export.output import writer
+from glm_export.output.staged_folder import place_file, stage_folder
+from glm_export.output.unfinished import Unfinished, fingerprint_export, keep_unfinished
+from glm_export.output.writer import WriteOptions, WriteReport
+from glm_export.output.written_tensors import WeightError
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.report import ExportReport, Progress
 from glm_export.preparation import count_needed_bytes, prepare_job
-from glm_export.reference import read_from_source
-from glm_export.report import ExportReport, Progress
-from glm_export.rope_options import find_doubts
-from glm_export.rotation import stored_tables
-from glm_export.source_hash import SourceHash
-from glm_export.trace import trace_decoder
-from glm_export.unfinished import Unfinished, fingerprint_export, keep_unfinished
-from glm_export.writer import WriteOptions, WriteReport
-from glm_export.written_tensors import WeightError
 from glm_runtime import GlmRuntimeError
-from glm_runtime.machine import read_peak_memory_bytes
-from glm_runtime.manifest import Manifest, VerificationEntry
+from glm_runtime.folder.manifest import Manifest, VerificationEntry
+from glm_runtime.graph.machine import read_peak_memory_bytes
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -45,7 +48,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     with (
         keep_unfinished(options.output) as unfinished,
         _stage(job, unfinished) as folder,
-        SourceHash(companions.list_source_files(job.source.checkpoint)) as source_hash,
+        SourceHash(side_files.list_source_files(job.source.checkpoint)) as source_hash,
     ):
         unfinished.open(fingerprint_export(job), is_resumed=options.is_resumed)
         calibrated = None

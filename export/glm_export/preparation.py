@@ -3,19 +3,19 @@
 Read `job.py` for what comes out, `pipeline.py` for what is then done.
 """
 
-from glm_export import companions
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration.corpus import Corpus, read_corpus
+from glm_export.checkpoint.license import read_license
+from glm_export.checkpoint.source_model import open_source
 from glm_export.device import check_device
 from glm_export.errors import OptionsError
+from glm_export.folder import side_files
 from glm_export.job import ExportJob
-from glm_export.license import read_license
-from glm_export.options import ExportOptions
+from glm_export.model.architectures import DecoderConfig
 from glm_export.packages import require_onnxruntime
-from glm_export.plan import build_plan
-from glm_export.schemes import apply_overrides, list_matrices
-from glm_export.source_model import open_source
-from glm_export.token_ids import read_token_ids
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.plan import build_plan
+from glm_export.plan.schemes import apply_overrides, list_matrices
+from glm_export.tokenizer.token_ids import read_token_ids
 from glm_quantize import find_method
 
 _WINDOW = 512  # tokens of a calibration window
@@ -34,7 +34,7 @@ def prepare_job(options: ExportOptions) -> ExportJob:
         _check_import(options, source.stored_format)
     config, matrices = source.config, source.matrices
     token_ids = read_token_ids(source.checkpoint, config)
-    files = companions.render_companions(source.checkpoint, config, token_ids, options)
+    files = side_files.render_side_files(source.checkpoint, config, token_ids, options)
     source_license = read_license(source.checkpoint.folder)
     names = [name for name in list_matrices(source.parameters) if name not in matrices]
     scheme = None if matrices else options.scheme  # the floats of a quantized checkpoint stay

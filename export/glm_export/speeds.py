@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from glm_export.job import ExportJob
-from glm_export.writer import WriteOptions, count_threads, write_sample
+from glm_export.output.writer import WriteOptions, count_threads, write_sample
 from glm_quantize import find_method
 
 _ROUNDS = 3

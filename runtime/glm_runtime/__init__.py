@@ -4,9 +4,11 @@ Reading order: manifest, tokenizer, chat_template, inference, kv_cache, decoding
 generation, session, model, conversation.
 """
 
-from glm_runtime.batch import BatchPiece
-from glm_runtime.beam_search import Beam, BeamSettings
-from glm_runtime.chat_messages import ChatOptions
+from glm_runtime.answering.batch import BatchPiece
+from glm_runtime.answering.beam_search import Beam, BeamSettings
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.session import Session
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.conversation import Conversation
 from glm_runtime.errors import (
     DeviceError,
@@ -19,15 +21,13 @@ from glm_runtime.errors import (
     PromptError,
     SamplingError,
 )
-from glm_runtime.generation import Request
-from glm_runtime.logprobs import TokenLogprobs
+from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.model import Model, load
-from glm_runtime.prepared import PreparedModels
-from glm_runtime.sampling import DrySettings, SamplingSettings
-from glm_runtime.session import Session
-from glm_runtime.settings import GenerationSettings, Piece
-from glm_runtime.structured import Grammar
-from glm_runtime.tool_calls import ToolCall
+from glm_runtime.sampling.logprobs import TokenLogprobs
+from glm_runtime.sampling.settings import DrySettings, SamplingSettings
+from glm_runtime.sampling.structured import Grammar
+from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.text.tool_calls import ToolCall
 
 __all__ = [
     "BatchPiece",

@@ -11,11 +11,11 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from typing import Literal
 
-from glm_runtime.chat_messages import ChatOptions, Message, describe_call
+from glm_runtime.answering.session import no_pieces
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.model import ChatPrompt, Model
-from glm_runtime.session import no_pieces
-from glm_runtime.settings import GenerationSettings, Piece
-from glm_runtime.tool_calls import ToolCall
+from glm_runtime.text.chat_messages import ChatOptions, Message, describe_call
+from glm_runtime.text.tool_calls import ToolCall
 
 Overflow = Literal["error", "slide"]
 OVERFLOWS: tuple[Overflow, ...] = ("error", "slide")

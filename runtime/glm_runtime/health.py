@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from glm_runtime.errors import FolderError, MissingDependencyError
-from glm_runtime.inference import import_onnxruntime
-from glm_runtime.machine import (
+from glm_runtime.folder.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
+from glm_runtime.graph.inference import import_onnxruntime
+from glm_runtime.graph.machine import (
     count_usable_cores,
     read_available_memory_bytes,
     read_cpu_features,
     read_cpu_name,
     read_total_memory_bytes,
 )
-from glm_runtime.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 

@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from glm_runtime.answer import AnswerForm
-from glm_runtime.batch import Batch, BatchPiece
-from glm_runtime.beam_search import Beam, BeamSettings, search_beams
-from glm_runtime.chat_messages import ChatOptions, Message
-from glm_runtime.chat_template import ChatTemplate, read_chat_template
-from glm_runtime.decoding import check_graph
-from glm_runtime.draft_model import DraftModel
+from glm_runtime.answering.batch import Batch, BatchPiece
+from glm_runtime.answering.beam_search import Beam, BeamSettings, search_beams
+from glm_runtime.answering.draft_model import DraftModel
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.session import Session
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import Request
-from glm_runtime.huge_pages import move_to_huge_pages
-from glm_runtime.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
-from glm_runtime.manifest import Manifest, read_manifest, require_whole
-from glm_runtime.prepared import PreparedModels
-from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
-from glm_runtime.session import Session
-from glm_runtime.settings import GenerationSettings, Piece
-from glm_runtime.thinking import is_open_thinking
-from glm_runtime.tokenizer import Tokenizer, read_tokenizer
+from glm_runtime.folder.manifest import Manifest, read_manifest, require_whole
+from glm_runtime.graph.decoding import check_graph
+from glm_runtime.graph.huge_pages import move_to_huge_pages
+from glm_runtime.graph.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
+from glm_runtime.graph.prepared import PreparedModels
+from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
+from glm_runtime.text.answer import AnswerForm
+from glm_runtime.text.chat_messages import ChatOptions, Message
+from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
+from glm_runtime.text.thinking import is_open_thinking
+from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import pytest
 
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_runtime import GenerationSettings, Model, SamplingSettings, generation
-from glm_runtime.decoding import Decoder
+from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime.answering import generation
+from glm_runtime.graph.decoding import Decoder
 from support.graphs import PlainGraph
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"

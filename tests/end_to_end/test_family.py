@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 import glm_export.pipeline
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_export.architectures import DecoderConfig
-from glm_export.source_model import open_source
-from glm_export.trace import trace_decoder
+from glm_export.checkpoint.source_model import open_source
+from glm_export.graph.trace import trace_decoder
+from glm_export.model.architectures import DecoderConfig
 from glm_runtime import GenerationSettings, SamplingSettings
 from support.chatglm_checkpoints import write_chatglm
 from support.dequantized import load_dequantized

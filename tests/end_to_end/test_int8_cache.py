@@ -13,8 +13,8 @@ import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.calibration.corpus import read_corpus
 from glm_runtime import GenerationSettings, Model, SamplingSettings
-from glm_runtime.decoding import Decoder
-from glm_runtime.generation import Request
+from glm_runtime.answering.generation import Request
+from glm_runtime.graph.decoding import Decoder
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -175,7 +175,7 @@ def test_rows_of_a_batch_answer_as_alone(model: Model) -> None:
 def test_a_cache_that_the_manifest_does_not_promise_is_refused(model: Model) -> None:
     entry = dataclasses.replace(model.manifest.model, cache_dtype="float32")
     with pytest.raises(glm_runtime.FolderError, match=r"is tensor\(int8\) .* where the manifest"):
-        glm_runtime.decoding.check_graph(model.graph, entry)
+        glm_runtime.graph.decoding.check_graph(model.graph, entry)
 
 
 def test_a_channel_that_is_always_zero_keeps_a_scale(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import torch
 from transformers import DynamicCache, Glm4ForCausalLM, GlmForCausalLM, PreTrainedModel
 
 from glm_export import ExportOptions, export
-from glm_export.architectures import ARCHITECTURES
-from glm_export.decoder import Decoder
+from glm_export.checkpoint.rope_options import RopeOptions
 from glm_export.errors import OptionsError
-from glm_export.evaluate import evaluate
-from glm_export.evaluate_input import EvaluationOptions
-from glm_export.report import ignore_progress
-from glm_export.rope_options import RopeOptions
-from glm_export.rotation import find_frequencies, rotation_tables, stored_tables
+from glm_export.evaluation.evaluate import evaluate
+from glm_export.evaluation.inputs import EvaluationOptions
+from glm_export.model.architectures import ARCHITECTURES
+from glm_export.model.decoder import Decoder
+from glm_export.model.rotary import find_frequencies, rotation_tables, stored_tables
+from glm_export.plan.report import ignore_progress
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 

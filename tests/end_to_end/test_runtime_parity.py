@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_runtime import BeamSettings, GenerationSettings, SamplingSettings
-from glm_runtime.decoding import Decoder
+from glm_runtime.graph.decoding import Decoder
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 MESSAGES = [

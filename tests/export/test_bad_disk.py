@@ -15,14 +15,14 @@ import torch
 
 import glm_export.pipeline
 from glm_export import ExportOptions, export
-from glm_export.architectures import DecoderConfig
 from glm_export.errors import (
     CheckpointError,
     OutputError,
     VerificationError,
 )
-from glm_export.trace import trace_decoder
-from glm_export.writer import DataFile
+from glm_export.graph.trace import trace_decoder
+from glm_export.model.architectures import DecoderConfig
+from glm_export.output.writer import DataFile
 from support.broken_checkpoints import (
     SHAPES,
     WEIGHTS,

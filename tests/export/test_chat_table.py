@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from glm_export import chat_table
-from glm_export.chat_table import build_chat_table, generate_conversations
-from glm_export.tokenizer_files import _CHATGLM2_TEMPLATE
-from glm_runtime.chat_messages import ChatOptions, Message
-from glm_runtime.chat_template import ChatTemplate
+from glm_export.tokenizer import chat_table
+from glm_export.tokenizer.chat_table import build_chat_table, generate_conversations
+from glm_export.tokenizer.files import _CHATGLM2_TEMPLATE
 from glm_runtime.errors import PromptError
+from glm_runtime.text.chat_messages import ChatOptions, Message
+from glm_runtime.text.chat_template import ChatTemplate
 from support.chat_templates import EXPRESSED
 from support.tiny_models import TEMPLATE
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from glm_export.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.errors import CheckpointError
 from support.broken_checkpoints import (
     WEIGHTS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glm_export.comparison import Comparer
+from glm_export.evaluation.comparison import Comparer
 
 
 def naive(reference: np.ndarray, candidate: np.ndarray, ids: list[int]) -> dict[str, float]:

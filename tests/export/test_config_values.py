@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_export.architectures import ARCHITECTURES, DecoderConfig
 from glm_export.errors import UnsupportedModelError
+from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
 from support.broken_checkpoints import CONFIG
 from support.refusals import assert_sentence
 

@@ -11,8 +11,8 @@ import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.errors import OptionsError
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.decoding import Decoder
-from glm_runtime.manifest import check_files, read_manifest
+from glm_runtime.folder.manifest import check_files, read_manifest
+from glm_runtime.graph.decoding import Decoder
 from support.broken_checkpoints import write_small
 from support.commands import run_command
 

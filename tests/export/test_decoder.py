@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from glm_export.architectures import ARCHITECTURES, DecoderConfig
-from glm_export.decoder import Decoder
-from glm_export.reference import ReferenceDecoder, read_from_source
-from glm_export.rotation import rotation_tables
-from glm_export.source_model import open_source
+from glm_export.calibration.reference import ReferenceDecoder, read_from_source
+from glm_export.checkpoint.source_model import open_source
+from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
+from glm_export.model.decoder import Decoder
+from glm_export.model.rotary import rotation_tables
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 TOLERANCE = 1e-4

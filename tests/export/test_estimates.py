@@ -15,7 +15,7 @@ from glm_export import ExportOptions, estimate, export
 from glm_export.errors import OutputError
 from glm_export.estimates import ExportEstimate, StageEstimate
 from glm_export.plan_text import render_estimate
-from glm_runtime.manifest import read_manifest
+from glm_runtime.folder.manifest import read_manifest
 from support.broken_checkpoints import WEIGHTS, write_small
 from support.commands import run_command
 from support.refusals import assert_sentence, nothing_left_behind

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 
 from glm_export import ExportOptions, evaluate_cli, export
-from glm_export.comparison import Comparison
-from glm_export.evaluate import EvaluationReport, FolderReport, evaluate
-from glm_export.evaluate_input import EvaluationOptions, name_folders
-from glm_export.evaluate_table import format_json, format_table
-from glm_export.reference import ReferenceDecoder
-from glm_export.report import ignore_progress
+from glm_export.calibration.reference import ReferenceDecoder
+from glm_export.evaluation.comparison import Comparison
+from glm_export.evaluation.evaluate import EvaluationReport, FolderReport, evaluate
+from glm_export.evaluation.inputs import EvaluationOptions, name_folders
+from glm_export.evaluation.table import format_json, format_table
+from glm_export.plan.report import ignore_progress
 from support.broken_checkpoints import write_small
 
 TEXT = "In the beginning was the Word. 太初有道。" * 3

@@ -11,13 +11,13 @@ import onnx
 import pytest
 
 from glm_export import ExportError, ExportOptions, evaluate_cli, export
+from glm_export.calibration.reference import ReferenceDecoder
 from glm_export.errors import CheckpointError, OptionsError, VerificationError
-from glm_export.evaluate import EvaluationOptions, evaluate
-from glm_export.graph_session import GraphSession
-from glm_export.reference import ReferenceDecoder
-from glm_export.report import ignore_progress
+from glm_export.evaluation.evaluate import EvaluationOptions, evaluate
+from glm_export.graph.logits_session import GraphSession
+from glm_export.plan.report import ignore_progress
 from glm_runtime.errors import FolderError, FormatVersionError
-from glm_runtime.manifest import Manifest, describe_file, read_manifest, write_manifest
+from glm_runtime.folder.manifest import Manifest, describe_file, read_manifest, write_manifest
 from support.broken_checkpoints import (
     edit_config,
     edit_json,

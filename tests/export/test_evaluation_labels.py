@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from glm_export.evaluate_labels import find_anchor, place_labels, spread_out
+from glm_export.evaluation.labels import find_anchor, place_labels, spread_out
 
 FRAME = (60.0, 40.0, 560.0, 340.0)
 

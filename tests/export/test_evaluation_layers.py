@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from glm_export import ExportOptions, export
-from glm_export.evaluate import evaluate
-from glm_export.evaluate_graph import observe_states
-from glm_export.evaluate_input import EvaluationOptions
-from glm_export.graph_session import GraphSession
-from glm_export.layer_errors import MAX_LAYER_TOKENS, LayerErrors, StateSample
-from glm_export.report import ignore_progress
+from glm_export.evaluation.evaluate import evaluate
+from glm_export.evaluation.inputs import EvaluationOptions
+from glm_export.evaluation.layer_errors import MAX_LAYER_TOKENS, LayerErrors, StateSample
+from glm_export.graph.logits_session import GraphSession
+from glm_export.graph.observed_graph import observe_states
+from glm_export.plan.report import ignore_progress
 from support.dequantized import load_dequantized
 from support.graphs import PlainGraph
 from support.refusals import nothing_left_behind

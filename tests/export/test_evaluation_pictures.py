@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from glm_export import ExportOptions, evaluate_cli, export
-from glm_export.comparison import Comparison
+from glm_export.calibration.reference import ReferenceDecoder
 from glm_export.errors import MissingPackageError, OptionsError, OutputError
-from glm_export.evaluate import EvaluationReport, FolderReport
-from glm_export.evaluate_pictures import check_pictures, write_pictures
-from glm_export.reference import ReferenceDecoder
+from glm_export.evaluation.comparison import Comparison
+from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
+from glm_export.evaluation.pictures import check_pictures, write_pictures
 from support.broken_checkpoints import write_small
 from support.refusals import assert_sentence, nothing_left_behind
 
@@ -90,7 +90,7 @@ def test_a_matplotlib_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Mon
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('libfreetype.so: cannot open')")
     monkeypatch.syspath_prepend(broken.parent)
-    ours = ("glm_export.plots", "glm_export.evaluate_canvas")
+    ours = ("glm_export.evaluation.plots", "glm_export.evaluation.canvas")
     for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib" or n in ours]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingPackageError) as caught:

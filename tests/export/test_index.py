@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_export.checkpoint import open_checkpoint
+from glm_export.checkpoint.checkpoint import open_checkpoint
 from glm_export.errors import CheckpointError
 from support.broken_checkpoints import (
     INDEXES,

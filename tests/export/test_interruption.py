@@ -12,7 +12,7 @@ import pytest
 import glm_export.pipeline
 from glm_export import ExportOptions, export
 from glm_export.errors import OutputError
-from glm_runtime.manifest import check_files, read_manifest
+from glm_runtime.folder.manifest import check_files, read_manifest
 from support.broken_checkpoints import write_small
 from support.commands import finish, start_command, start_python, stop, wait_for_sibling
 from support.refusals import assert_sentence, list_tree, nothing_left_behind

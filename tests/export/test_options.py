@@ -7,7 +7,7 @@ import pytest
 
 from glm_export import ExportOptions
 from glm_export.errors import OptionsError
-from glm_export.evaluate import EvaluationOptions
+from glm_export.evaluation.evaluate import EvaluationOptions
 from glm_quantize import METHODS, QuantizationError, Scheme, SchemeError, find_method
 from support.refusals import assert_sentence
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from glm_export.errors import ExportError, OutputError
-from glm_export.output_folder import stage_folder
+from glm_export.output.staged_folder import stage_folder
 from support.refusals import assert_sentence, list_tree, nothing_left_behind
 
 MANIFEST = "glm_manifest.json"

@@ -3,8 +3,8 @@
 import onnx_ir as ir
 import pytest
 
-from glm_export.passes.fuse_skip_norm import fuse_skip_norm
-from glm_export.plan import ExportPlan
+from glm_export.graph.passes.fuse_skip_norm import fuse_skip_norm
+from glm_export.plan.plan import ExportPlan
 
 PLAN = ExportPlan({}, "fp32", 0)
 

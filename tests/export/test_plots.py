@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glm_export import plots
-from glm_export.comparison import Comparison
-from glm_export.evaluate import EvaluationReport, FolderReport
+from glm_export.evaluation import plots
+from glm_export.evaluation.comparison import Comparison
+from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"

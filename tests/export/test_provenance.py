@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from glm_export import ExportOptions, export
-from glm_export.license import read_license
-from glm_runtime.manifest import read_manifest
+from glm_export.checkpoint.license import read_license
+from glm_runtime.folder.manifest import read_manifest
 from support.broken_checkpoints import WEIGHTS, random_tensors, write_safetensors, write_small
 from support.prequantized_checkpoints import Prequantized, write_prequantized
 from support.prequantized_tensors import Recipe

@@ -3,7 +3,7 @@
 import pytest
 
 from glm_export.errors import OptionsError
-from glm_export.schemes import Override, SchemeDefaults, apply_overrides, parse_override
+from glm_export.plan.schemes import Override, SchemeDefaults, apply_overrides, parse_override
 from glm_quantize import Scheme
 from support.refusals import assert_sentence
 

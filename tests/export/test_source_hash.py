@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from glm_export.checkpoint.source_hash import SourceHash
 from glm_export.errors import CheckpointError
-from glm_export.source_hash import SourceHash
 
 
 def test_hashes_every_file(tmp_path: Path) -> None:

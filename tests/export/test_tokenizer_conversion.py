@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from glm_export.errors import CheckpointError, UnsupportedModelError
-from glm_export.tokenizer_files import choose_template, read_tokenizer_json
-from glm_export.tokenizer_tiktoken import _PATTERN, convert_tiktoken
-from glm_runtime.chat_messages import ChatOptions
-from glm_runtime.chat_template import ChatTemplate
+from glm_export.tokenizer.files import choose_template, read_tokenizer_json
+from glm_export.tokenizer.from_tiktoken import _PATTERN, convert_tiktoken
+from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.text.chat_template import ChatTemplate
 
 DATA = Path(__file__).parents[2] / "export" / "glm_export" / "data"
 TEXT = (DATA / "evaluation.txt").read_text(encoding="utf-8")

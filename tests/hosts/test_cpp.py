@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import glm_runtime
-from glm_export.tokenizer_tiktoken import _PATTERN
+from glm_export.tokenizer.from_tiktoken import _PATTERN
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.sampling import DrySettings
+from glm_runtime.sampling.settings import DrySettings
 from support import cpp_library as cpp
 from support.cpp_build import SOURCE
 from support.cpp_folders import use_tokenizer

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import glm_runtime
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.answer import AnswerForm
+from glm_runtime.text.answer import AnswerForm
 from support import cpp_library as cpp
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import Library, Settings

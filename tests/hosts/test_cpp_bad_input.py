@@ -13,8 +13,8 @@ import pytest
 
 import glm_runtime
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.manifest import describe_file
-from glm_runtime.sampling import DrySettings
+from glm_runtime.folder.manifest import describe_file
+from glm_runtime.sampling.settings import DrySettings
 from support import cpp_library as cpp
 from support.cpp_build import build, run_program
 from support.cpp_folders import change_manifest

@@ -10,10 +10,10 @@ import pytest
 
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_export.rope_options import RopeOptions
+from glm_export.checkpoint.rope_options import RopeOptions
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.decoding import Decoder
-from glm_runtime.generation import prefill
+from glm_runtime.answering.generation import prefill
+from glm_runtime.graph.decoding import Decoder
 from support.chatglm_checkpoints import write_chatglm
 from support.cpp_library import GREEDY, Library, Settings
 from support.tiny_models import TinyShape, build_model, write_checkpoint

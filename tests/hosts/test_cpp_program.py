@@ -139,7 +139,7 @@ def test_how_an_answer_is_chosen_and_ends(
     found = json.loads(done.stdout)
     defaults = vars(python_model.sampling_defaults)
     bias = ((262, float("-inf")), (11, 2.5))
-    dry = glm_runtime.sampling.DrySettings(0.7)
+    dry = glm_runtime.sampling.settings.DrySettings(0.7)
     sampling = {**defaults, "temperature": 0.9, "seed": 5, "logit_bias": bias, "dry": dry}
     settings = GenerationSettings(
         SamplingSettings(**sampling), 60, ("God", "zzz"), is_eos_ignored=True

@@ -14,9 +14,9 @@ import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 import glm_runtime
-from glm_export.tokenizer_sentencepiece import convert_sentencepiece
+from glm_export.tokenizer.from_sentencepiece import convert_sentencepiece
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.sampling import DrySettings
+from glm_runtime.sampling.settings import DrySettings
 from support import cpp_library as cpp
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import Library, Settings

@@ -10,7 +10,7 @@ import pytest
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_runtime import GenerationSettings, Model, SamplingSettings
-from glm_runtime.decoding import Decoder
+from glm_runtime.graph.decoding import Decoder
 
 pytestmark = [
     pytest.mark.cuda,

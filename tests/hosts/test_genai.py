@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_export.chat_table import build_chat_table, generate_conversations
+from glm_export.tokenizer.chat_table import build_chat_table, generate_conversations
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.text.chat_template import ChatTemplate
 from support.chat_templates import EXPRESSED
 from support.cpp_lines import make_lines
 

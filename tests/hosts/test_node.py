@@ -15,8 +15,8 @@ import pytest
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingSettings
-from glm_runtime.thinking import ThinkingSplitter
-from glm_runtime.tool_calls import ToolCallParser
+from glm_runtime.text.thinking import ThinkingSplitter
+from glm_runtime.text.tool_calls import ToolCallParser
 from support import npm_packages
 from support.chatglm_checkpoints import write_chatglm
 from support.tiny_models import TinyShape, build_model

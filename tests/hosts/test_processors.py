@@ -13,7 +13,7 @@ import pytest
 
 import glm_runtime
 from glm_export import ExportOptions, export
-from glm_runtime.decoding import Decoder
+from glm_runtime.graph.decoding import Decoder
 from support import processors
 from support.processors import CORTEX_A72, HASWELL, NEHALEM, NEOVERSE_N1, Processor
 

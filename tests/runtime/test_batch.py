@@ -13,12 +13,12 @@ from glm_runtime import (
     SamplingError,
     SamplingSettings,
 )
-from glm_runtime.answer import AnswerForm
-from glm_runtime.batch import Batch, BatchPiece
-from glm_runtime.batch_decoder import BatchDecoder
-from glm_runtime.decoding import PREFILL_CHUNK
-from glm_runtime.generation import Request
-from glm_runtime.settings import Piece
+from glm_runtime.answering.batch import Batch, BatchPiece
+from glm_runtime.answering.batch_decoder import BatchDecoder
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.settings import Piece
+from glm_runtime.graph.decoding import PREFILL_CHUNK
+from glm_runtime.text.answer import AnswerForm
 from runtime.test_generation import with_eos
 
 GREEDY = SamplingSettings(temperature=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_runtime import Model, PromptError, SamplingError
-from glm_runtime.beam_search import BeamSettings, search_beams
+from glm_runtime.answering.beam_search import BeamSettings, search_beams
 from runtime.test_decoding import run_plainly
 from runtime.test_generation import plain_greedy, with_eos
 

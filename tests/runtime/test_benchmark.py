@@ -6,7 +6,7 @@ import pytest
 from glm_runtime import Model, benchmark
 from glm_runtime.benchmark import BenchmarkPlan, count_weight_bytes_per_token, run_benchmark
 from glm_runtime.errors import PromptError
-from glm_runtime.manifest import FileEntry, TensorEntry
+from glm_runtime.folder.manifest import FileEntry, TensorEntry
 from runtime.test_manifest import FILE, MANIFEST
 
 HEAD = TensorEntry("lm_head.weight", (8, 4), "int4", 50, (), ())

@@ -3,7 +3,7 @@
 import pytest
 
 from glm_runtime import ChatOptions, Model, PromptError
-from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.text.chat_template import ChatTemplate
 
 # How GLM-4-0414 writes a call: the tool's name behind the role, as `metadata`.
 METADATA_TEMPLATE = (

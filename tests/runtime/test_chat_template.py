@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from glm_runtime import ChatOptions
-from glm_runtime.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 TOOL = {

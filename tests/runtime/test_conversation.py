@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from glm_runtime import Conversation, GenerationSettings, Model, PromptError, SamplingSettings
-from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.text.chat_template import ChatTemplate
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=8)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from glm_runtime import Model, load
-from glm_runtime.decoding import Decoder, _fits, check_graph
+from glm_runtime.answering.generation import prefill
 from glm_runtime.errors import FolderError, GenerationError, PromptError
-from glm_runtime.generation import prefill
-from glm_runtime.kv_cache import KvCache
+from glm_runtime.graph.decoding import Decoder, _fits, check_graph
+from glm_runtime.graph.kv_cache import KvCache
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 IDS = np.random.default_rng(3).integers(300, size=90).tolist()

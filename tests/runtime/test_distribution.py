@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from glm_runtime import DrySettings, SamplingSettings
-from glm_runtime.penalties import Penalties
-from glm_runtime.sampler import draw, find_candidates
+from glm_runtime.sampling.penalties import Penalties
+from glm_runtime.sampling.sampler import draw, find_candidates
 
 DRAWS = 20_000
 QUANTILE = 4.7534  # of the normal distribution, at 1 - 10^-6

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from glm_runtime import DrySettings, GenerationSettings, Model, Piece, SamplingSettings
-from glm_runtime.answer import AnswerForm
-from glm_runtime.decoding import Decoder
+from glm_runtime.answering.generation import AnswerWriter, Request, generate
 from glm_runtime.errors import PromptError, SamplingError
-from glm_runtime.generation import AnswerWriter, Request, generate
+from glm_runtime.graph.decoding import Decoder
+from glm_runtime.text.answer import AnswerForm
 from runtime.test_decoding import run_plainly
 
 GREEDY = SamplingSettings(temperature=0)

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 
 from glm_runtime import health
+from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.health import count_cache_bytes, examine_folder, examine_machine
-from glm_runtime.manifest import read_manifest
 
 PLENTY = 10**12
 

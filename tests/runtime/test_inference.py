@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from glm_runtime import inference, machine
 from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError
-from glm_runtime.inference import OpenGraph, import_onnxruntime, list_cpu_nodes, open_graph
-from glm_runtime.providers import PROVIDERS, Device
+from glm_runtime.graph import inference, machine
+from glm_runtime.graph.inference import OpenGraph, import_onnxruntime, list_cpu_nodes, open_graph
+from glm_runtime.graph.providers import PROVIDERS, Device
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 

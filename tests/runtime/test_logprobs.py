@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from glm_runtime import GenerationSettings, Model, SamplingSettings
-from glm_runtime.logprobs import measure_logprobs
+from glm_runtime.sampling.logprobs import measure_logprobs
 
 SCORES = npst.arrays(np.float32, st.integers(1, 300), elements=st.floats(-30, 30, width=32))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from glm_runtime import bandwidth, machine
+from glm_runtime.graph import bandwidth, machine
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_peak_memory_is_not_that_of_the_process_which_started_us():
     """getrusage's is, since a child begins as its parent's copy."""
     held = bytearray(400_000_000)
     held[::4096] = bytes(len(held[::4096])).replace(b"\0", b"x")
-    code = "from glm_runtime.machine import read_peak_memory_bytes as r; print(r())"
+    code = "from glm_runtime.graph.machine import read_peak_memory_bytes as r; print(r())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_runtime.errors import FolderError, FormatVersionError
-from glm_runtime.manifest import (
+from glm_runtime.folder.manifest import (
     MANIFEST_NAME,
     FileEntry,
     Manifest,

@@ -14,7 +14,7 @@ from glm_runtime import (
     SamplingSettings,
     load,
 )
-from glm_runtime.manifest import read_manifest
+from glm_runtime.folder.manifest import read_manifest
 from runtime.tiny_folder import seal_folder
 
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=8)

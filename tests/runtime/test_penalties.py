@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glm_runtime import DrySettings, SamplingSettings
 from glm_runtime.errors import SamplingError
-from glm_runtime.penalties import Penalties, measure_repeats
+from glm_runtime.sampling.penalties import Penalties, measure_repeats
 
 TOKENS = st.lists(st.integers(0, 5), max_size=40)
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from glm_runtime import GenerationSettings, Model, PreparedModels, SamplingSettings, load
-from glm_runtime import prepared as module
 from glm_runtime.cli import cli
 from glm_runtime.errors import FolderError
-from glm_runtime.manifest import describe_file, write_manifest
+from glm_runtime.folder.manifest import describe_file, write_manifest
+from glm_runtime.graph import prepared as module
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), 20, top_logprobs=3)

@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
 )
 
 from glm_runtime.errors import GenerationError
-from glm_runtime.sampler import (
+from glm_runtime.sampling.sampler import (
     Sampler,
     draw,
     find_candidates,
@@ -22,7 +22,7 @@ from glm_runtime.sampler import (
     select_nucleus,
     select_top,
 )
-from glm_runtime.sampling import SamplingSettings
+from glm_runtime.sampling.settings import SamplingSettings
 
 NAN = float("nan")
 SCORES = st.floats(-40, 40, width=16)

@@ -4,7 +4,11 @@ from pathlib import Path
 import pytest
 
 from glm_runtime.errors import FolderError, SamplingError
-from glm_runtime.sampling import SamplingOverrides, SamplingSettings, read_sampling_defaults
+from glm_runtime.sampling.settings import (
+    SamplingOverrides,
+    SamplingSettings,
+    read_sampling_defaults,
+)
 
 NAN = float("nan")
 INFINITY = float("inf")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_runtime import GenerationSettings, Model, PromptError, SamplingSettings, Session
-from glm_runtime.decoding import count_shared
+from glm_runtime.graph.decoding import count_shared
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
 

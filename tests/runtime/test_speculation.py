@@ -19,9 +19,9 @@ from glm_runtime import (
     Session,
     load,
 )
-from glm_runtime.decoding import Decoder
-from glm_runtime.generation import AnswerWriter, Request, generate
-from glm_runtime.speculation import Pace, PromptLookup
+from glm_runtime.answering.generation import AnswerWriter, Request, generate
+from glm_runtime.answering.speculation import Pace, PromptLookup
+from glm_runtime.graph.decoding import Decoder
 from runtime.test_generation import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder, seal_folder
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_runtime.errors import SamplingError
-from glm_runtime.stop_strings import StopStrings
+from glm_runtime.text.stop_strings import StopStrings
 
 SMALL = st.text(alphabet="ab月", max_size=12)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from glm_runtime.tokenizer import Tokenizer
+from glm_runtime.text.tokenizer import Tokenizer
 from runtime.tiny_folder import SPECIAL_TOKENS, train_tokenizer
 
 BYTE_LEVEL = train_tokenizer()

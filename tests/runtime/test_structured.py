@@ -20,8 +20,8 @@ from glm_runtime import (
     Piece,
     SamplingSettings,
 )
-from glm_runtime.answer import AnswerForm
-from glm_runtime.structured import GrammarMask
+from glm_runtime.sampling.structured import GrammarMask
+from glm_runtime.text.answer import AnswerForm
 from runtime.test_generation import text_of, with_eos
 
 PERSON = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from glm_runtime.chat_template import ChatTemplate
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
+from glm_runtime.text.chat_template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 PACKAGE = Path(__file__).parents[2] / "runtime"
@@ -136,7 +136,7 @@ EXHAUSTING = [
 CHILD = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-from glm_runtime.chat_template import ChatTemplate
+from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.errors import PromptError
 for source in json.load(sys.stdin):
     try:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glm_runtime.thinking import ThinkingSplitter, is_open_thinking
+from glm_runtime.text.thinking import ThinkingSplitter, is_open_thinking
 
 CASES = [
     # text, begins inside, thinking, answer

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import processors
 
 from glm_runtime.errors import FolderError, PromptError
-from glm_runtime.tokenizer import Tokenizer, read_tokenizer
+from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
 from runtime.tiny_folder import train_tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glm_runtime.tool_calls import ToolCall, ToolCallParser, _Braces
+from glm_runtime.text.tool_calls import ToolCall, ToolCallParser, _Braces
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = 'get_verse\n{"reference": "Micah 6:8"}'

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from glm_runtime.manifest import (
+from glm_runtime.folder.manifest import (
     Manifest,
     ModelEntry,
     RecipeEntry,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from glm_export.tokenizer_files import _CHATGLM3_TEMPLATE, _GLM4_TEMPLATE
+from glm_export.tokenizer.files import _CHATGLM3_TEMPLATE, _GLM4_TEMPLATE
 from support.tiny_models import TEMPLATE
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"

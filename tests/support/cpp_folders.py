@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from glm_runtime.manifest import describe_file
+from glm_runtime.folder.manifest import describe_file
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

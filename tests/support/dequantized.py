@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from transformers import PreTrainedModel
 
-from glm_runtime.manifest import read_manifest
+from glm_runtime.folder.manifest import read_manifest
 
 Floats = npt.NDArray[np.float32]
 

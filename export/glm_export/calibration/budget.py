@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import OptionsError
-from glm_export.parameters import ParameterRows
-from glm_export.plan import ExportPlan, measure_bytes
-from glm_export.schemes import Schemes
+from glm_export.plan.plan import ExportPlan, measure_bytes
+from glm_export.plan.schemes import Schemes
 from glm_quantize import (
     SUPPORTED_BLOCK_SIZES,
     FloatArray,

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_export import operators
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration.corpus import Corpus
-from glm_export.reference import ReadParameter, load_layer
-from glm_export.report import Progress
-from glm_export.rotation import rotation_tables
+from glm_export.calibration.reference import ReadParameter, load_layer
+from glm_export.model import operators
+from glm_export.model.architectures import DecoderConfig
+from glm_export.model.rotary import rotation_tables
+from glm_export.plan.report import Progress
 from glm_quantize import FloatArray
 
 _MARGIN = 1.1

@@ -19,11 +19,11 @@ import tokenizers
 
 from glm_export.calibration.documents import Conversation, Text, find_files, read_documents
 from glm_export.errors import CheckpointError, OptionsError
-from glm_export.tokenizer_files import choose_template, read_tokenizer_json
-from glm_runtime.chat_messages import ChatOptions
-from glm_runtime.chat_template import ChatTemplate, read_chat_template
+from glm_export.tokenizer.files import choose_template, read_tokenizer_json
 from glm_runtime.errors import FolderError, PromptError
-from glm_runtime.tokenizer import TOKENIZER_NAME, Tokenizer
+from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
+from glm_runtime.text.tokenizer import TOKENIZER_NAME, Tokenizer
 
 TokenArray = npt.NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from glm_export.architectures import DecoderConfig
+from glm_export.model.architectures import DecoderConfig
 from glm_quantize import FloatArray, Scheme
 from glm_quantize.methods.awq import IndexArray, search_column_scales
 

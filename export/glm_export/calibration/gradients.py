@@ -11,11 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from glm_export import operators
-from glm_export.architectures import DecoderConfig
-from glm_export.decoder import DecoderLayer, Linear
-from glm_export.reference import ReadParameter, TokenArray, load_layer
-from glm_export.rotation import rotation_tables
+from glm_export.calibration.reference import ReadParameter, TokenArray, load_layer
+from glm_export.model import operators
+from glm_export.model.architectures import DecoderConfig
+from glm_export.model.decoder import DecoderLayer, Linear
+from glm_export.model.rotary import rotation_tables
 
 # Logits held at once, whatever the vocabulary: 64 MiB of float32.
 _LOGITS_AT_ONCE = 1 << 24

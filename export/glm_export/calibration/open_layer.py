@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from glm_export import operators
-from glm_export.architectures import DecoderConfig
-from glm_export.decoder import DecoderLayer
-from glm_export.operators import Positions
-from glm_export.rotation import rotation_tables
+from glm_export.model import operators
+from glm_export.model.architectures import DecoderConfig
+from glm_export.model.decoder import DecoderLayer
+from glm_export.model.operators import Positions
+from glm_export.model.rotary import rotation_tables
 from glm_quantize import FloatArray
 
 LINEARS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from glm_runtime.machine import count_usable_cores
+from glm_runtime.graph.machine import count_usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration.gradients import (
     LayerStream,
     LinearTrace,
     draw_head_gradients,
     split_positions,
 )
+from glm_export.calibration.reference import ReadParameter, TokenArray
 from glm_export.errors import CheckpointError
-from glm_export.reference import ReadParameter, TokenArray
+from glm_export.model.architectures import DecoderConfig
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_export import operators
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration.folding import (
     Folding,
     fold_reader,
@@ -20,12 +18,14 @@ from glm_export.calibration.folding import (
     search_layer_folding,
 )
 from glm_export.calibration.open_layer import LINEARS, OpenLayer
+from glm_export.calibration.reference import TokenArray, load_layer
 from glm_export.calibration.row_pool import RowPool, restored_threads
 from glm_export.calibration.state import CalibrationState
+from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import CheckpointError
-from glm_export.parameters import ParameterRows
-from glm_export.reference import TokenArray, load_layer
-from glm_export.schemes import Schemes
+from glm_export.model import operators
+from glm_export.model.architectures import DecoderConfig
+from glm_export.plan.schemes import Schemes
 from glm_quantize import (
     FloatArray,
     InputStatistics,

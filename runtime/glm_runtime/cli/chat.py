@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from glm_runtime.answering.settings import Piece
 from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import (
@@ -24,8 +25,7 @@ from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_lines
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError
-from glm_runtime.settings import Piece
-from glm_runtime.tool_calls import ToolCall
+from glm_runtime.text.tool_calls import ToolCall
 
 T = TypeVar("T")
 

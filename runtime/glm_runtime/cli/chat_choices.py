@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import click
 
-from glm_runtime.chat_messages import ChatOptions
 from glm_runtime.cli.options import gather
 from glm_runtime.errors import PromptError
+from glm_runtime.text.chat_messages import ChatOptions
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 

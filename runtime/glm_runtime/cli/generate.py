@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 
-from glm_runtime.chat_messages import ChatOptions
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.session import Session
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate_many import (
@@ -37,11 +39,9 @@ from glm_runtime.cli.prompts_file import Result, read_prompts
 from glm_runtime.cli.show import show_pieces
 from glm_runtime.cli.standard_input import read_text
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import Request
 from glm_runtime.model import Model
-from glm_runtime.sampling import SamplingSettings
-from glm_runtime.session import Session
-from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.sampling.settings import SamplingSettings
+from glm_runtime.text.chat_messages import ChatOptions
 
 
 @click.command(

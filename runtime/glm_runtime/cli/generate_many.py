@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from glm_runtime.beam_search import BeamSettings
-from glm_runtime.chat_messages import ChatOptions, describe_call
+from glm_runtime.answering.beam_search import BeamSettings
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.options import gather
 from glm_runtime.cli.prompts_file import (
     PromptLine,
@@ -21,9 +22,8 @@ from glm_runtime.cli.prompts_file import (
     make_key,
 )
 from glm_runtime.errors import GlmRuntimeError, SamplingError
-from glm_runtime.generation import Request
 from glm_runtime.model import Model
-from glm_runtime.settings import GenerationSettings, Piece
+from glm_runtime.text.chat_messages import ChatOptions, describe_call
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 

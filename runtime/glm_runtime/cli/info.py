@@ -9,8 +9,8 @@ import click
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.units import format_bytes
-from glm_runtime.manifest import FORMAT_VERSION, Manifest, read_manifest
-from glm_runtime.sampling import SamplingSettings, read_sampling_defaults
+from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
+from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
 
 
 @click.command(

@@ -8,13 +8,13 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.errors import PromptError, SamplingError
-from glm_runtime.inference import DEVICE_CHOICES, DeviceChoice
+from glm_runtime.graph.inference import DEVICE_CHOICES, DeviceChoice
+from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.model import Model, load
-from glm_runtime.prepared import PreparedModels
-from glm_runtime.sampling import DrySettings, SamplingOverrides, SamplingSettings
-from glm_runtime.settings import GenerationSettings
-from glm_runtime.structured import Grammar
+from glm_runtime.sampling.settings import DrySettings, SamplingOverrides, SamplingSettings
+from glm_runtime.sampling.structured import Grammar
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 

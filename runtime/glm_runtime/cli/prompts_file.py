@@ -8,12 +8,12 @@ from typing import IO
 
 import click
 
-from glm_runtime.chat_messages import ChatOptions
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.cli.options import read_file
 from glm_runtime.errors import PromptError
-from glm_runtime.generation import Request
 from glm_runtime.model import Model
-from glm_runtime.settings import GenerationSettings
+from glm_runtime.text.chat_messages import ChatOptions
 
 Result = dict[str, object]
 _LINE_START = b'{"index": '

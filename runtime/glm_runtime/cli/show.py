@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import click
 
-from glm_runtime.settings import Piece
-from glm_runtime.tool_calls import ToolCall
+from glm_runtime.answering.settings import Piece
+from glm_runtime.text.tool_calls import ToolCall
 
 
 def show_pieces(pieces: Iterator[Piece]) -> tuple[ToolCall, ...]:

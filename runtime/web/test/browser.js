@@ -175,7 +175,7 @@ export async function measureLogits(page, vector) {
 }
 
 /**
- * What `export/glm_export/conformance.py` says of other kernels than those that made the vectors:
+ * What `export/glm_export/folder/conformance.py` says of other kernels than those that made the vectors:
  * activations that they round, and WebAssembly does not, bound logits, and with them what is greedy.
  */
 export const boundOf = (vector) => 3 * vector.logit_rounding + 1e-3;

@@ -14,7 +14,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from glm_export.architectures import ARCHITECTURES, DecoderConfig
 from glm_export.calibration.folding import (
     Folding,
     FoldingPair,
@@ -24,7 +23,8 @@ from glm_export.calibration.folding import (
     search_head_folding,
     search_layer_folding,
 )
-from glm_export.reference import ReadParameter, ReferenceDecoder
+from glm_export.calibration.reference import ReadParameter, ReferenceDecoder
+from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.awq import search_column_scales
 from glm_quantize.methods.rtn import round_to_nearest

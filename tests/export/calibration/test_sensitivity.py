@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from glm_export.architectures import DecoderConfig
 from glm_export.calibration import gradients, sensitivity
 from glm_export.calibration.gradients import LayerStream, draw_head_gradients
-from glm_export.calibration.sensitivity import Sensitivity, measure_sensitivity
-from glm_export.reference import (
+from glm_export.calibration.reference import (
     ReadParameter,
     ReferenceDecoder,
     TokenArray,
     read_from_source,
 )
-from glm_export.source_model import open_source
+from glm_export.calibration.sensitivity import Sensitivity, measure_sensitivity
+from glm_export.checkpoint.source_model import open_source
+from glm_export.model.architectures import DecoderConfig
 from glm_quantize import FloatArray, Scheme, SchemeError, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales

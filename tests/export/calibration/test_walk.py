@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from glm_export.architectures import find_architecture
 from glm_export.calibration.state import CalibrationState, open_state
 from glm_export.calibration.walk import Walk, WalkTask
-from glm_export.checkpoint import open_checkpoint
-from glm_export.parameters import ParameterRows
+from glm_export.checkpoint.checkpoint import open_checkpoint
+from glm_export.checkpoint.parameters import ParameterRows
+from glm_export.model.architectures import find_architecture
 from glm_quantize import (
     FloatArray,
     InputStatistics,

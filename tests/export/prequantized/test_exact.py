@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_export.checkpoint import Checkpoint, open_checkpoint
-from glm_export.prequantized import QuantizedLinear, find_format
+from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.prequantized import QuantizedLinear, find_format
 from glm_quantize import FloatArray, QuantizedRows, dequantize
 from support.broken_checkpoints import RawTensor, write_json, write_safetensors
 from support.prequantized_tensors import (
@@ -133,7 +133,7 @@ def test_every_chunk_of_a_wide_matrix(
     shape = (4160, 64)
     drawn = draw_quantized(PREFIX, shape, recipe)
     linear = open_linear(write_linear(tmp_path, store(PREFIX, drawn, recipe), recipe), shape)
-    monkeypatch.setattr("glm_export.prequantized.description._CHUNK_ELEMENTS", 64 * 1000)
+    monkeypatch.setattr("glm_export.checkpoint.prequantized.description._CHUNK_ELEMENTS", 64 * 1000)
     chunks = list(linear.iterate_chunks())
     assert [row for start, stop in chunks for row in range(start, stop)] == list(range(4160))
     assert [start for start, _ in chunks] == [0, 1000, 2000, 3000, 4000]

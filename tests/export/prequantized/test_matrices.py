@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
-from glm_export.architectures import ARCHITECTURES, ParameterSource
-from glm_export.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
+from glm_export.checkpoint.prequantized.matrices import join_linears
 from glm_export.errors import CheckpointError, ExportError, UnsupportedModelError
-from glm_export.prequantized import QuantizedMatrix, find_format, find_matrices
-from glm_export.prequantized.matrices import join_linears
+from glm_export.model.architectures import ARCHITECTURES, ParameterSource
 from glm_quantize import FloatArray, dequantize
 from support.broken_checkpoints import (
     CONFIG,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glm_export.checkpoint import open_checkpoint
+from glm_export.checkpoint.checkpoint import open_checkpoint
+from glm_export.checkpoint.prequantized import find_format
 from glm_export.errors import CheckpointError, ExportError, UnsupportedModelError
-from glm_export.prequantized import find_format
 from support.broken_checkpoints import RawTensor, write_json, write_safetensors
 from support.prequantized_tensors import (
     AWQ,

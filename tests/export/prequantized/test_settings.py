@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_export.checkpoint.prequantized import FORMATS, find_format
 from glm_export.errors import UnsupportedModelError
-from glm_export.prequantized import FORMATS, find_format
 from support.prequantized_tensors import AWQ, COMPRESSED, GPTQ, Recipe, describe
 from support.refusals import assert_sentence
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_export.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.errors import CheckpointError
 from support.broken_checkpoints import RawTensor, write_json, write_safetensors
 from support.refusals import assert_sentence

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime.answering.session import Session
 from glm_runtime.cli import cli
-from glm_runtime.session import Session
 
 MESSAGES = [{"role": "user", "content": "床前明月光"}]
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)

@@ -1,0 +1,158 @@
+"""What an export learns from texts before it writes: schemes within a budget, and calibrated codes.
+
+Read `corpus.py`, `sensitivity.py`, `budget.py` and `walk.py` for the steps.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glm_export.calibration.budget import (
+    REFERENCE_SCHEME,
+    choose_schemes,
+    list_candidates,
+    require_possible,
+    set_budget,
+)
+from glm_export.calibration.folding import Folding
+from glm_export.calibration.sensitivity import measure_sensitivity
+from glm_export.calibration.state import CalibrationState, open_state
+from glm_export.calibration.walk import Walk, WalkTask
+from glm_export.checkpoint.parameters import ParameterRows
+from glm_export.errors import CheckpointError
+from glm_export.job import ExportJob
+from glm_export.plan.plan import ExportPlan, build_plan
+from glm_export.plan.report import Progress
+from glm_quantize import FloatArray, QuantizationError, Scheme, find_method
+
+SENSITIVITY_TOKENS = 2048
+# Gradients are few and noisy beside the inputs of a linear: so much of the moments' mean diagonal
+# is added to it. On the sample the embedding's KL at int4 block 128 fell from 0.0060 to 0.0057.
+_EMBEDDING_DAMPING = 0.3
+_SENSITIVITY, _MOMENTS = "sensitivity", "embedding moments"
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was learned.
+
+    Attributes:
+        plan: with the schemes chosen.
+        state: the codes of the matrices that have calibrated ones.
+        folding: scales to be folded into all float values (AWQ).
+    """
+
+    plan: ExportPlan
+    state: CalibrationState
+    folding: Folding
+
+
+def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
+    """Measure sensitivities and choose codes, as far as the job's options ask for it.
+
+    Args:
+        job: the export; its plan holds the schemes unless they are to be chosen.
+        folder: where finished work is kept, for a run after a kill.
+        progress: called with (stage, done, total).
+
+    Raises:
+        OptionsError: the budget cannot be met.
+        CheckpointError: a tensor cannot be read, or holds NaN or Inf.
+    """
+    corpus = job.corpus
+    assert corpus is not None
+    state = open_state(folder)
+    parameters = ParameterRows(job.source.checkpoint, job.source.parameters)
+    plan, moments = job.plan, None
+    if job.options.is_mixed:
+        budget = set_budget(plan, job.options.bits_per_weight)
+        require_possible(plan, _list_candidates(job), budget)
+        try:
+            costs, moments = _measure_sensitivity(job, parameters, state, progress)
+            moments = _dampen(moments)
+            plan = _choose_plan(job, parameters, costs)
+        except QuantizationError as error:
+            raise CheckpointError(f"a matrix cannot be rounded: {error}") from error
+    walk = Walk(_build_task(job, parameters, plan, moments), state, _Counter(job, progress).advance)
+    if job.has_calibrated_codes:
+        walk.run()
+    return Calibrated(plan, state, walk.folding)
+
+
+class _Counter:
+    """Weights done so far, as progress."""
+
+    def __init__(self, job: ExportJob, progress: Progress, stage: str = "calibrating") -> None:
+        self._total, self._progress, self._stage = job.plan.parameters, progress, stage
+        self._done = 0
+        progress(stage, 0, self._total)
+
+    def advance(self, weights: int) -> None:
+        """So many more."""
+        self._done = min(self._done + weights, self._total)
+        self._progress(self._stage, self._done, self._total)
+
+
+def _build_task(
+    job: ExportJob, parameters: ParameterRows, plan: ExportPlan, moments: FloatArray | None
+) -> WalkTask:
+    assert job.corpus is not None
+    return WalkTask(
+        config=job.source.config,
+        parameters=parameters,
+        schemes={name: tensor.scheme for name, tensor in plan.tensors.items()},
+        method=find_method(job.method),
+        scale_dtype=plan.dtype,
+        windows=job.corpus.windows,
+        embedding_moments=moments,
+        device=job.options.device,
+    )
+
+
+def _measure_sensitivity(
+    job: ExportJob, parameters: ParameterRows, state: CalibrationState, progress: Progress
+) -> tuple[dict[str, float], FloatArray]:
+    """KL of each open matrix at the reference scheme, and the embedding's moments."""
+    corpus, stored = job.corpus, state.load_arrays(_SENSITIVITY)
+    assert corpus is not None
+    if stored is None:
+        count = max(1, SENSITIVITY_TOKENS // corpus.windows.shape[1])
+        chosen = np.linspace(0, len(corpus.windows) - 1, min(count, len(corpus.windows)))
+        found = measure_sensitivity(
+            job.source.config,
+            parameters.read,
+            corpus.windows[chosen.round().astype(int)],
+            dict.fromkeys(job.open_matrices, (REFERENCE_SCHEME,)),
+            _Counter(job, progress, "measuring sensitivity").advance,
+            job.options.device,
+        )
+        costs = {name: of[REFERENCE_SCHEME] for name, of in found.costs.items()}
+        stored = {name: np.array(cost, dtype=np.float32) for name, cost in costs.items()}
+        stored[_MOMENTS] = found.embedding_moments
+        state.save_arrays(_SENSITIVITY, stored)
+    moments = stored.pop(_MOMENTS)
+    return {name: float(cost) for name, cost in stored.items()}, moments
+
+
+def _dampen(moments: FloatArray) -> FloatArray:
+    damping = _EMBEDDING_DAMPING * np.diagonal(moments).mean()
+    dampened: FloatArray = moments + damping * np.eye(len(moments), dtype=np.float32)
+    return dampened
+
+
+def _list_candidates(job: ExportJob) -> dict[str, list[Scheme]]:
+    options, tensors = job.options, job.plan.tensors
+    return {
+        name: list_candidates(
+            tensors[name].shape[1], options.block_size, is_symmetric=options.is_symmetric
+        )
+        for name in job.open_matrices
+    }
+
+
+def _choose_plan(job: ExportJob, parameters: ParameterRows, costs: dict[str, float]) -> ExportPlan:
+    plan, budget = job.plan, set_budget(job.plan, job.options.bits_per_weight)
+    chosen = choose_schemes(parameters, plan, _list_candidates(job), costs, budget)
+    schemes = {name: tensor.scheme for name, tensor in plan.tensors.items()} | chosen
+    return build_plan(job.source.config, job.source.parameters, schemes, plan.dtype)

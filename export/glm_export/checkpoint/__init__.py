@@ -1,0 +1,1 @@
+"""What is read of a checkpoint: tensors, config values, license, quantized formats."""

@@ -1,0 +1,273 @@
+"""A Hugging Face checkpoint as lazy named tensors: nothing but headers is read until asked for.
+
+Rows are read with plain file reads, never through a memory map: mapped pages count as resident
+memory, and a model's worth of them would. This module knows files, not architectures.
+Read next: `architectures/`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
+from glm_export.errors import CheckpointError
+from glm_quantize import FloatArray
+from glm_quantize.codes import ByteArray
+
+INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+_NOT_IN_NAMES = "/\\:\0"  # of files beside an index, on any system
+_CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
+# Rows shorter than this are read whole where columns are asked for: copying 8 KB takes about as
+# long as one more call.
+_SHORT_ROW_BYTES = 8192
+_BAND_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json and weights, its headers checked."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+    weight_files: tuple[Path, ...]
+
+    def read_rows(self, name: str, start: int, stop: int) -> FloatArray:
+        """Rows start ... stop of a tensor, converted to float32.
+
+        Returns:
+            [stop - start, C] float32, or [stop - start] for a vector.
+
+        Raises:
+            CheckpointError: the file ends too early or cannot be read; the tensor is no float.
+        """
+        tensor = self.tensors[name]
+        tensor.require_float()
+        data = self.read_raw_rows(name, start, stop)
+        return _to_float32(data, tensor.dtype).reshape(stop - start, *tensor.shape[1:])
+
+    def read_columns(self, name: str, start: int, stop: int) -> FloatArray:
+        """Columns start ... stop of a matrix [R, M], as [R, stop - start] float32."""
+        tensor = self.tensors[name]
+        tensor.require_float()
+        data = self.read_raw_columns(name, start, stop)
+        return _to_float32(data, tensor.dtype).reshape(len(data), stop - start)
+
+    def read_integers(self, name: str) -> npt.NDArray[np.int64]:
+        """A whole tensor of I32 or I64: indices and shapes."""
+        tensor = self.tensors[name]
+        stored = {"I32": "<i4", "I64": "<i8"}[tensor.dtype]
+        data = self.read_raw_rows(name, 0, tensor.shape[0]).view(stored)
+        return data.astype(np.int64).reshape(tensor.shape)
+
+    def read_raw_rows(self, name: str, start: int, stop: int) -> ByteArray:
+        """Rows start ... stop as their bytes, [stop - start, bytes of a row]."""
+        tensor = self.tensors[name]
+        data = np.empty((stop - start, tensor.row_bytes), dtype=np.uint8)
+        with _open_tensor(tensor) as descriptor:
+            first_byte = tensor.offset_bytes + start * tensor.row_bytes
+            _fill(descriptor, data, first_byte)
+        return data
+
+    def read_raw_columns(self, name: str, start: int, stop: int) -> ByteArray:
+        """Columns start ... stop of a matrix [R, M] as their bytes, [R, bytes of the columns]."""
+        tensor = self.tensors[name]
+        first, last = start * tensor.item_bytes, stop * tensor.item_bytes
+        data = np.empty((tensor.shape[0], last - first), dtype=np.uint8)
+        if tensor.row_bytes <= _SHORT_ROW_BYTES:
+            band = _BAND_BYTES // tensor.row_bytes
+            for row in range(0, len(data), band):
+                rows = self.read_raw_rows(name, row, min(row + band, len(data)))
+                data[row : row + band] = rows[:, first:last]
+            return data
+        with _open_tensor(tensor) as descriptor:
+            for row, piece in enumerate(data):
+                _fill(descriptor, piece, tensor.offset_bytes + row * tensor.row_bytes + first)
+        return data
+
+    def read(self, name: str) -> FloatArray:
+        """A whole tensor as float32: for layers and vectors, not for models."""
+        return self.read_rows(name, 0, self.tensors[name].shape[0])
+
+    def iterate_chunks(self, name: str) -> Iterator[tuple[int, int]]:
+        """Row ranges of about a million numbers each, in order."""
+        tensor = self.tensors[name]
+        step = max(1, _CHUNK_ELEMENTS // max(1, tensor.row_elements))
+        for start in range(0, tensor.shape[0], step):
+            yield start, min(start + step, tensor.shape[0])
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config.json and every header of a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or contradicts itself; the message names it.
+    """
+    try:
+        return _open_folder(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or folder} cannot be read ({error.strerror}); "
+            "check the path and its permissions, or download it again."
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing, is not UTF-8 JSON, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no {path.name} in {path.parent}; "
+            "give a Hugging Face folder with config.json and *.safetensors."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name} is not readable JSON ({error}); download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} holds no JSON object; download it again.")
+    return content
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, an empty one where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
+    config = read_json(folder / "config.json")
+    index, files = _find_weight_files(folder)
+    weight_map = {} if index is None else _read_index(index)
+    files = files or sorted({folder / name for name in weight_map.values()})
+    tensors = _read_headers(files, is_quantized=config.get("quantization_config") is not None)
+    for name, file in weight_map.items():
+        if name not in tensors or tensors[name].path.name != file:
+            found = f"is in {tensors[name].path.name}" if name in tensors else "is in no file"
+            raise CheckpointError(
+                f"{index.name if index else ''} says that {name} is in {file}, but it {found}; "
+                "download the index and the files again, all of one revision."
+            )
+    return Checkpoint(folder, config, tensors, tuple(files))
+
+
+def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        for tensor in _read_header(path, is_quantized=is_quantized):
+            if tensor.name in tensors:
+                other = tensors[tensor.name].path.name
+                raise CheckpointError(
+                    f"{tensor.name} is in {other} and again in {path.name}; "
+                    "remove the file that does not belong to this checkpoint, or download both "
+                    "again."
+                )
+            tensors[tensor.name] = tensor
+    return tensors
+
+
+def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
+    if path.suffix != ".bin":
+        return read_header(path, is_quantized=is_quantized)
+    from glm_export.checkpoint.torch_file import read_torch_file  # noqa: PLC0415 - torch is slow to import
+
+    return read_torch_file(path)
+
+
+def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
+    """An index, or else all files, of the first kind there is; safetensors before PyTorch's own."""
+    for index_name, pattern in zip(INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
+        index = folder / index_name
+        if index.exists():
+            return index, []
+        files = sorted(folder.glob(pattern))
+        if files:
+            return None, files
+    raise CheckpointError(
+        f"no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder with "
+        "config.json and the weights."
+    )
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Tensor -> file; links are followed, as a hub's cache is made of them."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index.name} has no weight_map; download it again.")
+    for tensor, file in weight_map.items():
+        _check_name(index, tensor, file)
+    for file in sorted(set(weight_map.values())):
+        if not (index.parent / file).is_file():
+            raise CheckpointError(
+                f"{index.name} names {file}, which is missing; download it into {index.parent}."
+            )
+    return weight_map
+
+
+def _check_name(index: Path, tensor: str, file: object) -> None:
+    is_plain = isinstance(file, str) and file not in ("", ".", "..")
+    if not is_plain or set(str(file)) & set(_NOT_IN_NAMES):
+        raise CheckpointError(
+            f"{index.name} says that {tensor} is in {file!r}, which is no file's name or is "
+            "outside its folder; download it again."
+        )
+
+
+@contextmanager
+def _open_tensor(tensor: StoredTensor) -> Iterator[int]:
+    """The tensor's file, as a descriptor; what the system says of it becomes a sentence."""
+    try:
+        with tensor.path.open("rb", buffering=0) as file:
+            yield file.fileno()
+    except OSError as error:
+        raise CheckpointError(
+            f"{tensor.path.name}: {tensor.name} cannot be read ({error}); "
+            "check the disk, and that nothing changes the checkpoint meanwhile."
+        ) from error
+
+
+def _fill(descriptor: int, data: ByteArray, offset_bytes: int) -> None:
+    """Read as many bytes as the contiguous array has."""
+    view = data.reshape(-1).data
+    while view:
+        if hasattr(os, "preadv"):
+            got = os.preadv(descriptor, [view], offset_bytes)
+        else:
+            got = _read_at(descriptor, view, offset_bytes)
+        if got == 0:
+            raise OSError("the file ends too early")
+        view = view[got:]
+        offset_bytes += got
+
+
+def _read_at(descriptor: int, view: memoryview, offset_bytes: int) -> int:
+    """What Windows has instead of preadv."""
+    os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+    data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+def _to_float32(data: ByteArray, dtype: str) -> FloatArray:
+    if dtype == "F32":
+        return data.view("<f4").astype(np.float32, copy=False)
+    if dtype == "F16":
+        return data.view("<f2").astype(np.float32)
+    # bfloat16 is the upper half of a float32.
+    widened = data.view("<u2").astype(np.uint32)
+    widened <<= 16
+    return widened.view(np.float32)

@@ -1,0 +1,57 @@
+"""The decoder's float parameters, row by row out of a checkpoint. Read `checkpoint.py` before."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.errors import CheckpointError
+from glm_export.model.architectures import ParameterSource
+from glm_quantize import FloatArray
+
+_WHOLE = 1 << 62
+
+
+@dataclass(frozen=True)
+class ParameterRows:
+    """Parameters by the decoder's own names, as float32."""
+
+    checkpoint: Checkpoint
+    sources: Mapping[str, ParameterSource]
+
+    def read(self, name: str) -> FloatArray:
+        """A whole parameter.
+
+        Raises:
+            CheckpointError: it cannot be read, or holds NaN or Inf.
+        """
+        parts = [rows for _, rows in self.iterate_rows(name, _WHOLE)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def sample_rows(self, name: str, count: int) -> FloatArray:
+        """At most so many rows [n, C], evenly spread; no others are read."""
+        starts: list[tuple[str, int]] = [
+            (part, row) for part, shape in self.sources[name].tensors for row in range(shape[0])
+        ]
+        chosen = starts[:: max(1, len(starts) // count)][:count]
+        return np.concatenate([self.checkpoint.read_rows(p, row, row + 1) for p, row in chosen])
+
+    def iterate_rows(self, name: str, numbers: int) -> Iterator[tuple[int, FloatArray]]:
+        """(first row, rows) in order, about so many numbers at a time.
+
+        Raises:
+            CheckpointError: as `read` does.
+        """
+        row = 0
+        for part, shape in self.sources[name].tensors:
+            step = max(1, numbers // (shape[1] if len(shape) > 1 else 1))
+            for start in range(0, shape[0], step):
+                stop = min(start + step, shape[0])
+                rows = self.checkpoint.read_rows(part, start, stop)
+                if not np.isfinite(rows).all():
+                    raise CheckpointError(
+                        f"{part}, rows {start}-{stop}: NaN or Inf; check the checkpoint's file."
+                    )
+                yield row + start, rows
+            row += shape[0]

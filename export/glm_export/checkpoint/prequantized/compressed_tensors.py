@@ -1,0 +1,220 @@
+"""compressed-tensors, format "pack-quantized": codes and zero points as words, outputs as rows.
+
+`weight_packed` [N, C * bits / 32], `weight_scale` [N, groups], and where it applies
+`weight_zero_point` [N * bits / 32, groups] (packed along outputs) and `weight_g_idx` [C];
+`weight_shape` holds N and C. Codes and zero points are signed, stored plus 2^(bits - 1).
+Source: compressed-tensors' `compressors/pack_quantized/` and, for `weight_g_idx`, which its
+version 0.20 no longer writes, `quantization/lifecycle/forward.py` of version 0.9.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.prequantized.description import (
+    FLOATS,
+    WORDS,
+    QuantizedLinear,
+    StoredPart,
+    check_parts,
+)
+from glm_export.checkpoint.prequantized.grouping import (
+    GroupedRows,
+    GroupLayout,
+    lay_out_groups,
+    sort_inputs,
+)
+from glm_export.checkpoint.prequantized.packed_words import (
+    WORD_BITS,
+    count_words,
+    unpack_along_column,
+    unpack_along_row,
+)
+from glm_export.checkpoint.prequantized.settings import (
+    is_match,
+    read_bits,
+    read_group_size,
+    read_object,
+    require_name,
+)
+from glm_export.errors import CheckpointError, UnsupportedModelError
+from glm_export.model.architectures.description import read_flag, require_value
+from glm_quantize import Scheme
+from glm_quantize.codes import ByteArray
+
+METHOD = "compressed-tensors"
+_FORMAT = "pack-quantized"
+_PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape")
+_CLASS = "Linear"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One of config_groups: which linears, and how they were quantized."""
+
+    targets: tuple[str, ...]
+    bits: int
+    group_size: int
+    is_symmetric: bool
+    has_order: bool
+
+
+@dataclass(frozen=True)
+class CompressedTensorsFormat:
+    """quantization_config with `quant_method` compressed-tensors."""
+
+    groups: tuple[_Group, ...]
+
+    @property
+    def method(self) -> str:
+        """The `quant_method`."""
+        return METHOD
+
+    def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
+        """True if any of the tensors that stand for a weight is there."""
+        return any(f"{prefix}.{part}" in checkpoint.tensors for part in _PARTS)
+
+    def open_linear(
+        self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
+    ) -> QuantizedLinear:
+        """Check a linear's tensors and settle its scheme; see `PrequantizedFormat`."""
+        group = self._find_group(prefix)
+        layout = lay_out_groups(prefix, shape[1], group.group_size)
+        parts = _list_parts(checkpoint, prefix, shape, group, layout)
+        check_parts(checkpoint, parts, METHOD)
+        _check_shape(checkpoint, f"{prefix}.weight_shape", shape)
+        layout = sort_inputs(checkpoint, f"{prefix}.weight_g_idx", layout)
+        scheme = Scheme(group.bits, layout.block_size, group.is_symmetric)
+        reader = _Reader(checkpoint, prefix, shape[1], group)
+        return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)
+
+    def _find_group(self, prefix: str) -> _Group:
+        """The library's order: a module's own name, then expressions, then its class."""
+        for rank in (_is_named, _is_described, _is_of_class):
+            for group in self.groups:
+                if any(rank(target, prefix) for target in group.targets):
+                    return group
+        raise CheckpointError(
+            f"{prefix} is stored as {METHOD} but none of config.json's config_groups targets it; "
+            "check that config.json belongs to these weights."
+        )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads outputs, which are rows of codes and scales but packed columns of zero points."""
+
+    checkpoint: Checkpoint
+    prefix: str
+    inputs: int
+    group: _Group
+
+    def read_groups(self, start: int, stop: int) -> GroupedRows:
+        words = self.checkpoint.read_raw_rows(f"{self.prefix}.weight_packed", start, stop)
+        codes = unpack_along_row(words, self.group.bits, self.inputs)
+        scales = self.checkpoint.read_rows(f"{self.prefix}.weight_scale", start, stop)
+        zeros = None if self.group.is_symmetric else self._read_zero_points(start, stop)
+        return GroupedRows(codes, scales, zeros)
+
+    def _read_zero_points(self, start: int, stop: int) -> ByteArray:
+        bits = self.group.bits
+        per_word = WORD_BITS // bits
+        first, name = start // per_word, f"{self.prefix}.weight_zero_point"
+        words = self.checkpoint.read_raw_rows(name, first, count_words(stop, bits))
+        zeros = unpack_along_column(words, bits, stop - first * per_word)
+        return zeros[:, start - first * per_word :].T
+
+
+def read_format(settings: Mapping[str, Any]) -> CompressedTensorsFormat:
+    """Read quantization_config.
+
+    Raises:
+        UnsupportedModelError: a value that would be computed wrongly, by name.
+    """
+    require_name(settings, "format", _FORMAT)
+    require_name(settings, "quantization_status", "compressed")
+    require_value(settings, "kv_cache_scheme")
+    require_value(settings, "transform_config", {})
+    require_value(read_object(settings, "sparsity_config"), "format", "dense")
+    groups = read_object(settings, "config_groups")
+    if not groups:
+        raise UnsupportedModelError(
+            "config.json's quantization_config has no config_groups; "
+            "check that it is complete, or download it again."
+        )
+    return CompressedTensorsFormat(tuple(_read_group(groups, name) for name in groups))
+
+
+def _read_group(groups: Mapping[str, Any], name: str) -> _Group:
+    group = read_object(groups, name)
+    require_name(group, "format", _FORMAT)
+    require_value(group, "input_activations")
+    require_value(group, "output_activations")
+    targets = group.get("targets")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise UnsupportedModelError(
+            f"config.json says targets={targets!r}; a list of names is needed: check config_groups."
+        )
+    weights = read_object(group, "weights")
+    require_name(weights, "type", "int")
+    require_name(weights, "strategy", "group", "channel")
+    order = weights.get("actorder") or None  # false is another word for none
+    require_name({"actorder": order}, "actorder", "weight", "static", "group", "dynamic")
+    require_value(weights, "dynamic", False)
+    return _Group(
+        targets=tuple(targets),
+        bits=read_bits(weights, "num_bits", 4, 8),
+        group_size=_read_group_size(weights),
+        is_symmetric=read_flag(weights, "symmetric", True),
+        has_order=order is not None and order.lower() in ("group", "dynamic"),
+    )
+
+
+def _read_group_size(weights: Mapping[str, Any]) -> int:
+    if weights.get("strategy") == "channel":
+        return -1
+    return read_group_size(weights)
+
+
+def _is_named(target: str, prefix: str) -> bool:
+    return target == prefix
+
+
+def _is_described(target: str, prefix: str) -> bool:
+    return target.startswith("re:") and is_match(target.removeprefix("re:"), prefix)
+
+
+def _is_of_class(target: str, prefix: str) -> bool:  # noqa: ARG001
+    return target == _CLASS
+
+
+def _list_parts(
+    checkpoint: Checkpoint,
+    prefix: str,
+    shape: tuple[int, int],
+    group: _Group,
+    layout: GroupLayout,
+) -> tuple[StoredPart, ...]:
+    rows, inputs = shape
+    bits, groups = group.bits, layout.num_groups
+    parts = [
+        StoredPart(f"{prefix}.weight_packed", WORDS, (rows, count_words(inputs, bits))),
+        StoredPart(f"{prefix}.weight_scale", FLOATS, (rows, groups)),
+        StoredPart(f"{prefix}.weight_shape", ("I64", "I32"), (2,)),
+    ]
+    if not group.is_symmetric:
+        packed = (count_words(rows, bits), groups)
+        parts.append(StoredPart(f"{prefix}.weight_zero_point", WORDS, packed))
+    if group.has_order or f"{prefix}.weight_g_idx" in checkpoint.tensors:
+        parts.append(StoredPart(f"{prefix}.weight_g_idx", ("I32", "I64"), (inputs,)))
+    return tuple(parts)
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> None:
+    found = checkpoint.read_integers(name).tolist()
+    if found != list(shape):
+        raise CheckpointError(
+            f"{name} says {found} but config.json makes it {list(shape)}; "
+            "check that both come from the same revision."
+        )

@@ -1,0 +1,71 @@
+"""Values out of config.json's quantization_config; what would be computed wrongly is refused."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from glm_export.errors import UnsupportedModelError
+from glm_export.model.architectures.description import read_count, require_value
+
+
+def read_bits(settings: Mapping[str, Any], key: str, *supported: int) -> int:
+    """Bits of a code.
+
+    Raises:
+        UnsupportedModelError: missing, or not one of those supported.
+    """
+    bits = read_count(settings, key)
+    require_value(settings, key, *supported)
+    return bits
+
+
+def read_group_size(settings: Mapping[str, Any]) -> int:
+    """Inputs that share one scale; -1: all of a row.
+
+    Raises:
+        UnsupportedModelError: missing, or neither -1 nor positive.
+    """
+    value = settings.get("group_size")
+    if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and value != -1):
+        raise UnsupportedModelError(
+            f"config.json says group_size={value!r}; -1 or a whole number of at least 1 is needed: "
+            "check quantization_config."
+        )
+    return value
+
+
+def read_object(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A JSON object; empty where it is absent or null.
+
+    Raises:
+        UnsupportedModelError: it is something else.
+    """
+    value = settings.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UnsupportedModelError(
+            f"config.json says {key}={value!r}; an object is needed: check config.json."
+        )
+    return value
+
+
+def require_name(settings: Mapping[str, Any], key: str, *supported: str) -> None:
+    """Refuse a name, in capitals or not, that would be computed wrongly; absent is fine."""
+    value = settings.get(key)
+    require_value({key: value.lower() if isinstance(value, str) else value}, key, *supported)
+
+
+def is_match(pattern: str, name: str) -> bool:
+    """True if a regular expression out of config.json fits the beginning of a module's name.
+
+    Raises:
+        UnsupportedModelError: it is no regular expression.
+    """
+    try:
+        return re.match(pattern, name) is not None
+    except re.error as error:
+        raise UnsupportedModelError(
+            f"config.json names modules by {pattern!r}, which is no regular expression ({error}); "
+            "check quantization_config."
+        ) from error

@@ -1,0 +1,94 @@
+"""Rotary settings that a user gives in place of config.json's, and doubts about the latter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm_export.checkpoint.checkpoint import read_json
+from glm_export.errors import OptionsError
+from glm_export.model.architectures import DecoderConfig
+
+ROPE_SCALINGS = ("yarn",)
+ROPE_NAMES = ("rope_scaling", "factor", "original_context", "rope_theta")
+# What in config.json decides on rotation.
+ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
+_LONG_CONTEXT = 131_072
+_SHORT_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class RopeOptions:
+    """What a user may change; None leaves it.
+
+    Attributes:
+        scaling: "yarn".
+        factor: of YaRN, above 1.
+        original_context: of YaRN, tokens that the model was trained for.
+        theta: base of the rotary embedding.
+
+    Raises:
+        OptionsError: a value is none of these, or of YaRN without it.
+    """
+
+    scaling: str | None = None
+    factor: float | None = None
+    original_context: int | None = None
+    theta: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse by name what is no choice."""
+        if self.scaling is None:
+            for name in ("factor", "original_context"):
+                if getattr(self, name) is not None:
+                    raise OptionsError(
+                        f"{name.replace('_', ' ')} {getattr(self, name)} asked for without rope "
+                        "scaling; add --rope-scaling yarn, or leave it out."
+                    )
+        elif self.scaling not in ROPE_SCALINGS:
+            raise OptionsError(f"rope scaling is {self.scaling!r}; choose yarn.")
+        elif self.factor is None or not 1 < self.factor <= _LONG_CONTEXT:
+            raise OptionsError(f"factor is {self.factor} with yarn; choose a number such as 4.")
+        if self.theta is not None and not 0 < self.theta < float("inf"):
+            raise OptionsError(f"rope theta is {self.theta}; choose a number such as 10000.")
+
+    def list_changes(self, folder: Path) -> dict[str, Any]:
+        """The values of a checkpoint's config.json that become others.
+
+        Raises:
+            CheckpointError: config.json cannot be read.
+        """
+        if self.scaling is None and self.theta is None:
+            return {}
+        config = read_json(folder / "config.json")
+        nested = config.get("rope_parameters")
+        rope: dict[str, Any] = dict(nested) if isinstance(nested, Mapping) else {}
+        changes: dict[str, Any] = {}
+        if self.theta is not None:
+            changes["rope_theta"] = rope["rope_theta"] = self.theta
+        if self.scaling is not None:
+            original = self.original_context or config.get("max_position_embeddings")
+            rope |= {
+                "rope_type": self.scaling,
+                "factor": self.factor,
+                "original_max_position_embeddings": original,
+            }
+            changes["rope_scaling"] = None
+        return changes | {"rope_parameters": rope}
+
+
+def find_doubts(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
+    """What a user should know of a config.json that is probably not what the model computes."""
+    is_short = config.rope_theta == _SHORT_THETA and config.yarn is None
+    if model_type != "glm" or not is_short or config.context_length < _LONG_CONTEXT:
+        return ()
+    return (
+        f"config.json says rope_theta {_SHORT_THETA:g} with a context of {config.context_length} "
+        "tokens, where GLM-4-9B was released with 500 times that; if answers to long prompts are "
+        "poor, export again with --rope-theta 5000000.",
+    )
+
+
+def read_rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary settings of a config.json."""
+    return {key: config.get(key) for key in ROPE_KEYS}

@@ -1,0 +1,102 @@
+"""Is the folder what the checkpoint says? The graph, run by ONNX Runtime, against PyTorch.
+
+Both sides compute with the very weights in the data file (PyTorch with them dequantized), so what
+differs is wiring, packing or kernels, never rounding of weights: that is `evaluate.py`'s figure.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from glm_export.calibration.reference import ReferenceDecoder, TokenArray, read_from_folder
+from glm_export.errors import VerificationError
+from glm_export.evaluation.comparison import Comparer
+from glm_export.graph.logits_session import GraphSession
+from glm_export.graph.passes.initializers import DATA_FILE
+from glm_export.model.architectures import DecoderConfig
+from glm_export.plan.options import ExportOptions
+from glm_export.plan.plan import ExportPlan
+from glm_runtime.graph.machine import read_available_memory_bytes
+
+# Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by what the graph
+# computes in. float32: sums in another order. float16: 2^-11 a rounding, some hundred roundings
+# deep. int8 activations: each block is rounded to max/127, about 0.6 % of a matrix product's
+# output; four products a layer that add up like noise stay under a tenth for 61 layers. A tensor
+# in the wrong place gives 1 or more.
+# int8 keys and values: rounded to a 115th of a channel's largest value, once a layer.
+_LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1, "int8 cache": 1e-1}
+PROBE_TOKENS = 64
+
+
+def choose_level(options: ExportOptions, plan: ExportPlan, config: DecoderConfig) -> str:
+    """The level asked for; of "auto", the graph is run where memory allows it."""
+    if options.verify != "auto":
+        return options.verify
+    return "full" if can_run_graph(plan, config) else "tensors"
+
+
+def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
+    """True if ONNX Runtime and one float layer fit into the memory that is free now.
+
+    ONNX Runtime holds the weights once more while it lays them out for its kernels.
+    """
+    layer = 4 * max(
+        config.hidden_size * 3 * config.intermediate_size, config.vocab_size * config.hidden_size
+    )
+    return 2 * plan.size_bytes + 2 * layer < read_available_memory_bytes()
+
+
+def verify_graph(
+    folder: Path, config: DecoderConfig, plan: ExportPlan, options: ExportOptions
+) -> dict[str, float]:
+    """Run the folder's graph and the PyTorch decoder over the same tokens.
+
+    Returns:
+        `logit_error` (relative, centred logits), `logit_tolerance`, `kl_mean` in nats, `tokens`.
+
+    Raises:
+        VerificationError: the error is above the tolerance, or not a number.
+    """
+    ids = _probe_tokens(config)
+    reference = ReferenceDecoder(config, read_from_folder(plan, folder / DATA_FILE))
+    with torch.inference_mode():
+        expected = reference.hidden_states(ids)[0] @ reference.read_head().T
+    found = torch.from_numpy(GraphSession(folder).compute_logits(ids)[0])
+    error = _relative_error(found, expected)
+    tolerance = _LOGIT_TOLERANCE[_arithmetic(plan, options)]
+    if not error <= tolerance:
+        raise VerificationError(
+            f"the graph's logits differ from PyTorch's by {error:.2g} where {tolerance:.2g} is the "
+            "most that rounding explains; please report this with the model's config.json."
+        )
+    comparer = Comparer()
+    comparer.add(expected, found, torch.from_numpy(ids[0]))
+    return {
+        "logit_error": error,
+        "logit_tolerance": tolerance,
+        "kl_mean": comparer.summarize().kl_mean,
+        "tokens": float(ids.shape[1]),
+    }
+
+
+def _probe_tokens(config: DecoderConfig) -> TokenArray:
+    """The same ids every time, spread over the vocabulary."""
+    length = min(PROBE_TOKENS, config.context_length)
+    generator = np.random.Generator(np.random.PCG64(0))
+    return generator.integers(0, config.vocab_size, size=(1, length), dtype=np.int64)
+
+
+def _arithmetic(plan: ExportPlan, options: ExportOptions) -> str:
+    is_quantized = any(tensor.scheme for tensor in plan.tensors.values())
+    if is_quantized and options.chosen_accuracy_level == 4:
+        return "int8 activations"
+    if options.kv_cache == "int8":
+        return "int8 cache"
+    return plan.dtype
+
+
+def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    centred = expected - expected.mean(-1, keepdim=True)
+    difference = (found - found.mean(-1, keepdim=True)) - centred
+    return float(difference.norm() / centred.norm())

@@ -1,0 +1,1 @@
+"""The files of a folder beside the graph: configuration, manifest, model card, test vectors."""

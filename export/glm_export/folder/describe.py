@@ -1,0 +1,161 @@
+"""The manifest and the card: what a finished folder says of itself."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import glm_export
+from glm_export.folder import model_card, side_files
+from glm_export.job import ExportJob
+from glm_export.plan.plan import TensorPlan
+from glm_quantize import Scheme
+from glm_runtime.folder import manifest as folder_manifest
+from glm_runtime.folder.manifest import FileEntry, Manifest, TensorSource, VerificationEntry
+
+_CARD = "README.md"
+_NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known only when graph and data file are there.
+
+    Attributes:
+        initializers: names in the graph by offset in the data file.
+        verification: level and figures.
+        sources: size and hash of the checkpoint's files.
+    """
+
+    initializers: Mapping[int, tuple[str, ...]]
+    verification: VerificationEntry
+    sources: dict[str, FileEntry]
+
+
+def describe_folder(job: ExportJob, folder: Path, outcome: Outcome) -> Manifest:
+    """Write the small files, the card and last the manifest, which lists all others."""
+    side_files.write_side_files(folder, job.source.checkpoint, job.files)
+    written = {path.name: folder_manifest.describe_file(path) for path in folder.iterdir()}
+    manifest = _build_manifest(job, written, outcome)
+    card = folder / _CARD
+    card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())
+    files = {**manifest.files, _CARD: folder_manifest.describe_file(card)}
+    size_bytes = sum(entry.size_bytes for entry in files.values())
+    manifest = replace(manifest, files=files, size_bytes=size_bytes)
+    folder_manifest.write_manifest(folder, manifest)
+    return manifest
+
+
+def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcome) -> Manifest:
+    options = job.options
+    schemes = {tensor.scheme for tensor in job.plan.tensors.values() if tensor.scheme}
+    return Manifest(
+        tool_version=glm_export.__version__,
+        source=folder_manifest.SourceEntry(
+            job.source.checkpoint.folder.resolve().name.encode("utf-8", "replace").decode(),
+            job.source.model_type,
+            _name_architecture(job),
+            outcome.sources,
+            job.source_license.name,
+            tuple(job.source_license.files),
+        ),
+        recipe=folder_manifest.RecipeEntry(
+            quant=_name_quant(schemes),
+            method=_name_method(job, schemes),
+            block_size=_if_same(scheme.block_size for scheme in schemes),
+            is_symmetric=_if_same(scheme.is_symmetric for scheme in schemes),
+            dtype=job.plan.dtype,
+            target=options.target,
+            accuracy_level=options.chosen_accuracy_level if schemes else None,
+            calibration=_describe_calibration(job),
+        ),
+        model=_describe_model(job),
+        tensors=_describe_tensors(job, outcome.initializers),
+        parameters=job.plan.parameters,
+        bits_per_weight=job.plan.bits_per_weight,
+        size_bytes=sum(entry.size_bytes for entry in files.values()),
+        files=files,
+        verification=outcome.verification,
+    )
+
+
+def _name_quant(schemes: set[Scheme]) -> str:
+    """`int4`, `int4 and int8` where both occur, `none`."""
+    bits = sorted({scheme.bits for scheme in schemes})
+    return " and ".join(f"int{count}" for count in bits) or "none"
+
+
+def _name_method(job: ExportJob, schemes: set[Scheme]) -> str:
+    if job.source.stored_format:
+        return f"imported {job.source.stored_format}"
+    return job.method if schemes else "none"
+
+
+def _if_same(values: Iterable[T]) -> T | None:
+    """The one value that all have, None where they differ or there are none."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None
+
+
+def _describe_calibration(job: ExportJob) -> folder_manifest.CalibrationEntry | None:
+    corpus = job.corpus or job.cache_corpus
+    if corpus is None:
+        return None
+    return folder_manifest.CalibrationEntry(corpus.name, corpus.sha256, corpus.windows.size)
+
+
+def _describe_model(job: ExportJob) -> folder_manifest.ModelEntry:
+    config = job.source.config
+    return folder_manifest.ModelEntry(
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        tokenizer_vocab_size=job.token_ids.tokenizer_vocab_size,
+        context_length=config.context_length,
+        cache_dtype="int8" if job.options.kv_cache == "int8" else _NUMPY_NAMES[job.plan.dtype],
+        eos_token_ids=job.token_ids.eos,
+        pad_token_id=job.token_ids.pad,
+    )
+
+
+def _describe_tensors(
+    job: ExportJob, initializers: Mapping[int, tuple[str, ...]]
+) -> tuple[folder_manifest.TensorEntry, ...]:
+    return tuple(
+        folder_manifest.TensorEntry(
+            name=tensor.name,
+            shape=tensor.shape,
+            scheme=tensor.scheme_name,
+            size_bytes=tensor.size_bytes,
+            initializers=tuple(
+                name
+                for segment in tensor.all_segments
+                for name in initializers.get(segment.offset_bytes, ())
+            ),
+            sources=tuple(_list_sources(job, tensor)),
+        )
+        for tensor in job.plan.tensors.values()
+    )
+
+
+def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
+    """What fills it, in order; of a matrix that was quantized already, all its stored parts."""
+    stored = job.source.checkpoint.tensors
+    first_row = 0
+    for name, shape in tensor.source.tensors if tensor.source else ():
+        names = [name]
+        if tensor.matrix is not None:
+            prefix = name.removesuffix("weight")
+            names = sorted(part for part in tensor.matrix.tensors if part.startswith(prefix))
+        for one in names:
+            yield TensorSource(stored[one].path.name, one, first_row)
+        first_row += shape[0]
+
+
+def _name_architecture(job: ExportJob) -> str:
+    names = job.source.checkpoint.config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else job.source.model_type

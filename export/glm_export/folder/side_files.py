@@ -1,0 +1,157 @@
+"""The small files beside the graph: tokenizer, template, configs, and what other hosts read.
+
+Nothing here depends on the machine or the day: same checkpoint and options, same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glm_export.checkpoint.checkpoint import INDEX_NAMES, Checkpoint, read_optional_json
+from glm_export.errors import CheckpointError
+from glm_export.folder import genai_config
+from glm_export.folder.genai_config import build_genai_config
+from glm_export.model.architectures import DecoderConfig
+from glm_export.plan.options import ExportOptions
+from glm_export.tokenizer import chat_table
+from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
+from glm_export.tokenizer.token_ids import TokenIds
+from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
+from glm_runtime.text.chat_template import TEMPLATE_NAME, ChatTemplate, find_special_tokens
+from glm_runtime.text.tokenizer import TOKENIZER_NAME
+
+# Keys that name folders of the machine a checkpoint was saved on.
+_LOCAL_KEYS = ("_name_or_path", "name_or_path")
+_SOURCE_NAMES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    TOKENIZER_NAME,
+    MODEL_NAME,
+    TEMPLATE_NAME,
+)
+
+
+def render_side_files(
+    checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, options: ExportOptions
+) -> dict[str, bytes]:
+    """File name -> content of everything but the graph, the tokenizer, the card and the manifest.
+
+    Raises:
+        CheckpointError: a file of the checkpoint is broken.
+    """
+    generation = read_optional_json(checkpoint.folder / "generation_config.json")
+    tokenizer_config = read_optional_json(checkpoint.folder / "tokenizer_config.json")
+    contents: dict[str, Mapping[str, Any]] = {
+        "config.json": checkpoint.config,
+        "generation_config.json": {
+            **generation,
+            "eos_token_id": list(ids.eos),
+            "pad_token_id": ids.pad,
+        },
+        "tokenizer_config.json": _adapt_tokenizer_config(tokenizer_config),
+        genai_config.FILE_NAME: build_genai_config(config, ids, generation, options),
+    }
+    files = {name: _render_json(name, content) for name, content in contents.items()}
+    template = _find_template(checkpoint.folder, tokenizer_config)
+    if template is None:
+        template = _encode(choose_template(checkpoint.folder))
+    if template is None:
+        return files
+    _try_template(template.decode())
+    return {**files, TEMPLATE_NAME: template, **_render_table(template.decode(), tokenizer_config)}
+
+
+def list_source_files(checkpoint: Checkpoint) -> list[Path]:
+    """Every file of a checkpoint that a folder depends on: weights, and what is small."""
+    small = (checkpoint.folder / name for name in (*INDEX_NAMES, *_SOURCE_NAMES))
+    return [*checkpoint.weight_files, *(path for path in small if path.is_file())]
+
+
+def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
+    """Write what `render_side_files` gave, and the tokenizer."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
+
+
+def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows are padded on the right, as the graph reads them; special tokens for transformers 4 too.
+
+    Under `extra_special_tokens` transformers 5 lists what was `additional_special_tokens` before;
+    4 expects names there, and 5 reads both.
+    """
+    adapted = {**config, "padding_side": "right"}
+    if isinstance(adapted.get("extra_special_tokens"), list):
+        adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
+    return adapted
+
+
+def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
+    """The chat template: a file of its own, or a key of tokenizer_config.json; UTF-8."""
+    path = folder / TEMPLATE_NAME
+    if path.is_file():
+        try:
+            content = path.read_bytes()
+            content.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{path.name} is not readable UTF-8 ({error}); download it again."
+            ) from error
+        return content
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):  # several by name, as transformers 4 saved them
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    return _encode(template)
+
+
+def _try_template(template: str) -> None:
+    """Render one question; a template may refuse it, but neither be broken nor hostile."""
+    try:
+        ChatTemplate(template).render([{"role": "user", "content": "Hello"}])
+    except HostileTemplateError as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise CheckpointError(
+            f"the checkpoint's chat template does what no template may ({reason}); do not trust "
+            f"where it comes from, or remove it (from {TEMPLATE_NAME} or tokenizer_config.json)."
+        ) from error
+    except PromptError:
+        return  # it wants a system message, a tool or the like
+    except FolderError as error:
+        raise CheckpointError(
+            "the checkpoint's chat template is no Jinja that can be compiled "
+            f"({error.__cause__ or error}); correct it in {TEMPLATE_NAME} or tokenizer_config.json."
+        ) from error
+
+
+def _render_table(template: str, tokenizer_config: Mapping[str, Any]) -> dict[str, bytes]:
+    """The template as a table for hosts without Jinja, if it can be written so."""
+    if "strftime_now" in template:  # tells the date, which a table cannot
+        return {}
+    special_tokens = find_special_tokens(tokenizer_config)
+    table = chat_table.build_chat_table(ChatTemplate(template, special_tokens))
+    return {} if table is None else {chat_table.FILE_NAME: table.to_json()}
+
+
+def _encode(template: object) -> bytes | None:
+    if not isinstance(template, str):
+        return None
+    try:
+        return template.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(
+            f"the checkpoint's chat template is no UTF-8 ({error}); correct tokenizer_config.json."
+        ) from error
+
+
+def _render_json(name: str, content: Mapping[str, Any]) -> bytes:
+    kept = {key: value for key, value in content.items() if key not in _LOCAL_KEYS}
+    try:
+        text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
+        return (text + "\n").encode()
+    except ValueError as error:
+        raise CheckpointError(
+            f"{name} has a value that is not JSON in UTF-8 ({error}); correct it."
+        ) from error

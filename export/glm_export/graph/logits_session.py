@@ -1,0 +1,97 @@
+"""An exported graph run for its logits, whole windows at a time. For checks, not for generation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_export.errors import MissingPackageError, VerificationError
+from glm_export.graph.observed_graph import ObservedGraph
+from glm_export.graph.trace import NUM_LOGITS
+from glm_export.packages import require_onnxruntime
+from glm_runtime.errors import MissingDependencyError
+from glm_runtime.graph.inference import import_onnxruntime
+
+TokenArray = npt.NDArray[np.int64]
+# Where a model that comes as bytes has its weights.
+# Source: ONNX Runtime's onnxruntime_session_options_config_keys.h.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+CACHE_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
+    {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(int8)": "i1"}
+)
+
+
+class GraphSession:
+    """ONNX Runtime on a folder's `model.onnx`, on the CPU.
+
+    Args:
+        folder: the exported folder.
+        graph: run this in place of `model.onnx`, with the folder's weights.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed, or not properly.
+        VerificationError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, folder: Path, graph: ObservedGraph | None = None) -> None:
+        require_onnxruntime()
+        try:
+            onnxruntime = import_onnxruntime()
+        except MissingDependencyError as error:
+            raise MissingPackageError(str(error)) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # longer logits than declared warn; errors are raised
+        model: str | bytes = str(folder / "model.onnx")
+        if graph is not None:
+            model = graph.content
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        providers = ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        except Exception as error:
+            raise VerificationError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses the graph ({error}); "
+                "install the version that glm-export was tested with."
+            ) from error
+        self._state_names = () if graph is None else graph.state_names
+        self._caches = [i for i in self._session.get_inputs() if i.name.startswith("past_key")]
+
+    def compute_logits(self, input_ids: TokenArray) -> npt.NDArray[np.float32]:
+        """Logits of every position.
+
+        Args:
+            input_ids: [B, S], no padding, no past.
+
+        Returns:
+            [B, S, V] float32.
+        """
+        return self._run(["logits"], input_ids)[0]
+
+    def compute_states(
+        self, input_ids: TokenArray
+    ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+        """Logits, and the states that the graph shows, [B, S, C] float32 each."""
+        logits, *states = self._run(["logits", *self._state_names], input_ids)
+        return logits, states
+
+    def _run(self, names: Sequence[str], input_ids: TokenArray) -> list[npt.NDArray[np.float32]]:
+        batch, length = input_ids.shape
+        feeds: dict[str, npt.NDArray[np.generic]] = {
+            "input_ids": input_ids,
+            "attention_mask": np.ones_like(input_ids),
+            NUM_LOGITS: np.array([length], dtype=np.int64),
+        }
+        for cache in self._caches:
+            shape = (batch, cache.shape[1], 0, cache.shape[3])
+            feeds[cache.name] = np.zeros(shape, CACHE_DTYPES[cache.type])
+        try:
+            values: list[npt.NDArray[np.generic]] = self._session.run(names, feeds)
+        except Exception as error:  # its classes share no root but this
+            raise VerificationError(
+                f"ONNX Runtime fails on {batch} x {length} tokens ({error}); "
+                "free memory, or try the version that glm-export was tested with."
+            ) from error
+        return [value.astype(np.float32, copy=False) for value in values]

@@ -1,0 +1,352 @@
+"""Fill the data file: read a run of rows, convert or quantize it, write it in its place.
+
+Memory is a few runs of a million numbers, whatever the model's size. With `is_checked` every run
+is read back from the file and compared with what should be there. Read `plan.py` before.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_export.calibration.folding import Folding
+from glm_export.calibration.state import CalibrationState
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.prequantized import QuantizedMatrix
+from glm_export.errors import CheckpointError, VerificationError
+from glm_export.output.written_tensors import WeightError, WrittenTensors, open_written
+from glm_export.plan.plan import NUMPY_DTYPES, ExportPlan, Segment, TensorPlan
+from glm_quantize import (
+    FloatArray,
+    PackedRows,
+    QuantizationError,
+    QuantizedRows,
+    dequantize,
+    find_method,
+    pack_rows,
+    round_scales,
+    unpack_rows,
+)
+from glm_runtime.graph.machine import count_usable_cores
+
+Array = npt.NDArray[np.generic]
+Progress = Callable[[int], None]
+
+
+_MOST_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How the data file is written.
+
+    Attributes:
+        method: a name in `glm_quantize.METHODS`, for matrices that have no calibrated codes.
+        is_checked: read every run back and compare.
+        threads: runs in flight.
+        state: calibrated codes, if there are any.
+        folding: scales that go into the float values.
+    """
+
+    method: str
+    is_checked: bool
+    threads: int
+    state: CalibrationState | None = None
+    folding: Folding = field(default_factory=Folding)
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """A data file whose checkpoint tensors are all there.
+
+    Attributes:
+        errors: what rounding did to each parameter; zero where it stays float.
+        kept: how many an earlier run had written.
+    """
+
+    errors: Mapping[str, WeightError]
+    kept: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Rows start ... stop of a parameter's source number `index`, and where they go in it."""
+
+    tensor: TensorPlan
+    source: str
+    index: int
+    start: int
+    stop: int
+    first_row: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it ends its parameter."""
+        return self.first_row + self.stop - self.start == self.tensor.shape[0]
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in it."""
+        return (self.stop - self.start) * (self.tensor.num_weights // self.tensor.shape[0])
+
+
+class DataFile:
+    """A file of known size, written at given places by several threads.
+
+    Raises:
+        OSError: the disk refuses; `stage_folder` makes a sentence of it.
+    """
+
+    def __init__(self, path: Path, size_bytes: int, *, is_kept: bool) -> None:
+        if not is_kept:  # it may be a finished folder's too, by a link that a killed run left
+            path.unlink(missing_ok=True)
+        self._file = path.open("r+b" if is_kept else "w+b", buffering=0)
+        self._lock = threading.Lock()
+        self._file.truncate(size_bytes)
+
+    def write_rows(self, segment: Segment, first_row: int, rows: Array) -> None:
+        """Put rows into their segment."""
+        data = np.ascontiguousarray(rows, dtype=NUMPY_DTYPES[segment.dtype]).view(np.uint8)
+        view = memoryview(data.tobytes())
+        with self._lock:
+            self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
+            while view:
+                view = view[self._file.write(view) or 0 :]
+
+    def read_rows(self, segment: Segment, first_row: int, count: int) -> Array:
+        """Rows as they are in the file."""
+        with self._lock:
+            self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
+            data = self._file.read(count * segment.row_bytes)
+        dtype = np.dtype(NUMPY_DTYPES[segment.dtype])
+        return np.frombuffer(data or b"", dtype=dtype).reshape(count, *segment.shape[1:])
+
+    def sync(self) -> None:
+        """Wait until the disk has the bytes."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+def count_threads() -> int:
+    """Runs in flight on this machine."""
+    return min(_MOST_THREADS, count_usable_cores())
+
+
+def write_weights(
+    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, advance: Progress
+) -> WriteReport:
+    """Write every checkpoint tensor of the plan that an earlier run has not written.
+
+    Args:
+        checkpoint: the source.
+        plan: the layout.
+        path: the data file; its record is kept beside it, see `written_tensors.py`.
+        options: method, checking, threads.
+        advance: called with the number of weights just written.
+
+    Raises:
+        CheckpointError: a tensor holds NaN or Inf, or cannot be read.
+        OSError: the disk refuses.
+        VerificationError: what was read back differs.
+    """
+    written = open_written(path, plan, is_checked=options.is_checked)
+    kept = len(written.errors)
+    advance(sum(plan.tensors[name].num_weights for name in written.errors))
+    with closing(DataFile(path, plan.size_bytes, is_kept=kept > 0)) as file:
+        try:
+            _write_runs(checkpoint, plan, _Writer(checkpoint, file, options), written, advance)
+        except KeyboardInterrupt:
+            written.save(file.sync)
+            raise
+        written.save(file.sync)
+    return WriteReport(written.errors, kept)
+
+
+def write_sample(
+    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, runs: int
+) -> int:
+    """Write some runs of a layer's largest tensor, as `write_weights` would, to be timed.
+
+    Returns:
+        How many weights they hold.
+    """
+    layer = [tensor for name, tensor in plan.tensors.items() if name.startswith("layers.0.")]
+    largest = max(layer, key=lambda tensor: tensor.num_weights)
+    sample = list(islice(_split_into_runs(checkpoint, [largest]), runs))
+    end = max(segment.offset_bytes + segment.size_bytes for segment in largest.segments)
+    with closing(DataFile(path, end, is_kept=path.exists())) as file:
+        writer = _Writer(checkpoint, file, options)
+        with ThreadPoolExecutor(options.threads) as pool:
+            list(pool.map(writer.write, sample))
+    return sum(run.num_weights for run in sample)
+
+
+def _write_runs(
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    writer: "_Writer",
+    written: WrittenTensors,
+    advance: Progress,
+) -> None:
+    """Several at a time; a tensor is complete when its last run is, since they end in order."""
+    pool = ThreadPoolExecutor(writer.threads)
+    try:
+        tensors = [one for one in plan.tensors.values() if one.name not in written.errors]
+        runs = list(_split_into_runs(checkpoint, tensors))
+        total = WeightError()
+        for run, error in zip(runs, pool.map(writer.write, runs), strict=True):
+            total += error
+            if run.is_last:
+                written.add(run.tensor.name, total, writer.sync)
+                total = WeightError()
+            advance(run.num_weights)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path) -> None:
+    """Write the computed tensors (rotation tables) into the data file that is already there."""
+    arrays: list[tuple[Segment, Array]] = [
+        (plan.tensors[name].segments[0], table) for name, table in tables.items()
+    ]
+    for tensor in plan.tensors.values():
+        if tensor.order is not None and tensor.matrix is not None:
+            assert tensor.matrix.order is not None
+            arrays.append((tensor.order, tensor.matrix.order))
+    with path.open("r+b") as file:
+        for segment, array in arrays:
+            file.seek(segment.offset_bytes)
+            file.write(array.astype(NUMPY_DTYPES[segment.dtype]).tobytes())
+
+
+def _split_into_runs(checkpoint: Checkpoint, tensors: Iterable[TensorPlan]) -> Iterator[_Run]:
+    for tensor in tensors:
+        row = 0
+        for index, (name, shape) in enumerate(tensor.source.tensors if tensor.source else ()):
+            linear = tensor.matrix.linears[index] if tensor.matrix else None
+            chunks = linear.iterate_chunks() if linear else checkpoint.iterate_chunks(name)
+            for start, stop in chunks:
+                yield _Run(tensor, name, index, start, stop, row + start)
+            row += shape[0]
+
+
+class _Writer:
+    """Does one run at a time; several threads call it."""
+
+    def __init__(self, checkpoint: Checkpoint, file: DataFile, options: WriteOptions) -> None:
+        self._checkpoint, self._file, self._options = checkpoint, file, options
+        self._is_checked = options.is_checked
+        self.threads, self.sync = options.threads, file.sync
+
+    def write(self, run: _Run) -> WeightError:
+        """Read, convert, write, and perhaps check one run."""
+        if run.tensor.matrix is not None:
+            self._write_imported(run, run.tensor.matrix)
+            return WeightError()
+        rows = self._checkpoint.read_rows(run.source, run.start, run.stop)
+        rows = self._options.folding.apply(run.tensor.name, run.first_row, rows)
+        if run.tensor.scheme is None:
+            self._write_float(run, rows)
+            return WeightError()
+        return self._write_quantized(run, rows)
+
+    def _write_float(self, run: _Run, rows: FloatArray) -> None:
+        (segment,) = run.tensor.segments
+        with np.errstate(over="ignore"):  # is refused on the next line
+            stored = rows.astype(NUMPY_DTYPES[segment.dtype])
+        _require_finite(run, stored, segment.dtype)
+        self._file.write_rows(segment, run.first_row, stored)
+        if self._is_checked:
+            found = self._file.read_rows(segment, run.first_row, len(stored))
+            _require_equal(segment, found, stored)
+
+    def _write_quantized(self, run: _Run, rows: FloatArray) -> WeightError:
+        quantized = self._choose_codes(run, rows)
+        quantized = round_scales(quantized, run.tensor.segments[1].dtype)
+        quantized = self._write_codes(run, quantized)
+        difference = dequantize(quantized)
+        difference -= rows
+        return WeightError(_sum_squares(difference), _sum_squares(rows))
+
+    def _choose_codes(self, run: _Run, rows: FloatArray) -> QuantizedRows:
+        scheme, name, state = run.tensor.scheme, run.tensor.name, self._options.state
+        assert scheme is not None
+        if state is not None and state.has_codes(name):
+            stored = range(run.first_row, run.first_row + len(rows))
+            return state.read_codes(name, scheme, rows.shape[1], stored)
+        try:
+            return find_method(self._options.method)(rows, scheme)
+        except QuantizationError as error:
+            raise CheckpointError(f"{run.source}, rows {run.start}-{run.stop}: {error}") from error
+
+    def _write_imported(self, run: _Run, matrix: QuantizedMatrix) -> None:
+        """The checkpoint's own codes; rounding a scale would be another weight."""
+        quantized = matrix.read_rows(run.index, run.start, run.stop)
+        dtype = run.tensor.segments[1].dtype
+        if not np.array_equal(round_scales(quantized, dtype).scales, quantized.scales):
+            raise CheckpointError(
+                f"{run.source}, rows {run.start}-{run.stop}: the checkpoint's scales are not "
+                f"exact in {dtype}; export with --dtype fp32."
+            )
+        self._write_codes(run, quantized)
+
+    def _write_codes(self, run: _Run, quantized: QuantizedRows) -> QuantizedRows:
+        """Write and perhaps check; returns what the file holds."""
+        segments = run.tensor.segments
+        _require_finite(run, quantized.scales, segments[1].dtype)
+        for segment, part in zip(segments, _list_parts(pack_rows(quantized)), strict=True):
+            self._file.write_rows(segment, run.first_row, part)
+        return self._read_back(run, quantized) if self._is_checked else quantized
+
+    def _read_back(self, run: _Run, expected: QuantizedRows) -> QuantizedRows:
+        """What the file holds, as codes again, after comparing it with what was meant."""
+        segments = run.tensor.segments
+        parts = [self._file.read_rows(s, run.first_row, run.stop - run.start) for s in segments]
+        packed, zero_points = (
+            parts[0].view(np.uint8),
+            parts[2].view(np.uint8) if parts[2:] else None,
+        )
+        stored = PackedRows(packed, parts[1].astype(np.float32), zero_points)
+        found = unpack_rows(stored, expected.scheme)
+        _require_equal(segments[0], found.codes, expected.codes)
+        _require_equal(segments[1], found.scales, expected.scales)
+        if found.zero_points is not None and expected.zero_points is not None:
+            _require_equal(segments[2], found.zero_points, expected.zero_points)
+        return found
+
+
+def _list_parts(packed: PackedRows) -> list[Array]:
+    parts: list[Array] = [packed.packed, packed.scales]
+    return parts if packed.zero_points is None else [*parts, packed.zero_points]
+
+
+def _sum_squares(values: FloatArray) -> float:
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore"):
+        total = float(np.dot(flat, flat))
+    return total if np.isfinite(total) else float(np.sum(np.square(flat, dtype=np.float64)))
+
+
+def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
+    if not np.isfinite(stored.astype(np.float32, copy=False)).all():
+        raise CheckpointError(
+            f"{run.source}, rows {run.start}-{run.stop}: NaN, Inf, or beyond what {dtype} holds; "
+            "check the checkpoint's file, or export with --dtype fp32."
+        )
+
+
+def _require_equal(segment: Segment, found: Array, expected: Array) -> None:
+    if not np.array_equal(found, expected):
+        raise VerificationError(
+            f"{segment.name}: the file does not hold what was written; check the disk."
+        )

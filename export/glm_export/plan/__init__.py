@@ -1,0 +1,1 @@
+"""What is to be made, decided before any slow work: options, schemes, sizes."""

@@ -1,0 +1,119 @@
+"""Which matrix gets which scheme: the recipe's own, and what `--set` says otherwise.
+
+`budget.py` chooses schemes by sensitivity instead; both end in the same mapping, which `plan.py`
+lays out.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from glm_export.errors import OptionsError
+from glm_export.model.architectures import ParameterSource
+from glm_quantize import Scheme, SchemeError
+
+Schemes = dict[str, Scheme | None]
+_SPEC = re.compile(r"(none)|int(\d+)(?:-b(\d+))?(?:-(sym|asym))?")
+_WEIGHT = ".weight"
+_HEAD, _EMBEDDING = "lm_head", "embed_tokens"
+
+
+@dataclass(frozen=True)
+class SchemeDefaults:
+    """What a specification such as `int8` leaves open.
+
+    Attributes:
+        block_sizes: by bits.
+        is_symmetric: no zero points.
+    """
+
+    block_sizes: Mapping[int, int]
+    is_symmetric: bool
+
+
+@dataclass(frozen=True)
+class Override:
+    """`PATTERN=SPEC` of `--set`: matrices whose name matches get this scheme, None for float."""
+
+    pattern: str
+    scheme: Scheme | None
+
+
+def parse_override(text: str, defaults: SchemeDefaults) -> Override:
+    """Read `lm_head=int8`, `layers.*.down_proj=int4-b64-sym` or `embed_tokens=none`.
+
+    Raises:
+        OptionsError: it has another form, or no kernel computes the scheme.
+    """
+    pattern, separator, spec = text.partition("=")
+    found = _SPEC.fullmatch(spec.strip())
+    if not separator or not pattern.strip() or found is None:
+        raise OptionsError(
+            f"--set {text!r} is not understood; write PATTERN=SPEC, for example "
+            "'lm_head=int8', 'layers.*.down_proj=int4-b64-sym' or 'embed_tokens=none'."
+        )
+    if found[1]:
+        return Override(pattern.strip(), None)
+    bits = int(found[2])
+    block_size = int(found[3]) if found[3] else defaults.block_sizes.get(bits, 128)
+    is_symmetric = found[4] == "sym" if found[4] else defaults.is_symmetric
+    try:
+        return Override(pattern.strip(), Scheme(bits, block_size, is_symmetric))
+    except SchemeError as error:
+        raise OptionsError(f"--set {text!r}: {error}") from error
+
+
+def list_matrices(parameters: Mapping[str, ParameterSource]) -> dict[str, tuple[int, int]]:
+    """Names and shapes [N, C] of all parameters that can be quantized."""
+    return {
+        name: (source.shape[0], source.shape[1])
+        for name, source in parameters.items()
+        if len(source.shape) == 2
+    }
+
+
+def apply_overrides(
+    matrices: Iterable[str], scheme: Scheme | None, overrides: Iterable[Override]
+) -> tuple[Schemes, set[str]]:
+    """The scheme of every matrix; of overrides that match the same one, the last wins.
+
+    Args:
+        matrices: decoder parameter names.
+        scheme: where no override matches.
+        overrides: patterns are matched with and without `.weight`; in tied models `lm_head` is
+            the embedding.
+
+    Returns:
+        Schemes by name, and the names that an override has fixed.
+
+    Raises:
+        OptionsError: a pattern matches nothing.
+    """
+    names = list(matrices)
+    schemes: Schemes = dict.fromkeys(names, scheme)
+    fixed: set[str] = set()
+    for override in overrides:
+        matching = [name for name in names if _is_match(name, override.pattern, names)]
+        if not matching:
+            raise OptionsError(
+                f"--set {override.pattern!r} matches no matrix; choose among "
+                f"{', '.join(_summarize(names))} (* stands for anything)."
+            )
+        schemes |= dict.fromkeys(matching, override.scheme)
+        fixed |= set(matching)
+    return schemes, fixed
+
+
+def _is_match(name: str, pattern: str, names: list[str]) -> bool:
+    short = name.removesuffix(_WEIGHT)
+    spellings = [name, short]
+    if short == _EMBEDDING and f"{_HEAD}{_WEIGHT}" not in names:
+        spellings += [_HEAD, f"{_HEAD}{_WEIGHT}"]
+    return any(fnmatchcase(spelling, pattern) for spelling in spellings)
+
+
+def _summarize(names: list[str]) -> list[str]:
+    """`layers.0.qkv_proj` ... as `layers.N.qkv_proj`, each once."""
+    short = (re.sub(r"\.\d+\.", ".N.", name.removesuffix(_WEIGHT)) for name in names)
+    return list(dict.fromkeys(short))

@@ -1,0 +1,1 @@
+"""tokenizer.json, token ids and the chat table, from whatever a checkpoint holds."""

@@ -1,0 +1,92 @@
+"""A checkpoint's tokenizer as tokenizer.json: its own, or made of its tokenizer.model.
+
+Also the chat template of models that were released without one.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from glm_export.checkpoint.checkpoint import read_json
+from glm_export.errors import CheckpointError
+from glm_export.tokenizer.from_sentencepiece import convert_sentencepiece
+from glm_export.tokenizer.from_tiktoken import convert_tiktoken, is_tiktoken
+from glm_runtime.text.tokenizer import TOKENIZER_NAME
+
+MODEL_NAME = "tokenizer.model"
+_CONFIG_NAME = "tokenizer_config.json"
+_CODE_NAME = "tokenization_chatglm.py"  # is looked into, never run
+_FIRST_TURN = "{% if loop.first %}[gMASK]<sop>{% endif %}"
+_ASSISTANT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+# Source: `tokenization_chatglm.py` of GLM-4-9B-chat, of ChatGLM3, whose SentencePiece wants a space
+# where a message begins, and of ChatGLM2, which counts rounds.
+_GLM4_TEMPLATE = (
+    "{% for message in messages %}"
+    + _FIRST_TURN
+    + "<|{{ message.role }}|>{{ message.metadata or '' }}\n{{ message.content }}{% endfor %}"
+    + _ASSISTANT
+)
+_CHATGLM3_TEMPLATE = (
+    "{% for message in messages %}"
+    + _FIRST_TURN
+    + "<|{{ message.role }}|>{{ message.metadata or '' }}\n {{ message.content }}{% endfor %}"
+    + _ASSISTANT
+)
+_CHATGLM2_TEMPLATE = (
+    "[gMASK]<sop>{% set ns = namespace(round=0) %}{% for message in messages %}"
+    "{% if message.role == 'user' %}{% set ns.round = ns.round + 1 %}"
+    "[Round {{ ns.round }}]\n\n问：{{ message.content }}\n\n答："
+    "{% elif message.role == 'assistant' %}{{ message.content }}\n\n"
+    "{% else %}{{ raise_exception('ChatGLM2 knows no role ' ~ message.role) }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+def read_tokenizer_json(folder: Path) -> bytes:
+    """The content of tokenizer.json.
+
+    Raises:
+        CheckpointError: neither tokenizer.json nor tokenizer.model is there, or one is broken.
+        UnsupportedModelError: tokenizer.model is of a kind that is not converted.
+        MissingPackageError: converting it needs a package that is not installed.
+    """
+    path = folder / TOKENIZER_NAME
+    try:
+        if path.is_file():
+            return path.read_bytes()
+        model = folder / MODEL_NAME
+        if not model.is_file():
+            raise CheckpointError(
+                f"no {TOKENIZER_NAME} and no {MODEL_NAME} in {folder}; "
+                "save the tokenizer in its fast form first."
+            )
+        config = folder / _CONFIG_NAME
+        settings = config.read_bytes() if config.is_file() else b""
+        return _convert(model.read_bytes(), settings, folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+
+
+@lru_cache(maxsize=2)  # asked for when planning, for the calibration text, and when writing
+def _convert(model: bytes, settings: bytes, folder: Path) -> bytes:
+    if not is_tiktoken(model):
+        return convert_sentencepiece(model, has_roles=_has_roles(folder)).encode()
+    config = read_json(folder / _CONFIG_NAME) if settings else {}
+    return convert_tiktoken(model, config).encode()
+
+
+def choose_template(folder: Path) -> str | None:
+    """A chat template for a checkpoint whose tokenizer is converted; `None` for all others."""
+    model = folder / MODEL_NAME
+    if (folder / TOKENIZER_NAME).is_file() or not model.is_file():
+        return None
+    if is_tiktoken(model.read_bytes()):
+        return _GLM4_TEMPLATE
+    return _CHATGLM3_TEMPLATE if _has_roles(folder) else _CHATGLM2_TEMPLATE
+
+
+def _has_roles(folder: Path) -> bool:
+    """ChatGLM3 from ChatGLM2: the code beside its tokenizer names the tokens of roles."""
+    paths = [folder / name for name in (_CODE_NAME, _CONFIG_NAME)]
+    return any(path.is_file() and b"<|assistant|>" in path.read_bytes() for path in paths)

@@ -1,0 +1,107 @@
+"""ChatGLM2's and 3's `tokenizer.model`, a SentencePiece BPE, as tokenizer.json.
+
+SentencePiece joins the two neighbours whose piece scores highest. The same is a BPE whose merges
+are all pairs of pieces that make up a piece, ordered by its score. A character that is no piece
+becomes its bytes. Spaces are written as "▁", and each run of text begins with one.
+Source: the sentencepiece package's `sentencepiece_model.proto`; the tokens after the pieces are
+those of `tokenization_chatglm.py`.
+"""
+
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+
+from glm_export.errors import CheckpointError, MissingPackageError, UnsupportedModelError
+from glm_export.tokenizer.from_tiktoken import add_tokens, number_tokens
+
+_SPACE = "▁"
+_NORMAL, _BPE = 1, 2  # ModelProto.SentencePiece.Type, TrainerSpec.ModelType
+# `sop` and `eop` get brackets, as GLM-4's have: without, the words would be taken for the tokens.
+_SPECIAL_TOKENS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
+_ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+
+
+def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
+    """The tokenizer.json of a tokenizer.model.
+
+    Args:
+        content: of tokenizer.model.
+        has_roles: whether tokens for roles follow the others, as in ChatGLM3.
+
+    Raises:
+        MissingPackageError: the sentencepiece package is not installed.
+        CheckpointError: the content is broken.
+        UnsupportedModelError: it is no BPE with pieces for bytes.
+    """
+    model = _parse(content)
+    if model.trainer_spec.model_type != _BPE or not model.trainer_spec.byte_fallback:
+        raise UnsupportedModelError(
+            "tokenizer.model is of SentencePiece, but no BPE with pieces for bytes as ChatGLM's "
+            "are; give the folder a tokenizer.json."
+        )
+    names = [piece.piece for piece in model.pieces]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    bpe = models.BPE(
+        vocabulary,
+        _list_merges(model, vocabulary),
+        unk_token=names[model.trainer_spec.unk_id],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence(_list_normalizers(model))
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    spec = model.normalizer_spec
+    if spec.add_dummy_prefix or spec.remove_extra_whitespaces:
+        steps.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(steps)
+    special = (*_SPECIAL_TOKENS, *(_ROLES if has_roles else ()))
+    add_tokens(tokenizer, number_tokens(special, len(names)))
+    return str(tokenizer.to_str())
+
+
+def _parse(content: bytes) -> Any:
+    """A `ModelProto`, whose class has no types."""
+    try:
+        from sentencepiece import sentencepiece_model_pb2  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingPackageError(
+            f"tokenizer.model is of SentencePiece, whose package cannot be imported ({error}); "
+            "install it with `pip install 'glm-export[export]'`."
+        ) from error
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
+    try:
+        model.ParseFromString(content)
+        is_whole = bool(model.pieces) and 0 <= model.trainer_spec.unk_id < len(model.pieces)
+    except Exception as error:  # protobuf's class is in a package of its own
+        raise CheckpointError(
+            f"tokenizer.model is not what SentencePiece writes ({error}); download it again."
+        ) from error
+    if not is_whole:
+        raise CheckpointError("tokenizer.model has no pieces; download it again.")
+    return model
+
+
+def _list_merges(model: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """All pairs of pieces that make up a piece, those of the highest score first."""
+    pieces = [(-piece.score, piece.piece) for piece in model.pieces if piece.type == _NORMAL]
+    merges = []
+    for _, name in sorted(pieces):
+        pairs = [(name[:place], name[place:]) for place in range(1, len(name))]
+        known = [pair for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+        merges += sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+    return merges
+
+
+def _list_normalizers(model: Any) -> list[normalizers.Normalizer]:
+    """In SentencePiece's order: characters, surplus spaces, the first space, spaces as letters."""
+    spec = model.normalizer_spec
+    found: list[normalizers.Normalizer] = []
+    if spec.precompiled_charsmap:
+        found.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:
+        ends, runs = Regex("^ +| +$"), Regex(" {2,}")
+        found += [normalizers.Replace(ends, ""), normalizers.Replace(runs, " ")]
+    if spec.add_dummy_prefix:
+        found.append(normalizers.Prepend(_SPACE))
+    return [*found, normalizers.Replace(" ", _SPACE)]

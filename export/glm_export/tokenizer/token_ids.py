@@ -1,0 +1,91 @@
+"""Which token ids end, pad and begin a text, and how many ids a tokenizer has."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm_export.checkpoint.checkpoint import Checkpoint, read_optional_json
+from glm_export.errors import CheckpointError
+from glm_export.model.architectures import DecoderConfig
+from glm_export.tokenizer.files import MODEL_NAME, read_tokenizer_json
+from glm_runtime.text.tokenizer import TOKENIZER_NAME
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Token ids that end or pad a text, and how many ids the tokenizer has."""
+
+    eos: tuple[int, ...]
+    pad: int | None
+    bos: int | None
+    tokenizer_vocab_size: int
+
+
+def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
+    """Ids from generation_config.json, or else config.json; the count from tokenizer.json.
+
+    Raises:
+        CheckpointError: no tokenizer.json, no eos anywhere, or ids beyond the vocabulary.
+    """
+    generation = read_optional_json(checkpoint.folder / "generation_config.json")
+    count = _count_tokens(checkpoint.folder, config.vocab_size)
+
+    def read(key: str) -> tuple[int, ...]:
+        value = generation.get(key)
+        value = checkpoint.config.get(key) if value is None else value
+        return _check_ids(key, value, config.vocab_size)
+
+    eos, pad, bos = read("eos_token_id"), read("pad_token_id"), read("bos_token_id")
+    if not eos:
+        raise CheckpointError(
+            "eos_token_id is missing, so answers would never end; "
+            "add it to generation_config.json or config.json."
+        )
+    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, count)
+
+
+def _count_tokens(folder: Path, vocab_size: int) -> int:
+    """One more than the largest id of the tokenizer."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
+
+    content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
+    try:
+        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
+        added = json.loads(content).get("added_tokens") or []
+        said = {str(token["content"]): int(token["id"]) for token in added}
+    except Exception as error:  # tokenizers has no class of its own
+        raise CheckpointError(
+            f"{name} is not what the tokenizers package loads ({error}); "
+            "download it again, or save the tokenizer in its fast form."
+        ) from error
+    if not ids:
+        raise CheckpointError(f"{name} has no tokens; download it again.")
+    largest = max([*ids.values(), *said.values()])
+    if largest >= vocab_size:
+        raise CheckpointError(
+            f"{name} has ids up to {largest} but config.json says vocab_size={vocab_size}; "
+            "check that both come from the same revision."
+        )
+    wrong = [token for token, id_ in said.items() if ids.get(token) != id_]
+    if wrong:  # the package gives the next id without a word
+        raise CheckpointError(
+            f"{name} says that {wrong[0]!r} has the id {said[wrong[0]]} where "
+            f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
+            "again."
+        )
+    return largest + 1
+
+
+def _name_tokenizer(folder: Path) -> str:
+    return TOKENIZER_NAME if (folder / TOKENIZER_NAME).is_file() else MODEL_NAME
+
+
+def _check_ids(key: str, value: object, vocab_size: int) -> tuple[int, ...]:
+    """One id, a list of ids or None, as a tuple."""
+    ids = tuple(value) if isinstance(value, list) else () if value is None else (value,)
+    if not all(type(i) is int and 0 <= i < vocab_size for i in ids):
+        raise CheckpointError(
+            f"{key} is {value!r}; ids below vocab_size={vocab_size} are expected: "
+            "correct generation_config.json or config.json."
+        )
+    return ids

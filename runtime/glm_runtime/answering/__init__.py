@@ -1,0 +1,1 @@
+"""Requests to tokens: the decode loop, sessions, batches, speculative decoding, beam search."""

@@ -1,0 +1,155 @@
+"""Many prompts at once: a finished row makes room for the next prompt that waits.
+
+Every answer is the one that its prompt would get alone, but for the last bits of logits, since
+kernels add several rows in another order. On the CPU; elsewhere prompts are answered in turn.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from glm_runtime.answering.batch_decoder import BatchDecoder
+from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
+from glm_runtime.answering.settings import Piece
+from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.decoding import Decoder, FloatArray, count_shared
+from glm_runtime.graph.inference import OpenGraph
+from glm_runtime.text.tokenizer import Tokenizer
+
+# What is wrong with one request, and not with the model or the machine.
+_OF_REQUESTS = (PromptError, SamplingError, GrammarError)
+# Shorter beginnings are read faster than they are found and copied.
+_SHORTEST_COPY = 8
+
+
+@dataclass(frozen=True)
+class BatchPiece:
+    """A piece of one of many answers.
+
+    Attributes:
+        index: of the request, in the order they came.
+        piece: `None` if the request failed.
+        error: why.
+    """
+
+    index: int
+    piece: Piece | None
+    error: GlmRuntimeError | None = None
+
+
+@dataclass
+class _Row:
+    index: int
+    writer: AnswerWriter
+    tokens: list[int]
+    logits: FloatArray
+
+
+class Batch:
+    """Answers requests side by side."""
+
+    def __init__(self, graph: OpenGraph, model: ModelEntry, tokenizer: Tokenizer) -> None:
+        self._graph = graph
+        self._model = model
+        self._tokenizer = tokenizer
+
+    def run(self, requests: Iterable[Request], max_rows: int) -> Iterator[BatchPiece]:
+        """Answer requests, at most `max_rows` of them at a time, as soon as there is room.
+
+        Pieces of different answers come mixed, those of one in order. A request that cannot be
+        answered gives one piece with its error, and the others go on.
+
+        Raises:
+            SamplingError: `max_rows` is less than 1.
+            GenerationError: ONNX Runtime failed.
+        """
+        if max_rows < 1:
+            raise SamplingError(f"max_rows is {max_rows} where 1 or more is expected; 8 is usual.")
+        numbered = enumerate(requests)
+        if self._graph.device != "cpu":
+            return self._run_in_turn(numbered)
+        return self._run_together(numbered, max_rows)
+
+    def _run_in_turn(self, numbered: Iterable[tuple[int, Request]]) -> Iterator[BatchPiece]:
+        for index, request in numbered:
+            try:
+                writer = self._start(request)
+                decoder = Decoder(self._graph, self._model)
+                for piece in generate(decoder, writer, request):
+                    yield BatchPiece(index, piece)
+            except _OF_REQUESTS as error:
+                yield BatchPiece(index, None, error)
+
+    def _run_together(
+        self, numbered: Iterator[tuple[int, Request]], max_rows: int
+    ) -> Iterator[BatchPiece]:
+        decoder = BatchDecoder(self._graph, self._model, max_rows)
+        rows: list[_Row] = []
+        while True:
+            while len(rows) < max_rows and (waiting := next(numbered, None)) is not None:
+                row = self._admit(decoder, rows, *waiting)
+                if isinstance(row, _Row):
+                    rows.append(row)
+                else:
+                    yield row
+            if not rows:
+                return
+            yield from _write_all(decoder, rows)
+            if rows:
+                logits = decoder.step([row.tokens[-1] for row in rows])
+                for row, of_row in zip(rows, logits, strict=True):
+                    row.logits = of_row
+
+    def _admit(
+        self, decoder: BatchDecoder, rows: list[_Row], index: int, request: Request
+    ) -> _Row | BatchPiece:
+        """Read a prompt into a row; what it has in common with another row's is copied."""
+        try:
+            writer = self._start(request)
+            tokens = list(request.prompt_ids)
+            source, shared = _find_beginning(tokens, rows, decoder)
+            logits = decoder.add(tokens, source, shared)
+        except _OF_REQUESTS as error:
+            return BatchPiece(index, None, error)
+        return _Row(index, writer, tokens, logits)
+
+    def _start(self, request: Request) -> AnswerWriter:
+        check_prompt(request.prompt_ids, self._model)
+        return AnswerWriter(self._tokenizer, self._model, request)
+
+
+def _write_all(decoder: BatchDecoder, rows: list[_Row]) -> Iterator[BatchPiece]:
+    """Choose a token in every row; rows that end make room, the last one moving into the gap."""
+    place = 0
+    while place < len(rows):
+        row = rows[place]
+        error: GlmRuntimeError | None = None
+        piece: Piece | None = None
+        try:
+            piece = row.writer.write(row.logits)
+            row.tokens.append(piece.token_id)
+        except GlmRuntimeError as failure:
+            error = failure
+        if piece is not None and piece.finish_reason is None:
+            place += 1
+        else:
+            decoder.remove(place)
+            last = rows.pop()
+            if last is not row:
+                rows[place] = last
+        yield BatchPiece(row.index, piece, error)
+
+
+def _find_beginning(
+    tokens: list[int], rows: list[_Row], decoder: BatchDecoder
+) -> tuple[int | None, int]:
+    """The row that begins with most of these tokens, and how many of them it holds."""
+    limits = [min(length, len(tokens) - 1) for length in decoder.lengths]
+    counts = [
+        min(count_shared(row.tokens, tokens), limit)
+        for row, limit in zip(rows, limits, strict=True)
+    ]
+    best = max(range(len(rows)), key=counts.__getitem__, default=None)
+    if best is None or counts[best] < _SHORTEST_COPY:
+        return None, 0
+    return best, counts[best]

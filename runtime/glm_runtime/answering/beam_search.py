@@ -1,0 +1,179 @@
+"""Beam search: of all answers, one that the model finds likely as a whole.
+
+In every round the likeliest ways to go on from all beams are kept. Read `batch_decoder.py` before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_runtime.answering.batch_decoder import BatchDecoder
+from glm_runtime.answering.generation import check_prompt
+from glm_runtime.errors import DeviceError, GenerationError, SamplingError
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.decoding import FloatArray
+from glm_runtime.graph.inference import OpenGraph
+
+_LARGEST_PENALTY = 10
+
+
+@dataclass(frozen=True)
+class BeamSettings:
+    """How to search.
+
+    Attributes:
+        num_beams: answers that are followed side by side, and given in the end.
+        max_new_tokens: of each; `None` goes on until the context is full.
+        length_penalty: answers are ranked by log-probability / length ** penalty; above 0 long
+            ones gain, 0 ranks by the probability itself.
+
+    Raises:
+        SamplingError: a value is outside its range.
+    """
+
+    num_beams: int = 4
+    max_new_tokens: int | None = None
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise SamplingError(
+                f"num_beams is {self.num_beams} where 1 or more is expected; 1 is greedy."
+            )
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise SamplingError(
+                f"max_new_tokens is {self.max_new_tokens} where 1 or more is expected; leave it "
+                "out to go on until all answers end."
+            )
+        if not -_LARGEST_PENALTY <= self.length_penalty <= _LARGEST_PENALTY:
+            raise SamplingError(
+                f"length_penalty is {self.length_penalty} where a number from -{_LARGEST_PENALTY} "
+                f"to {_LARGEST_PENALTY} is expected; 1 is usual."
+            )
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One answer.
+
+    Attributes:
+        token_ids: of the answer, an end-of-sequence token included.
+        logprob: natural logarithm of its probability.
+        score: what it is ranked by.
+        is_finished: the model ended it; otherwise a limit did.
+    """
+
+    token_ids: tuple[int, ...]
+    logprob: float
+    score: float
+    is_finished: bool
+
+
+def search_beams(
+    graph: OpenGraph, model: ModelEntry, prompt_ids: Sequence[int], settings: BeamSettings
+) -> list[Beam]:
+    """Find `num_beams` answers to a prompt, the best first.
+
+    Raises:
+        PromptError: the prompt is empty, too long, or holds an id that is no token.
+        DeviceError: the model is not on the CPU.
+        GenerationError: a logit is NaN, or ONNX Runtime failed.
+
+    Source: as transformers' beam search with `early_stopping=False`: the search ends when no beam
+    at its present length could enter the finished answers.
+    """
+    check_prompt(prompt_ids, model)
+    if graph.device != "cpu":
+        raise DeviceError(
+            f"beam search was asked for on {graph.place} but runs on the CPU; use --device cpu."
+        )
+    decoder = BatchDecoder(graph, model, settings.num_beams)
+    room = model.context_length - len(prompt_ids) + 1
+    search = _Search(model, settings, min(settings.max_new_tokens or room, room))
+    logits = decoder.add(prompt_ids)[None]
+    while True:
+        sources = search.extend(logits)
+        if not sources:
+            return search.collect()
+        is_larger = len(sources) > decoder.num_rows  # a new row does not hold the prompt yet
+        decoder.reorder(sources, 0 if is_larger else len(prompt_ids))
+        logits = decoder.step([tokens[-1] for tokens in search.tokens])
+
+
+class _Search:
+    """The beams of one search, and the answers that have ended."""
+
+    def __init__(self, model: ModelEntry, settings: BeamSettings, limit: int) -> None:
+        self._eos = set(model.eos_token_ids)
+        self._vocab_size = model.tokenizer_vocab_size
+        self._settings = settings
+        self._limit = limit
+        self._finished: list[Beam] = []
+        self.tokens: list[tuple[int, ...]] = [()]
+        self._logprobs = np.zeros(1)
+
+    def extend(self, logits: FloatArray) -> list[int]:
+        """Go on by a token from logits [beams, V]; returns the old beam of each, [] at the end."""
+        totals = self._logprobs[:, None] + _log_softmax(logits[:, : self._vocab_size])
+        length = len(self.tokens[0]) + 1
+        kept: list[tuple[int, tuple[int, ...], float]] = []
+        for place, (source, token) in enumerate(self._rank(totals)):
+            tokens, logprob = (*self.tokens[source], token), float(totals[source, token])
+            if token not in self._eos:
+                kept.append((source, tokens, logprob))
+            elif place < self._settings.num_beams:
+                self._finish(tokens, logprob, is_finished=True)
+            if len(kept) == self._settings.num_beams:
+                break
+        self.tokens = [tokens for _, tokens, _ in kept]
+        self._logprobs = np.array([logprob for _, _, logprob in kept])
+        if length == self._limit or not kept or self._is_settled(length):
+            return []
+        return [source for source, _, _ in kept]
+
+    def collect(self) -> list[Beam]:
+        """The best answers; beams that a limit ended are among them where they rank so."""
+        if (self.tokens and len(self.tokens[0]) == self._limit) or len(
+            self._finished
+        ) < self._settings.num_beams:
+            for tokens, logprob in zip(self.tokens, self._logprobs.tolist(), strict=True):
+                self._finish(tokens, logprob, is_finished=False)
+        return self._finished
+
+    def _rank(self, totals: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+        """(beam, token) of the likeliest ways on; enough for all beams if some end."""
+        count = min((1 + len(self._eos)) * self._settings.num_beams, totals.size)
+        flat = totals.ravel()
+        best = np.argpartition(-flat, count - 1)[:count]
+        best = best[np.lexsort((best, -flat[best]))]
+        return [divmod(int(place), totals.shape[1]) for place in best]
+
+    def _finish(self, tokens: tuple[int, ...], logprob: float, *, is_finished: bool) -> None:
+        score = self._score(logprob, len(tokens))
+        self._finished.append(Beam(tokens, logprob, score, is_finished))
+        self._finished.sort(key=lambda beam: -beam.score)
+        del self._finished[self._settings.num_beams :]
+
+    def _score(self, logprob: float, length: int) -> float:
+        return logprob / float(length**self._settings.length_penalty)
+
+    def _is_settled(self, length: int) -> bool:
+        """Whether no beam could still enter, at the score it has now."""
+        if len(self._finished) < self._settings.num_beams:
+            return False
+        best = self._score(float(self._logprobs.max()), length)
+        return best <= self._finished[-1].score
+
+
+def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
+    scores = logits.astype(np.float64)
+    if not np.isfinite(scores.max()):
+        raise GenerationError(
+            "the model gave a logit that is no finite number; check the folder with `glm-run "
+            "doctor`, or export it with `--dtype fp32`."
+        )
+    scores -= scores.max(axis=1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return scores

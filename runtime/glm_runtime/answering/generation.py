@@ -1,0 +1,222 @@
+"""Prompt to answer: prefill in chunks, then one token at a time until something ends it.
+
+The last file of the reading order. Knows what ends an answer; `decoding.py` runs the graph,
+`sampler.py` chooses, `answer.py` makes text of it.
+"""
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from glm_runtime.answering.settings import FinishReason, GenerationSettings, Piece
+from glm_runtime.answering.speculation import Drafter, Pace, ReadAhead
+from glm_runtime.errors import PromptError
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.decoding import Decoder, FloatArray, check_length
+from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
+from glm_runtime.sampling.sampler import Sampler, require_finite
+from glm_runtime.sampling.settings import SamplingSettings
+from glm_runtime.sampling.structured import GrammarMask
+from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm, AnswerPart, AnswerReader
+from glm_runtime.text.tokenizer import Tokenizer
+
+_ROOM_AHEAD = 512  # tokens of an answer that the cache has room for from the beginning
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer that is wanted.
+
+    Attributes:
+        prompt_ids: the whole prompt, checked by `check_prompt`.
+        settings: how to choose and when to stop.
+        form: what the answer may be made of.
+        drafter: guesses tokens, to read several at a time; the answer is the same.
+    """
+
+    prompt_ids: Sequence[int]
+    settings: GenerationSettings
+    form: AnswerForm = PLAIN_TEXT
+    drafter: Drafter | None = None
+
+
+def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
+    """Refuse a prompt the model cannot take.
+
+    Raises:
+        PromptError: it is empty, longer than the context, or holds an id that is no token.
+    """
+    if not prompt_ids:
+        raise PromptError("the prompt is empty where at least one token is expected; give a text.")
+    check_length(len(prompt_ids), model)
+    wrong = [token for token in prompt_ids if not 0 <= token < model.tokenizer_vocab_size]
+    if wrong:
+        raise PromptError(
+            f"the prompt holds the id {wrong[0]} where ids below {model.tokenizer_vocab_size} are "
+            "expected; encode it with this folder's tokenizer."
+        )
+
+
+def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int | None = None) -> FloatArray:
+    """Read tokens in chunks; return the logits [V] after the last one."""
+    chunk = chunk or decoder.chunk
+    for start in range(0, len(tokens), chunk):
+        logits = decoder.append(tokens[start : start + chunk])
+    last: FloatArray = logits[-1]
+    return last
+
+
+def generate(
+    decoder: Decoder, writer: "AnswerWriter", request: Request, pace: Pace | None = None
+) -> Iterator[Piece]:
+    """Answer a prompt, of which the decoder may have read the beginning already.
+
+    Args:
+        decoder: holds the first `decoder.length` tokens of the prompt, fewer than all.
+        writer: made for this request.
+        request: what is wanted.
+        pace: of guessing ahead; notes what it came to.
+
+    Yields:
+        One piece per token; the last one has a finish reason.
+    """
+    decoder.reserve(len(request.prompt_ids) + min(writer.remaining, _ROOM_AHEAD))
+    logits = prefill(decoder, request.prompt_ids[decoder.length :])
+    if decoder.chooses_greedily and writer.is_plainly_greedy and request.drafter is None:
+        yield from _follow_greedily(decoder, writer, logits)
+        return
+    ahead = ReadAhead(decoder, request.drafter, request.prompt_ids, pace)
+    while True:
+        piece = writer.write(logits)
+        ahead.settle(piece.token_id)
+        yield piece
+        if piece.finish_reason is not None:
+            return
+        # Of the tokens that remain the last is never read.
+        logits = ahead.advance(piece.token_id, writer.remaining - 1)
+
+
+def _follow_greedily(
+    decoder: Decoder, writer: "AnswerWriter", logits: FloatArray
+) -> Iterator[Piece]:
+    """The same pieces, chosen by the graph: logits stay on the device."""
+    piece = writer.write(logits)
+    while piece.finish_reason is None:
+        yield piece
+        token, logit = decoder.choose_next(piece.token_id)
+        require_finite(logit)
+        piece = writer.add(token)
+    yield piece
+
+
+class AnswerWriter:
+    """Logits to pieces, for one answer: knows when it ends, not where logits come from."""
+
+    def __init__(self, tokenizer: Tokenizer, model: ModelEntry, request: Request) -> None:
+        """Start an answer.
+
+        Raises:
+            SamplingError: a bias names an id that is no token.
+            GrammarError: the grammar is not valid.
+            MissingDependencyError: a grammar is given and llguidance is not installed.
+        """
+        self._model = model
+        self._settings = request.settings
+        self._sampler = _make_sampler(tokenizer, model, request)
+        grammar = request.settings.grammar
+        form = dataclasses.replace(request.form, keeps_blanks=grammar is not None)
+        self._reader = AnswerReader(tokenizer, form, request.settings.stop)
+        self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
+        self._forced: deque[int] = deque()
+        # Tokens still to come. The last one needs no place in the cache: it is never read back.
+        room = model.context_length - len(request.prompt_ids) + 1
+        self.remaining = min(request.settings.max_new_tokens or room, room)
+
+    @property
+    def is_plainly_greedy(self) -> bool:
+        """Whether every token is just the likeliest, whatever was said before."""
+        settings = self._settings
+        return (
+            settings.sampling.is_greedy
+            and not self._sampler.has_penalties
+            and settings.grammar is None
+            and settings.top_logprobs is None
+            and settings.max_thinking_tokens is None
+        )
+
+    def add(self, token: int) -> Piece:
+        """Take a token that was chosen elsewhere, while all are plainly the likeliest."""
+        return self._describe(token, self._reader.add(token), None)
+
+    def write(self, logits: FloatArray) -> Piece:
+        """Choose the next token from logits [V]; nothing more after a finish reason.
+
+        Raises:
+            GenerationError: a logit is NaN, or none is finite; or the grammar has no way on.
+        """
+        self._force_tokens()
+        is_free = self._reader.is_thinking or bool(self._forced)
+        mask = None if is_free else self._mask
+        token = self._choose(logits, mask)
+        part = self._reader.add(token)
+        if mask is not None:
+            mask.accept(token)
+        elif self._mask is not None and part.text:
+            self._mask.accept_text(part.text)
+        return self._describe(token, part, self._measure(logits, token))
+
+    def _describe(self, token: int, part: AnswerPart, logprobs: TokenLogprobs | None) -> Piece:
+        self.remaining -= 1
+        reason = self._find_finish(token)
+        if reason is None:
+            return Piece(part.text, token, None, part.reasoning, (), logprobs)
+        rest = self._reader.finish()
+        if rest.tool_calls and reason == "stop":
+            reason = "tool_calls"
+        text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
+        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs)
+
+    def _force_tokens(self) -> None:
+        """Close the thinking where it becomes too long."""
+        limit = self._settings.max_thinking_tokens
+        if not self._forced and limit is not None and self._reader.must_close_thinking(limit):
+            self._forced.extend(self._reader.close_thinking())
+
+    def _choose(self, logits: FloatArray, mask: GrammarMask | None) -> int:
+        if not self._forced:
+            return self._sampler.choose(logits, mask)
+        token = self._forced.popleft()
+        self._sampler.accept(token)
+        return token
+
+    def _measure(self, logits: FloatArray, token: int) -> TokenLogprobs | None:
+        count = self._settings.top_logprobs
+        if count is None:
+            return None
+        return measure_logprobs(logits[: self._model.tokenizer_vocab_size], token, count)
+
+    def _find_finish(self, token: int) -> FinishReason | None:
+        if token in self._model.eos_token_ids:
+            return "stop"
+        if self._reader.is_stopped:
+            return "stop_string"
+        if self._mask is not None and self._mask.is_finished:
+            return "stop"
+        return None if self.remaining else "length"
+
+
+def _make_sampler(tokenizer: Tokenizer, model: ModelEntry, request: Request) -> Sampler:
+    sampling = request.settings.sampling
+    if request.settings.is_eos_ignored:
+        ids = [id_ for id_ in model.eos_token_ids if id_ < model.tokenizer_vocab_size]
+        sampling = _forbid(sampling, ids)
+    breakers = sampling.dry.sequence_breakers if sampling.dry is not None else ()
+    breaker_ids = tokenizer.find_tokens_with(breakers)
+    return Sampler(sampling, model.tokenizer_vocab_size, request.prompt_ids, breaker_ids)
+
+
+def _forbid(sampling: SamplingSettings, ids: Sequence[int]) -> SamplingSettings:
+    bias = (*sampling.logit_bias, *((id_, -math.inf) for id_ in ids))
+    return dataclasses.replace(sampling, logit_bias=bias)

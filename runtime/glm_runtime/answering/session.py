@@ -1,0 +1,164 @@
+"""A conversation that keeps its KV cache: what two prompts begin with in common is read once."""
+
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+from glm_runtime.answering.draft_model import DraftModel
+from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
+from glm_runtime.answering.session_file import SavedSession, read_session, write_session
+from glm_runtime.answering.settings import GenerationSettings, Piece
+from glm_runtime.answering.speculation import Drafter, Pace, PromptLookup
+from glm_runtime.errors import PromptError
+from glm_runtime.folder.manifest import Manifest
+from glm_runtime.graph.decoding import Decoder, count_shared
+from glm_runtime.graph.inference import OpenGraph
+from glm_runtime.graph.kv_cache import Values
+from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
+from glm_runtime.text.tokenizer import Tokenizer
+
+
+class Session:
+    """Answers prompt after prompt over one cache; one answer at a time.
+
+    Sessions of one model may be used side by side in threads, each by one thread.
+    """
+
+    def __init__(
+        self,
+        graph: OpenGraph,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        draft: DraftModel | None = None,
+    ) -> None:
+        self._graph = graph
+        self._manifest = manifest
+        self._tokenizer = tokenizer
+        self._draft = draft
+        self._decoder = Decoder(graph, manifest.model)
+        self._tokens: list[int] = []
+        self._answer = no_pieces()
+        self._pace: Pace | None = None
+
+    @property
+    def speculation(self) -> Pace | None:
+        """What guessing ahead came to in the last answer; `None` if there was none."""
+        return self._pace
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens whose keys and values are kept: of the last prompt, and its answer."""
+        return tuple(self._tokens[: self._decoder.length])
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        settings: GenerationSettings,
+        form: AnswerForm = PLAIN_TEXT,
+    ) -> Iterator[Piece]:
+        """Answer a prompt, reading only what the cache does not hold yet.
+
+        The iterator may be left at any piece; the next call goes on from what was read.
+
+        Args:
+            prompt_ids: the whole prompt, from the beginning of the conversation.
+            settings: how to choose and when to stop.
+            form: what the answer may be made of; see `Model.chat`.
+
+        Raises:
+            PromptError: the prompt is empty, too long, or holds an id that is no token.
+            SamplingError: a bias names an id that is no token.
+            GrammarError: the grammar is not valid.
+            MissingDependencyError: a grammar is given and llguidance is not installed.
+        """
+        check_prompt(prompt_ids, self._manifest.model)
+        drafter: Drafter | None = None
+        if settings.is_speculative:
+            drafter = self._draft or PromptLookup()
+        request = Request(list(prompt_ids), settings, form, drafter)
+        writer = AnswerWriter(self._tokenizer, self._manifest.model, request)
+        self._answer.close()  # an answer left half-way must not write into the cache later
+        self._answer = self._generate(request, writer)
+        return self._answer
+
+    def reset(self) -> None:
+        """Forget the conversation and give its memory back."""
+        self._answer.close()
+        self._decoder = Decoder(self._graph, self._manifest.model)
+        self._tokens = []
+
+    def rewind(self, length: int) -> None:
+        """Forget every token from position `length` on; ends an answer that is under way.
+
+        Raises:
+            PromptError: fewer tokens are kept, or `length` is negative.
+        """
+        self._answer.close()
+        if not 0 <= length <= len(self.tokens):
+            raise PromptError(
+                f"rewinding to {length} tokens where {len(self.tokens)} are kept; "
+                "choose a length from 0 to that."
+            )
+        self._tokens = self._tokens[:length]
+        self._decoder.truncate(length)
+
+    def fork(self) -> "Session":
+        """A second session that goes on from here; ends an answer that is under way.
+
+        Its cache is a copy: neither sees what the other does.
+        """
+        self._answer.close()
+        draft = None if self._draft is None else self._draft.fork()
+        twin = Session(self._graph, self._manifest, self._tokenizer, draft)
+        twin._tokens = list(self.tokens)
+        if twin._tokens:
+            twin._decoder.load_values(self._copy_values(), len(twin._tokens))
+        return twin
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation to a file, replacing it in one step; ends an answer under way.
+
+        The file holds the tokens in the clear, and about as many bytes as the cache has.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._answer.close()
+        values = self._copy_values()
+        write_session(Path(path), SavedSession(self.tokens, values), self._manifest)
+
+    def restore(self, path: str | Path) -> None:
+        """Take up a conversation where `save` left it; what this session held is forgotten.
+
+        Answers go on bit for bit as they would have in the saved session.
+
+        Raises:
+            FolderError: the file is damaged, or was saved with another model.
+            OSError: the file cannot be read.
+        """
+        saved = read_session(Path(path), self._manifest)
+        self.reset()
+        self._tokens = list(saved.tokens)
+        if saved.tokens:
+            self._decoder.load_values(saved.values, len(saved.tokens))
+
+    def _copy_values(self) -> dict[str, Values]:
+        self._decoder.truncate(len(self.tokens))
+        return self._decoder.copy_values()
+
+    def _generate(self, request: Request, writer: AnswerWriter) -> Generator[Piece, None, None]:
+        prompt_ids = request.prompt_ids
+        known = self._tokens[: self._decoder.length]
+        # The last token is read again even if known: its logits are what the answer starts from.
+        shared = min(count_shared(known, prompt_ids), len(prompt_ids) - 1)
+        self._decoder.truncate(shared)
+        self._tokens = list(prompt_ids)
+        self._pace = None if request.drafter is None else Pace(request.drafter.cost)
+        pieces = generate(self._decoder, writer, request, self._pace)
+        for piece in pieces:
+            self._tokens.append(piece.token_id)
+            yield piece
+
+
+def no_pieces() -> Generator[Piece, None, None]:
+    """What stands for an answer while none is under way."""
+    yield from ()

@@ -1,0 +1,1 @@
+"""The format of an exported folder: its manifest, read strictly."""

@@ -1,0 +1,264 @@
+"""What an exported folder promises: `glm_manifest.json`, and whether the files keep the promise.
+
+The exporter writes it, every host may read it. It holds no date and no machine path, so that the
+same export gives the same bytes. Read `strict_json.py` for how JSON becomes these records.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+from glm_runtime.errors import FolderError, FormatVersionError
+from glm_runtime.folder.manifest_entries import (
+    MANIFEST_NAME,
+    CalibrationEntry,
+    FileEntry,
+    ModelEntry,
+    RecipeEntry,
+    SourceEntry,
+    TensorEntry,
+    TensorSource,
+    VerificationEntry,
+    require,
+)
+from glm_runtime.folder.strict_json import decode_record, encode_record
+
+__all__ = [
+    "FORMAT_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "CalibrationEntry",
+    "FileEntry",
+    "FileProblem",
+    "Manifest",
+    "ModelEntry",
+    "RecipeEntry",
+    "SourceEntry",
+    "TensorEntry",
+    "TensorSource",
+    "VerificationEntry",
+    "check_files",
+    "describe_file",
+    "read_manifest",
+    "require_whole",
+    "write_manifest",
+]
+
+FORMAT_NAME = "glm-export-folder"
+FORMAT_VERSION = 1
+GRAPH_FILES = ("model.onnx", "model.onnx.data")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a folder promises; `files` names every file but the manifest itself."""
+
+    tool_version: str
+    source: SourceEntry
+    recipe: RecipeEntry
+    model: ModelEntry
+    tensors: tuple[TensorEntry, ...]
+    parameters: int
+    bits_per_weight: float
+    size_bytes: int
+    files: dict[str, FileEntry]
+    verification: VerificationEntry
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            found = f"files names {name!r}"
+            require(_is_plain_name(name), found, "plain file names, without folders")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of graph and weights alone: what else lies in the folder does not change a number."""
+        hashes = [self.files[name].sha256 for name in GRAPH_FILES if name in self.files]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Sorted keys, two spaces, newline at the end: the same manifest gives the same text.
+
+        `checksum` covers all the rest, so that `check_files` notices any changed byte here too.
+
+        Raises:
+            FolderError: a figure is NaN or infinite, which JSON cannot hold.
+        """
+        header = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
+        content = header | encode_record(self)
+        checksum = hashlib.sha256(_dump(content).encode("utf-8")).hexdigest()
+        return _dump(content | {"checksum": checksum})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Read what `to_json` wrote.
+
+        Raises:
+            FormatVersionError: the text comes from a newer format.
+            FolderError: it is not a manifest, or a value does not fit.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise FolderError(
+                f"{MANIFEST_NAME} is not JSON ({error}); export the folder again."
+            ) from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT_NAME:
+            raise FolderError(
+                f'{MANIFEST_NAME} does not say "format": "{FORMAT_NAME}"; '
+                "it comes from another tool: export the checkpoint with glm-export."
+            )
+        _check_format_version(content.pop("format_version", None))
+        content.pop("checksum", None)  # `check_files` looks at it; a corrected file still loads
+        return decode_record(cls, content, MANIFEST_NAME)
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """One file that is not what the manifest promises."""
+
+    name: str
+    kind: Literal["missing", "surplus", "size", "hash", "link"]
+    detail: str
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether the model cannot be trusted; a surplus file only puzzles."""
+        return self.kind != "surplus"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.detail}"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an exported folder.
+
+    Raises:
+        FolderError: no such folder, no manifest in it, or a manifest that does not hold together.
+        FormatVersionError: the folder comes from a newer glm-export.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder; give the folder that glm-export wrote.")
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FolderError(_explain_missing_manifest(folder)) from error
+    except UnicodeDecodeError as error:
+        raise FolderError(f"{path} is not UTF-8 text; export the folder again.") from error
+    return Manifest.from_json(text)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest into `folder`, the same bytes on every platform."""
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json().encode("utf-8"))
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Size and SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(size_bytes=file.tell(), sha256=digest)
+
+
+def check_files(folder: Path, manifest: Manifest, is_full: bool) -> list[FileProblem]:
+    """Compare the files of `folder` with what `manifest` promises.
+
+    Args:
+        folder: the exported folder.
+        manifest: its manifest.
+        is_full: compare every byte (by hash), not only the sizes.
+
+    Returns:
+        One problem per bad file, sorted by name; empty when all is well.
+    """
+    problems = list(_find_surplus(folder, manifest))
+    if is_full:
+        problems.extend(_check_manifest(folder, manifest))
+    for name, entry in manifest.files.items():
+        problem = _check_file(folder, name, entry, is_full=is_full)
+        if problem is not None:
+            problems.append(problem)
+    return sorted(problems, key=lambda problem: problem.name)
+
+
+def require_whole(folder: Path, manifest: Manifest, *, is_full: bool) -> None:
+    """Refuse a folder that does not keep its promise; see `check_files`.
+
+    Raises:
+        FolderError: names every bad file.
+    """
+    problems = check_files(folder, manifest, is_full=is_full)
+    harmful = [str(problem) for problem in problems if problem.is_harmful]
+    if harmful:
+        raise FolderError(
+            f"{folder} is damaged: {'; '.join(harmful)}; copy the folder or export again."
+        )
+
+
+def _find_surplus(folder: Path, manifest: Manifest) -> Iterator[FileProblem]:
+    for path in folder.iterdir():
+        if path.name != MANIFEST_NAME and path.name not in manifest.files:
+            yield FileProblem(path.name, "surplus", "is not named by the manifest")
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry, *, is_full: bool) -> FileProblem | None:
+    path = folder / name
+    if not path.is_file():
+        return FileProblem(name, "missing", "is missing")
+    if path.resolve().parent != folder.resolve():
+        return FileProblem(name, "link", "is a link that leaves the folder")
+    size_bytes = path.stat().st_size
+    if size_bytes != entry.size_bytes:
+        detail = f"has {size_bytes} bytes, the manifest says {entry.size_bytes}"
+        return FileProblem(name, "size", detail)
+    if is_full and describe_file(path) != entry:
+        return FileProblem(name, "hash", "was changed: its SHA-256 is not the manifest's")
+    return None
+
+
+def _check_manifest(folder: Path, manifest: Manifest) -> Iterator[FileProblem]:
+    path = folder / MANIFEST_NAME
+    if path.is_file() and path.read_bytes() != manifest.to_json().encode("utf-8"):
+        detail = "was changed: its text or checksum is not what glm-export wrote"
+        yield FileProblem(MANIFEST_NAME, "hash", detail)
+
+
+def _dump(content: dict[str, object]) -> str:
+    try:
+        text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise FolderError(
+            f"{MANIFEST_NAME} cannot hold a figure that is not finite ({error}); "
+            "leave that metric out."
+        ) from error
+    return text + "\n"
+
+
+def _check_format_version(version: object) -> None:
+    if type(version) is not int or version < 1:
+        raise FolderError(
+            f"{MANIFEST_NAME} has format_version {version!r} where a whole number from 1 on is "
+            "expected; export the folder again."
+        )
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{MANIFEST_NAME} has format_version {version} but this glm-run reads up to "
+            f"{FORMAT_VERSION}; upgrade it with `pip install --upgrade glm-export`."
+        )
+
+
+def _explain_missing_manifest(folder: Path) -> str:
+    if any(folder.glob("*.safetensors")):
+        return (
+            f"{folder} is a checkpoint, not an exported folder; "
+            f"export it first with `glm-export {folder} -o DIR`."
+        )
+    return f"{folder} has no {MANIFEST_NAME}; give the folder that glm-export wrote."
+
+
+def _is_plain_name(name: str) -> bool:
+    is_one_component = name == PurePosixPath(name).name == PureWindowsPath(name).name
+    return is_one_component and name not in ("", ".", "..", MANIFEST_NAME) and "\0" not in name

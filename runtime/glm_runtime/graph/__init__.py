@@ -1,0 +1,1 @@
+"""Runs the ONNX graph: providers, the KV cache, decode steps, this machine."""

@@ -1,0 +1,259 @@
+"""Runs the graph: tokens in, logits of the last positions out, the KV cache kept in place.
+
+Knows the graph's tensor names and nothing about text or sampling. A step costs the
+Python side about 0.02 ms beside the graph itself. Letters: S new tokens,
+T tokens in all, K positions whose logits are wanted, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_runtime.errors import (
+    FolderError,
+    GenerationError,
+    GlmRuntimeError,
+    PromptError,
+    first_line,
+)
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.fixed_step import FixedStep, make_run_options
+from glm_runtime.graph.inference import OpenGraph, import_onnxruntime
+from glm_runtime.graph.kv_cache import KvCache, Values
+
+FloatArray = npt.NDArray[np.floating]
+
+# Bounds the memory of a long prompt: 120 MB less than 512 at 1.5 B parameters, and no slower.
+PREFILL_CHUNK = 128
+_DEVICE_CHUNK = 2048  # a GPU has memory for it, and is idle with less; not measured
+
+_CACHE_KINDS = MappingProxyType(
+    {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
+)
+
+
+class Decoder:
+    """One sequence being read and written; several can share one loaded graph."""
+
+    def __init__(self, graph: OpenGraph, model: ModelEntry) -> None:
+        self._graph = graph
+        self._model = model
+        self._cache = KvCache(model, graph.memory)
+        self._step: FixedStep | None = None
+        self._run_options = make_run_options(graph, None)
+        self._ort_value = import_onnxruntime().OrtValue
+        self._binding = graph.session.io_binding()
+        self._bound: object = None
+        self._ones = np.ones((1, 0), np.int64)
+        self._logits = np.zeros((1, 1, model.vocab_size), graph.logits_dtype)
+        self._num_logits = 0
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a prompt that are best read at a time."""
+        return PREFILL_CHUNK if self._graph.memory == "cpu" else _DEVICE_CHUNK
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are in the cache."""
+        return self._cache.length
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` tokens at once, as far as the context goes."""
+        self._cache.reserve(min(length, self._model.context_length))
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from position `length` on; costs nothing."""
+        self._cache.length = min(length, self._cache.length)
+
+    def copy_values(self) -> dict[str, Values]:
+        """Keys and values of the tokens so far; see `KvCache.copy_values`."""
+        return self._cache.copy_values()
+
+    def load_values(self, values: dict[str, Values], length: int) -> None:
+        """Hold `length` tokens of another decoder of this model instead of one's own."""
+        self._cache.load_values(values, length)
+
+    @property
+    def chooses_greedily(self) -> bool:
+        """Whether `choose_next` can be called."""
+        return self._graph.has_fixed_steps and self._graph.chooses_greedily
+
+    def choose_next(self, token: int) -> tuple[int, float]:
+        """Read one token and find the likeliest next one on the device.
+
+        Returns:
+            its id and its logit, which is not finite where the logits are not.
+
+        Raises:
+            PromptError: the token does not fit into the context.
+            GenerationError: ONNX Runtime failed, for example for want of memory.
+        """
+        with explain_failure(f"at token {self.length + 1}"):
+            return self._run_step(token).fetch_choice()
+
+    def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
+        """Run the graph on new tokens.
+
+        Args:
+            tokens: S ids, at least one.
+            num_logits: how many positions at the end to give logits for.
+
+        Returns:
+            logits [K, V], K = min(S, num_logits): a view, valid until the next call.
+
+        Raises:
+            PromptError: the tokens do not fit into the context.
+            GenerationError: ONNX Runtime failed, for example for want of memory.
+        """
+        with explain_failure(f"at token {self.length + len(tokens)}"):
+            if self._graph.has_fixed_steps and len(tokens) == 1:
+                step_logits: FloatArray = self._run_step(tokens[0]).fetch_logits()[0]
+                return step_logits
+            return self._run(tokens, min(num_logits, len(tokens)))
+
+    def _run(self, tokens: Sequence[int], num_logits: int) -> FloatArray:
+        total = self._reserve(len(tokens))
+        self._bind_logits(num_logits)
+        # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
+        self._binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+        self._binding.bind_cpu_input("attention_mask", self._ones[:, :total])
+        self._graph.run(self._binding, self._run_options)
+        self._cache.length = total
+        rows: FloatArray = self._logits[0] if self._num_logits == 1 else self._fetch_logits()[0]
+        return rows
+
+    def _run_step(self, token: int) -> FixedStep:
+        total = self._reserve(1)
+        if self._step is None:
+            self._step = FixedStep(self._graph, self._model, self._cache)
+        self._step.run(token, self._cache.length)
+        self._cache.length = total
+        return self._step
+
+    def _reserve(self, count: int) -> int:
+        """Make room for so many tokens more; returns how many there will be."""
+        total = self._cache.length + count
+        check_length(total, self._model)
+        self._cache.reserve(total)
+        if self._bound is not self._cache.buffers:
+            self._bind_cache()
+            self._step = None
+        return total
+
+    def _bind_cache(self) -> None:
+        self._cache.bind(self._binding)
+        self._ones = np.ones((1, self._cache.capacity), np.int64)
+        self._bound = self._cache.buffers
+
+    def _bind_logits(self, num_logits: int) -> None:
+        """Have one row written to a buffer of ours, several to a new one at every step.
+
+        The graph declares one row, and ONNX Runtime refuses a bound buffer of another shape.
+        """
+        make_value = self._ort_value.ortvalue_from_numpy
+        if num_logits != 1:
+            self._binding.bind_output("logits", "cpu")
+        elif self._num_logits != 1:
+            self._binding.bind_ortvalue_output("logits", make_value(self._logits))
+        if self._num_logits != num_logits:
+            count = make_value(np.array([num_logits], np.int64))
+            self._binding.bind_ortvalue_input("num_logits_to_keep", count)
+        self._num_logits = num_logits
+
+    def _fetch_logits(self) -> FloatArray:
+        """Outputs are in the order in which they were bound first: the cache's, then the logits."""
+        outputs = self._binding.get_outputs()
+        # `numpy()` is a view that does not keep its buffer alive.
+        logits: FloatArray = outputs[len(self._cache.buffers)].numpy().copy()
+        return logits
+
+
+@contextmanager
+def explain_failure(place: str, advice: str = "") -> Iterator[None]:
+    """Make a sentence of what onnxruntime raises.
+
+    Raises:
+        GenerationError: with the place, and what to try before looking at folder and memory.
+    """
+    try:
+        yield
+    except GlmRuntimeError:
+        raise
+    except Exception as error:  # onnxruntime's own classes share no root but this
+        raise GenerationError(
+            f"onnxruntime failed {place} ({first_line(error)}); {advice}"
+            "check the folder and the free memory with `glm-run doctor`."
+        ) from error
+
+
+def check_length(num_tokens: int, model: ModelEntry) -> None:
+    """Refuse more tokens than the context holds.
+
+    Raises:
+        PromptError: always says both numbers.
+    """
+    if num_tokens > model.context_length:
+        raise PromptError(
+            f"{num_tokens} tokens are to be read but the model's context holds "
+            f"{model.context_length}; shorten the prompt, or start a new conversation."
+        )
+
+
+def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
+    """Compare the graph's inputs and outputs with what the manifest says.
+
+    Raises:
+        FolderError: a tensor is missing, or has another shape or type.
+    """
+    session = graph.session
+    found = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+    optional = session.get_overridable_initializers()
+    found |= {node.name: (node.type, node.shape) for node in optional}
+    found |= {node.name: (node.type, node.shape) for node in session.get_outputs()}
+    for name, (kind, shape) in _expected_tensors(model).items():
+        if name not in found:
+            raise FolderError(
+                f"model.onnx has no tensor {name!r} where the manifest promises one; "
+                "export the checkpoint again."
+            )
+        found_kind, found_shape = found[name]
+        if found_kind != kind or not _fits(found_shape, shape):
+            raise FolderError(
+                f"model.onnx: {name} is {found_kind} {found_shape} where the manifest promises "
+                f"{kind} {list(shape)}; export the checkpoint again."
+            )
+
+
+def _expected_tensors(model: ModelEntry) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    cache_kind = _CACHE_KINDS[model.cache_dtype]
+    logits_kind = "tensor(float)" if model.cache_dtype == "int8" else cache_kind
+    expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "input_ids": ("tensor(int64)", (None, None)),
+        "attention_mask": ("tensor(int64)", (None, None)),
+        "num_logits_to_keep": ("tensor(int64)", (1,)),
+        "logits": (logits_kind, (None, None, model.vocab_size)),
+    }
+    cache = (None, model.num_kv_heads, None, model.head_dim)
+    for layer in range(model.num_layers):
+        for part in ("key", "value"):
+            expected[f"past_key_values.{layer}.{part}"] = (cache_kind, cache)
+            expected[f"present.{layer}.{part}"] = (cache_kind, cache)
+    return expected
+
+
+def _fits(found: list[int | str | None], expected: tuple[int | None, ...]) -> bool:
+    """Whether every fixed size is as expected; a named or open dimension fits any size."""
+    if len(found) != len(expected):
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(want is None or not isinstance(have, int) or have == want for have, want in pairs)
+
+
+def count_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of what two sequences begin with in common."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))

@@ -1,0 +1,325 @@
+"""Opens the graph with ONNX Runtime: which device, how many threads, which session options.
+
+The only file that imports onnxruntime by name, and only when a model is opened, so that `--help`
+is quick and a missing package gives one clear sentence.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError, first_line
+from glm_runtime.graph.machine import count_usable_cores
+from glm_runtime.graph.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+DeviceChoice = Device | Literal["auto"]
+DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", *PROVIDERS)
+
+MODEL_NAME = "model.onnx"
+GREEDY_TOKEN = "greedy_token"  # an output of folders for CUDA
+
+LOGIT_TYPES: Mapping[str, str] = MappingProxyType(
+    {"tensor(float)": "float32", "tensor(float16)": "float16"}
+)
+
+_ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
+_RECORD_PLACES = "session.record_ep_graph_assignment_info"
+_ATTENTION = "GroupQueryAttention"
+# Nodes that compute sizes stay on the CPU, and CUDA graphs go without them.
+_SIZE_OPERATORS = ("Cast", "Constant", "Min", "Range", "Shape", "Squeeze", "Sub")
+
+
+@dataclass(frozen=True)
+class OpenGraph:
+    """A loaded graph and where it runs.
+
+    Attributes:
+        session: onnxruntime's.
+        device: where.
+        threads: of the CPU.
+        has_fixed_steps: a step of one token runs on buffers that stay on the device.
+        has_cuda_graph: such steps are captured and replayed.
+        cpu_nodes: names of nodes that a device other than the CPU left to it, sizes aside.
+    """
+
+    session: "onnxruntime.InferenceSession"
+    device: Device
+    threads: int
+    has_fixed_steps: bool = False
+    has_cuda_graph: bool = False
+    cpu_nodes: tuple[str, ...] = ()
+    _lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
+
+    def run(
+        self, binding: "onnxruntime.IOBinding", options: "onnxruntime.RunOptions | None" = None
+    ) -> None:
+        """Run the graph. With CUDA graphs onnxruntime allows one run of a session at a time."""
+        with self._lock if self.has_cuda_graph else contextlib.nullcontext():
+            self.session.run_with_iobinding(binding, options)
+
+    def release(self, graph_id: int) -> None:
+        """Forget what was captured under a number."""
+        with self._lock:
+            self.session.release_captured_graph(graph_id)
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for people."""
+        if self.device == "cpu":
+            return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
+        words = [PROVIDERS[self.device].title, "untested by glm-export's authors"]
+        if self.has_cuda_graph:
+            words.append("with a CUDA graph")
+        if self.cpu_nodes:
+            rest = ", ..." if len(self.cpu_nodes) > 1 else ""
+            count = f"{len(self.cpu_nodes)} node{'s' if rest else ''}"
+            words.append(f"{count} left to the CPU ({self.cpu_nodes[0]}{rest})")
+        return ", ".join(words)
+
+    @property
+    def memory(self) -> str:
+        """Where the KV cache lies, as onnxruntime calls it."""
+        is_on_gpu = self.device == "cuda" and not self.has_cpu_attention
+        return "cuda" if is_on_gpu else "cpu"
+
+    @property
+    def has_cpu_attention(self) -> bool:
+        """Whether the device left attention to the CPU, as CUDA does in float32."""
+        return any(name.startswith(_ATTENTION) for name in self.cpu_nodes)
+
+    @cached_property
+    def logits_dtype(self) -> str:
+        """What the logits are, as numpy calls it."""
+        kinds = {output.name: output.type for output in self.session.get_outputs()}
+        return LOGIT_TYPES.get(kinds.get("logits", ""), "float32")
+
+    @cached_property
+    def chooses_greedily(self) -> bool:
+        """Whether the graph gives the likeliest token itself."""
+        return any(output.name == GREEDY_TOKEN for output in self.session.get_outputs())
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime.
+
+    Raises:
+        MissingDependencyError: it is not installed, or cannot be loaded.
+    """
+    # Read when the library is loaded: 1.31 otherwise writes an id of this device, and a database
+    # of events, into ~/.cache before anyone can turn them off.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime  # noqa: PLC0415  # see the module's docstring
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"onnxruntime cannot be imported ({error}); install it with "
+            "`pip install 'glm-export[onnxruntime]'`, or for an NVIDIA GPU "
+            "`pip install 'glm-export[onnxruntime-gpu]'`."
+        ) from error
+    onnxruntime.disable_telemetry_events()
+    module: ModuleType = onnxruntime
+    return module
+
+
+def open_graph(
+    path: Path,
+    device: DeviceChoice = "auto",
+    threads: int | None = None,
+    prepared: Path | None = None,
+    *,
+    cuda_graph: bool | None = None,
+) -> OpenGraph:
+    """Load a graph and its weights.
+
+    Args:
+        path: the `.onnx` file; its weights lie beside it.
+        device: `auto` takes CUDA where onnxruntime offers it and it starts, else the CPU.
+        threads: for the CPU; `None` takes the physical cores this process may use.
+        prepared: the same model as `write_packed` wrote it on this machine, to be opened in place
+            of `path` on the CPU.
+        cuda_graph: capture the step of one token; `None` does where the graph allows it.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        DeviceError: a device was asked for and is not offered, or does not start; or `threads` is
+            less than 1; or a CUDA graph was asked for and some node stands in its way.
+        FolderError: onnxruntime refuses the graph.
+    """
+    if threads is not None and threads < 1:
+        raise DeviceError(
+            f"threads is {threads} where 1 or more is expected; leave it out to use every core."
+        )
+    runtime = import_onnxruntime()
+    opener = _Opener(runtime, path, threads or count_usable_cores(), prepared)
+    if device == "auto":
+        cuda = PROVIDERS["cuda"].name
+        if cuda not in runtime.get_available_providers():
+            return opener.open_on_cpu()
+        try:
+            graph = opener.open_on_cuda(cuda_graph)
+        except DeviceError:
+            if cuda_graph:
+                raise
+            return opener.open_on_cpu()  # if the graph is to blame, the CPU refuses it, too
+        return opener.open_on_cpu() if graph.has_cpu_attention else graph
+    if cuda_graph and device != "cuda":
+        raise DeviceError(
+            f"a CUDA graph was asked for on {device} where there is none; "
+            "leave it out, or use --device cuda."
+        )
+    if device == "cpu":
+        return opener.open_on_cpu()
+    register(runtime, device)
+    return opener.open_on_cuda(cuda_graph) if device == "cuda" else opener.open_on(device)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """What every way of opening a graph needs."""
+
+    runtime: ModuleType
+    path: Path
+    threads: int
+    prepared: Path | None
+
+    def open_on_cpu(self) -> OpenGraph:
+        if self.prepared is not None:
+            options = _make_options(self.runtime, self.threads)
+            options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            with contextlib.suppress(FolderError):  # a damaged copy: the folder itself is there
+                session = _create(self.runtime, self.prepared, options, [CPU_PROVIDER])
+                return OpenGraph(session, "cpu", self.threads)
+        options = _make_options(self.runtime, self.threads)
+        session = _create(self.runtime, self.path, options, [CPU_PROVIDER])
+        return OpenGraph(session, "cpu", self.threads)
+
+    def open_on_cuda(self, cuda_graph: bool | None) -> OpenGraph:
+        """With a CUDA graph if that is wanted and possible.
+
+        Raises:
+            DeviceError: CUDA does not start, or a CUDA graph is wanted and not possible.
+        """
+        if cuda_graph is False:
+            return self.open_on("cuda")
+        # Captured graphs hold memory; before 1.31 nothing gives it back.
+        is_known = hasattr(self.runtime.InferenceSession, "release_captured_graph")
+        reason = f"onnxruntime {self.runtime.__version__} is older than 1.31"
+        if is_known:
+            try:
+                return self.open_on("cuda", {"enable_cuda_graph": "1"}, has_cuda_graph=True)
+            except DeviceError as error:
+                reason = first_line(error.__cause__ or error)
+        graph = self.open_on("cuda")
+        if cuda_graph:
+            named = ", ".join(graph.cpu_nodes) or "none that is known"
+            raise DeviceError(
+                f"CUDA runs this graph, but not as a CUDA graph ({reason}; nodes on the CPU: "
+                f"{named}); leave out --cuda-graph, or export again with --target cuda."
+            )
+        return graph
+
+    def open_on(
+        self,
+        device: Device,
+        provider_options: dict[str, str] | None = None,
+        *,
+        has_cuda_graph: bool = False,
+    ) -> OpenGraph:
+        """Open on a device; without it onnxruntime raises, or goes on with the CPU by itself.
+
+        Raises:
+            DeviceError: it does not start.
+        """
+        provider = PROVIDERS[device]
+        options = _make_options(self.runtime, self.threads)
+        options.add_session_config_entry(_RECORD_PLACES, "1")
+        providers: list[Any] = [(provider.name, provider_options or {}), CPU_PROVIDER]
+        devices = find_devices(self.runtime, provider)
+        if devices:
+            options.add_provider_for_devices(devices[:1], provider_options or {})
+            providers = []
+        try:
+            session = _create(self.runtime, self.path, options, providers)
+        except FolderError as error:
+            cause = error.__cause__ or error
+            raise DeviceError(self._say(device, first_line(cause))) from cause
+        if provider.name not in session.get_providers():
+            raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
+        nodes = list_cpu_nodes(session)
+        graph = OpenGraph(
+            session, device, self.threads, has_cuda_graph=has_cuda_graph, cpu_nodes=nodes
+        )
+        return replace(graph, has_fixed_steps=graph.memory != "cpu")
+
+    def _say(self, device: Device, reason: str) -> str:
+        check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
+        return (
+            f"{PROVIDERS[device].title} does not start ({reason}) where it was asked for; "
+            f"{check or 'check its drivers'}, or use --device cpu."
+        )
+
+
+def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
+    """Nodes on the CPU that do more than compute sizes; none before onnxruntime 1.24 tells."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if tell is None:
+        return ()
+    parts = [part for part in tell() if part.ep_name == CPU_PROVIDER]
+    nodes = [node for part in parts for node in part.get_nodes()]
+    return tuple(
+        f"{node.op_type} {node.name}" for node in nodes if node.op_type not in _SIZE_OPERATORS
+    )
+
+
+def write_packed(path: Path, output: Path) -> None:
+    """Write a graph as this machine's CPU kernels want it: optimized, its weights packed.
+
+    Args:
+        path: the `.onnx` file; its weights lie beside it.
+        output: the `.onnx` file to make; its weights go beside it.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        FolderError: onnxruntime refuses the graph, or cannot write.
+    """
+    runtime = import_onnxruntime()
+    options = _make_options(runtime, count_usable_cores())
+    options.optimized_model_filepath = str(output)
+    for key, value in (
+        ("save_external_prepacked_constant_initializers", "1"),
+        ("optimized_model_external_initializers_file_name", f"{output.name}.data"),
+        ("optimized_model_external_initializers_min_size_in_bytes", "1024"),
+    ):
+        options.add_session_config_entry(f"session.{key}", value)
+    _create(runtime, path, options, [CPU_PROVIDER])
+
+
+def _make_options(runtime: ModuleType, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    # Plans are kept for every shape of the inputs, and each step has another: 45 MB for nothing.
+    options.enable_mem_pattern = False
+    return options
+
+
+def _create(
+    runtime: ModuleType, path: Path, options: Any, providers: list[Any]
+) -> "onnxruntime.InferenceSession":
+    try:
+        # onnxruntime's own fallback would print on stdout.
+        return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's own classes share no root but this
+        raise FolderError(
+            f"onnxruntime {runtime.__version__} refuses {path.name} ({first_line(error)}); "
+            "check the folder with `glm-run doctor` and upgrade onnxruntime."
+        ) from error

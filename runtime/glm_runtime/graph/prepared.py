@@ -1,0 +1,136 @@
+"""A copy of a model as this machine's kernels want it, so that loading needs no packing.
+
+ONNX Runtime packs weights anew at every load, into memory of its own. A prepared copy holds them
+packed, and is mapped: a second or two less, and memory that several processes share. It is good for
+one version of ONNX Runtime on one kind of processor, and takes about twice the folder's space.
+"""
+
+import contextlib
+import hashlib
+import json
+import platform
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, require_whole
+from glm_runtime.folder.strict_json import decode_record, encode_record
+from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
+from glm_runtime.graph.machine import read_cpu_features, read_cpu_name
+
+_RECORD_NAME = "prepared.json"
+
+
+@dataclass(frozen=True)
+class PreparedModels:
+    """The prepared copies of one user, one folder for each model, version and processor."""
+
+    root: Path
+
+    @classmethod
+    def of_user(cls) -> "PreparedModels":
+        """Those in the user's cache folder, as the system names it."""
+        return cls(Path(platformdirs.user_cache_dir("glm-export", appauthor=False)) / "prepared")
+
+    def locate(self, manifest: Manifest) -> Path:
+        """Where a model's copy for this machine is, or would be."""
+        parts = [
+            manifest.fingerprint,
+            import_onnxruntime().__version__,
+            platform.machine(),
+            read_cpu_name(),
+            *read_cpu_features(),
+        ]
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+        name = re.sub(r"[^\w.-]", "_", manifest.source.name)
+        return self.root / f"{name}-{key}"
+
+    def find(self, manifest: Manifest, *, is_full: bool = False) -> Path | None:
+        """The graph of a whole copy for this machine; `None` where there is none.
+
+        Args:
+            manifest: of the model.
+            is_full: compare every byte, by hash, not only the sizes.
+        """
+        folder = self.locate(manifest)
+        record = _read_record(folder)
+        if record is None or MODEL_NAME not in record.files:
+            return None
+        is_whole = all(
+            _is_unchanged(folder / name, entry, is_full=is_full)
+            for name, entry in record.files.items()
+        )
+        return folder / MODEL_NAME if is_whole else None
+
+    def make(self, folder: Path, manifest: Manifest) -> Path:
+        """Make a copy, unless there is one; several processes may do so at once.
+
+        Args:
+            folder: the exported folder.
+            manifest: its manifest.
+
+        Raises:
+            FolderError: a byte is not what the manifest says; onnxruntime refuses the graph.
+            OSError: the copy cannot be written; nothing of it stays.
+        """
+        found = self.find(manifest)
+        if found is not None:
+            return found
+        place = self.locate(manifest)
+        require_whole(folder, manifest, is_full=True)  # its fingerprint names what the copy is of
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=self.root) as scratch:
+            made = Path(scratch) / "model"
+            made.mkdir()
+            write_packed(folder / MODEL_NAME, made / MODEL_NAME)
+            files = {path.name: describe_file(path) for path in made.iterdir()}
+            record = json.dumps(encode_record(_Record(manifest.fingerprint, files)))
+            (made / _RECORD_NAME).write_text(record, encoding="utf-8")
+            if place.exists() and self.find(manifest) is None:
+                shutil.rmtree(place, ignore_errors=True)  # half of one, from an older way of making
+            with contextlib.suppress(OSError):  # another process was faster: its copy is as good
+                made.rename(place)
+        made_path = self.find(manifest)
+        if made_path is None:
+            raise OSError(f"{place} cannot be written; check its permissions")
+        return made_path
+
+    def remove(self, manifest: Manifest) -> int:
+        """Delete the copies of a model, those for other versions too; returns the bytes freed."""
+        freed = 0
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            record = _read_record(folder)
+            if record is not None and record.fingerprint == manifest.fingerprint:
+                freed += sum(path.stat().st_size for path in folder.iterdir())
+                shutil.rmtree(folder)
+        return freed
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Whose copy a folder is, and what files it has."""
+
+    fingerprint: str
+    files: dict[str, FileEntry]
+
+
+def _read_record(folder: Path) -> _Record | None:
+    try:
+        content = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
+        return decode_record(_Record, content, _RECORD_NAME)
+    except (OSError, ValueError, GlmRuntimeError):
+        return None
+
+
+def _is_unchanged(path: Path, entry: FileEntry, *, is_full: bool) -> bool:
+    try:
+        if path.stat().st_size != entry.size_bytes:
+            return False
+        return not is_full or describe_file(path) == entry
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Logits to one token: settings, penalties, constraints, log-probabilities."""

@@ -1,0 +1,152 @@
+"""Answers of a given form: a JSON schema, a regular expression, or a Lark grammar.
+
+The library llguidance says, before each token, which tokens may come; it is imported only when a
+grammar is asked for. Read `tokenizer.py` before.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from glm_runtime.errors import GenerationError, GrammarError, MissingDependencyError
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import llguidance
+
+GrammarKind = Literal["json_schema", "regex", "lark"]
+
+# JSON as Python writes it, which is how GLM writes arguments. With free white space a small model
+# may write blanks for ever.
+_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must be, from its first character to its last; thinking is free.
+
+    Attributes:
+        kind: of `source`: a JSON schema as JSON text, a regular expression in Rust's syntax, or a
+            Lark grammar in llguidance's.
+        source: the text.
+    """
+
+    kind: GrammarKind
+    source: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text.
+
+        Raises:
+            GrammarError: half a surrogate pair, as undecodable input has.
+        """
+        try:
+            self.source.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise _explain(self, str(error)) from error
+
+
+class GrammarMask:
+    """Follows one answer through its grammar."""
+
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, model: ModelEntry) -> None:
+        """Compile the grammar.
+
+        Raises:
+            GrammarError: it is not valid, or uses what llguidance does not know.
+            MissingDependencyError: llguidance is not installed.
+        """
+        library = _import_llguidance()
+        vocabulary = tokenizer.grammar_vocabulary(model.vocab_size, model.eos_token_ids)
+        text = _translate(grammar, library)
+        is_wrong, messages = library.LLMatcher.validate_grammar_with_warnings(text, vocabulary)
+        if is_wrong:
+            raise _explain(grammar, messages[0])
+        self._matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary, text, log_level=0)
+        self._vocabulary = vocabulary
+        self._require_no_error()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer is whole and nothing can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def __call__(self, scores: npt.NDArray[np.float32]) -> None:
+        """Set scores [V] of tokens that may not come next to -inf, in place.
+
+        Raises:
+            GenerationError: no token may come, or the grammar became too complex.
+        """
+        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self._require_no_error()
+        allowed = np.unpackbits(packed, bitorder="little")[: scores.size]
+        if not allowed.any():
+            raise GenerationError(
+                "the grammar allows no token of this vocabulary here; allow more, or check its "
+                "literals and patterns."
+            )
+        np.putmask(scores, allowed == 0, -np.inf)
+
+    def accept(self, token: int) -> None:
+        """Go on by the token that was chosen.
+
+        Raises:
+            GenerationError: the grammar does not allow it.
+        """
+        self._matcher.consume_token(token)
+        self._require_no_error()
+
+    def accept_text(self, text: str) -> None:
+        """Go on by text that came with the end of the thinking.
+
+        Raises:
+            GenerationError: the grammar does not allow it.
+        """
+        for token in self._vocabulary.tokenize_str(text):
+            self.accept(token)
+
+    def _require_no_error(self) -> None:
+        if self._matcher.is_error():
+            reason = self._matcher.get_error().strip().splitlines()[0]
+            raise GenerationError(
+                f"the grammar cannot be followed any further ({reason}); make it simpler, or check "
+                "that it allows what the model was asked for."
+            )
+
+
+def _import_llguidance() -> ModuleType:
+    try:
+        import llguidance  # noqa: PLC0415  # only those who ask for a grammar need it
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"a grammar needs llguidance, which cannot be imported ({error}); install it with "
+            "`pip install 'glm-export[structured]'`."
+        ) from error
+    return llguidance
+
+
+def _translate(grammar: Grammar, library: ModuleType) -> str:
+    matcher = library.LLMatcher
+    if grammar.kind == "regex":
+        text: str = matcher.grammar_from_regex(grammar.source)
+    elif grammar.kind == "lark":
+        text = matcher.grammar_from_lark(grammar.source)
+    else:
+        try:
+            text = matcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE)
+        except ValueError as error:
+            raise _explain(grammar, str(error)) from error
+    return text
+
+
+def _explain(grammar: Grammar, reason: str) -> GrammarError:
+    kind = grammar.kind.replace("_", " ")
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return GrammarError(
+        f"the {kind} cannot be used ({'; '.join(lines)[:300]}); correct it, or see llguidance's "
+        "documentation of what it supports."
+    )

@@ -1,0 +1,107 @@
+"""Tokens of one answer to its parts: thinking, text, tool calls; stop strings end it.
+
+Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` for each step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glm_runtime.text.stop_strings import StopStrings
+from glm_runtime.text.thinking import CLOSING, ThinkingSplitter
+from glm_runtime.text.tokenizer import Tokenizer
+from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
+
+# Between calls the model begins another turn of its own.
+_TURN = "<|assistant|>"
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """What an answer may be made of.
+
+    Attributes:
+        is_chat: thinking is told from the answer; otherwise all is text.
+        is_thinking: the prompt ends inside the thinking.
+        keeps_blanks: blank lines before the answer are part of it.
+        tool_names: of the declared tools.
+    """
+
+    is_chat: bool = False
+    is_thinking: bool = False
+    keeps_blanks: bool = False
+    tool_names: tuple[str, ...] = ()
+
+
+PLAIN_TEXT = AnswerForm()
+
+
+@dataclass(frozen=True)
+class AnswerPart:
+    """What became known with one token."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class AnswerReader:
+    """Reads the tokens of one answer, in order."""
+
+    def __init__(self, tokenizer: Tokenizer, form: AnswerForm, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = tokenizer.stream()
+        self._splitter = None
+        if form.is_chat:
+            self._splitter = ThinkingSplitter(
+                is_open=form.is_thinking, keeps_blanks=form.keeps_blanks
+            )
+        self._closing = f"\n{CLOSING}" + ("" if form.keeps_blanks else "\n\n")
+        self._stop_strings = StopStrings(stop)
+        self._parser = ToolCallParser(form.tool_names)
+        self._turn_id = tokenizer.find_id(_TURN) if form.tool_names else None
+        self._thinking_tokens = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string appeared."""
+        return self._stop_strings.is_found
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the next token belongs to the thinking."""
+        return self._splitter is not None and self._splitter.is_thinking
+
+    def must_close_thinking(self, limit: int) -> bool:
+        """Whether so many tokens were thought, and the last one finished its character."""
+        return self.is_thinking and self._thinking_tokens >= limit and self._stream.is_complete
+
+    def close_thinking(self) -> list[int]:
+        """The tokens that end the thinking here."""
+        return self._tokenizer.encode(self._closing)
+
+    def add(self, token: int) -> AnswerPart:
+        """Take one token."""
+        if self.is_thinking:
+            self._thinking_tokens += 1
+        text = "\n" if token == self._turn_id else self._stream.add(token)
+        reasoning, text = self._split(text)
+        return AnswerPart(self._parser.add(self._stop_strings.add(text)), reasoning)
+
+    def finish(self) -> AnswerPart:
+        """What was held back; nothing after a stop string."""
+        reasoning, text = "", ""
+        if not self.is_stopped:
+            reasoning, text = self._split(self._stream.flush(), is_last=True)
+            text = self._stop_strings.add(text) + self._stop_strings.flush()
+        text = self._parser.add(text)
+        rest, calls = self._parser.finish()
+        return AnswerPart(text + rest, reasoning, calls)
+
+    def _split(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
+        if self._splitter is None:
+            return "", text
+        reasoning, answer = self._splitter.add(text)
+        if is_last:
+            more_reasoning, more = self._splitter.flush()
+            return reasoning + more_reasoning, answer + more
+        return reasoning, answer
