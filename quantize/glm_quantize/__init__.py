@@ -31,3 +31,4 @@ __all__ = [
     "round_scales",
     "unpack_rows",
 ]
+__version__ = "0.1.0"  # as glm_export's

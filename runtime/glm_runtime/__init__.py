@@ -57,3 +57,4 @@ __all__ = [
     "ToolCall",
     "load",
 ]
+__version__ = "0.1.0"  # as glm_export's

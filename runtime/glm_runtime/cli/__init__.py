@@ -8,6 +8,7 @@ import sys
 
 import click
 
+import glm_runtime
 from glm_runtime.cli.bench import bench
 from glm_runtime.cli.chat import chat
 from glm_runtime.cli.doctor import doctor
@@ -27,6 +28,7 @@ from glm_runtime.cli.prepare import prepare
         "glm-run doctor artifacts/glm4-int4",
     ),
 )
+@click.version_option(glm_runtime.__version__, prog_name="glm-run")
 @debug_option
 def cli() -> None:
     """Run a model that glm-export wrote, on ONNX Runtime."""
