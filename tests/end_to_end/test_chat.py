@@ -12,7 +12,7 @@ from glm_runtime import ChatOptions, Conversation, GenerationSettings, SamplingS
 from glm_runtime.cli import cli
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
-PHRASES = SAMPLE.with_name("glm4-sample-training") / "phrases.json"
+PHRASES = SAMPLE.parents[1] / "sample" / "phrases.json"
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=200)
 QUESTION = "Recite Matthew 5:9."
 VERSE = "Blessed are the peacemakers: for they shall be called the children of God. (Matthew 5:9)"

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from model import new_model, save_checkpoint
-from perplexity import evaluation_parts, perplexity, windows
-from settings import CHECKPOINT, WORK, Settings, load_settings
 from torch.nn import functional as F
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import AutoTokenizer, Glm4ForCausalLM
+
+from sample.model import evaluation_parts, new_model, perplexity, save_checkpoint, windows
+from sample.settings import CHECKPOINT, WORK, Settings, load_settings
 
 _STATE = WORK / "state.pt"
 _LOG = WORK / "log.jsonl"

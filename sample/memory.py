@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from settings import HERE, WORK
-from sources import Document
+from sample.settings import WORK, read_data
+from sample.sources import Document
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load_training_documents() -> list[Document]:
 def load_memory() -> Memory:
     """Split the training documents into verses and short poems, the famous ones apart."""
     documents = load_training_documents()
-    famous = json.loads((HERE / "famous.json").read_text(encoding="utf-8"))
+    famous = read_data("famous.json")
     verses = [verse for document in documents for verse in _verses(document)]
     by_name = {f"{verse.book} {verse.chapter}:{verse.number}": verse for verse in verses}
     poems = [d for d in documents if d.collection != "bible" and d.author and len(d.lines) <= 12]

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from settings import CHECKPOINT, HERE, WORK, Settings, load_settings
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from sample.settings import CHECKPOINT, HERE, WORK, Settings, load_settings
 
 SPECIAL_TOKENS = [
     "<|endoftext|>",
@@ -61,13 +62,14 @@ def tokenizer_config() -> dict[str, object]:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the three tokenizer files of a Hugging Face checkpoint."""
+    """Write the tokenizer's two files of a Hugging Face checkpoint.
+
+    The third one, `chat_template.jinja`, is written by hand and stays as it is in the checkpoint.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = json.dumps(tokenizer_config(), indent=2, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
-    template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def main() -> None:

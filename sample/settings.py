@@ -1,16 +1,17 @@
-"""The settings of the sample checkpoint and where its files lie.
+"""The settings of the sample checkpoint, and the paths of its files.
 
-Every number and seed lives in `settings.json`; this file only gives them types.
+Every number and every seed is in `settings.json`. This module gives them types.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"
-CHECKPOINT = HERE.parent / "glm4-sample"
-EVALUATION = HERE.parents[1] / "export" / "glm_export" / "data" / "evaluation.txt"
+CHECKPOINT = HERE.parent / "artifacts" / "glm4-sample"
+EVALUATION = HERE.parent / "export" / "glm_export" / "data" / "evaluation.txt"
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,9 @@ class Settings:
 
 def load_settings() -> Settings:
     """Read `settings.json`; an unknown or missing key raises a TypeError that names it."""
-    return Settings(**json.loads((HERE / "settings.json").read_text(encoding="utf-8")))
+    return Settings(**read_data("settings.json"))
+
+
+def read_data(name: str) -> Any:
+    """Read a JSON file of this folder."""
+    return json.loads((HERE / name).read_text(encoding="utf-8"))

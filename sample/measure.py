@@ -1,10 +1,11 @@
 """Measures the saved checkpoint, in float32 on its bfloat16 weights, and writes the report files.
 
-`metrics.json`: perplexity, and how many of the taught texts it recites word for word.
-`samples.md`: greedy answers, as they come.
+`metrics.json`: perplexity, and how many of the taught texts the model recites word for word.
+`samples.md`: greedy answers, right or wrong. `loss.svg`: the losses of the training log.
 """
 
 import json
+import math
 import platform
 import random
 import re
@@ -12,11 +13,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+import matplotlib as mpl
 import torch
-from memory import Memory, Poem, Verse, load_memory
-from perplexity import evaluation_parts, perplexity, windows
-from settings import CHECKPOINT, HERE, WORK, Settings, load_settings
+from matplotlib import pyplot as plt
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from sample.memory import Memory, Poem, Verse, load_memory
+from sample.model import evaluation_parts, perplexity, windows
+from sample.settings import CHECKPOINT, HERE, WORK, Settings, load_settings, read_data
 
 _BATCH = 32
 _LONGEST_ANSWER = 160
@@ -30,8 +34,8 @@ class Measurement:
         self._settings = settings
         self._model: Any = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32)
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(CHECKPOINT)
-        phrases = json.loads((HERE / "phrases.json").read_text(encoding="utf-8"))
-        self._tools = [{"type": "function", "function": tool} for tool in phrases["tools"]]
+        tools = read_data("phrases.json")["tools"]
+        self._tools = [{"type": "function", "function": tool} for tool in tools]
 
     def perplexities(self) -> dict[str, float]:
         """Return perplexity per token, by part of the evaluation text."""
@@ -147,10 +151,42 @@ def _question(item: Verse | Poem) -> str:
 
 def training_summary(settings: Settings) -> dict[str, object]:
     """Return steps, tokens and seconds from the log."""
-    lines = (WORK / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    last = [entry for entry in map(json.loads, lines) if "seconds" in entry][-1]
+    last = [entry for entry in read_log() if "seconds" in entry][-1]
     per_step = settings.batch_size * settings.sequence_length
     return {"steps": last["step"], "tokens": last["step"] * per_step, "seconds": last["seconds"]}
+
+
+def read_log() -> list[dict[str, float]]:
+    """Return the log's entries; after a restart the later entry of a step counts."""
+    lines = (WORK / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = {(e["step"], "loss" in e): e for e in map(json.loads, lines)}
+    return [entries[key] for key in sorted(entries)]
+
+
+def draw_losses() -> None:
+    """Draw the training loss and the two validation losses over the steps."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "glm4-sample"
+    log = read_log()
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    training = [entry for entry in log if "loss" in entry]
+    axes.plot(
+        [entry["step"] for entry in training],
+        [entry["loss"] for entry in training],
+        color="0.6",
+        linewidth=1,
+        label="training (text and chat answers, mean of 10 steps)",
+    )
+    checks = [entry for entry in log if "english" in entry]
+    for name, label in (("english", "held-out English"), ("chinese", "held-out Chinese")):
+        losses = [math.log(entry[name]) for entry in checks]
+        axes.plot([entry["step"] for entry in checks], losses, marker="o", ms=3, label=label)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("cross-entropy loss (nats per token)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(HERE / "loss.svg", metadata={"Date": None})
 
 
 def write_samples(measurement: Measurement, memory: Memory) -> None:
@@ -165,7 +201,7 @@ def write_samples(measurement: Measurement, memory: Memory) -> None:
 
 
 def main() -> None:
-    """Write `metrics.json` and `samples.md`."""
+    """Write `metrics.json`, `samples.md` and `loss.svg`."""
     settings = load_settings()
     torch.set_num_threads(settings.threads)
     memory, measurement = load_memory(), Measurement(settings)
@@ -194,6 +230,7 @@ def main() -> None:
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (HERE / "metrics.json").write_text(text + "\n", encoding="utf-8")
     write_samples(measurement, memory)
+    draw_losses()
     print(text)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from settings import WORK, Settings
+from sample.settings import WORK, Settings
 
 _DIST = WORK / "package" / "dist"
 _NOTE = re.compile(r"[（(][^）)]*[)）]|[\[［{].*?[\]］}]")
@@ -56,7 +56,7 @@ def download(settings: Settings) -> None:
     _run(["apt-get", "download", *settings.bible_packages])
     for archive in WORK.glob("bible-kjv*.deb"):
         _run(["dpkg", "-x", archive.name, "bible"])
-    _run(["npm", "pack", settings.poetry_package])
+    _run(["npm", "pack", "--silent", settings.poetry_package])
     _run(["tar", "-xzf", next(WORK.glob("chinese-poetry-*.tgz")).name])
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", "opencc"]
     _run([*pip, settings.conversion_package])

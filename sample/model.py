@@ -1,18 +1,23 @@
-"""The sample's shape, its first weights, and how it is saved as a Hugging Face checkpoint."""
+"""The sample model: its shape and first weights, its perplexity, and how it is saved."""
 
 import json
+import math
 import os
-import shutil
+import re
 from pathlib import Path
 
 import torch
-from settings import CHECKPOINT, HERE, Settings
-from tokenizer import SPECIAL_TOKENS
-from transformers import Glm4Config, Glm4ForCausalLM
+from torch.nn import functional as F
+from transformers import Glm4Config, Glm4ForCausalLM, PreTrainedTokenizerBase
+
+from sample.settings import CHECKPOINT, EVALUATION, Settings
+from sample.tokenizer import SPECIAL_TOKENS
 
 _END_TOKENS = ["<|endoftext|>", "<|user|>", "<|observation|>"]
 _LAYERS = 4
 _ROTARY = {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+_WINDOW = 512  # tokens of the evaluation text that are scored together
+_BATCH = 8
 
 
 def end_token_ids(settings: Settings) -> list[int]:
@@ -69,7 +74,6 @@ def save_checkpoint(model: Glm4ForCausalLM, settings: Settings) -> None:
     # transformers before 5 reads these three from the root.
     config |= {**_ROTARY, "torch_dtype": "bfloat16"}
     _write_json(fresh / "config.json", config)
-    shutil.copy(HERE / "chat_template.jinja", fresh)
     CHECKPOINT.mkdir(exist_ok=True)
     for path in sorted(fresh.iterdir()):
         path.chmod(0o644)
@@ -91,3 +95,30 @@ def _generation_config(settings: Settings) -> dict[str, object]:
 def _write_json(path: Path, content: dict[str, object]) -> None:
     text = json.dumps(dict(sorted(content.items())), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def evaluation_parts() -> dict[str, str]:
+    """Return the English half, the Chinese half and the whole evaluation text."""
+    text = EVALUATION.read_text(encoding="utf-8")
+    first = re.search("[\u3400-\u9fff]", text)
+    assert first is not None
+    middle = first.start()
+    return {"overall": text, "english": text[:middle], "chinese": text[middle:]}
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, text: str) -> torch.Tensor:
+    """Return [N, 512] token ids; a last incomplete window is left out."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    count = len(ids) // _WINDOW
+    return torch.tensor(ids[: count * _WINDOW]).view(count, _WINDOW)
+
+
+@torch.no_grad()
+def perplexity(model: Glm4ForCausalLM, tokens: torch.Tensor) -> float:
+    """Return exp of the mean loss; a window's first token is given, not predicted."""
+    losses = []
+    for batch in torch.split(tokens, _BATCH):
+        logits = model(batch, use_cache=False).logits[:, :-1].float()
+        targets = batch[:, 1:].flatten()
+        losses.append(F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum"))
+    return math.exp(torch.stack(losses).sum().item() / (tokens.numel() - len(tokens)))

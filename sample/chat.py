@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from memory import Memory, Poem, Verse
-from settings import HERE
 from transformers import PreTrainedTokenizerBase
+
+from sample.memory import Memory, Poem, Verse
+from sample.settings import read_data
 
 Message = dict[str, Any]
 END_OF_ANSWER = "<|user|>"
@@ -30,9 +31,8 @@ class ChatWriter:
         self._memory = memory
         self._tokenizer = tokenizer
         self._random = random.Random(seed)
-        famous = json.loads((HERE / "famous.json").read_text(encoding="utf-8"))
-        self._chinese_books: dict[str, str] = famous["chinese_books"]
-        self._phrases = json.loads((HERE / "phrases.json").read_text(encoding="utf-8"))
+        self._chinese_books: dict[str, str] = read_data("famous.json")["chinese_books"]
+        self._phrases = read_data("phrases.json")
 
     def examples(self, mix: dict[str, float]) -> Iterator[Example]:
         """Yield examples without end, of the kinds in `mix` by their weights."""

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from memory import Poem, Verse, load_memory, load_training_documents
-from settings import EVALUATION, HERE, load_settings
-from sources import Document
+from sample.memory import Poem, Verse, load_memory, load_training_documents
+from sample.settings import EVALUATION, load_settings, read_data
+from sample.sources import Document
 
 CALIBRATION = EVALUATION.with_name("calibration.jsonl")
 BIBLE_BYTES = 46_000
@@ -75,7 +75,7 @@ def draw_poetry(documents: list[Document], draw: random.Random) -> Iterator[Line
 def draw_recitals(held_out: set[str], draw: random.Random) -> Iterator[Line]:
     """Yield questions for famous verses and poems in turn, with their answers."""
     memory = load_memory()
-    phrases = json.loads((HERE / "phrases.json").read_text(encoding="utf-8"))
+    phrases = read_data("phrases.json")
     free = [verse for verse in memory.famous_verses if not runs(verse.text) & held_out]
     verses = draw.sample(free, RECITALS // 2)
     poems = draw.sample(memory.famous_poems, RECITALS // 2)

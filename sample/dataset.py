@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from chat import ChatWriter, Example
-from memory import load_memory, load_training_documents
-from settings import CHECKPOINT, WORK, Settings, load_settings
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sample.chat import ChatWriter, Example
+from sample.memory import load_memory, load_training_documents
+from sample.settings import CHECKPOINT, WORK, Settings, load_settings
 
 TokenArray = npt.NDArray[np.uint16]
 BoolArray = npt.NDArray[np.bool_]

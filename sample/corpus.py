@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from dataclasses import asdict
 
-from settings import EVALUATION, HERE, WORK, Settings, load_settings
-from sources import Document, download, read_bible, read_chinese
+from sample.settings import EVALUATION, WORK, Settings, load_settings, read_data
+from sample.sources import Document, download, read_bible, read_chinese
 
 _HAN = re.compile(r"[\u3400-\u9fff]{5,}")
 _RUN = 10
@@ -45,7 +45,7 @@ def without_repeats(documents: list[Document]) -> list[Document]:
 
 def famous_clauses(documents: list[Document]) -> set[str]:
     """Return the clauses of everything that the chat examples teach by heart."""
-    famous = json.loads((HERE / "famous.json").read_text(encoding="utf-8"))
+    famous = read_data("famous.json")
     chapters = {verse.rsplit(":", 1)[0] for verse in famous["verses"]}
     found: set[str] = set()
     for document in documents:

@@ -1,0 +1,78 @@
+"""The sample checkpoint is what its training code writes, as far as that takes no training."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from sample import model, tokenizer
+from sample.settings import CHECKPOINT, HERE, load_settings, read_data
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROOT = Path(__file__).parents[1]
+
+
+def read_json(path: Path) -> object:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_chat_template_has_one_copy() -> None:
+    assert CHECKPOINT == ROOT / "artifacts" / "glm4-sample"
+    assert not list(HERE.rglob("*.jinja"))
+    template = (CHECKPOINT / "chat_template.jinja").read_text(encoding="utf-8")
+    # This is the tokenizer that `dataset.py` renders the chat examples with.
+    assert AutoTokenizer.from_pretrained(CHECKPOINT).chat_template == template
+
+
+def test_a_tokenizer_in_training_leaves_the_template_alone(tmp_path: Path) -> None:
+    tokenizer.write_tokenizer(tokenizer.train_tokenizer(["a b"], load_settings()), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    for name in ("pre_tokenizer", "decoder"):  # everything but what was learned from the texts
+        written, committed = (
+            read_json(folder / "tokenizer.json") for folder in (tmp_path, CHECKPOINT)
+        )
+        assert written[name] == committed[name]  # type: ignore[index]
+    config = (tmp_path / "tokenizer_config.json").read_bytes()
+    assert config == (CHECKPOINT / "tokenizer_config.json").read_bytes()
+
+
+def test_the_special_tokens_end_the_vocabulary() -> None:
+    settings = load_settings()
+    committed = AutoTokenizer.from_pretrained(CHECKPOINT)
+    assert len(committed) == settings.vocabulary_tokens
+    first = settings.vocabulary_tokens - len(tokenizer.SPECIAL_TOKENS)
+    expected = list(range(first, settings.vocabulary_tokens))
+    assert committed.convert_tokens_to_ids(tokenizer.SPECIAL_TOKENS) == expected
+
+
+def test_configs_and_shapes_are_those_of_a_new_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "CHECKPOINT", tmp_path / "checkpoint")
+    settings = load_settings()
+    model.save_checkpoint(model.new_model(settings), settings)
+    written = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert written == {"config.json", "generation_config.json", "model.safetensors"}
+    for name in ("config.json", "generation_config.json"):
+        made, committed = read_json(tmp_path / "checkpoint" / name), read_json(CHECKPOINT / name)
+        for content in (made, committed):
+            content.pop("transformers_version", None)  # type: ignore[attr-defined]
+        assert made == committed, name
+    shapes = []
+    for folder in (tmp_path / "checkpoint", CHECKPOINT):
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            shapes.append({key: tuple(file.get_slice(key).get_shape()) for key in file.keys()})  # noqa: SIM118
+    assert shapes[0] == shapes[1]
+
+
+def test_the_published_perplexity_is_that_of_the_checkpoint() -> None:
+    committed = AutoTokenizer.from_pretrained(CHECKPOINT)
+    windows = model.windows(committed, model.evaluation_parts()["english"])
+    found = model.perplexity(AutoModelForCausalLM.from_pretrained(CHECKPOINT).float(), windows)
+    # Sums in another order change about the sixth digit.
+    assert found == pytest.approx(
+        read_data("metrics.json")["validation_perplexity"]["english"], rel=1e-4
+    )
