@@ -1,0 +1,83 @@
+"""The Python programs in examples/ run as their first lines say, on the sample model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm_export import ExportOptions, export
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
+GENESIS = "In the beginning God created the heaven and the earth."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("examples") / "int4"
+    export(ExportOptions(SAMPLE, output, method="rtn", verify="none"))
+    return output
+
+
+def run(name: str, *arguments: str | Path, typed: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", EXAMPLES / name, *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_chat(folder: Path) -> None:
+    # The folder's settings sample: the words may differ, but there are two answers.
+    shown = run("chat.py", folder, typed="Recite Genesis 1:1.\n背诵李白的《静夜思》。\n")
+    assert shown.count(" tokens/s)") == 2
+    assert len(shown) > 60
+
+
+def test_chat_ends_at_an_empty_line(folder: Path) -> None:
+    assert "tokens/s" not in run("chat.py", folder, typed="\nRecite Genesis 1:1.\n")
+
+
+def test_tool_agent(folder: Path) -> None:
+    call, answer = run("tool_agent.py", folder, "Look up Micah 6:8.").splitlines()
+    verse = "He hath shewed thee, O man, what is good"
+    assert call == f'get_verse({{"reference": "Micah 6:8"}}) -> {verse}.'
+    assert answer.startswith(verse)
+
+
+def test_tool_agent_reports_a_missing_verse(folder: Path) -> None:
+    call = run("tool_agent.py", folder, "Look up John 3:16.").splitlines()[0]
+    assert call == """get_verse({"reference": "John 3:16"}) -> Error: no verse 'John 3:16'."""
+
+
+def test_batch_job(folder: Path, tmp_path: Path) -> None:
+    too_long = "the earth " * 5000
+    questions = ["Recite Genesis 1:1.", too_long.strip(), "背诵李白的《静夜思》。"]
+    (tmp_path / "questions.txt").write_text("\n".join([*questions, ""]), encoding="utf-8")
+    run("batch_job.py", folder, tmp_path / "questions.txt", tmp_path / "answers.jsonl")
+    lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    records = {record["question"]: record for record in map(json.loads, lines)}
+    assert len(lines) == 3
+    assert GENESIS in records[questions[0]]["answer"]
+    assert "床前明月光" in records[questions[2]]["answer"]
+    assert {records[questions[0]]["finish_reason"], records[questions[2]]["finish_reason"]} == {
+        "stop"
+    }
+    assert "context" in records[questions[1]]["error"]
+
+
+def test_structured_output(folder: Path) -> None:
+    pytest.importorskip("llguidance", reason="needs the extra `structured`")
+    for text in (GENESIS, "床前明月光，疑是地上霜。"):
+        description = json.loads(run("structured_output.py", folder, text))
+        assert description.keys() == {"language", "is_poem", "words"}
+        assert description["language"] in {"English", "Chinese"}
+        assert isinstance(description["is_poem"], bool)
+        assert len(description["words"]) <= 3
