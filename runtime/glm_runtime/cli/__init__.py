@@ -3,16 +3,13 @@
 One file per command. Only this package prints, parses and exits.
 """
 
-import io
-import sys
-
 import click
 
 import glm_runtime
 from glm_runtime.cli.bench import bench
 from glm_runtime.cli.chat import chat
 from glm_runtime.cli.doctor import doctor
-from glm_runtime.cli.failure import PlainErrorGroup, debug_option
+from glm_runtime.cli.failure import PlainErrorGroup, debug_option, run_program
 from glm_runtime.cli.generate import generate
 from glm_runtime.cli.info import info
 from glm_runtime.cli.options import show_examples
@@ -20,6 +17,7 @@ from glm_runtime.cli.prepare import prepare
 
 
 @click.group(
+    name="glm-run",
     cls=PlainErrorGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=show_examples(
@@ -40,7 +38,4 @@ for _command in (generate, chat, bench, info, doctor, prepare):
 
 def main() -> None:
     """Entry point of `glm-run`; exits with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")  # answers may be Chinese
-    cli(prog_name="glm-run")
+    run_program(cli, "glm-run")

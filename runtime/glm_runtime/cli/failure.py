@@ -1,6 +1,13 @@
-"""How commands fail: one sentence on stderr, the right exit code, a traceback only on demand."""
+"""How every command of the project fails: one sentence, the right exit code, no traceback.
 
+`glm-run`, `glm-export` and `glm-eval` share this file. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 interrupted. `--debug` prints the traceback before the sentence.
+"""
+
+import io
+import sys
 import traceback
+from typing import ClassVar
 
 import click
 
@@ -8,38 +15,70 @@ from glm_runtime.errors import GlmRuntimeError
 
 _DEBUG_KEY = "glm_runtime.cli.is_debug"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
+# How allocators of PyTorch, ONNX Runtime and C++ say that there is no memory; they raise
+# RuntimeError or a class of their own.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
-class PlainErrorGroup(click.Group):
-    """Turns every error of a command into `Error: ...` and exit code 1."""
+class PlainErrorCommand(click.Command):
+    """A command that turns every error into `Error: ...` on stderr and an exit code.
+
+    Attributes:
+        expected_errors: errors whose message is already a sentence for the user.
+        usage_errors: those of them that mean wrong usage, exit code 2.
+        memory_advice: what the user can do when memory runs out.
+    """
+
+    expected_errors: ClassVar[tuple[type[Exception], ...]] = (GlmRuntimeError,)
+    usage_errors: ClassVar[tuple[type[Exception], ...]] = ()
+    memory_advice: ClassVar[str] = "close other programs, or see `glm-run doctor DIR`"
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command the user named."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            click.echo("Interrupted.", err=True)
+            words = f"Interrupted; {error}." if str(error) else "Interrupted."
+            click.echo(f"\n{words}", err=True)  # a new line, since the terminal shows ^C
             raise click.exceptions.Exit(_INTERRUPTED) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.meta.get(_DEBUG_KEY):
                 click.echo(traceback.format_exc(), err=True, nl=False)
-            raise click.ClickException(describe(error)) from error
+            shown = click.ClickException(self._describe(error, ctx.find_root().info_name))
+            shown.exit_code = 2 if isinstance(error, self.usage_errors) else 1
+            raise shown from error
+
+    def _describe(self, error: Exception, program: str | None) -> str:
+        """One sentence on one line, without what a file's names could do to a terminal."""
+        if isinstance(error, self.expected_errors):
+            return _to_one_line(str(error))
+        found = f"{type(error).__name__}: {_to_one_line(str(error))}"
+        if isinstance(error, MemoryError) or any(word in found for word in _MEMORY_WORDS):
+            return f"the memory is used up; {self.memory_advice}."
+        if isinstance(error, OSError):
+            return f"the system refused a file ({found}); check that it exists and may be read."
+        return (
+            f"this is a fault in {program} ({found}); "
+            "run again with --debug and report what it prints."
+        )
 
 
-def describe(error: Exception) -> str:
-    """One sentence for people."""
-    if isinstance(error, GlmRuntimeError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "the memory is used up; close other programs, or see `glm-run doctor DIR`."
-    if isinstance(error, OSError):
-        return f"the system refused a file ({error}); check that it exists and may be read."
-    return (
-        f"this is a fault in glm-run ({type(error).__name__}: {error}); "
-        "run again with --debug and report what it prints."
-    )
+class PlainErrorGroup(PlainErrorCommand, click.Group):
+    """A group whose commands fail as `PlainErrorCommand` says."""
+
+
+def run_program(command: click.Command, name: str) -> None:
+    """Run a command as a program, with UTF-8 on both streams, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # answers may be Chinese
+    command(prog_name=name)
+
+
+def _to_one_line(message: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
 
 
 def _remember_debug(ctx: click.Context, _parameter: click.Parameter, is_debug: bool) -> None:

@@ -190,6 +190,7 @@ def raising(error: BaseException) -> Callable[..., object]:
     [
         (KeyboardInterrupt(), 130, "Interrupted."),
         (MemoryError(), 1, "Error: the memory is used up"),
+        (RuntimeError("std::bad_alloc"), 1, "Error: the memory is used up"),
         (PermissionError(13, "denied", "model.onnx"), 1, "Error: the system refused a file"),
         (KeyError("x"), 1, "Error: this is a fault in glm-run (KeyError: 'x'); run again with"),
     ],
