@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glm_runtime.answering.generation import prefill
 from glm_runtime.folder.manifest import Manifest
 from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
 from glm_runtime.graph.decoding import Decoder, check_length
@@ -99,7 +98,7 @@ def _run_round(model: Model, decoder: Decoder, plan: BenchmarkPlan) -> _Round:
     decoder.truncate(0)
     decoder.reserve(plan.prompt_tokens + plan.new_tokens)
     start = time.perf_counter()
-    token = find_largest(prefill(decoder, prompt)[:vocab_size])
+    token = find_largest(decoder.prefill(prompt)[:vocab_size])
     middle = time.perf_counter()
     for _ in range(plan.new_tokens):
         if decoder.chooses_greedily:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from glm_runtime.answering.batch import Batch, BatchPiece
 from glm_runtime.answering.beam_search import Beam, BeamSettings, search_beams
-from glm_runtime.answering.draft_model import DraftModel
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
+from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import check_graph
@@ -64,16 +64,16 @@ class Model:
         """Start a conversation with a cache of its own.
 
         Args:
-            draft: a smaller model that guesses ahead, where settings ask for it; without, guesses
-                are what followed the same tokens before.
+            draft: a smaller model that drafts tokens where the settings ask for speculative
+                decoding; `None` uses prompt lookup.
 
         Raises:
             FolderError: the draft has another tokenizer.
         """
-        guesser = None
+        draft_model = None
         if draft is not None:
-            guesser = DraftModel(draft.graph, draft.manifest, self.manifest)
-        return Session(self.graph, self.manifest, self.tokenizer, guesser)
+            draft_model = DraftModel(draft.graph, draft.manifest, self.manifest)
+        return Session(self.graph, self.manifest, self.tokenizer, draft_model)
 
     def generate(
         self, prompt: str | Sequence[int], settings: GenerationSettings | None = None

@@ -12,7 +12,6 @@ import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.checkpoint.rope_options import RopeOptions
 from glm_runtime import GenerationSettings, SamplingSettings
-from glm_runtime.answering.generation import prefill
 from glm_runtime.graph.decoding import Decoder
 from support.chatglm_checkpoints import write_chatglm
 from support.cpp_library import GREEDY, Library, Settings
@@ -77,7 +76,7 @@ def test_a_kind_of_folder(name: str, library: Library, tmp_path: Path) -> None:
     python = glm_runtime.load(folder, device="cpu")
     shape = python.manifest.model
     prompt = [65 + place * 7 % 190 for place in range(150)]
-    expected = prefill(Decoder(python.graph, shape), prompt)
+    expected = Decoder(python.graph, shape).prefill(prompt)
     model = library.load(folder, is_verified=True)
     session = model.new_session()
     found = session.logits(prompt, shape.vocab_size)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from glm_runtime import Model, load
-from glm_runtime.answering.generation import prefill
 from glm_runtime.errors import FolderError, GenerationError, PromptError
 from glm_runtime.graph.decoding import Decoder, _fits, check_graph
 from glm_runtime.graph.kv_cache import KvCache
@@ -94,7 +93,7 @@ def test_decoding_in_place_equals_decoding_with_a_fresh_cache_each_step(model: M
 
 @pytest.mark.parametrize("chunk", [1, 7, 32, 89, 90, 512])
 def test_prefill_in_chunks_equals_prefill_at_once(tiny_model: Model, chunk: int):
-    logits = prefill(new_decoder(tiny_model), IDS, chunk)
+    logits = new_decoder(tiny_model).prefill(IDS, chunk)
     np.testing.assert_allclose(logits, run_plainly(tiny_model, IDS, 1)[0], atol=1e-4)
 
 

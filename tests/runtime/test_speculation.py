@@ -20,7 +20,7 @@ from glm_runtime import (
     load,
 )
 from glm_runtime.answering.generation import AnswerWriter, Request, generate
-from glm_runtime.answering.speculation import Pace, PromptLookup
+from glm_runtime.answering.speculation import DraftBudget, PromptLookup
 from glm_runtime.graph.decoding import Decoder
 from runtime.test_generation import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder, seal_folder
@@ -51,13 +51,13 @@ class Oracle:
         return [9 if self._random.random() < self._chance else guess for guess in guesses]
 
 
-def run(model: Model, sampling: SamplingSettings, drafter=None, pace=None) -> list[int]:
+def run(model: Model, sampling: SamplingSettings, drafter=None, budget=None) -> list[int]:
     settings = GenerationSettings(sampling, max_new_tokens=120)
     model = with_eos(model)
     decoder = Decoder(model.graph, model.manifest.model)
     request = Request(PROMPT, settings, drafter=drafter)
     writer = AnswerWriter(model.tokenizer, model.manifest.model, request)
-    pieces = generate(decoder, writer, request, pace)
+    pieces = generate(decoder, writer, request, budget)
     return [piece.token_id for piece in pieces]
 
 
@@ -66,13 +66,13 @@ def run(model: Model, sampling: SamplingSettings, drafter=None, pace=None) -> li
 def test_the_answer_is_the_same_whatever_the_guesses(tiny_model: Model, name: str, chance: float):
     """Float32 sums of one row and of several differ by 1e-6 of the logits: one token in 10^5."""
     expected = run(tiny_model, SAMPLINGS[name])
-    pace = Pace()
-    assert run(tiny_model, SAMPLINGS[name], Oracle(expected, chance), pace) == expected
-    assert pace.proposed > 0
+    budget = DraftBudget()
+    assert run(tiny_model, SAMPLINGS[name], Oracle(expected, chance), budget) == expected
+    assert budget.proposed > 0
     if chance == 0:
-        assert pace.accepted == pace.proposed > 90
+        assert budget.accepted == budget.proposed > 90
     if chance == 1:
-        assert pace.accepted < 10
+        assert budget.accepted < 10
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
@@ -83,9 +83,9 @@ def test_prompt_lookup_gives_the_same_answer(tiny_model: Model, name: str):
 
 def test_fewer_runs_where_the_text_repeats(tiny_model: Model):
     """Greedy answers of a random model repeat themselves here and there."""
-    pace = Pace()
-    run(tiny_model, SAMPLINGS["greedy"], PromptLookup(), pace)
-    assert pace.accepted >= 10
+    budget = DraftBudget()
+    run(tiny_model, SAMPLINGS["greedy"], PromptLookup(), budget)
+    assert budget.accepted >= 10
 
 
 def test_a_full_context_is_not_overrun_by_guesses(tiny_model: Model):
@@ -132,34 +132,34 @@ def test_lookup_finds_what_followed_last(tokens: list[int], count: int):
 @pytest.mark.parametrize("chance", [0.0, 0.05, 0.1])
 def test_guessing_costs_little_where_nothing_comes_true(chance: float):
     """At most 5 % of 3,000 tokens' time, at 0.16 of a run for each guessed token."""
-    source, pace = random.Random(2), Pace()
+    source, budget = random.Random(2), DraftBudget()
     tokens, cost = 0, 0.0
     while tokens < 3000:
-        wanted = pace.count_wanted()
+        wanted = budget.choose_length()
         tokens, cost = tokens + 1, cost + 1
         if wanted:
             accepted = next((i for i in range(wanted) if source.random() >= chance), wanted)
-            pace.report(wanted, accepted)
+            budget.record(wanted, accepted)
             tokens, cost = tokens + accepted, cost + 0.16 * wanted
     assert cost < 1.05 * tokens
 
 
 def test_guessing_grows_where_all_comes_true():
-    pace = Pace()
+    budget = DraftBudget()
     lengths = []
     for _ in range(6):
-        lengths.append(pace.count_wanted())
-        pace.report(lengths[-1], lengths[-1])
+        lengths.append(budget.choose_length())
+        budget.record(lengths[-1], lengths[-1])
     assert lengths == [2, 4, 8, 16, 16, 16]
 
 
 def test_guessing_comes_back_when_the_text_begins_to_repeat():
     """After a pause that doubles with every failure, up to 1,024 tokens."""
-    pace = Pace()
+    budget = DraftBudget()
     for _ in range(5000):
-        if wanted := pace.count_wanted():
-            pace.report(wanted, 0)
-    waited = next(i for i in range(2000) if pace.count_wanted())
+        if wanted := budget.choose_length():
+            budget.record(wanted, 0)
+    waited = next(i for i in range(2000) if budget.choose_length())
     assert waited <= 1024
 
 
@@ -173,9 +173,9 @@ def test_a_draft_model_guesses_and_the_answer_is_the_same(tiny_model: Model, tmp
     for draft, is_right in ((tiny_model, True), (other, False)):
         session = tiny_model.new_session(draft)
         assert [piece.token_id for piece in session.generate(PROMPT, settings)] == expected
-        pace = session.speculation
-        assert pace is not None and pace.proposed > 0
-        assert (pace.accepted > 0.9 * pace.proposed) == is_right
+        budget = session.speculation
+        assert budget is not None and budget.proposed > 0
+        assert (budget.accepted > 0.9 * budget.proposed) == is_right
         again = [*session.tokens, 3]
         fresh = [piece.token_id for piece in tiny_model.generate(again, settings)]
         assert [piece.token_id for piece in session.generate(again, settings)] == fresh

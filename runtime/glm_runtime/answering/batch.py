@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
 from glm_runtime.answering.settings import Piece
+from glm_runtime.arrays import FloatArray
 from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
 from glm_runtime.folder.manifest import ModelEntry
-from glm_runtime.graph.decoding import Decoder, FloatArray, count_shared
+from glm_runtime.graph.decoding import Decoder, count_shared
 from glm_runtime.graph.inference import OpenGraph
 from glm_runtime.text.tokenizer import Tokenizer
 

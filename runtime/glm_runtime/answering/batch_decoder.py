@@ -8,14 +8,12 @@ C capacity, D head size, V vocabulary.
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from glm_runtime.arrays import CacheArray, FloatArray, TokenArray
 from glm_runtime.folder.manifest import ModelEntry
-from glm_runtime.graph.decoding import PREFILL_CHUNK, FloatArray, check_length, explain_failure
+from glm_runtime.graph.decoding import PREFILL_CHUNK, check_length, explain_failure
 from glm_runtime.graph.inference import OpenGraph, import_onnxruntime
-from glm_runtime.graph.kv_cache import Values, choose_capacity, list_buffers
-
-IdArray = npt.NDArray[np.int64]
+from glm_runtime.graph.kv_cache import choose_capacity, list_buffers
 
 
 class BatchDecoder:
@@ -30,7 +28,7 @@ class BatchDecoder:
         self._model = model
         self._max_rows = max_rows
         self._capacity = 0
-        self._buffers: dict[str, Values] = {}
+        self._buffers: dict[str, CacheArray] = {}
         self._ort_value = import_onnxruntime().OrtValue
         self.lengths: list[int] = []
 
@@ -129,7 +127,7 @@ class BatchDecoder:
             buffers[name] = buffer
         self._buffers, self._capacity = buffers, capacity  # at once, whatever interrupts
 
-    def _run(self, ids: IdArray, mask: IdArray, first: int, last: int) -> FloatArray:
+    def _run(self, ids: TokenArray, mask: TokenArray, first: int, last: int) -> FloatArray:
         """Rows first ... last - 1 through the graph: logits [rows, V] of their last tokens."""
         binding = self._graph.session.io_binding()
         for name, buffer in self._buffers.items():

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import check_prompt
+from glm_runtime.arrays import FloatArray
 from glm_runtime.errors import DeviceError, GenerationError, SamplingError
 from glm_runtime.folder.manifest import ModelEntry
-from glm_runtime.graph.decoding import FloatArray
 from glm_runtime.graph.inference import OpenGraph
 
 _LARGEST_PENALTY = 10

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.answering.settings import FinishReason, GenerationSettings, Piece
-from glm_runtime.answering.speculation import Drafter, Pace, ReadAhead
+from glm_runtime.answering.speculation import DraftBudget, Drafter, SpeculativeDecoder
+from glm_runtime.arrays import FloatArray
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import ModelEntry
-from glm_runtime.graph.decoding import Decoder, FloatArray, check_length
+from glm_runtime.graph.decoding import Decoder, check_length
 from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.sampling.sampler import Sampler, require_finite
 from glm_runtime.sampling.settings import SamplingSettings
@@ -33,7 +34,7 @@ class Request:
         prompt_ids: the whole prompt, checked by `check_prompt`.
         settings: how to choose and when to stop.
         form: what the answer may be made of.
-        drafter: guesses tokens, to read several at a time; the answer is the same.
+        drafter: proposes draft tokens for speculative decoding; `None` turns it off.
     """
 
     prompt_ids: Sequence[int]
@@ -59,17 +60,8 @@ def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
         )
 
 
-def prefill(decoder: Decoder, tokens: Sequence[int], chunk: int | None = None) -> FloatArray:
-    """Read tokens in chunks; return the logits [V] after the last one."""
-    chunk = chunk or decoder.chunk
-    for start in range(0, len(tokens), chunk):
-        logits = decoder.append(tokens[start : start + chunk])
-    last: FloatArray = logits[-1]
-    return last
-
-
 def generate(
-    decoder: Decoder, writer: "AnswerWriter", request: Request, pace: Pace | None = None
+    decoder: Decoder, writer: "AnswerWriter", request: Request, budget: DraftBudget | None = None
 ) -> Iterator[Piece]:
     """Answer a prompt, of which the decoder may have read the beginning already.
 
@@ -77,25 +69,25 @@ def generate(
         decoder: holds the first `decoder.length` tokens of the prompt, fewer than all.
         writer: made for this request.
         request: what is wanted.
-        pace: of guessing ahead; notes what it came to.
+        budget: of speculative decoding; counts the draft tokens.
 
     Yields:
         One piece per token; the last one has a finish reason.
     """
     decoder.reserve(len(request.prompt_ids) + min(writer.remaining, _ROOM_AHEAD))
-    logits = prefill(decoder, request.prompt_ids[decoder.length :])
+    logits = decoder.prefill(request.prompt_ids[decoder.length :])
     if decoder.chooses_greedily and writer.is_plainly_greedy and request.drafter is None:
         yield from _follow_greedily(decoder, writer, logits)
         return
-    ahead = ReadAhead(decoder, request.drafter, request.prompt_ids, pace)
+    speculative = SpeculativeDecoder(decoder, request.drafter, request.prompt_ids, budget)
     while True:
         piece = writer.write(logits)
-        ahead.settle(piece.token_id)
+        speculative.settle(piece.token_id)
         yield piece
         if piece.finish_reason is not None:
             return
         # Of the tokens that remain the last is never read.
-        logits = ahead.advance(piece.token_id, writer.remaining - 1)
+        logits = speculative.advance(piece.token_id, writer.remaining - 1)
 
 
 def _follow_greedily(

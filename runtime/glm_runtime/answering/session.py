@@ -3,16 +3,15 @@
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from glm_runtime.answering.draft_model import DraftModel
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
 from glm_runtime.answering.session_file import SavedSession, read_session, write_session
 from glm_runtime.answering.settings import GenerationSettings, Piece
-from glm_runtime.answering.speculation import Drafter, Pace, PromptLookup
+from glm_runtime.answering.speculation import DraftBudget, Drafter, DraftModel, PromptLookup
+from glm_runtime.arrays import CacheArray
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import Manifest
 from glm_runtime.graph.decoding import Decoder, count_shared
 from glm_runtime.graph.inference import OpenGraph
-from glm_runtime.graph.kv_cache import Values
 from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
 from glm_runtime.text.tokenizer import Tokenizer
 
@@ -37,12 +36,12 @@ class Session:
         self._decoder = Decoder(graph, manifest.model)
         self._tokens: list[int] = []
         self._answer = no_pieces()
-        self._pace: Pace | None = None
+        self._budget: DraftBudget | None = None
 
     @property
-    def speculation(self) -> Pace | None:
-        """What guessing ahead came to in the last answer; `None` if there was none."""
-        return self._pace
+    def speculation(self) -> DraftBudget | None:
+        """The draft tokens of the last answer; `None` if it was not speculative."""
+        return self._budget
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -141,7 +140,7 @@ class Session:
         if saved.tokens:
             self._decoder.load_values(saved.values, len(saved.tokens))
 
-    def _copy_values(self) -> dict[str, Values]:
+    def _copy_values(self) -> dict[str, CacheArray]:
         self._decoder.truncate(len(self.tokens))
         return self._decoder.copy_values()
 
@@ -152,8 +151,8 @@ class Session:
         shared = min(count_shared(known, prompt_ids), len(prompt_ids) - 1)
         self._decoder.truncate(shared)
         self._tokens = list(prompt_ids)
-        self._pace = None if request.drafter is None else Pace(request.drafter.cost)
-        pieces = generate(self._decoder, writer, request, self._pace)
+        self._budget = None if request.drafter is None else DraftBudget(request.drafter.cost)
+        pieces = generate(self._decoder, writer, request, self._budget)
         for piece in pieces:
             self._tokens.append(piece.token_id)
             yield piece

@@ -15,9 +15,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from glm_runtime.arrays import CacheArray
 from glm_runtime.errors import FolderError
 from glm_runtime.folder.manifest import Manifest
-from glm_runtime.graph.kv_cache import Values, list_buffers
+from glm_runtime.graph.kv_cache import list_buffers
 
 FORMAT_VERSION = 1
 _LONGEST_NAME = 1024
@@ -33,7 +34,7 @@ class SavedSession:
     """
 
     tokens: tuple[int, ...]
-    values: dict[str, Values]
+    values: dict[str, CacheArray]
 
 
 def write_session(path: Path, session: SavedSession, manifest: Manifest) -> None:

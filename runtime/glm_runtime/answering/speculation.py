@@ -1,8 +1,8 @@
-"""Several tokens at a time: guesses are read together with the last token, then checked.
+"""Speculative decoding: draft tokens are checked together in one run of the graph.
 
-Each place's token is chosen as it would be without guesses, from the logits that the graph gives
-there, and a guess only saves a run where it is that very token. So the answer is the same, whatever
-the guesses: with sampling, too, token by token for one seed.
+The token at each position is chosen exactly as it is without drafting, from the logits that the
+graph gives there. A draft token saves a run only where it equals that choice, so the answer does
+not depend on the drafter; this also holds for sampling, token by token for one seed.
 """
 
 from collections import deque
@@ -10,32 +10,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from glm_runtime.graph.decoding import Decoder, FloatArray
+from glm_runtime.arrays import FloatArray
+from glm_runtime.errors import FolderError
+from glm_runtime.folder.manifest import Manifest
+from glm_runtime.graph.decoding import Decoder, count_shared
+from glm_runtime.graph.inference import OpenGraph
+from glm_runtime.sampling.sampler import find_largest
+from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
-# Tokens at the end of the text that must have stood before, for what followed to be guessed.
-_MATCH = 3
-_FIRST_GUESS, _LONGEST_GUESS = 2, 16
-# What one more token costs in a run, as a share of a run of one token. Measured with 1.5 B
+_NGRAM = 3  # prompt lookup searches for an earlier occurrence of so many last tokens
+_FIRST_LENGTH, _LONGEST_LENGTH = 2, 16
+# Cost of one more token in a run, as a share of a run of one token. Measured with 1.5 B
 # parameters, int4 block 128, on a CPU: 54 ms for 1 token, 79 for 4, 114 for 8, 181 for 16.
 _TOKEN_COST = 0.16
-# Checks after which gains and costs are compared, and tokens without guesses when they lose.
-_TRIAL = 4
-_FIRST_PAUSE, _LONGEST_PAUSE = 32, 1024
+_TRIAL = 4  # runs after which the saved time is compared with the cost
+_FIRST_PAUSE, _LONGEST_PAUSE = 32, 1024  # tokens without drafting after a trial that lost time
 
 
 class Drafter(Protocol):
-    """Guesses what comes next."""
+    """Proposes draft tokens."""
 
     @property
     def cost(self) -> float:
-        """Of one guessed token, as a share of a run of the model."""
+        """Cost of one draft token, as a share of one run of the model."""
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        """At most `count` tokens that may follow; none where nothing is known."""
+        """Return at most `count` tokens that may follow `tokens`; an empty list is allowed."""
 
 
 class PromptLookup:
-    """Guesses that the text goes on as it did where its last tokens stood before.
+    """Proposes what followed the last tokens where they occurred before.
 
     Source: Saxena 2023, "Prompt Lookup Decoding"; no second model is needed.
     """
@@ -47,124 +51,167 @@ class PromptLookup:
         self._indexed = 0
 
     def propose(self, tokens: Sequence[int], count: int) -> list[int]:
-        """What followed the last tokens where they stood last; `tokens` only ever grow."""
-        for end in range(max(_MATCH, self._indexed), len(tokens)):
-            self._places[tuple(tokens[end - _MATCH : end])] = end
+        """Return what followed the latest occurrence; `tokens` must only grow between calls."""
+        for end in range(max(_NGRAM, self._indexed), len(tokens)):
+            self._places[tuple(tokens[end - _NGRAM : end])] = end
         self._indexed = len(tokens)
-        place = self._places.get(tuple(tokens[-_MATCH:]))
+        place = self._places.get(tuple(tokens[-_NGRAM:]))
         return [] if place is None else list(tokens[place : place + count])
 
 
-@dataclass
-class Pace:
-    """How many tokens to guess: more while guesses come true, none while they cost too much.
+class DraftModel:
+    """Proposes the greedy tokens of a smaller model, which has a KV cache of its own."""
 
-    Counts, not clocks: the same answer always takes the same steps.
+    def __init__(self, graph: OpenGraph, manifest: Manifest, target: Manifest) -> None:
+        """Check that both models use the same tokenizer.
+
+        Args:
+            graph: the graph of the draft folder.
+            manifest: the manifest of the draft folder.
+            target: the manifest of the model whose tokens are drafted.
+
+        Raises:
+            FolderError: the two folders' tokenizers differ.
+        """
+        if manifest.files[TOKENIZER_NAME] != target.files[TOKENIZER_NAME]:
+            raise FolderError(
+                f"the draft {manifest.source.name} has another {TOKENIZER_NAME} than "
+                f"{target.source.name}; choose a smaller model of the same family."
+            )
+        self._graph, self._manifest, self._target = graph, manifest, target
+        self._decoder = Decoder(graph, manifest.model)
+        self._vocab_size = manifest.model.tokenizer_vocab_size
+        self._context_length = manifest.model.context_length
+        self._read: list[int] = []
+        # The time per token of both models is bound by the bytes that they read.
+        self.cost = manifest.size_bytes / target.size_bytes
+
+    def fork(self) -> "DraftModel":
+        """Return the same model with a new cache, for another session."""
+        return DraftModel(self._graph, self._manifest, self._target)
+
+    def propose(self, tokens: Sequence[int], count: int) -> list[int]:
+        """Return the draft model's greedy continuation; nothing beyond its context."""
+        count = min(count, self._context_length - len(tokens))
+        if count <= 0:
+            return []
+        shared = min(count_shared(self._read, tokens), len(tokens) - 1)
+        self._decoder.truncate(shared)
+        logits = self._decoder.prefill(tokens[shared:])
+        draft = [find_largest(logits[: self._vocab_size])]
+        while len(draft) < count:
+            logits = self._decoder.append(draft[-1:])[-1]
+            draft.append(find_largest(logits[: self._vocab_size]))
+        self._read = [*tokens, *draft[:-1]]
+        return draft
+
+
+@dataclass
+class DraftBudget:
+    """Number of tokens to draft: more while they are accepted, none while drafting loses time.
+
+    The budget counts tokens and reads no clock, so the same answer always takes the same steps.
 
     Attributes:
-        cost: of guessing one token, as a share of a run.
-        proposed: tokens guessed so far.
-        accepted: those that came true.
-        checks: runs that had guesses in them.
+        cost: cost of one draft token, as a share of one run of the model.
+        proposed: number of draft tokens so far.
+        accepted: number of draft tokens that equalled the chosen token.
+        checks: number of runs that contained draft tokens.
     """
 
     cost: float = 0.0
     proposed: int = 0
     accepted: int = 0
     checks: int = 0
-    _length: int = _FIRST_GUESS
+    _length: int = _FIRST_LENGTH
     _pause: int = 0
     _next_pause: int = _FIRST_PAUSE
     _trial: int = 0
     _gain: float = 0.0
 
-    def count_wanted(self) -> int:
-        """How many tokens to guess for the next run."""
+    def choose_length(self) -> int:
+        """Return how many tokens to draft for the next run."""
         if self._pause:
             self._pause -= 1
             return 0
         return self._length
 
-    def report(self, proposed: int, accepted: int) -> None:
-        """What became of a run's guesses."""
+    def record(self, proposed: int, accepted: int) -> None:
+        """Count the draft tokens of one run."""
         self.proposed += proposed
         self.accepted += accepted
         self.checks += 1
-        self._length = _clamp(2 * self._length if accepted == proposed else accepted + 1)
+        length = 2 * self._length if accepted == proposed else accepted + 1
+        self._length = min(length, _LONGEST_LENGTH)
         self._trial += 1
         self._gain += accepted - proposed * (_TOKEN_COST + self.cost)
         if self._trial == _TRIAL:
-            self._settle()
+            self._end_trial()
 
-    def _settle(self) -> None:
+    def _end_trial(self) -> None:
         if self._gain < 0:
             self._pause = self._next_pause
             self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
-            self._length = _FIRST_GUESS
+            self._length = _FIRST_LENGTH
         else:
             self._next_pause = _FIRST_PAUSE
         self._trial, self._gain = 0, 0.0
 
 
-class ReadAhead:
-    """Feeds chosen tokens to a decoder, guesses with them, and gives back logits one by one."""
+class SpeculativeDecoder:
+    """Feeds chosen tokens with draft tokens to a decoder and returns logits one row at a time."""
 
     def __init__(
         self,
         decoder: Decoder,
         drafter: Drafter | None,
         tokens: Sequence[int],
-        pace: Pace | None = None,
+        budget: DraftBudget | None = None,
     ) -> None:
-        """`tokens`: the prompt, which the decoder has read."""
+        """Start after the prompt `tokens`, which the decoder has read."""
         self._decoder = decoder
         self._drafter = drafter
         self._tokens = list(tokens) if drafter is not None else []
-        self._rows: deque[FloatArray] = deque()  # logits after guesses that came true
-        self._guesses: deque[int] = deque()  # read, and not yet compared with what was chosen
+        self._rows: deque[FloatArray] = deque()  # logits after draft tokens
+        self._draft: deque[int] = deque()  # read, but not yet compared with the chosen token
         self._proposed = 0
-        self._pace = pace or Pace(drafter.cost if drafter is not None else 0.0)
+        self._budget = budget or DraftBudget(drafter.cost if drafter is not None else 0.0)
 
     def settle(self, token: int) -> None:
-        """Tell which token was chosen; the decoder then holds nothing else in its place."""
+        """Take the chosen token; remove the draft from the decoder if it differs."""
         self._tokens.append(token)
-        if not self._guesses:
+        if not self._draft:
             return
-        if token == self._guesses[0]:
-            self._guesses.popleft()
-        else:
-            self._decoder.truncate(self._decoder.length - len(self._guesses))
-            self._pace.report(self._proposed, self._proposed - len(self._guesses))
-            self._guesses.clear()
+        if token != self._draft[0]:
+            self._decoder.truncate(self._decoder.length - len(self._draft))
+            self._budget.record(self._proposed, self._proposed - len(self._draft))
+            self._draft.clear()
             self._rows.clear()
             return
-        if not self._guesses:
-            self._pace.report(self._proposed, self._proposed)
+        self._draft.popleft()
+        if not self._draft:
+            self._budget.record(self._proposed, self._proposed)
 
     def advance(self, token: int, limit: int) -> FloatArray:
-        """Give the logits after the settled token.
+        """Return the logits after the settled token.
 
         Args:
-            token: the settled one.
-            limit: guesses for which there is use and room.
+            token: the settled token.
+            limit: the largest number of draft tokens that are useful and fit into the context.
 
         Returns:
-            [V], valid until the next call.
+            logits [V], valid until the next call.
         """
         if not self._rows:
-            guesses = self._propose(limit)
-            rows = self._decoder.append((token, *guesses), 1 + len(guesses))
+            draft = self._propose(limit)
+            rows = self._decoder.append((token, *draft), 1 + len(draft))
             self._rows.extend(rows)
-            self._guesses.extend(guesses)
-            self._proposed = len(guesses)
+            self._draft.extend(draft)
+            self._proposed = len(draft)
         return self._rows.popleft()
 
     def _propose(self, limit: int) -> list[int]:
         if self._drafter is None:
             return []
-        count = min(self._pace.count_wanted(), limit)
+        count = min(self._budget.choose_length(), limit)
         return self._drafter.propose(self._tokens, count) if count > 0 else []
-
-
-def _clamp(length: int) -> int:
-    return min(max(length, 1), _LONGEST_GUESS)

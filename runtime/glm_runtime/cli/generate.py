@@ -119,7 +119,7 @@ def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json:
     answer = collect(pieces, is_shown=not is_json)
     if is_json:
         content = _describe_run(model, request)
-        content |= answer | _describe_guesses(session)
+        content |= answer | _describe_drafts(session)
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
     else:
         click.echo(_describe(answer), err=True)
@@ -191,11 +191,11 @@ def _describe_run(model: Model, request: Request) -> dict[str, object]:
     }
 
 
-def _describe_guesses(session: Session) -> dict[str, object]:
-    pace = session.speculation
-    if pace is None:
+def _describe_drafts(session: Session) -> dict[str, object]:
+    budget = session.speculation
+    if budget is None:
         return {}
-    return {"guessed_tokens": pace.proposed, "accepted_tokens": pace.accepted}
+    return {"drafted_tokens": budget.proposed, "accepted_tokens": budget.accepted}
 
 
 def _describe_sampling(sampling: SamplingSettings) -> dict[str, object]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
+from glm_runtime.arrays import CacheArray, FloatArray
 from glm_runtime.errors import (
     FolderError,
     GenerationError,
@@ -22,9 +22,7 @@ from glm_runtime.errors import (
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.fixed_step import FixedStep, make_run_options
 from glm_runtime.graph.inference import OpenGraph, import_onnxruntime
-from glm_runtime.graph.kv_cache import KvCache, Values
-
-FloatArray = npt.NDArray[np.floating]
+from glm_runtime.graph.kv_cache import KvCache
 
 # Bounds the memory of a long prompt: 120 MB less than 512 at 1.5 B parameters, and no slower.
 PREFILL_CHUNK = 128
@@ -52,11 +50,6 @@ class Decoder:
         self._num_logits = 0
 
     @property
-    def chunk(self) -> int:
-        """Tokens of a prompt that are best read at a time."""
-        return PREFILL_CHUNK if self._graph.memory == "cpu" else _DEVICE_CHUNK
-
-    @property
     def length(self) -> int:
         """Tokens whose keys and values are in the cache."""
         return self._cache.length
@@ -69,11 +62,11 @@ class Decoder:
         """Forget every token from position `length` on; costs nothing."""
         self._cache.length = min(length, self._cache.length)
 
-    def copy_values(self) -> dict[str, Values]:
+    def copy_values(self) -> dict[str, CacheArray]:
         """Keys and values of the tokens so far; see `KvCache.copy_values`."""
         return self._cache.copy_values()
 
-    def load_values(self, values: dict[str, Values], length: int) -> None:
+    def load_values(self, values: dict[str, CacheArray], length: int) -> None:
         """Hold `length` tokens of another decoder of this model instead of one's own."""
         self._cache.load_values(values, length)
 
@@ -94,6 +87,26 @@ class Decoder:
         """
         with explain_failure(f"at token {self.length + 1}"):
             return self._run_step(token).fetch_choice()
+
+    def prefill(self, tokens: Sequence[int], chunk: int | None = None) -> FloatArray:
+        """Read a prompt in chunks.
+
+        Args:
+            tokens: the ids, at least one.
+            chunk: number of tokens in one run; `None` takes what suits the device.
+
+        Returns:
+            logits [V] after the last token: a view, valid until the next call.
+
+        Raises:
+            PromptError: the tokens do not fit into the context.
+            GenerationError: ONNX Runtime failed, for example because memory ran out.
+        """
+        chunk = chunk or (PREFILL_CHUNK if self._graph.memory == "cpu" else _DEVICE_CHUNK)
+        for start in range(0, len(tokens), chunk):
+            logits = self.append(tokens[start : start + chunk])
+        last: FloatArray = logits[-1]
+        return last
 
     def append(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
         """Run the graph on new tokens.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from glm_runtime.arrays import FloatArray
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.inference import GREEDY_TOKEN, OpenGraph, import_onnxruntime
 from glm_runtime.graph.kv_cache import KvCache
@@ -60,9 +61,9 @@ class FixedStep:
         self._held = None if self._graph.chooses_greedily else token
         self._graph.run(self._binding, self._options)
 
-    def fetch_logits(self) -> npt.NDArray[np.floating]:
+    def fetch_logits(self) -> FloatArray:
         """The logits [1, 1, V] of the last run, on the host: a view, valid until the next run."""
-        logits: npt.NDArray[np.floating] = self._logits.numpy()
+        logits: FloatArray = self._logits.numpy()
         return logits
 
     def fetch_choice(self) -> tuple[int, float]:

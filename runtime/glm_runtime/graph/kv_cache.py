@@ -7,15 +7,13 @@ H key/value heads, C capacity, D head size. Read `decoding.py` for how it is bou
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from glm_runtime.arrays import CacheArray
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.inference import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
-
-Values = npt.NDArray[np.floating | np.int8]
 
 _GRAIN = 256  # tokens
 
@@ -46,27 +44,27 @@ class KvCache:
             binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
             binding.bind_ortvalue_output(f"present.{name}", buffer)
 
-    def copy_values(self) -> dict[str, Values]:
+    def copy_values(self) -> dict[str, CacheArray]:
         """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
         return {name: self._read(name).copy() for name in self.buffers}
 
-    def load_values(self, values: dict[str, Values], length: int) -> None:
+    def load_values(self, values: dict[str, CacheArray], length: int) -> None:
         """Take over what `copy_values` of another cache of this model gave, in new buffers."""
         self._replace(choose_capacity(length, 0, self._model), values)
         self.length = length
 
-    def _read(self, name: str) -> Values:
+    def _read(self, name: str) -> CacheArray:
         """What a buffer holds [H, length, D]: on the CPU a view that does not keep it alive."""
-        values: Values = self.buffers[name].numpy()[0, :, : self.length]
+        values: CacheArray = self.buffers[name].numpy()[0, :, : self.length]
         return values
 
-    def _replace(self, capacity: int, values: dict[str, Values]) -> None:
+    def _replace(self, capacity: int, values: dict[str, CacheArray]) -> None:
         """New buffers in place of all old ones, at once: an interruption leaves the old ones."""
         names = list_buffers(self._model)
         buffers = {name: self._make_buffer(capacity, values.get(name)) for name in names}
         self.buffers, self.capacity = buffers, capacity
 
-    def _make_buffer(self, capacity: int, values: Values | None) -> "onnxruntime.OrtValue":
+    def _make_buffer(self, capacity: int, values: CacheArray | None) -> "onnxruntime.OrtValue":
         model = self._model
         shape = (1, model.num_kv_heads, capacity, model.head_dim)
         # Zeros, not empty: a masked position must not bring a NaN into a product.

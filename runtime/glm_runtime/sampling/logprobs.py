@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from glm_runtime.arrays import FloatArray
 from glm_runtime.sampling.sampler import select_top
-
-FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)

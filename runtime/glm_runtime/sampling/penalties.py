@@ -9,11 +9,9 @@ from collections.abc import Sequence, Set
 import numpy as np
 import numpy.typing as npt
 
+from glm_runtime.arrays import FloatArray, TokenArray
 from glm_runtime.errors import SamplingError
 from glm_runtime.sampling.settings import DrySettings, SamplingSettings
-
-FloatArray = npt.NDArray[np.floating]
-IdArray = npt.NDArray[np.int64]
 
 # Beyond the allowed length a repeat of so many tokens weighs no more: 1.75 ** 50 is beyond any
 # logit already.
@@ -81,8 +79,8 @@ class Penalties:
 
 
 def measure_repeats(
-    tokens: IdArray, settings: DrySettings, breaker_ids: Set[int] = frozenset()
-) -> tuple[IdArray, npt.NDArray[np.float32]]:
+    tokens: TokenArray, settings: DrySettings, breaker_ids: Set[int] = frozenset()
+) -> tuple[TokenArray, npt.NDArray[np.float32]]:
     """Find the tokens that would go on repeating what was said before.
 
     Args:
@@ -126,12 +124,12 @@ class _History:
         self._ids = np.array(prompt_ids, np.int64)
         self._length = self._ids.size
         self.seen = np.unique(self._ids)
-        self.answered: IdArray = np.empty(0, np.int64)
-        self.counts: IdArray = np.empty(0, np.int64)
+        self.answered: TokenArray = np.empty(0, np.int64)
+        self.counts: TokenArray = np.empty(0, np.int64)
         self._place: dict[int, int] = {}
 
     @property
-    def tokens(self) -> IdArray:
+    def tokens(self) -> TokenArray:
         return self._ids[: self._length]
 
     def add(self, token: int) -> None:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from glm_runtime.arrays import FloatArray, TokenArray
 from glm_runtime.errors import GenerationError
 from glm_runtime.sampling.penalties import Penalties
 from glm_runtime.sampling.settings import SamplingSettings
 
-FloatArray = npt.NDArray[np.floating]
-IdArray = npt.NDArray[np.int64]
 Mask = Callable[[npt.NDArray[np.float32]], None]
 
 _GROUP = 64  # values per maximum in `select_top`; 32 to 128 are alike at 150,000 tokens
@@ -27,7 +26,7 @@ _FIRST_NUCLEUS = 256  # tokens tried first for top-p; most nuclei are smaller
 class Candidates:
     """Tokens that may be drawn: ids int64 [n] and weights float64 [n], the largest about 1."""
 
-    ids: IdArray
+    ids: TokenArray
     weights: npt.NDArray[np.float64]
 
 
@@ -134,7 +133,7 @@ def find_candidates(scores: FloatArray, settings: SamplingSettings) -> Candidate
     """
     scores = scores.astype(np.float32, copy=False)
     best = scores[find_largest(scores)]
-    ids: IdArray | None = None  # None: all of them; 1 MB of ids is the slowest part of all this
+    ids: TokenArray | None = None  # None: all of them; 1 MB of ids is the slowest part of all this
     if 0 < settings.top_k < scores.size:
         ids = select_top(scores, settings.top_k)
         scores = scores[ids]
@@ -150,7 +149,7 @@ def find_candidates(scores: FloatArray, settings: SamplingSettings) -> Candidate
     return Candidates(np.arange(weights.size) if ids is None else ids, weights.astype(np.float64))
 
 
-def select_top(values: FloatArray, count: int) -> IdArray:
+def select_top(values: FloatArray, count: int) -> TokenArray:
     """Find the indices of the `count` largest values and of all that equal the last of them.
 
     Split the values into groups: the `count` largest group maxima are each reached by some value,
@@ -166,11 +165,11 @@ def select_top(values: FloatArray, count: int) -> IdArray:
     candidates = np.flatnonzero(values >= floor)
     remaining = values[candidates]
     last = np.partition(remaining, remaining.size - count)[remaining.size - count]
-    top: IdArray = candidates[remaining >= last]
+    top: TokenArray = candidates[remaining >= last]
     return top
 
 
-def select_nucleus(weights: FloatArray, top_p: float) -> IdArray:
+def select_nucleus(weights: FloatArray, top_p: float) -> TokenArray:
     """Find the fewest largest weights that reach the share `top_p` of their sum, largest first."""
     target = top_p * float(weights.sum(dtype=np.float64))
     count = min(_FIRST_NUCLEUS, weights.size)
