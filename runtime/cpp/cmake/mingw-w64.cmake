@@ -1,4 +1,4 @@
-# Windows programs from Linux, by mingw-w64 (Debian: g++-mingw-w64-x86-64-posix).
+# Builds Windows programs on Linux with mingw-w64 (Debian: g++-mingw-w64-x86-64-posix).
 set(CMAKE_SYSTEM_NAME Windows)
 set(CMAKE_SYSTEM_PROCESSOR x86_64)
 # The other variant, -win32, has no std::thread before GCC 13.

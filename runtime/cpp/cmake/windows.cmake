@@ -1,5 +1,5 @@
-# ONNX Runtime's library is loaded at run time, from beside glm.dll or glm-run.exe: nothing is linked,
-# and building needs the header alone. Where the library is known, it is put there.
+# Windows: ONNX Runtime's library is loaded at run time from the folder of glm.dll or glm-run.exe.
+# Nothing of it is linked, so that building needs the header only. The DLL is copied if it is known.
 if(ONNXRUNTIME_LIBRARY)
   set(ORT_LIBRARY "${ONNXRUNTIME_LIBRARY}")
 else()
@@ -7,20 +7,19 @@ else()
 endif()
 
 set(PLATFORM_SOURCES
-  source/cores_windows.cpp source/library_windows.cpp source/processor_windows.cpp)
+  source/cores_windows.cpp source/onnxruntime_windows.cpp source/processor_windows.cpp)
 set(PLATFORM_PROGRAM program/console_windows.cpp)
 
 function(finish_for_windows)
   set_target_properties(glm PROPERTIES PREFIX "")
-  if(MINGW) # GCC's own libraries go into ours
+  if(MINGW) # GCC's own libraries are linked into glm.dll and glm-run.exe.
     target_link_options(glm PRIVATE -static)
     target_link_options(glm-run PRIVATE -static)
   endif()
   if(NOT ORT_LIBRARY)
-    message(STATUS "onnxruntime.dll is not known; put it beside glm-run.exe and glm.dll.")
+    message(STATUS "onnxruntime.dll was not found. Put it beside glm-run.exe and glm.dll.")
     return()
   endif()
   add_custom_command(TARGET glm-run POST_BUILD VERBATIM
     COMMAND "${CMAKE_COMMAND}" -E copy_if_different "${ORT_LIBRARY}" "$<TARGET_FILE_DIR:glm-run>")
-  install(FILES "${ORT_LIBRARY}" TYPE BIN)
 endfunction()

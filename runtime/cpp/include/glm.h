@@ -51,6 +51,9 @@ typedef enum glm_status {
   GLM_CANCELLED = 8   /* by glm_cancel, or because the callback returned non-zero */
 } glm_status;
 
+/* The version of this library, for example "0.1.0". */
+GLM_API const char* glm_version(void);
+
 /* What happened in the last failed call of this thread; never NULL. */
 GLM_API const char* glm_error_text(void);
 

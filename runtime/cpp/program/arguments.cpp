@@ -112,6 +112,7 @@ std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
           {"--json", [a] { a->is_json = true; }},
           {"--verify", [a] { a->is_verified = true; }},
           {"--help", [a] { a->is_help = true; }},
+          {"--version", [a] { a->is_version = true; }},
           {"--thinking", [a] { a->thinking = 1; }},
           {"--no-thinking", [a] { a->thinking = 0; }},
           {"--ignore-eos", [a] { a->ignores_eos = true; }},
@@ -194,7 +195,7 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
       take_place(&arguments, word);
     }
   }
-  if (!arguments.is_help) check(arguments);
+  if (!arguments.is_help && !arguments.is_version) check(arguments);
   return arguments;
 }
 

@@ -25,6 +25,7 @@ struct Arguments {
   std::vector<const char*> stop;
   std::vector<glm_bias> biases;
   bool is_raw = false, is_greedy = false, is_json = false, is_verified = false, is_help = false;
+  bool is_version = false;
   bool ignores_eos = false, has_huge_pages = false;
   int thinking = -1;
 };

@@ -118,6 +118,10 @@ int run(const Arguments& arguments) {
     std::fputs(kHelp, stdout);
     return 0;
   }
+  if (arguments.is_version) {
+    std::printf("glm-run %s\n", glm_version());
+    return 0;
+  }
   watch_interrupts(interrupt);
   if (arguments.command == "generate") return generate(arguments);
   if (arguments.command == "chat") return chat(arguments);

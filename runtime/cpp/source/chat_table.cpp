@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blanks.hpp"
+#include "white_space.hpp"
 #include "errors.hpp"
 #include "json_reader.hpp"
 #include "utf8.hpp"

@@ -116,6 +116,8 @@ void give(const T* values, size_t found, T* output, size_t capacity, size_t* cou
 
 }  // namespace
 
+const char* glm_version(void) { return GLM_VERSION; }
+
 const char* glm_error_text(void) { return error_text; }
 
 glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model) {

@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "errors.hpp"
-#include "library.hpp"
+#include "onnxruntime_library.hpp"
 
 namespace glm {
 namespace {

@@ -7,7 +7,7 @@
 #include "errors.hpp"
 #include "graph.hpp"
 #include "json_reader.hpp"
-#include "library.hpp"
+#include "onnxruntime_library.hpp"
 #include "paths.hpp"
 #include "processor.hpp"
 #include "sha256.hpp"

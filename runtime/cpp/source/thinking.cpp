@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blanks.hpp"
+#include "white_space.hpp"
 
 namespace glm {
 namespace {

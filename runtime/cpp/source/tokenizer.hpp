@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "pieces.hpp"
+#include "pretokenizer.hpp"
 #include "vocabulary.hpp"
 
 namespace glm {

@@ -1,4 +1,4 @@
-#include "blanks.hpp"
+#include "white_space.hpp"
 
 #include "unicode.hpp"
 #include "utf8.hpp"

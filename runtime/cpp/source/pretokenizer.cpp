@@ -1,4 +1,4 @@
-#include "pieces.hpp"
+#include "pretokenizer.hpp"
 
 #include <cstdint>
 

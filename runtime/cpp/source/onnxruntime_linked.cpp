@@ -1,4 +1,4 @@
-#include "library.hpp"
+#include "onnxruntime_library.hpp"
 
 namespace glm {
 

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "errors.hpp"
-#include "library.hpp"
+#include "onnxruntime_library.hpp"
 #include "paths.hpp"
 
 namespace glm {
