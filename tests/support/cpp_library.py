@@ -148,7 +148,7 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self.c = ctypes.CDLL(str(path))
-        self.c.glm_error_text.restype = c_char_p
+        self.c.glm_error_text.restype = self.c.glm_version.restype = c_char_p
 
     def check(self, status: int) -> None:
         if status != OK:
