@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from glm_export.estimates import ExportEstimate
 
 __all__ = ["ExportError", "ExportOptions", "ExportReport", "estimate", "export"]
-__version__ = "0.1.0"  # `python release/version.py NEW` changes it and its copies
+# `python release/version.py NEW` changes this and its copies.
+__version__ = "0.1.0"
 
 
 def export(options: ExportOptions, progress: Progress = ignore_progress) -> ExportReport:
