@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 # Shells that run tests in the background leave Ctrl-C ignored, and Python then keeps it so.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -15,7 +18,9 @@ _MODULES = {
     "glm-eval": "glm_export.evaluate_cli",
     "glm-run": "glm_runtime.cli",
 }
-_PATIENCE_SECONDS = 120.0
+# A busy machine makes a command slow, so a wait ends when nothing moves, not after some seconds.
+_IDLE_SECONDS = 120.0
+_PROCESSOR_SECONDS = 1800.0
 
 
 def start_command(name: str, *arguments: object, before: str = "") -> subprocess.Popen[str]:
@@ -32,8 +37,13 @@ def start_command(name: str, *arguments: object, before: str = "") -> subprocess
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Start Python with the import path of this one."""
+    return start([sys.executable, "-c", code, *map(str, arguments)])
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start any command with our import path and two pipes."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        command,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -47,31 +57,69 @@ def run_command(name: str, *arguments: object, before: str = "") -> tuple[int, s
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    out, err = process.communicate(timeout=_PATIENCE_SECONDS)
-    return process.returncode, out, err
+    """Exit code, stdout and stderr, once the process has ended."""
+    watch = ProgressWatch(process.pid)
+    while True:
+        try:
+            out, err = process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            watch.check()
+        else:
+            return process.returncode, out, err
+
+
+def wait(process: subprocess.Popen[Any]) -> int:
+    """The exit code, once the process has ended; its pipes and terminals stay open."""
+    watch = ProgressWatch(process.pid)
+    while process.poll() is None:
+        watch.check()
+        time.sleep(0.01)
+    return process.returncode
+
+
+class ProgressWatch:
+    """Fails a wait for a process that does nothing any more, or computes without end."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._used_seconds = 0.0
+        self._moved = time.monotonic()
+
+    def check(self) -> None:
+        """Look at the processor time of the process and its children.
+
+        Raises:
+            TimeoutError: none was used for two minutes, or far too much in all.
+        """
+        used = self._measure()
+        if used != self._used_seconds:
+            self._used_seconds, self._moved = used, time.monotonic()
+        idle = time.monotonic() - self._moved
+        if idle > _IDLE_SECONDS or used > _PROCESSOR_SECONDS:
+            raise TimeoutError(f"{self._process}: {used:.0f} s computed, idle for {idle:.0f} s")
+
+    def _measure(self) -> float:
+        try:
+            family = [self._process, *self._process.children(recursive=True)]
+            times = [process.cpu_times() for process in family]
+        except psutil.NoSuchProcess:  # one has just ended
+            return self._used_seconds
+        own = times[0].children_user + times[0].children_system
+        return own + sum(time.user + time.system for time in times)
 
 
 def wait_for_sibling(process: subprocess.Popen[str], output: Path) -> Path:
     """The hidden folder in which a running export collects its files, once it is there."""
 
-    def find() -> Path | None:
+    watch = ProgressWatch(process.pid)
+    while True:
         assert process.poll() is None, process.communicate()
-        return next(output.parent.glob(f".{output.name}.partial-*"), None)
-
-    return _wait(find)
+        for found in output.parent.glob(f".{output.name}.partial-*"):
+            return found
+        watch.check()
+        time.sleep(0.01)
 
 
 def stop(process: subprocess.Popen[str]) -> None:
     """Halt a process where it is; it goes on when it is sent SIGCONT, and can be killed."""
     process.send_signal(signal.SIGSTOP)
-
-
-def _wait(find: Callable[[], Path | None]) -> Path:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        found = find()
-        if found is not None:
-            return found
-        time.sleep(0.01)
-    raise TimeoutError

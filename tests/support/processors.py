@@ -7,7 +7,6 @@ not survive: it finds an ARM's /proc/cpuinfo in the folder that QEMU is given as
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from support.commands import finish, start
 from support.cpp_build import SOURCE, build, find_header
 from support.onnxruntime_wheel import fetch_library
 
@@ -22,7 +22,6 @@ PROGRAM = Path(__file__).parents[1] / "hosts" / "programs" / "vectors.c"
 ARM_LIBRARIES = Path("/usr/aarch64-linux-gnu")
 _ARM_COMPILER = "aarch64-linux-gnu-gcc"
 _ARM_WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64")
-_PATIENCE_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ def _compile(compiler: str, built: Path, *options: str) -> Path:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=_PATIENCE_SECONDS
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    code, out, err = finish(start(command))
+    assert code == 0, out[-2000:] + err[-4000:]
+    return out

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 600.0  # for a busy machine
 _CONTROL = re.compile(r"\x1b\[\??[0-9;]*[A-Za-z]|\s")
 _SIZE = struct.pack("HHHH", 40, 120, 0, 0)  # rows and columns
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from glm_runtime.cli import cli
+from support.commands import wait
 
 COMMANDS = sorted(cli.commands)
 SOURCE_ROOT = Path(__file__).parents[3] / "runtime"
@@ -134,7 +135,7 @@ def test_ctrl_c_exits_with_130(tiny_folder: Path):
         process.stdin.flush()
         process.stdout.readline()  # the answer: now it waits for the next line
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert wait(process) == 130
         assert "Traceback" not in process.stderr.read()
 
 
@@ -156,7 +157,7 @@ def test_in_a_terminal_ctrl_c_at_the_prompt_goes_on_and_ctrl_d_ends(tiny_folder:
     _read_until(controller, b"> ")
     _read_until(controller, b"(Ctrl-D ends)\r\n> ", keys=b"\x03")
     os.write(controller, b"\x04")
-    assert process.wait(timeout=60) == 0
+    assert wait(process) == 0
     os.close(controller)
 
 
