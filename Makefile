@@ -32,11 +32,11 @@ demo: $(READY)
 	$(BIN)/glm-run generate $(DEMO) --prompt '背诵李白的《静夜思》。' --greedy --max-new-tokens 128
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope -m "not exhaustive"
 
 # The variants that `make test` leaves out.
 test-exhaustive: $(READY)
-	$(BIN)/pytest -m exhaustive
+	$(BIN)/pytest -n 2 --dist loadscope -m exhaustive
 
 test-optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)
