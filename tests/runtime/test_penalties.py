@@ -103,7 +103,7 @@ def test_dry_sees_tokens_as_they_are_added():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"presence_penalty": math.nan}, "presence_penalty is nan where a number"),
+        ({"presence_penalty": math.nan}, "presence_penalty is nan where a finite number"),
         ({"frequency_penalty": math.inf}, "frequency_penalty is inf"),
         ({"logit_bias": ((-1, 0.0),)}, "names the id -1 where an id of 0 or more"),
         ({"logit_bias": ((4, math.nan),)}, "the bias of token 4 is nan where a number, or -inf"),
@@ -118,7 +118,7 @@ def test_settings_out_of_range_are_refused(settings: dict, sentence: str):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"multiplier": 0}, "dry_multiplier is 0 where a number above 0"),
+        ({"multiplier": -1}, "dry_multiplier is -1 where 0 or more"),
         ({"base": 0.5}, "dry_base is 0.5 where 1 or more"),
         ({"allowed_length": 0}, "dry_allowed_length is 0 where 1 or more"),
         ({"sequence_breakers": ("",)}, "a sequence breaker is empty"),

@@ -5,7 +5,6 @@ import pytest
 
 from glm_runtime.errors import FolderError, SamplingError
 from glm_runtime.sampling.settings import (
-    SamplingOverrides,
     SamplingSettings,
     read_sampling_defaults,
 )
@@ -96,12 +95,12 @@ def test_a_missing_config_is_named(tmp_path: Path):
 
 def test_overrides_change_only_what_was_given():
     defaults = SamplingSettings(temperature=0.6, top_k=50, top_p=0.8)
-    merged = SamplingOverrides(top_p=0.5, seed=3).apply_to(defaults)
+    merged = defaults.override({"top_p": 0.5, "seed": 3})
     assert merged == SamplingSettings(temperature=0.6, top_k=50, top_p=0.5, seed=3)
 
 
 def test_a_sampling_option_turns_a_greedy_default_into_sampling():
     greedy = SamplingSettings(temperature=0)
-    assert SamplingOverrides(top_k=5).apply_to(greedy) == SamplingSettings(1.0, top_k=5)
-    assert SamplingOverrides(repetition_penalty=2.0, seed=1).apply_to(greedy).is_greedy
-    assert SamplingOverrides(temperature=0.0, top_k=5).apply_to(greedy).is_greedy
+    assert greedy.override({"top_k": 5}) == SamplingSettings(1.0, top_k=5)
+    assert greedy.override({"repetition_penalty": 2.0, "seed": 1}).is_greedy
+    assert greedy.override({"temperature": 0.0, "top_k": 5}).is_greedy

@@ -11,47 +11,45 @@ import numpy.typing as npt
 
 from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import check_prompt
+from glm_runtime.answering.settings import MAX_NEW_TOKENS
 from glm_runtime.arrays import FloatArray
-from glm_runtime.errors import DeviceError, GenerationError, SamplingError
+from glm_runtime.errors import DeviceError, GenerationError
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.inference import OpenGraph
-
-_LARGEST_PENALTY = 10
+from glm_runtime.sampling.option import Option, check_options, declare
 
 
 @dataclass(frozen=True)
 class BeamSettings:
-    """How to search.
+    """Settings of a beam search.
 
     Attributes:
-        num_beams: answers that are followed side by side, and given in the end.
-        max_new_tokens: of each; `None` goes on until the context is full.
-        length_penalty: answers are ranked by log-probability / length ** penalty; above 0 long
-            ones gain, 0 ranks by the probability itself.
+        num_beams: number of answers that are followed side by side and returned.
+        max_new_tokens: maximum length of an answer; `None` goes on until the context is full.
+        length_penalty: exponent in the score log-probability / length ** length_penalty; above 0
+            prefers long answers, 0 ranks by the probability alone.
 
     Raises:
         SamplingError: a value is outside its range.
     """
 
-    num_beams: int = 4
-    max_new_tokens: int | None = None
-    length_penalty: float = 1.0
+    num_beams: int = declare(
+        4, Option("Run a beam search with N beams.", minimum=1, flag="beams", advice="1 is greedy")
+    )
+    max_new_tokens: int | None = declare(None, MAX_NEW_TOKENS)
+    length_penalty: float = declare(
+        1.0,
+        Option(
+            "Exponent of the length by which a beam search divides log-probabilities; above 0 "
+            "prefers long answers.",
+            minimum=-10,
+            maximum=10,
+            advice="1 is usual",
+        ),
+    )
 
     def __post_init__(self) -> None:
-        if self.num_beams < 1:
-            raise SamplingError(
-                f"num_beams is {self.num_beams} where 1 or more is expected; 1 is greedy."
-            )
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise SamplingError(
-                f"max_new_tokens is {self.max_new_tokens} where 1 or more is expected; leave it "
-                "out to go on until all answers end."
-            )
-        if not -_LARGEST_PENALTY <= self.length_penalty <= _LARGEST_PENALTY:
-            raise SamplingError(
-                f"length_penalty is {self.length_penalty} where a number from -{_LARGEST_PENALTY} "
-                f"to {_LARGEST_PENALTY} is expected; 1 is usual."
-            )
+        check_options(self)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from glm_runtime.errors import SamplingError
 from glm_runtime.sampling.logprobs import TokenLogprobs
+from glm_runtime.sampling.option import Option, check_options, declare
 from glm_runtime.sampling.settings import SamplingSettings, require_texts
 from glm_runtime.sampling.structured import Grammar
 from glm_runtime.text.stop_strings import StopStrings
@@ -13,51 +13,74 @@ from glm_runtime.text.tool_calls import ToolCall
 FinishReason = Literal["stop", "length", "stop_string", "tool_calls"]
 
 
+MAX_NEW_TOKENS = Option(
+    "Maximum number of tokens to generate.",
+    minimum=1,
+    advice="leave it out to generate until the model ends its answer",
+)
+
+
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How to choose tokens and when to stop.
+    """Settings of one answer: how to choose tokens and when to stop.
 
     Attributes:
-        sampling: how to choose.
-        max_new_tokens: at most so many tokens, thinking included; `None` goes on until the context
-            is full.
-        stop: strings that end the answer; they are not part of it. Thinking may hold them.
-        max_thinking_tokens: thinking longer than this is closed, and the answer begins.
-        is_eos_ignored: never choose an end-of-sequence token; the answer ends by length.
-        grammar: what the answer must be; `None` leaves it free.
-        is_speculative: guess ahead and check several tokens in one run; the same answer, sooner
-            where it repeats the prompt or itself.
-        top_logprobs: `None` measures none; n also reports the n likeliest tokens of each place.
+        sampling: settings of the sampler.
+        max_new_tokens: maximum number of tokens, reasoning included; `None` goes on until the
+            context is full.
+        stop: strings that end the answer and are not part of it; reasoning may contain them.
+        max_thinking_tokens: maximum number of reasoning tokens, after which the answer begins.
+        is_eos_ignored: whether end-of-sequence tokens are never chosen.
+        top_logprobs: number of most likely tokens to report at each position, besides the chosen
+            one; `None` reports no log-probabilities.
+        is_speculative: whether to use speculative decoding, which gives the same answer.
+        grammar: grammar that the answer must follow; `None` leaves it free.
 
     Raises:
         SamplingError: a value is outside its range.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    max_thinking_tokens: int | None = None
-    is_eos_ignored: bool = False
-    top_logprobs: int | None = None
-    is_speculative: bool = False
+    max_new_tokens: int | None = declare(None, MAX_NEW_TOKENS)
+    stop: tuple[str, ...] = declare(
+        (), Option("Stop before this text appears in the answer.  May be repeated.")
+    )
+    max_thinking_tokens: int | None = declare(
+        None,
+        Option(
+            "Limit reasoning to N tokens.",
+            minimum=0,
+            advice="leave it out for reasoning of any length",
+        ),
+    )
+    is_eos_ignored: bool = declare(
+        False,
+        Option(
+            "Never choose an end-of-sequence token; generate until a limit is reached.",
+            flag="ignore-eos",
+        ),
+    )
+    top_logprobs: int | None = declare(
+        None,
+        Option(
+            "Report log-probabilities with --json: each token's, and those of the N most likely.",
+            minimum=0,
+            flag="logprobs",
+            advice="0 reports the chosen token alone",
+        ),
+    )
+    is_speculative: bool = declare(
+        False,
+        Option(
+            "Use speculative decoding by prompt lookup: the same answer, faster where text "
+            "repeats.",
+            flag="speculate",
+        ),
+    )
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise SamplingError(
-                f"max_new_tokens is {self.max_new_tokens} where 1 or more is expected; "
-                "leave it out to go on until the model ends its answer."
-            )
-        if self.max_thinking_tokens is not None and self.max_thinking_tokens < 0:
-            raise SamplingError(
-                f"max_thinking_tokens is {self.max_thinking_tokens} where 0 or more is expected; "
-                "leave it out to let the model think as long as it likes."
-            )
-        if self.top_logprobs is not None and self.top_logprobs < 0:
-            raise SamplingError(
-                f"top_logprobs is {self.top_logprobs} where 0 or more is expected; "
-                "0 measures the chosen token alone."
-            )
+        check_options(self)
         require_texts(self.stop, "stop")
         StopStrings(self.stop)
 

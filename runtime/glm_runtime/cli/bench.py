@@ -19,7 +19,7 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
-from glm_runtime.cli.units import format_bytes
+from glm_runtime.cli.terminal import format_bytes
 
 _COUNT = click.IntRange(min=1)
 

@@ -9,20 +9,19 @@ from typing import TypeVar
 import click
 
 from glm_runtime.answering.settings import Piece
-from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.generation_options import GenerationOptions, generation_options
 from glm_runtime.cli.options import (
-    GenerationOptions,
+    ChatInputs,
     MachineOptions,
+    chat_options,
     folder_argument,
-    generation_options,
     load_draft,
     load_for_command,
     machine_options,
     show_examples,
 )
-from glm_runtime.cli.show import show_pieces
-from glm_runtime.cli.standard_input import read_lines
+from glm_runtime.cli.terminal import read_lines, show_pieces
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError
 from glm_runtime.text.tool_calls import ToolCall
@@ -48,7 +47,7 @@ _HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an 
     show_default=True,
     help="When the context is full: say so, or slide: drop the oldest turns and say so.",
 )
-@chat_choices
+@chat_options
 @generation_options
 @machine_options
 @debug_option
@@ -56,7 +55,7 @@ def chat(
     folder: Path,
     system: str | None,
     overflow: Overflow,
-    choices: ChatChoices,
+    inputs: ChatInputs,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
@@ -69,9 +68,9 @@ def chat(
         model,
         options.settings(model.sampling_defaults),
         system=system,
-        options=choices.read(),
+        options=inputs.read(),
         overflow=overflow,
-        draft=load_draft(options, machine),
+        draft=load_draft(options.draft, machine),
     )
     is_terminal = sys.stdin.isatty()
     if is_terminal:

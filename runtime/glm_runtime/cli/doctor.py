@@ -9,7 +9,7 @@ import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import json_option, show_examples
-from glm_runtime.cli.units import format_bytes
+from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.health import FolderReport, MachineReport, examine_folder, examine_machine
 
 

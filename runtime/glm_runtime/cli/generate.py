@@ -14,7 +14,6 @@ import click
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
-from glm_runtime.cli.chat_choices import ChatChoices, chat_choices
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate_many import (
     FileRun,
@@ -24,11 +23,16 @@ from glm_runtime.cli.generate_many import (
     many_options,
     search_beams,
 )
-from glm_runtime.cli.options import (
+from glm_runtime.cli.generation_options import (
     GenerationOptions,
-    MachineOptions,
-    folder_argument,
     generation_options,
+    make_options,
+)
+from glm_runtime.cli.options import (
+    ChatInputs,
+    MachineOptions,
+    chat_options,
+    folder_argument,
     json_option,
     load_draft,
     load_for_command,
@@ -36,12 +40,13 @@ from glm_runtime.cli.options import (
     show_examples,
 )
 from glm_runtime.cli.prompts_file import Result, read_prompts
-from glm_runtime.cli.show import show_pieces
-from glm_runtime.cli.standard_input import read_text
+from glm_runtime.cli.terminal import read_text, show_pieces
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
 from glm_runtime.sampling.settings import SamplingSettings
 from glm_runtime.text.chat_messages import ChatOptions
+
+(logprobs_option,) = make_options(GenerationSettings, ["top_logprobs"])
 
 
 @click.command(
@@ -59,13 +64,9 @@ from glm_runtime.text.chat_messages import ChatOptions
     default=True,
     help="Send the prompt as a user's message (default), or as it is.",
 )
-@click.option(
-    "--logprobs",
-    type=click.IntRange(min=0),
-    help="With --json: of each token, and of the N likeliest in its place.",
-)
+@logprobs_option
 @many_options
-@chat_choices
+@chat_options
 @generation_options
 @machine_options
 @json_option
@@ -75,22 +76,23 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     folder: Path,
     prompt: str | None,
     is_chat: bool,
-    logprobs: int | None,
+    top_logprobs: int | None,
     is_json: bool,
     many: ManyOptions,
-    choices: ChatChoices,
+    inputs: ChatInputs,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
     """Answer one prompt, or a file of them; thinking goes to stderr, dimmed."""
     if (prompt is None) == (many.prompts is None):
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
-    options.require_use(is_beams=many.beams is not None, is_many=many.is_many)
+    options.require_use(is_beams=many.num_beams is not None, is_many=many.is_many)
     lines = [] if many.prompts is None else read_prompts(many.prompts)
     text = read_text() if prompt == "-" else prompt
-    chat_options = choices.read() if is_chat else None
+    chat_options = inputs.read() if is_chat else None
     model = load_for_command(folder, machine, is_long_lived=bool(lines))
-    settings = dataclasses.replace(options.settings(model.sampling_defaults), top_logprobs=logprobs)
+    settings = options.settings(model.sampling_defaults)
+    settings = dataclasses.replace(settings, top_logprobs=top_logprobs)
     if text is None:
         run = FileRun(model, lines, settings, chat_options)
         run.run(many.output, many.rows)
@@ -101,7 +103,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         return
     settings = _fix_seed(settings)
     request = _encode(model, text, settings, chat_options)
-    if many.beams is not None:
+    if many.num_beams is not None:
         beams = many.beam_settings(options.max_new_tokens)
         found = search_beams(model, list(request.prompt_ids), beams)
         _show_many({"beams": found}, found, is_json=is_json)
@@ -110,7 +112,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         content = {"completions": found, **_describe_run(model, request)}
         _show_many(content, found, is_json=is_json)
     else:
-        _answer_one(model, request, load_draft(options, machine), is_json=is_json)
+        _answer_one(model, request, load_draft(options.draft, machine), is_json=is_json)
 
 
 def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json: bool) -> None:

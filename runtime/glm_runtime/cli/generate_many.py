@@ -4,28 +4,27 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from glm_runtime.answering.beam_search import BeamSettings
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import GenerationSettings, Piece
-from glm_runtime.cli.options import gather
+from glm_runtime.cli.generation_options import make_options
+from glm_runtime.cli.options import PATH, Command, gather
 from glm_runtime.cli.prompts_file import (
     PromptLine,
     Result,
     ResultsFile,
     make_key,
 )
-from glm_runtime.errors import GlmRuntimeError, SamplingError
+from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.model import Model
 from glm_runtime.text.chat_messages import ChatOptions, describe_call
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class ManyOptions:
     output: Path | None
     rows: int
     completions: int
-    beams: int | None
-    length_penalty: float
+    num_beams: int | None
+    length_penalty: float | None
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -49,16 +48,12 @@ class ManyOptions:
             raise click.UsageError("--output came without --prompts; give a file of prompts.")
         if self.output is not None and self.output == self.prompts:
             raise click.UsageError("--output is the file of --prompts; choose another one.")
-        kinds = [self.prompts is not None, self.completions > 1, self.beams is not None]
+        kinds = [self.prompts is not None, self.completions > 1, self.num_beams is not None]
         if kinds.count(True) > 1:
             raise click.UsageError(
                 "several of --prompts, --completions and --beams came where one is expected; "
                 "leave the others out."
             )
-        try:
-            self.beam_settings(None)
-        except SamplingError as error:
-            raise click.UsageError(str(error)) from error
 
     @property
     def is_many(self) -> bool:
@@ -66,50 +61,48 @@ class ManyOptions:
         return self.prompts is not None or self.completions > 1
 
     def beam_settings(self, max_new_tokens: int | None) -> BeamSettings:
-        """Of the search that was asked for."""
-        count = 1 if self.beams is None else self.beams
-        return BeamSettings(count, max_new_tokens, self.length_penalty)
+        """Return the settings of the beam search that was asked for."""
+        settings = BeamSettings(self.num_beams or 1, max_new_tokens)
+        if self.length_penalty is None:
+            return settings
+        return dataclasses.replace(settings, length_penalty=self.length_penalty)
 
 
-def many_options(command: _Command) -> _Command:
+def many_options(command: Command) -> Command:
     """Add the options of `ManyOptions`, checked, as one argument `many`."""
     options = (
         click.option(
             "--prompts",
             metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="JSON Lines with `prompt` or `messages`, answered side by side.",
+            type=PATH,
+            help="JSON Lines file of prompts; each line has `prompt` or `messages`.",
         ),
         click.option(
             "--output",
             metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="Where answers to --prompts go, in order; a rerun goes on where it ended.",
+            type=PATH,
+            help="File for the answers to --prompts; running again completes it.",
         ),
         click.option(
             "--rows",
+            metavar="N",
             type=click.IntRange(min=1),
             default=8,
             show_default=True,
-            help="Answers written side by side.",
+            help="Batch size: number of prompts answered at the same time.",
         ),
         click.option(
             "--completions",
+            metavar="N",
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Answers to the one prompt, which is read once.",
+            help="Number of answers to the prompt.",
         ),
-        click.option("--beams", type=int, help="Beam search with so many beams."),
-        click.option(
-            "--length-penalty",
-            type=float,
-            default=1.0,
-            show_default=True,
-            help="Beam search: above 0 prefers long answers.",
-        ),
+        *make_options(BeamSettings, ["num_beams"]),
+        *make_options(BeamSettings, ["length_penalty"], has_defaults=True),
     )
-    return gather(options, ManyOptions, "many", command)
+    return gather("many", options, lambda values: ManyOptions(**values), command)
 
 
 def describe_pieces(pieces: list[Piece]) -> Result:

@@ -8,7 +8,7 @@ import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
-from glm_runtime.cli.units import format_bytes
+from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
 

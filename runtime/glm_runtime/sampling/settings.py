@@ -1,15 +1,19 @@
-"""How the next token is to be chosen: settings, checked once, and the defaults of a folder.
+"""Settings for choosing the next token, and the defaults that a folder gives for them.
 
-Read `sampler.py` for how they are applied.
+Each option is declared here once, with its range and its help line. Read `sampler.py` for how the
+settings are applied.
 """
 
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from glm_runtime.errors import FolderError, SamplingError
+from glm_runtime.sampling.option import Option, check_options, declare
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
@@ -20,80 +24,123 @@ _TRANSFORMERS_TOP_K = 50
 
 @dataclass(frozen=True)
 class DrySettings:
-    """Settings of DRY, "don't repeat yourself": what would prolong a repeat gets less likely.
+    """Settings of the DRY ("don't repeat yourself") repetition penalty.
+
+    A token that would continue a sequence which occurred before loses
+    multiplier * base ** (length of the sequence - allowed_length) from its logit.
 
     Attributes:
-        multiplier: of the penalty; 0.8 is usual.
-        base: the penalty grows by this factor with every token of the repeat.
-        allowed_length: shorter repeats are free.
-        sequence_breakers: a token whose text holds one of these ends every repeat.
+        multiplier: strength of the penalty; 0 turns it off.
+        base: growth of the penalty with every repeated token.
+        allowed_length: length of a sequence in tokens from which on the penalty applies.
+        sequence_breakers: no sequence continues across a token whose text contains one of these.
 
     Raises:
         SamplingError: a value is outside its range.
     """
 
-    multiplier: float = 0.8
-    base: float = 1.75
-    allowed_length: int = 2
+    multiplier: float = declare(
+        0.8, Option("Strength of the DRY repetition penalty; 0 turns it off.", minimum=0)
+    )
+    base: float = declare(
+        1.75, Option("Growth of the DRY penalty with every repeated token.", minimum=1)
+    )
+    allowed_length: int = declare(
+        2, Option("Shorter repeated sequences of tokens get no DRY penalty.", minimum=1)
+    )
     sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
 
     def __post_init__(self) -> None:
-        _require_range(self.multiplier, "dry_multiplier", above=0)
-        _require(
-            self.base >= 1 and math.isfinite(self.base), f"dry_base is {self.base}", "1 or more"
-        )
-        found = f"dry_allowed_length is {self.allowed_length}"
-        _require(self.allowed_length >= 1, found, "1 or more")
+        check_options(self, "dry_")
         require_texts(self.sequence_breakers, "sequence_breakers")
-        _require(all(self.sequence_breakers), "a sequence breaker is empty", "a text")
+        if not all(self.sequence_breakers):
+            raise SamplingError(
+                "a sequence breaker is empty where at least one character is expected; leave it "
+                "out."
+            )
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Settings of the sampler, in the meaning and order of Hugging Face transformers.
+    """Settings of the sampler, with the meaning and order that they have in transformers.
 
     Attributes:
-        temperature: divides the logits; 0 always takes the likeliest token (greedy).
-        top_k: keep the k likeliest tokens; 0 keeps all.
-        top_p: keep the likeliest tokens that make up this share; 1 keeps all.
-        min_p: drop tokens less likely than this share of the likeliest; 0 drops none.
-        repetition_penalty: above 1, tokens already in prompt or answer become less likely.
-        presence_penalty: taken from the logit of each token already in the answer.
-        frequency_penalty: taken as often as the token is in the answer already.
-        dry: less likely are tokens that would prolong a repeat; `None` leaves repeats alone.
-        logit_bias: (token id, what is added to its logit); -inf forbids a token.
-        seed: one seed gives one output; `None` draws differently every time.
+        temperature: divisor of the logits; 0 always takes the most likely token (greedy decoding).
+        top_k: number of most likely tokens to keep; 0 keeps all.
+        top_p: probability that the most likely tokens to keep must reach; 1 keeps all.
+        min_p: least probability to keep, as a share of the most likely token's; 0 keeps all.
+        repetition_penalty: factor above 1 that makes tokens of prompt and answer less likely.
+        presence_penalty: amount subtracted once from the logit of every token already generated.
+        frequency_penalty: amount subtracted from a token's logit for each earlier occurrence.
+        dry: settings of the DRY repetition penalty; `None` turns it off.
+        logit_bias: pairs (token id, number added to its logit); -inf forbids the token.
+        seed: seed of the random generator; `None` gives another output every time.
 
     Raises:
         SamplingError: a value is outside its range.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    temperature: float = declare(
+        1.0,
+        Option(
+            "Divides the logits before sampling; 0 always takes the most likely token.", minimum=0
+        ),
+    )
+    top_k: int = declare(
+        0, Option("Sample only from the N most likely tokens; 0 keeps all.", minimum=0)
+    )
+    top_p: float = declare(
+        1.0,
+        Option(
+            "Sample only from the most likely tokens that together reach probability X.",
+            minimum=0,
+            maximum=1,
+            is_above=True,
+        ),
+    )
+    min_p: float = declare(
+        0.0,
+        Option(
+            "Drop tokens whose probability is below X times that of the most likely token.",
+            minimum=0,
+            maximum=1,
+        ),
+    )
+    repetition_penalty: float = declare(
+        1.0,
+        Option(
+            "Factor above 1 that makes tokens of the prompt and the answer less likely.",
+            minimum=0,
+            is_above=True,
+        ),
+    )
+    presence_penalty: float = declare(
+        0.0, Option("Subtracted once from the logit of every token already generated.")
+    )
+    frequency_penalty: float = declare(
+        0.0, Option("Subtracted from a token's logit for each earlier occurrence in the answer.")
+    )
     dry: DrySettings | None = None
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = declare(
+        (), Option("Add NUMBER to the logit of token ID; -inf forbids it.  May be repeated.")
+    )
+    seed: int | None = declare(
+        None, Option("Seed of the random generator; one seed gives one output.", minimum=0)
+    )
 
     def __post_init__(self) -> None:
-        is_temperature = self.temperature >= 0 and math.isfinite(self.temperature)
-        _require(is_temperature, f"temperature is {self.temperature}", "0 (greedy) or more")
-        _require(self.top_k >= 0, f"top_k is {self.top_k}", "0 (keep all) or more")
-        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}", "above 0 and at most 1")
-        _require(0 <= self.min_p <= 1, f"min_p is {self.min_p}", "from 0 to 1")
-        _require_range(self.repetition_penalty, "repetition_penalty", above=0)
-        for name in ("presence_penalty", "frequency_penalty"):
-            value = getattr(self, name)
-            _require(math.isfinite(value), f"{name} is {value}", "a number (0 changes nothing)")
+        check_options(self)
         for token, bias in self.logit_bias:
-            _require(token >= 0, f"logit_bias names the id {token}", "an id of 0 or more")
-            is_bias = math.isfinite(bias) or bias == -math.inf
-            _require(is_bias, f"the bias of token {token} is {bias}", "a number, or -inf")
-        _require(self.seed is None or self.seed >= 0, f"seed is {self.seed}", "0 or more")
+            if token < 0:
+                raise SamplingError(
+                    f"logit_bias names the id {token} where an id of 0 or more is expected; take "
+                    "ids of this folder's tokenizer."
+                )
+            if not (math.isfinite(bias) or bias == -math.inf):
+                raise SamplingError(
+                    f"the bias of token {token} is {bias} where a number, or -inf, is expected; "
+                    "choose a value in that range."
+                )
 
     @property
     def is_greedy(self) -> bool:
@@ -110,6 +157,23 @@ class SamplingSettings:
     def has_penalties(self) -> bool:
         """Whether scores are changed at all before temperature."""
         return self.has_history or bool(self.logit_bias)
+
+    def override(self, given: Mapping[str, Any]) -> "SamplingSettings":
+        """Return these settings with other values for some fields.
+
+        A value for `top_k`, `top_p` or `min_p` turns greedy decoding into sampling at temperature
+        1, unless a temperature is given.
+
+        Args:
+            given: values by field name.
+
+        Raises:
+            SamplingError: a value is outside its range.
+        """
+        changed = dict(given)
+        if self.is_greedy and changed.keys() & {"top_k", "top_p", "min_p"}:
+            changed.setdefault("temperature", 1.0)
+        return dataclasses.replace(self, **changed)
 
 
 def read_sampling_defaults(folder: Path) -> SamplingSettings:
@@ -135,33 +199,6 @@ def read_sampling_defaults(folder: Path) -> SamplingSettings:
         )
     except SamplingError as error:
         raise FolderError(f"{GENERATION_CONFIG_NAME}: {error}") from error
-
-
-@dataclass(frozen=True)
-class SamplingOverrides:
-    """What a caller wants instead of a folder's defaults; `None` keeps the default."""
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    dry: DrySettings | None = None
-    logit_bias: tuple[tuple[int, float], ...] | None = None
-    seed: int | None = None
-
-    def apply_to(self, defaults: SamplingSettings) -> SamplingSettings:
-        """Merge: a sampling option on top of a greedy default turns sampling on, at 1.0.
-
-        Raises:
-            SamplingError: a value is outside its range.
-        """
-        given = {key: value for key, value in vars(self).items() if value is not None}
-        if defaults.is_greedy and given.keys() & {"top_k", "top_p", "min_p"}:
-            given.setdefault("temperature", 1.0)
-        return dataclasses.replace(defaults, **given)
 
 
 def _read_config(path: Path) -> dict[str, object]:
@@ -198,13 +235,3 @@ def require_texts(texts: object, name: str) -> None:
         raise SamplingError(
             f"{name} is the text {texts!r} where a tuple of texts is expected; write ({texts!r},)."
         )
-
-
-def _require_range(value: float, name: str, *, above: float) -> None:
-    is_met = value > above and math.isfinite(value)
-    _require(is_met, f"{name} is {value}", f"a number above {above:g}")
-
-
-def _require(is_met: bool, found: str, expected: str) -> None:
-    if not is_met:
-        raise SamplingError(f"{found} where {expected} is expected; choose a value in that range.")

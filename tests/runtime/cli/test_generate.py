@@ -120,9 +120,10 @@ def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--top-p", "3"), "top_p is 3.0 where above 0 and at most 1 is expected"),
-        (("--temperature", "-1"), "temperature is -1.0"),
-        (("--max-new-tokens", "0"), "max_new_tokens is 0"),
+        (("--top-p", "3"), "Invalid value for '--top-p': 3.0 is not in the range 0<x<=1"),
+        (("--temperature", "-1"), "-1.0 is not in the range x>=0"),
+        (("--temperature", "nan"), "temperature is nan where 0 or more is expected"),
+        (("--max-new-tokens", "0"), "0 is not in the range x>=1"),
         (("--stop", ""), "a stop string is empty"),
         (("--greedy", "--top-k", "3"), "--greedy came with an option for sampling"),
         (("--greedy", "--seed", "0"), "--greedy came with an option for sampling"),

@@ -247,7 +247,7 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(
         (("--prompt", "a", "--prompts", "b"), "'--prompt' or '--prompts'; give one of them"),
         (("--prompt", "a", "--output", "b"), "--output came without --prompts"),
         (("--prompt", "a", "--beams", "2", "--completions", "2"), "several of --prompts"),
-        (("--prompt", "a", "--beams", "0"), "num_beams is 0"),
+        (("--prompt", "a", "--beams", "0"), "0 is not in the range x>=1"),
         (
             ("--prompt", "a", "--beams", "2", "--regex", "b"),
             "--regex has no effect on a beam search",

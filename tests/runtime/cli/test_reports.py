@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from glm_runtime import benchmark
 from glm_runtime.cli import cli
-from glm_runtime.cli.units import format_bytes
+from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.folder.manifest import read_manifest
 
 

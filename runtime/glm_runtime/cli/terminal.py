@@ -1,0 +1,67 @@
+"""The terminal: text from stdin, answers, sizes."""
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from glm_runtime.answering.settings import Piece
+from glm_runtime.errors import PromptError
+from glm_runtime.text.tool_calls import ToolCall
+
+
+def read_text() -> str:
+    """Read all of stdin as UTF-8, without the newline that a shell puts at the end.
+
+    Raises:
+        PromptError: stdin is not UTF-8.
+    """
+    text = _decode(sys.stdin.buffer.read())
+    return text.removesuffix("\n").removesuffix("\r")  # both on Windows
+
+
+def read_lines() -> Iterator[str]:
+    """Read stdin as UTF-8 line by line, as the lines arrive.
+
+    Raises:
+        PromptError: a line is not UTF-8.
+    """
+    for line in sys.stdin.buffer:
+        yield _decode(line).strip()
+
+
+def show_pieces(pieces: Iterator[Piece]) -> tuple[ToolCall, ...]:
+    """Write answer and tool calls to stdout, reasoning dimmed to stderr; return the calls."""
+    calls: tuple[ToolCall, ...] = ()
+    was_thinking = False
+    for piece in pieces:
+        if piece.reasoning:
+            click.secho(piece.reasoning, nl=False, err=True, dim=True)
+            was_thinking = True
+        if piece.text and was_thinking:
+            click.echo("\n", err=True)
+            was_thinking = False
+        click.echo(piece.text, nl=False)
+        calls = piece.tool_calls
+    if was_thinking:
+        click.echo(err=True)
+    click.echo("".join(f"{call.name}\n{call.arguments}\n" for call in calls) or "\n", nl=False)
+    return calls
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Write a size in decimal units with about three digits: 950 B, 3.95 MB, 19.8 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            break
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} {unit}" if size_bytes < 1000 else f"{size_bytes:.0f} {unit}"
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"stdin is not UTF-8 where UTF-8 text is expected ({error}); convert it first."
+        ) from error

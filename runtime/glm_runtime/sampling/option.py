@@ -1,0 +1,83 @@
+"""Declares an option of a settings dataclass once: its range and its help line, on the field.
+
+`check_options` validates by these declarations, and `cli/options.py` makes the command line's
+options of them. The field itself gives name, type and default.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from glm_runtime.errors import SamplingError
+
+_Value = TypeVar("_Value")
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a settings field means and which values it may have.
+
+    Attributes:
+        help: one sentence, as `--help` shows it.
+        minimum: the smallest value.
+        maximum: the largest value.
+        is_above: the minimum itself is not allowed.
+        flag: the name on the command line without dashes; "" derives it from the field's name.
+        advice: what to do about a value outside the range.
+    """
+
+    help: str
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    is_above: bool = False
+    flag: str = ""
+    advice: str = "choose a value in that range"
+
+    def allows(self, value: float) -> bool:
+        """Return whether the value is finite and in the range."""
+        is_enough = value > self.minimum if self.is_above else value >= self.minimum
+        return math.isfinite(value) and is_enough and value <= self.maximum
+
+    @property
+    def range(self) -> str:
+        """The range in words, for an error."""
+        has_maximum = math.isfinite(self.maximum)
+        if self.minimum == -math.inf:
+            return "a finite number"
+        if self.is_above:
+            return f"a number above {self.minimum}" + f" and at most {self.maximum}" * has_maximum
+        if has_maximum:
+            return f"a number from {self.minimum} to {self.maximum}"
+        return f"{self.minimum} or more"
+
+
+def declare(default: _Value, option: Option) -> _Value:
+    """Make a dataclass field with a default and its option."""
+    return field(default=default, metadata={_KEY: option})
+
+
+def list_options(record: Any) -> Iterator[tuple[Field[Any], Option]]:
+    """Yield the fields of a settings class, or of one object of it, that declare an option."""
+    for one in fields(record):
+        if _KEY in one.metadata:
+            yield one, one.metadata[_KEY]
+
+
+def check_options(settings: object, prefix: str = "") -> None:
+    """Refuse numbers outside their range; `None` and values that are not numbers pass.
+
+    Args:
+        settings: an object of a dataclass with options.
+        prefix: stands before the fields' names in the error.
+
+    Raises:
+        SamplingError: names the option, its value and its range.
+    """
+    for one, option in list_options(settings):
+        value = getattr(settings, one.name)
+        if isinstance(value, int | float) and not option.allows(value):
+            raise SamplingError(
+                f"{prefix}{one.name} is {value} where {option.range} is expected; {option.advice}."
+            )
