@@ -8,7 +8,7 @@ import pytest
 import glm_runtime
 from glm_export import ExportOptions, export
 from support import cpp_library as cpp
-from support.cpp_build import build
+from support.cpp_build import README, build_as_documented, make_checkout
 from support.cpp_library import Library
 from support.windows_build import Wine
 
@@ -17,7 +17,10 @@ SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("cpp"))
+    """The folder that the README's commands build, in a copy of the repository."""
+    checkout = make_checkout(tmp_path_factory.mktemp("cpp"))
+    build_as_documented(README, "-S runtime/cpp", checkout)
+    return checkout / "build"
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from glm_export.tokenizer.from_tiktoken import _PATTERN
 from glm_runtime import GenerationSettings, SamplingSettings
 from glm_runtime.sampling.settings import DrySettings
 from support import cpp_library as cpp
-from support.cpp_build import SOURCE
+from support.cpp_build import PAGE, README, ROOT, SOURCE, read_blocks, run_block
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import GREEDY, Library, Settings
 from support.cpp_lines import make_lines
@@ -193,18 +193,33 @@ def test_threads(model: cpp.Model) -> None:
     assert found == {place: [expected[place]] * 5 for place in found}
 
 
-def test_the_readmes_program(built: Path, folder: Path, tmp_path: Path) -> None:
-    """It is C, compiles without a warning, and answers; and so does what shows the settings."""
-    text = (SOURCE / "README.md").read_text(encoding="utf-8")
-    code, settings = (block.split("```")[0] for block in text.split("```c\n")[1:])
-    call = "glm_generate(session, ids, count, NULL, show, NULL)"
+def test_the_pages_settings(built: Path, folder: Path, tmp_path: Path) -> None:
+    """The example answers with them; both are C and compile without a warning."""
+    (settings,) = read_blocks(PAGE, "c")
+    code = (ROOT / "examples" / "c" / "main.c").read_text(encoding="utf-8")
+    call = "glm_generate(session, tokens, count, &settings, print_piece, NULL)"
     assert call in code
-    code = settings + code.replace(call, "answer(model, session, ids, count, show)")
-    (tmp_path / "readme.c").write_text(code.replace("artifacts/glm4-sample-int4", str(folder)))
+    code = settings + code.replace(call, "answer(model, session, tokens, count, print_piece)")
+    (tmp_path / "page.c").write_text(code, encoding="utf-8")
     flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{SOURCE / 'include'}"]
     links = [f"-L{built}", "-lglm", f"-Wl,-rpath,{built}", f"-Wl,-rpath-link,{built}"]
-    command = ["cc", *flags, "readme.c", *links, "-o", "readme"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    done = subprocess.run([tmp_path / "readme"], capture_output=True, text=True, check=False)
+    subprocess.run(["cc", *flags, "page.c", *links, "-o", "page"], cwd=tmp_path, check=True)
+    command = [tmp_path / "page", folder, "In the beginning"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout) > 20
+
+
+def test_every_command_of_the_pages(built: Path, folder: Path, tmp_path: Path) -> None:
+    """From top to bottom, in the folder that the README's first block built into."""
+    checkout = built.parent
+    (checkout / "artifacts").mkdir()
+    (checkout / "artifacts" / "glm4-sample-int4").symlink_to(folder)
+    first, *rest = read_blocks(README)
+    assert "cmake --build build " in first
+    blocks = [*rest, *read_blocks(PAGE), *read_blocks(ROOT / "examples" / "c" / "README.md")]
+    elsewhere = ("mingw-w64", "make test-cpp")  # test_windows.py, and this test's own run
+    shown = [run_block(checkout, b) for b in blocks if not any(word in b for word in elsewhere)]
+    assert len(shown) == len(blocks) - len(elsewhere)
+    assert "床前明月光" in shown[0]
+    assert "\ntest-cpp:" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 
 import glm_runtime
 from hosts.test_cpp_bad_input import BAD_FOLDERS
-from support.cpp_build import SOURCE
+from support.cpp_build import ROOT, SOURCE
 from support.onnxruntime_wheel import read_pinned_version
 from support.windows_build import (
     Wine,
@@ -105,16 +105,24 @@ def test_nothing_else_is_needed(windows: Path) -> None:
         assert exported == set(re.findall(r"^GLM_API .*?(glm_\w+)\(", HEADER, re.MULTILINE))
 
 
-def test_the_readmes_program(wine: Wine, windows: Path, folder: Path) -> None:
-    """Its C compiles for Windows without a warning, over glm.dll, and answers."""
-    text = (SOURCE / "README.md").read_text(encoding="utf-8")
-    code = text.split("```c\n")[1].split("```")[0]
-    source = windows / "readme.c"
-    source.write_text(code.replace("artifacts/glm4-sample-int4", folder.name), encoding="utf-8")
-    compile_program(source, windows / "readme.exe", built=windows)
-    done = wine.run(windows / "readme.exe", cwd=folder.parent)
+def test_the_example(wine: Wine, windows: Path, folder: Path) -> None:
+    """examples/c compiles for Windows without a warning, over glm.dll, and answers."""
+    program = windows / "ask.exe"
+    compile_program(ROOT / "examples" / "c" / "main.c", program, built=windows)
+    done = wine.run(program, folder.name, "Recite John 3:16.", cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 20
+
+
+def test_the_installed_program(
+    wine: Wine, windows: Path, folder: Path, tmp_path: Path, expected_text: bytes
+) -> None:
+    """onnxruntime.dll is installed beside it."""
+    command = ["cmake", "--install", str(windows), "--prefix", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    program = tmp_path / "bin" / "glm-run.exe"
+    done = wine.run(program, "generate", name_path(folder), "--prompt", QUESTION, *GREEDY)
+    assert (done.returncode, done.stdout) == (0, expected_text), done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,14 @@ pins; pip fetches it once into pytest's cache.
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
 
-from support.cpp_build import SOURCE, find_header
+from support.cpp_build import PAGE, ROOT, SOURCE, build_as_documented, make_checkout
 from support.onnxruntime_wheel import fetch_library
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
 _TOOLS = ("cmake", COMPILER, "x86_64-w64-mingw32-g++-posix")
@@ -78,7 +76,7 @@ def require_tools(*tools: str) -> None:
     """Skip the test where a tool is missing."""
     for tool in tools:
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed; see runtime/cpp/README.md, Windows")
+            pytest.skip(f"{tool} is not installed; see docs/cpp.md, Windows")
 
 
 def fetch_dll(cache: Path, version: str | None = None) -> Path:
@@ -87,16 +85,18 @@ def fetch_dll(cache: Path, version: str | None = None) -> Path:
 
 
 def build_for_windows(folder: Path, library: Path) -> Path:
-    """glm.dll, glm-run.exe, onnxruntime.dll and the tests' own programs, in one folder."""
+    """glm.dll, glm-run.exe, onnxruntime.dll and the tests' own programs, in one folder.
+
+    By the commands of docs/cpp.md.
+    """
     require_tools(*_TOOLS)
-    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={SOURCE / 'cmake' / 'mingw-w64.cmake'}"
-    options = [f"-DONNXRUNTIME_INCLUDE={find_header()}", f"-DONNXRUNTIME_LIBRARY={library}"]
-    configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), toolchain, *options]
-    _run([*configure, f"-DPYTHON={sys.executable}"])
-    _run(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)])
-    compile_program(PROGRAMS / "library.c", folder / "library.exe", built=folder)
-    compile_program(PROGRAMS / "launch.c", folder / "launch.exe", "-municode")
-    return folder
+    checkout = make_checkout(folder)
+    shown = build_as_documented(PAGE, "mingw-w64", checkout, library)
+    assert "warning:" not in shown, shown
+    built = checkout / "build-windows"
+    compile_program(PROGRAMS / "library.c", built / "library.exe", built=built)
+    compile_program(PROGRAMS / "launch.c", built / "launch.exe", "-municode")
+    return built
 
 
 def compile_program(source: Path, output: Path, *options: str, built: Path | None = None) -> None:
