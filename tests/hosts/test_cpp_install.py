@@ -99,7 +99,7 @@ def test_no_file_names_a_place(installed: Path, built: Path) -> None:
 def test_the_version(installed: Path, library: Library) -> None:
     """That of the Python package, wherever it is asked for."""
     version = glm_export.__version__
-    assert run(installed / "bin" / "glm-run", "--version") == f"glm-run {version}\n"
+    assert run(installed / "bin" / "glm-run", "--version") == f"glm-run, version {version}\n"
     assert library.c.glm_version().decode() == version
     found = run(
         "pkg-config", "--modversion", "glm", PKG_CONFIG_PATH=str(installed / "lib" / "pkgconfig")

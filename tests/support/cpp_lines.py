@@ -33,7 +33,7 @@ def _cut(text: str) -> Callable[[random.Random], str]:
 
 # English and Chinese, line breaks included; and Python.
 _cut_text = _cut((_DATA / "evaluation.txt").read_text(encoding="utf-8"))
-_cut_code = _cut((ROOT / "export" / "glm_export" / "output" / "writer.py").read_text(encoding="utf-8"))
+_cut_code = _cut((ROOT / "export/glm_export/output/writer.py").read_text(encoding="utf-8"))
 
 
 def _mix(generator: random.Random) -> str:

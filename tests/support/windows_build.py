@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from support.cpp_build import PAGE, ROOT, SOURCE, build_as_documented, make_checkout
+from support.cpp_build import PAGE, SOURCE, build_as_documented, make_checkout
 from support.onnxruntime_wheel import fetch_library
 
 PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"

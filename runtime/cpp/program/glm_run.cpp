@@ -119,7 +119,7 @@ int run(const Arguments& arguments) {
     return 0;
   }
   if (arguments.is_version) {
-    std::printf("glm-run %s\n", glm_version());
+    std::printf("glm-run, version %s\n", glm_version());
     return 0;
   }
   watch_interrupts(interrupt);
