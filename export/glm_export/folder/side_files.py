@@ -18,7 +18,12 @@ from glm_export.tokenizer import chat_table
 from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_export.tokenizer.token_ids import TokenIds
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
-from glm_runtime.text.chat_template import TEMPLATE_NAME, ChatTemplate, find_special_tokens
+from glm_runtime.text.chat_template import (
+    TEMPLATE_NAME,
+    ChatTemplate,
+    find_special_tokens,
+    find_template_source,
+)
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Keys that name folders of the machine a checkpoint was saved on.
@@ -56,8 +61,6 @@ def render_side_files(
     files = {name: _render_json(name, content) for name, content in contents.items()}
     template = _find_template(checkpoint.folder, tokenizer_config)
     if template is None:
-        template = _encode(choose_template(checkpoint.folder))
-    if template is None:
         return files
     _try_template(template.decode())
     return {**files, TEMPLATE_NAME: template, **_render_table(template.decode(), tokenizer_config)}
@@ -89,22 +92,15 @@ def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
-    """The chat template: a file of its own, or a key of tokenizer_config.json; UTF-8."""
-    path = folder / TEMPLATE_NAME
-    if path.is_file():
-        try:
-            content = path.read_bytes()
-            content.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"{path.name} is not readable UTF-8 ({error}); download it again."
-            ) from error
-        return content
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):  # several by name, as transformers 4 saved them
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return _encode(template)
+    """The checkpoint's chat template, or the one for a tokenizer that is converted; UTF-8."""
+    try:
+        template = find_template_source(folder, tokenizer_config)
+    except (OSError, FolderError) as error:
+        raise CheckpointError(
+            f"{TEMPLATE_NAME} is not readable UTF-8 ({error.__cause__ or error}); download it "
+            "again."
+        ) from error
+    return _encode(choose_template(folder) if template is None else template)
 
 
 def _try_template(template: str) -> None:

@@ -109,22 +109,33 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
         FolderError: a file cannot be read, or the template is not valid Jinja.
     """
     config = _read_tokenizer_config(folder / TOKENIZER_CONFIG_NAME)
-    source = _read_source(folder / TEMPLATE_NAME) or config.get("chat_template")
-    if isinstance(source, list):  # several named templates: the one for plain chat
+    source = find_template_source(folder, config)
+    return None if source is None else ChatTemplate(source, find_special_tokens(config))
+
+
+def find_template_source(folder: Path, tokenizer_config: Mapping[str, object]) -> str | None:
+    """Return the Jinja source of a folder's or a checkpoint's template; `None` if it has none.
+
+    The file `chat_template.jinja` comes first, then `chat_template` of tokenizer_config.json: a
+    text, or a list of named templates, of which `default` is taken.
+
+    Raises:
+        FolderError: the file is not UTF-8.
+        OSError: the file cannot be read.
+    """
+    path = folder / TEMPLATE_NAME
+    if path.is_file():
+        try:
+            return path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise FolderError(
+                f"{path} is not UTF-8 text ({error}); export the folder again."
+            ) from error
+    source = tokenizer_config.get("chat_template")
+    if isinstance(source, list):
         named = [entry for entry in source if isinstance(entry, dict)]
         source = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return ChatTemplate(source, find_special_tokens(config)) if isinstance(source, str) else None
-
-
-def _read_source(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FolderError(
-            f"{path} is not UTF-8 text ({error}); export the folder again."
-        ) from error
+    return source if isinstance(source, str) else None
 
 
 def _read_tokenizer_config(path: Path) -> dict[str, object]:
