@@ -1,7 +1,16 @@
-"""README.md as a newcomer reads it: its commands parse, its Python runs, its files are there."""
+"""README.md, CONTRIBUTING.md and docs/ as a newcomer reads them.
+
+Commands parse, files and links exist, no sentence stands twice. The Python blocks of docs/python.md
+run in tests/runtime/test_guide.py, those of docs/hosts.md in tests/hosts/test_page.py; docs/cpp.md,
+docs/node.md and docs/web.md have tests of their own hosts.
+"""
 
 import re
+import runpy
 import shlex
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,37 +22,110 @@ from glm_runtime.cli import cli as run_group
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SITE = PROJECT["urls"]["Source"]
 COMMANDS: dict[str, click.Command] = {
     "glm-export": cli.command,
     "glm-eval": evaluate_cli.command,
+    **{f"glm-run {name}": command for name, command in run_group.commands.items()},
 }
+OTHER_HOSTS = {"cpp.md", "node.md", "web.md"}
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+CHECKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"] + [
+    page for page in DOCS if page.name not in {*OTHER_HOSTS, "cli.md"}
+]
+MADE = ("artifacts/", "loss.svg", "layers.svg")  # what the commands make
+FOREIGN_OPTIONS = {"--cpp", "--model"}  # of a benchmark, of optimum-cli
 
 
-def shell_lines() -> list[list[str]]:
-    text = "\n".join(body for language, body in BLOCKS if language != "python")
-    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    return [words for words in lines if words and words[0].startswith("glm-")]
+def list_markdown() -> list[Path]:
+    places = ("*.md", "docs/*.md", "benchmarks/*.md", "sample/*.md", "runtime/**/*.md")
+    places += ("export/**/*.md", "examples/**/*.md", "artifacts/glm4-sample/*.md")
+    pages = {page for place in places for page in ROOT.glob(place)}
+    return sorted(page for page in pages if "node_modules" not in page.parts)
+
+
+def find_blocks(page: Path, *languages: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [body for language, body in found if language in languages]
+
+
+def list_shell_lines() -> list[tuple[str, str]]:
+    return [
+        (page.name, line)
+        for page in CHECKED
+        for block in find_blocks(page, "sh", "bash", "")
+        for line in block.splitlines()
+        if line.strip()
+    ]
 
 
 def parse(words: list[str]) -> None:
     """Refuse what the command itself would refuse."""
-    if words[0] == "glm-run":
-        run_group.commands[words[1]].make_context(words[1], words[2:])
-    else:
-        COMMANDS[words[0]].make_context(words[0], words[1:])
+    name, arguments = words[0], words[1:]
+    if name == "glm-run":
+        name, arguments = f"glm-run {words[1]}", words[2:]
+    COMMANDS[name].make_context(name, arguments)
 
 
-def test_readme_shows_every_command() -> None:
-    assert {words[0] for words in shell_lines()} == {"glm-export", "glm-eval", "glm-run"}
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1200
 
 
-@pytest.mark.parametrize("words", shell_lines(), ids=" ".join)
-def test_options_exist(words: list[str]) -> None:
-    parse(words)
+def test_the_readme_begins_with_the_clone_and_the_two_commands() -> None:
+    lines = find_blocks(ROOT / "README.md", "sh")[0].splitlines()
+    assert lines == [f"git clone {SITE}", "cd glm-export", "make demo", "make test"]
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_readme_shows_every_program() -> None:
+    shown = "\n".join(find_blocks(ROOT / "README.md", "sh"))
+    assert all(f"{name} " in shown for name in ("glm-export", "glm-eval", "glm-run"))
+
+
+@pytest.mark.parametrize(("page", "line"), list_shell_lines(), ids=str)
+def test_a_shell_line_works(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    match words:
+        case [("glm-export" | "glm-eval" | "glm-run"), *_]:
+            parse(words)
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["pip", "install", *arguments]:
+            check_install(arguments)
+        case [".venv/bin/pytest" | "python", path, *_]:
+            assert (ROOT / path).exists()
+        case ["git", "clone", url]:
+            assert url == SITE
+        case ["cd", _] | [".", ".venv/bin/activate"] | ["py", "-m", "venv", ".venv"]:
+            pass
+        case _:
+            assert line == r".venv\Scripts\Activate.ps1", "say here how this line is checked"
+
+
+def check_install(arguments: list[str]) -> None:
+    for word in arguments:
+        if match := re.fullmatch(r"(\.|glm-export)\[([\w,-]+)\]", word):
+            assert set(match[2].split(",")) <= PROJECT["optional-dependencies"].keys()
+        else:
+            assert word == "-c" or (ROOT / word).exists()
+
+
+def list_options(command: click.Command) -> set[str]:
+    return {
+        name for parameter in command.params for name in parameter.opts + parameter.secondary_opts
+    }
+
+
+def test_options_in_the_text_exist() -> None:
+    known = FOREIGN_OPTIONS.union(*map(list_options, COMMANDS.values()))
+    for page in CHECKED:
+        for span in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+            unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", span)) - known
+            assert not unknown, page.name
+
+
+@pytest.mark.parametrize("name", ["glm-export", "glm-eval"])
 def test_help_shows_three_examples(name: str) -> None:
     result = CliRunner().invoke(COMMANDS[name], ["--help"])
     assert result.exit_code == 0
@@ -53,20 +135,75 @@ def test_help_shows_three_examples(name: str) -> None:
         parse(shlex.split(line))
 
 
-def test_python_block_runs(
+def test_the_command_line_page_is_current() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))
+    current = page["PAGE"].read_text(encoding="utf-8")
+    assert page["render"]() == current, "a help text changed: run `python docs/make_cli.py`"
+
+
+def test_python_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = [body for language, body in BLOCKS if language == "python"]
-    export(ExportOptions(ROOT / "artifacts/glm4-sample", tmp_path / "artifacts/glm4-sample-int4"))
+    with_python = [page.name for page in CHECKED if find_blocks(page, "python")]
+    assert with_python == ["README.md", "hosts.md", "python.md"]  # the others: see above
+    (code,) = find_blocks(ROOT / "README.md", "python")
+    folder = tmp_path / "artifacts/glm4-sample-int4"
+    export(ExportOptions(ROOT / "artifacts/glm4-sample", folder, method="rtn", verify="none"))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
-def test_files_it_names_exist() -> None:
-    names = set(
-        re.findall(r"`((?:export|quantize|runtime|tests|benchmarks|artifacts)/[\w./-]+)`", README)
-    )
-    assert names
-    for name in names - {"artifacts/glm4-int4", "artifacts/glm4-sample-int4"}:
-        assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("page", CHECKED, ids=lambda page: page.name)
+def test_files_it_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    rooms = "export|quantize|runtime|tests|benchmarks|artifacts|docs|sample|examples"
+    for name in set(re.findall(rf"`((?:{rooms})/[\w./-]+)`", text)):
+        assert name.startswith(MADE) or (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.removeprefix(f"{SITE}/blob/main/").partition("#")
+        target = target.removeprefix(f"{SITE}/tree/main/")
+        if target.startswith("http"):
+            continue
+        place = ROOT if link.startswith(SITE) else page.parent
+        file = (place / target) if target else page
+        assert file.exists(), link
+        if anchor:
+            assert anchor in list_anchors(file), link
+
+
+def list_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def list_sentences(text: str) -> Iterator[str]:
+    text = re.sub(r"^```.*?^```", "\n", text, flags=re.DOTALL | re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*|#]|\d+\.) ?)|\|", text):
+        for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
+            yield " ".join(re.findall(r"\w[\w'-]*", sentence.lower()))
+
+
+def test_no_sentence_stands_twice() -> None:
+    places = defaultdict(list)
+    for page in list_markdown():
+        for sentence in list_sentences(page.read_text(encoding="utf-8")):
+            if len(sentence.split()) >= 12:
+                places[sentence].append(str(page.relative_to(ROOT)))
+    assert len(places) > 200
+    assert {sentence: found for sentence, found in places.items() if len(found) > 1} == {}
+
+
+def test_estimates_follow_from_their_figures() -> None:
+    """Decode is half of the bandwidth over the file; memory 1.2 times the file."""
+    table = README.partition("\n| machine |")[2].partition("\n\n")[0]
+    rows = [line for line in table.splitlines() if "GB |" in line]
+    bandwidths = {"Pi": 17.1, "DDR4": 51.2, "DDR5": 89.6, "CUDA": 1008}
+    assert len(rows) == len(bandwidths)
+    for row, (mark, bandwidth) in zip(rows, bandwidths.items(), strict=True):
+        assert mark in row
+        file, memory, decode = (cell.strip() for cell in row.split("|")[3:6])
+        size = float(file.removesuffix(" GB"))
+        assert float(decode.split()[0]) == round(bandwidth / 2 / size)
+        if "estimated" in memory:
+            assert float(memory.split()[0]) == pytest.approx(1.2 * size, rel=0.03)

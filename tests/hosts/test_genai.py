@@ -22,7 +22,7 @@ from support.cpp_lines import make_lines
 genai = pytest.importorskip("onnxruntime_genai", reason="needs the extra `peers`")
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
-# What the engine reads otherwise, as runtime/README.md says.
+# What the engine reads otherwise, as docs/hosts.md says.
 OTHER_SPACE = "\x85"
 OTHER_STRIP = "\u3000"
 
@@ -118,7 +118,7 @@ def test_cuda_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_differs(tokenizer: Any, folder: Path) -> None:
-    """As README.md of the runtime says; a newer engine may have mended it."""
+    """As docs/hosts.md says; a newer engine may have mended it."""
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids = reference.encode(f"a  {OTHER_SPACE}b").ids
     assert tokenizer.encode(f"a  {OTHER_SPACE}b").tolist() != ids

@@ -1,4 +1,4 @@
-"""Every block of runtime/glm_runtime/README.md runs, in order, on the sample model."""
+"""Every block of docs/python.md runs, in order, on the sample model."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from glm_export import ExportOptions, export
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "runtime" / "glm_runtime" / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
 def test_every_block_runs(

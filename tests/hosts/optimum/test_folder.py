@@ -19,7 +19,7 @@ from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
-PAGE = (ROOT / "runtime" / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
 QUESTIONS = ("Recite John 3:16.", "背诵李白的《静夜思》。", "Who was Moses?", "写一首诗")
 TOKENS = 48
 GREEDY = {"do_sample": False, "max_new_tokens": TOKENS}
@@ -53,8 +53,9 @@ def test_the_same_tokens(choices: dict[str, bool], int4: Path, expected: list[li
 def test_the_page_of_hosts(
     int4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its block of runtime/README.md."""
-    (code,) = re.findall(r"^```python optimum\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    """Its block of docs/hosts.md."""
+    section = PAGE.partition("\n## Optimum\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "glm4-sample-int4").symlink_to(int4)
     monkeypatch.chdir(tmp_path)
