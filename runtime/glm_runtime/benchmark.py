@@ -5,12 +5,11 @@ Read `bandwidth.py` for how the bandwidth is measured.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from glm_runtime.folder.manifest import Manifest
+from glm_runtime.folder.manifest import Manifest, Progress, ignore_progress
 from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
 from glm_runtime.graph.decoding import Decoder, check_length
 from glm_runtime.graph.machine import read_peak_memory_bytes
@@ -59,24 +58,26 @@ class _Round:
 
 
 def run_benchmark(
-    model: Model,
-    plan: BenchmarkPlan,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    model: Model, plan: BenchmarkPlan, progress: Progress = ignore_progress
 ) -> BenchmarkReport:
-    """Measure.
+    """Measure a model.
 
     Args:
         model: the loaded model.
-        plan: how long and how often.
-        progress: wraps the rounds, to show how far we are.
+        plan: the lengths and the number of rounds.
+        progress: called with ("measuring", rounds done, rounds in all).
 
     Raises:
         PromptError: prompt and answer together are longer than the context.
     """
     check_length(plan.prompt_tokens + plan.new_tokens, model.manifest.model)
     decoder = Decoder(model.graph, model.manifest.model)
+    progress("measuring", 0, plan.rounds)
     _run_round(model, decoder, plan)  # warms up: buffers are allocated and pages read
-    rounds = [_run_round(model, decoder, plan) for _ in progress(range(plan.rounds))]
+    rounds = []
+    for done in range(plan.rounds):
+        rounds.append(_run_round(model, decoder, plan))
+        progress("measuring", done + 1, plan.rounds)
     return _summarize(model, plan, rounds)
 
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from glm_runtime.errors import FolderError, MissingDependencyError
-from glm_runtime.folder.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
+from glm_runtime.folder.manifest import (
+    FORMAT_VERSION,
+    ModelEntry,
+    Progress,
+    check_files,
+    ignore_progress,
+    read_manifest,
+)
 from glm_runtime.graph.inference import import_onnxruntime
 from glm_runtime.graph.machine import (
     count_usable_cores,
@@ -86,13 +93,21 @@ def examine_machine() -> MachineReport:
     )
 
 
-def examine_folder(folder: Path, memory_available_bytes: int) -> FolderReport:
-    """Check every byte of a folder against its manifest, and its needs against the memory."""
+def examine_folder(
+    folder: Path, memory_available_bytes: int, progress: Progress = ignore_progress
+) -> FolderReport:
+    """Check every byte of a folder against its manifest, and its needs against the memory.
+
+    Args:
+        folder: the exported folder.
+        memory_available_bytes: memory that the model may take.
+        progress: called with (stage, done, total) while files are read.
+    """
     try:
         manifest = read_manifest(folder)
     except FolderError as error:
         return FolderReport(None, (), 0, 0, 0, 0, (str(error),))
-    found = check_files(folder, manifest, is_full=True)
+    found = check_files(folder, manifest, is_full=True, progress=progress)
     model = manifest.model
     weight_bytes = sum(e.size_bytes for name, e in manifest.files.items() if "model.onnx" in name)
     left_bytes = memory_available_bytes - weight_bytes

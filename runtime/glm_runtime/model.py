@@ -19,7 +19,13 @@ from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.errors import PromptError
-from glm_runtime.folder.manifest import Manifest, read_manifest, require_whole
+from glm_runtime.folder.manifest import (
+    Manifest,
+    Progress,
+    ignore_progress,
+    read_manifest,
+    require_whole,
+)
 from glm_runtime.graph.decoding import check_graph
 from glm_runtime.graph.huge_pages import move_to_huge_pages
 from glm_runtime.graph.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
@@ -170,6 +176,7 @@ def load(  # noqa: PLR0913  # a door with many keywords, most left out
     has_huge_pages: bool = False,
     prepared: PreparedModels | None = None,
     cuda_graph: bool | None = None,
+    progress: Progress = ignore_progress,
 ) -> Model:
     """Open an exported folder.
 
@@ -186,6 +193,7 @@ def load(  # noqa: PLR0913  # a door with many keywords, most left out
             place of the folder's graph. `PreparedModels.make` makes them.
         cuda_graph: on CUDA, record the step of one token once and replay it; `None` does where the
             graph allows it, as folders of `--target cuda` do.
+        progress: called with (stage, done, total) while files are verified.
 
     Raises:
         FolderError: the folder is not whole, or not what its manifest promises.
@@ -195,7 +203,7 @@ def load(  # noqa: PLR0913  # a door with many keywords, most left out
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    require_whole(folder, manifest, is_full=is_verified)
+    require_whole(folder, manifest, is_full=is_verified, progress=progress)
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
     sampling = read_sampling_defaults(folder)

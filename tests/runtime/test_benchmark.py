@@ -33,15 +33,9 @@ def test_the_figures_follow_from_each_other(tiny_model: Model, monkeypatch: pyte
     """A reading rate of 10 GB/s is put in place of the measurement, which takes a second."""
     monkeypatch.setattr(benchmark, "measure_read_bytes_per_second", lambda threads: 1e10)
     plan = BenchmarkPlan(prompt_tokens=20, new_tokens=5, rounds=3)
-    rounds: list[int] = []
-
-    def watch(steps):
-        for step in steps:
-            rounds.append(step)
-            yield step
-
-    report = run_benchmark(tiny_model, plan, watch)
-    assert rounds == [0, 1, 2]
+    told: list[tuple[str, int, int]] = []
+    report = run_benchmark(tiny_model, plan, lambda *stage: told.append(stage))
+    assert told == [("measuring", done, 3) for done in range(4)]
     rate = report.decode_tokens_per_second
     assert 0 < report.decode_tokens_per_second_min <= rate <= report.decode_tokens_per_second_max
     first_seconds = report.time_to_first_token_ms / 1000

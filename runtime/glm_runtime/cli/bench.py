@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -19,6 +17,7 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
 
 _COUNT = click.IntRange(min=1)
@@ -37,6 +36,7 @@ _COUNT = click.IntRange(min=1)
 @click.option("--rounds", type=_COUNT, default=5, show_default=True)
 @machine_options
 @json_option
+@quiet_option
 @debug_option
 def bench(
     folder: Path,
@@ -51,7 +51,8 @@ def bench(
     start = time.perf_counter()
     model = load_for_command(folder, machine, is_long_lived=True)
     load_seconds = time.perf_counter() - start
-    report = run_benchmark(model, plan, _show_progress)
+    with show_progress() as progress:
+        report = run_benchmark(model, plan, progress)
     content = dataclasses.asdict(report) | dataclasses.asdict(plan)
     content |= {
         "load_seconds": load_seconds,
@@ -59,15 +60,6 @@ def bench(
         "threads": model.graph.threads,
     }
     click.echo(json.dumps(content) if is_json else _describe(report, load_seconds))
-
-
-def _show_progress(rounds: Iterable[int]) -> Iterator[int]:
-    """Show a bar on stderr, nothing when that is no terminal."""
-    if not sys.stderr.isatty():
-        yield from rounds
-        return
-    with click.progressbar(rounds, label="measuring", file=sys.stderr) as bar:
-        yield from bar
 
 
 def _describe(report: BenchmarkReport, load_seconds: float) -> str:

@@ -14,13 +14,14 @@ from glm_runtime.cli.generation_options import GenerationOptions, generation_opt
 from glm_runtime.cli.options import (
     ChatInputs,
     MachineOptions,
-    chat_options,
+    chat_inputs,
     folder_argument,
     load_draft,
     load_for_command,
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.terminal import read_lines, show_pieces
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError
@@ -47,9 +48,10 @@ _HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an 
     show_default=True,
     help="When the context is full: say so, or slide: drop the oldest turns and say so.",
 )
-@chat_options
+@chat_inputs
 @generation_options
 @machine_options
+@quiet_option
 @debug_option
 def chat(
     folder: Path,
@@ -63,18 +65,19 @@ def chat(
 
     Thinking is shown dimmed, on stderr. After a tool call the next line is what the tool returned.
     """
-    model = load_for_command(folder, machine, is_long_lived=True)
+    chat_options = inputs.read()
+    model = load_for_command(folder, machine, options.draft, is_long_lived=True)
     conversation = Conversation(
         model,
         options.settings(model.sampling_defaults),
         system=system,
-        options=inputs.read(),
+        options=chat_options,
         overflow=overflow,
         draft=load_draft(options.draft, machine),
     )
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        click.echo(_HELP, err=True)
+        say(_HELP)
     talk = Talk(conversation, is_terminal=is_terminal)
     for line in _read_terminal() if is_terminal else read_lines():
         if line == "/exit":

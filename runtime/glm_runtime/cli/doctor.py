@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import json_option, show_examples
+from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
+from glm_runtime.folder.manifest import require_folder
 from glm_runtime.health import FolderReport, MachineReport, examine_folder, examine_machine
 
 
@@ -22,16 +23,18 @@ from glm_runtime.health import FolderReport, MachineReport, examine_folder, exam
 )
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @json_option
+@quiet_option
 @debug_option
 @click.pass_context
 def doctor(ctx: click.Context, folder: Path | None, is_json: bool) -> None:
     """Examine this machine and, if given, every byte of a folder; exits with 1 on a problem."""
+    if folder is not None:
+        require_folder(folder)
     machine = examine_machine()
     report = None
     if folder is not None:
-        if sys.stderr.isatty():
-            click.echo(f"reading every byte of {folder}", err=True)
-        report = examine_folder(folder, machine.memory_available_bytes)
+        with show_progress() as progress:
+            report = examine_folder(folder, machine.memory_available_bytes, progress)
     problems = machine.problems + (report.problems if report else ())
     if is_json:
         content: dict[str, object] = {"machine": dataclasses.asdict(machine)}

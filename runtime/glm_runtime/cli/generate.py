@@ -31,7 +31,7 @@ from glm_runtime.cli.generation_options import (
 from glm_runtime.cli.options import (
     ChatInputs,
     MachineOptions,
-    chat_options,
+    chat_inputs,
     folder_argument,
     json_option,
     load_draft,
@@ -39,6 +39,7 @@ from glm_runtime.cli.options import (
     machine_options,
     show_examples,
 )
+from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.prompts_file import Result, read_prompts
 from glm_runtime.cli.terminal import read_text, show_pieces
 from glm_runtime.errors import PromptError
@@ -66,10 +67,11 @@ from glm_runtime.text.chat_messages import ChatOptions
 )
 @logprobs_option
 @many_options
-@chat_options
+@chat_inputs
 @generation_options
 @machine_options
 @json_option
+@quiet_option
 @debug_option
 def generate(  # noqa: PLR0913  # click passes each option by name
     *,
@@ -90,7 +92,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     lines = [] if many.prompts is None else read_prompts(many.prompts)
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None
-    model = load_for_command(folder, machine, is_long_lived=bool(lines))
+    model = load_for_command(folder, machine, options.draft, is_long_lived=bool(lines))
     settings = options.settings(model.sampling_defaults)
     settings = dataclasses.replace(settings, top_logprobs=top_logprobs)
     if text is None:
@@ -124,7 +126,7 @@ def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json:
         content |= answer | _describe_drafts(session)
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo(_describe(answer), err=True)
+        say(_describe(answer))
 
 
 def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: bool) -> None:
@@ -133,7 +135,7 @@ def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: b
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
         return
     for number, one in enumerate(found, 1):
-        click.echo(f"--- {number} of {len(found)}", err=True)
+        say(f"--- {number} of {len(found)}")
         click.echo(one["text"])
 
 

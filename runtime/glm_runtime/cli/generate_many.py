@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,6 +14,7 @@ from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.generation_options import make_options
 from glm_runtime.cli.options import PATH, Command, gather
+from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.cli.prompts_file import (
     PromptLine,
     Result,
@@ -46,6 +45,11 @@ class ManyOptions:
         """
         if self.output is not None and self.prompts is None:
             raise click.UsageError("--output came without --prompts; give a file of prompts.")
+        if self.output is not None and not self.output.absolute().parent.is_dir():
+            raise click.UsageError(
+                f"--output is {self.output} where a file in an existing folder is expected; make "
+                "the folder first."
+            )
         if self.output is not None and self.output == self.prompts:
             raise click.UsageError("--output is the file of --prompts; choose another one.")
         kinds = [self.prompts is not None, self.completions > 1, self.num_beams is not None]
@@ -187,10 +191,12 @@ class FileRun:
             missing = [i for i in range(len(self._lines)) if not results.has(i)]
             num_done = len(self._lines) - len(missing)
             if num_done:
-                click.echo(f"{num_done} of {len(self._lines)} are answered already", err=True)
+                say(f"{num_done} of {len(self._lines)} are answered already")
             start = time.perf_counter()
-            for _ in _show_progress(self._answer(results, missing, rows), len(missing)):
-                pass
+            with show_progress() as progress:
+                progress("answering", num_done, len(self._lines))
+                for done, _ in enumerate(self._answer(results, missing, rows), num_done + 1):
+                    progress("answering", done, len(self._lines))
             self.num_failed = results.num_failed
             self._describe(len(missing), time.perf_counter() - start)
 
@@ -245,7 +251,7 @@ class FileRun:
 
     def _describe(self, count: int, seconds: float) -> None:
         rate = self.num_tokens / seconds if seconds > 0 else 0.0
-        click.echo(f"{count} answers, {self.num_tokens} tokens, {rate:.1f} tokens/s", err=True)
+        say(f"{count} answers, {self.num_tokens} tokens, {rate:.1f} tokens/s")
 
 
 def _reseed(request: Request, index: int) -> Request:
@@ -255,12 +261,3 @@ def _reseed(request: Request, index: int) -> Request:
     sampling = dataclasses.replace(sampling, seed=sampling.seed + index)
     settings = dataclasses.replace(request.settings, sampling=sampling)
     return dataclasses.replace(request, settings=settings)
-
-
-def _show_progress(done: Iterable[Any], length: int) -> Iterator[Any]:
-    """Show a bar on stderr, nothing when that is no terminal."""
-    if not sys.stderr.isatty():
-        yield from done
-        return
-    with click.progressbar(done, length, label="answering", file=sys.stderr) as bar:
-        yield from bar

@@ -12,7 +12,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.errors import PromptError
+from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.graph.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.model import Model, load
@@ -102,7 +104,7 @@ def machine_options(command: Command) -> Command:
     return gather("machine", options, lambda values: MachineOptions(**values), command)
 
 
-def chat_options(command: Command) -> Command:
+def chat_inputs(command: Command) -> Command:
     """Add the options of `ChatInputs`, as one argument `inputs`."""
     options = (
         click.option(
@@ -159,11 +161,22 @@ def show_examples(*examples: str) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples)))
 
 
-def load_for_command(folder: Path, machine: MachineOptions, *, is_long_lived: bool) -> Model:
-    """Load a folder and say on stderr where it runs."""
+def load_for_command(
+    folder: Path, machine: MachineOptions, draft: Path | None = None, *, is_long_lived: bool
+) -> Model:
+    """Load a folder and say on stderr where it runs.
+
+    Args:
+        folder: the exported folder.
+        machine: where and how to load it.
+        draft: the draft model's folder, which is refused here if it is not an exported folder.
+        is_long_lived: whether huge pages are worth their time, if the user does not say.
+    """
+    if draft is not None:
+        read_manifest(draft)
     has_huge_pages = is_long_lived if machine.huge_pages is None else machine.huge_pages
     model = load_folder(folder, machine, has_huge_pages=has_huge_pages)
-    click.echo(f"running on {model.graph.place}", err=True)
+    say(f"running on {model.graph.place}")
     return model
 
 
@@ -174,15 +187,17 @@ def load_draft(folder: Path | None, machine: MachineOptions) -> Model | None:
 
 def load_folder(folder: Path, machine: MachineOptions, *, has_huge_pages: bool = False) -> Model:
     """Load a folder as the machine options say."""
-    return load(
-        folder,
-        machine.device,
-        machine.threads,
-        is_verified=machine.verify,
-        has_huge_pages=has_huge_pages,
-        prepared=PreparedModels.of_user(),
-        cuda_graph=machine.cuda_graph,
-    )
+    with show_progress() as progress:
+        return load(
+            folder,
+            machine.device,
+            machine.threads,
+            is_verified=machine.verify,
+            has_huge_pages=has_huge_pages,
+            prepared=PreparedModels.of_user(),
+            cuda_graph=machine.cuda_graph,
+            progress=progress,
+        )
 
 
 def read_file(path: Path) -> str:

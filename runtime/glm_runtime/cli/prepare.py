@@ -8,6 +8,7 @@ import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
+from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.folder.manifest import read_manifest, require_whole
 from glm_runtime.graph.prepared import PreparedModels
@@ -23,6 +24,7 @@ from glm_runtime.graph.prepared import PreparedModels
 @folder_argument
 @click.option("--remove", is_flag=True, help="Delete the copies of this model instead.")
 @json_option
+@quiet_option
 @debug_option
 def prepare(folder: Path, remove: bool, is_json: bool) -> None:
     """Keep a copy in the user's cache that opens sooner, on this machine's CPU.
@@ -39,7 +41,8 @@ def prepare(folder: Path, remove: bool, is_json: bool) -> None:
     else:
         require_whole(folder, manifest, is_full=False)
         start = time.perf_counter()
-        path = copies.make(folder, manifest).parent
+        with show_progress() as progress:
+            path = copies.make(folder, manifest, progress).parent
         size = sum(file.stat().st_size for file in path.iterdir())
         seconds = time.perf_counter() - start
         content = {"folder": str(path), "size_bytes": size, "seconds": seconds}

@@ -6,7 +6,7 @@ same export gives the same bytes. Read `strict_json.py` for how JSON becomes the
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
@@ -35,6 +35,7 @@ __all__ = [
     "FileProblem",
     "Manifest",
     "ModelEntry",
+    "Progress",
     "RecipeEntry",
     "SourceEntry",
     "TensorEntry",
@@ -42,7 +43,9 @@ __all__ = [
     "VerificationEntry",
     "check_files",
     "describe_file",
+    "ignore_progress",
     "read_manifest",
+    "require_folder",
     "require_whole",
     "write_manifest",
 ]
@@ -50,6 +53,13 @@ __all__ = [
 FORMAT_NAME = "glm-export-folder"
 FORMAT_VERSION = 1
 GRAPH_FILES = ("model.onnx", "model.onnx.data")
+_HASH_BLOCK_BYTES = 1 << 22
+
+Progress = Callable[[str, int, int], None]  # called with (stage, done, total)
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,7 @@ def read_manifest(folder: Path) -> Manifest:
         FolderError: no such folder, no manifest in it, or a manifest that does not hold together.
         FormatVersionError: the folder comes from a newer glm-export.
     """
-    if not folder.is_dir():
-        raise FolderError(f"{folder} is not a folder; give the folder that glm-export wrote.")
+    require_folder(folder)
     path = folder / MANIFEST_NAME
     try:
         text = path.read_text(encoding="utf-8")
@@ -151,25 +160,51 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest.from_json(text)
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a path that is not a folder.
+
+    Raises:
+        FolderError: names the path.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder; give the folder that glm-export wrote.")
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into `folder`, the same bytes on every platform."""
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json().encode("utf-8"))
 
 
-def describe_file(path: Path) -> FileEntry:
-    """Size and SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(size_bytes=file.tell(), sha256=digest)
+def describe_file(path: Path, advance: Callable[[int], None] | None = None) -> FileEntry:
+    """Return size and SHA-256 of a file, read in blocks.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes of each block that was read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_HASH_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            if advance is not None:
+                advance(count)
+        return FileEntry(size_bytes=file.tell(), sha256=digest.hexdigest())
 
 
-def check_files(folder: Path, manifest: Manifest, is_full: bool) -> list[FileProblem]:
+def check_files(
+    folder: Path, manifest: Manifest, is_full: bool, progress: Progress = ignore_progress
+) -> list[FileProblem]:
     """Compare the files of `folder` with what `manifest` promises.
 
     Args:
         folder: the exported folder.
         manifest: its manifest.
         is_full: compare every byte (by hash), not only the sizes.
+        progress: called with ("checking files", bytes done, bytes in all) while hashing.
 
     Returns:
         One problem per bad file, sorted by name; empty when all is well.
@@ -177,20 +212,30 @@ def check_files(folder: Path, manifest: Manifest, is_full: bool) -> list[FilePro
     problems = list(_find_surplus(folder, manifest))
     if is_full:
         problems.extend(_check_manifest(folder, manifest))
+    total = sum(entry.size_bytes for entry in manifest.files.values())
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("checking files", done, total)
+
     for name, entry in manifest.files.items():
-        problem = _check_file(folder, name, entry, is_full=is_full)
+        problem = _check_file(folder, name, entry, advance if is_full else None)
         if problem is not None:
             problems.append(problem)
     return sorted(problems, key=lambda problem: problem.name)
 
 
-def require_whole(folder: Path, manifest: Manifest, *, is_full: bool) -> None:
+def require_whole(
+    folder: Path, manifest: Manifest, *, is_full: bool, progress: Progress = ignore_progress
+) -> None:
     """Refuse a folder that does not keep its promise; see `check_files`.
 
     Raises:
         FolderError: names every bad file.
     """
-    problems = check_files(folder, manifest, is_full=is_full)
+    problems = check_files(folder, manifest, is_full, progress)
     harmful = [str(problem) for problem in problems if problem.is_harmful]
     if harmful:
         raise FolderError(
@@ -204,7 +249,10 @@ def _find_surplus(folder: Path, manifest: Manifest) -> Iterator[FileProblem]:
             yield FileProblem(path.name, "surplus", "is not named by the manifest")
 
 
-def _check_file(folder: Path, name: str, entry: FileEntry, *, is_full: bool) -> FileProblem | None:
+def _check_file(
+    folder: Path, name: str, entry: FileEntry, advance: Callable[[int], None] | None
+) -> FileProblem | None:
+    """Compare sizes, and with `advance` also hashes."""
     path = folder / name
     if not path.is_file():
         return FileProblem(name, "missing", "is missing")
@@ -214,7 +262,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, is_full: bool) -> 
     if size_bytes != entry.size_bytes:
         detail = f"has {size_bytes} bytes, the manifest says {entry.size_bytes}"
         return FileProblem(name, "size", detail)
-    if is_full and describe_file(path) != entry:
+    if advance is not None and describe_file(path, advance) != entry:
         return FileProblem(name, "hash", "was changed: its SHA-256 is not the manifest's")
     return None
 

@@ -18,7 +18,14 @@ from pathlib import Path
 import platformdirs
 
 from glm_runtime.errors import GlmRuntimeError
-from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, require_whole
+from glm_runtime.folder.manifest import (
+    FileEntry,
+    Manifest,
+    Progress,
+    describe_file,
+    ignore_progress,
+    require_whole,
+)
 from glm_runtime.folder.strict_json import decode_record, encode_record
 from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
 from glm_runtime.graph.machine import read_cpu_features, read_cpu_name
@@ -67,12 +74,13 @@ class PreparedModels:
         )
         return folder / MODEL_NAME if is_whole else None
 
-    def make(self, folder: Path, manifest: Manifest) -> Path:
+    def make(self, folder: Path, manifest: Manifest, progress: Progress = ignore_progress) -> Path:
         """Make a copy, unless there is one; several processes may do so at once.
 
         Args:
             folder: the exported folder.
             manifest: its manifest.
+            progress: called with (stage, done, total).
 
         Raises:
             FolderError: a byte is not what the manifest says; onnxruntime refuses the graph.
@@ -82,12 +90,15 @@ class PreparedModels:
         if found is not None:
             return found
         place = self.locate(manifest)
-        require_whole(folder, manifest, is_full=True)  # its fingerprint names what the copy is of
+        # The fingerprint, by which the copy is found, is that of these bytes.
+        require_whole(folder, manifest, is_full=True, progress=progress)
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=self.root) as scratch:
             made = Path(scratch) / "model"
             made.mkdir()
+            progress("packing weights", 0, 1)
             write_packed(folder / MODEL_NAME, made / MODEL_NAME)
+            progress("hashing the copy", 0, 1)
             files = {path.name: describe_file(path) for path in made.iterdir()}
             record = json.dumps(encode_record(_Record(manifest.fingerprint, files)))
             (made / _RECORD_NAME).write_text(record, encoding="utf-8")

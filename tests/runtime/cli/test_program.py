@@ -88,6 +88,38 @@ cli(["generate", "--help"])
     assert run(code=code).returncode == 0
 
 
+WRONG_FOLDERS = {
+    "bench": ("DIR",),
+    "chat": ("DIR",),
+    "doctor": ("DIR",),
+    "generate": ("DIR", "--prompt", "a"),
+    "info": ("DIR",),
+    "prepare": ("DIR",),
+    "generate with a draft": ("FOLDER", "--prompt", "a", "--draft", "DIR"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FOLDERS)
+def test_a_wrong_folder_is_refused_before_onnxruntime_is_imported(
+    name: str, tiny_folder: Path, tmp_path: Path
+):
+    code = """
+import sys
+from glm_runtime.cli import cli
+try:
+    cli(sys.argv[1:])
+finally:
+    print("onnxruntime" in sys.modules)
+"""
+    folders = {"DIR": str(tmp_path / "nowhere"), "FOLDER": str(tiny_folder)}
+    arguments = [folders.get(word, word) for word in WRONG_FOLDERS[name]]
+    result = run(name.split(maxsplit=1)[0], *arguments, code=code)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("nowhere is not a folder; give the folder that glm-export wrote.")
+    assert result.stdout == "False\n"
+
+
 def test_a_missing_onnxruntime_is_one_sentence(tiny_folder: Path):
     code = """
 import sys
