@@ -30,12 +30,14 @@ def library(built: Path) -> Library:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("folder") / "int4"
-    options = ExportOptions(
-        SAMPLE, output, method="rtn", verify="none", threads=2, has_conformance=True
-    )
-    export(options)
-    return output
+    """The sample in int4 with conformance vectors; kernels round activations to int8."""
+    return _export(tmp_path_factory.mktemp("folder") / "int4")
+
+
+@pytest.fixture(scope="session")
+def exact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights, activations in float: every processor gives the same greedy tokens."""
+    return _export(tmp_path_factory.mktemp("exact") / "int4", accuracy_level=0)
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +70,17 @@ def session(model: cpp.Model) -> Iterator[cpp.Session]:
     session = model.new_session()
     yield session
     session.close()
+
+
+def _export(output: Path, accuracy_level: int | None = None) -> Path:
+    options = ExportOptions(
+        SAMPLE,
+        output,
+        method="rtn",
+        verify="none",
+        threads=2,
+        has_conformance=True,
+        accuracy_level=accuracy_level,
+    )
+    export(options)
+    return output

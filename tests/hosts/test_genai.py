@@ -25,6 +25,7 @@ PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
 # What the engine reads otherwise, as docs/hosts.md says.
 OTHER_SPACE = "\x85"
 OTHER_STRIP = "\u3000"
+SUM_ORDER = 1e-3  # far above what another order of float32 sums does to a logit
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,7 @@ def tokenizer(model: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def vectors(folder: Path) -> list[dict[str, Any]]:
-    content: dict[str, Any] = json.loads((folder / "conformance.json").read_text("utf-8"))
-    return list(content["vectors"])
+    return read_vectors(folder)
 
 
 def test_vectors(model: Any, tokenizer: Any, vectors: list[dict[str, Any]]) -> None:
@@ -62,16 +62,21 @@ def test_vectors(model: Any, tokenizer: Any, vectors: list[dict[str, Any]]) -> N
         assert tokenizer.decode(answer) == vector["greedy"]["text"]
 
 
-def test_rows_of_different_length(
-    model: Any, tokenizer: Any, vectors: list[dict[str, Any]]
-) -> None:
-    """The engine pads rows on the right, as the graph reads them."""
-    prompts = tokenizer.encode_batch([vector["rendered"] for vector in vectors]).as_numpy()
+def test_rows_of_different_length(exact_folder: Path) -> None:
+    """The engine pads rows on the right, as the graph reads them.
+
+    A batch adds up in another order than a single row does, and kernels that round activations to
+    int8 make more of it: only float kernels give the same tokens on every processor.
+    """
+    vectors = read_vectors(exact_folder)
+    assert min(vector["smallest_margin"] for vector in vectors) > SUM_ORDER
+    model = genai.Model(str(exact_folder))
+    prompts = genai.Tokenizer(model).encode_batch([vector["rendered"] for vector in vectors])
     parameters = genai.GeneratorParams(model)
-    length = prompts.shape[1]
+    length = prompts.as_numpy().shape[1]
     parameters.set_search_options(do_sample=False, batch_size=len(vectors), max_length=length + 30)
     generator = genai.Generator(model, parameters)
-    generator.append_tokens(prompts)
+    generator.append_tokens(prompts.as_numpy())
     while not generator.is_done():
         generator.generate_next_token()
     for row, vector in enumerate(vectors):
@@ -210,6 +215,11 @@ def test_prompt_beyond_the_context(model: Any) -> None:
     generator = genai.Generator(model, parameters)
     with pytest.raises(Exception, match=r"max_length|max length"):
         generator.append_tokens([5] * 5000)
+
+
+def read_vectors(folder: Path) -> list[dict[str, Any]]:
+    content: dict[str, Any] = json.loads((folder / "conformance.json").read_text("utf-8"))
+    return list(content["vectors"])
 
 
 def _start(model: Any, ids: list[int], count: int) -> Any:

@@ -12,27 +12,13 @@ import numpy as np
 import pytest
 
 import glm_runtime
-from glm_export import ExportOptions, export
 from glm_runtime.graph.decoding import Decoder
 from support import processors
 from support.processors import CORTEX_A72, HASWELL, NEHALEM, NEOVERSE_N1, Processor
 
-SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 BOUND = 3  # times `logit_rounding`, as conformance.py says
 LIMIT = 12  # tokens of an answer; emulated kernels are slow
 TOLERANCE = 1e-4  # of float32 sums in another order
-
-
-@pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose kernels keep activations in float."""
-    folder = tmp_path_factory.mktemp("exact") / "int4"
-    export(
-        ExportOptions(
-            SAMPLE, folder, method="rtn", verify="none", accuracy_level=0, has_conformance=True
-        )
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +48,14 @@ def read_vectors(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("processor", [NEHALEM, HASWELL, CORTEX_A72], ids=lambda one: one.name)
 def test_float_activations(
     processor: Processor,
-    exact: Path,
+    exact_folder: Path,
     programs: dict[str, Path],
     tmp_path: Path,
     pytestconfig: pytest.Config,
 ) -> None:
     program = find_program(processor, programs, tmp_path, pytestconfig)
-    vector = read_vectors(exact)[-1]  # the one that is hard to cut into characters
-    found = processors.answer(processor, program, exact, vector, LIMIT)
+    vector = read_vectors(exact_folder)[-1]  # the one that is hard to cut into characters
+    found = processors.answer(processor, program, exact_folder, vector, LIMIT)
     assert found["token_ids"] == vector["token_ids"]
     logits = np.array(found["logits"])[vector["logit_ids"]]
     np.testing.assert_allclose(logits, vector["logits"], rtol=0, atol=TOLERANCE)
