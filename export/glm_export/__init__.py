@@ -7,6 +7,7 @@ is the table of contents.
 
 from typing import TYPE_CHECKING
 
+from glm_export.early_checks import check_export_inputs, check_export_output
 from glm_export.errors import ExportError
 from glm_export.packages import require_export_packages
 from glm_export.plan.options import ExportOptions
@@ -31,6 +32,8 @@ def export(options: ExportOptions, progress: Progress = ignore_progress) -> Expo
         ExportError: one sentence: what was found, what was expected, what to do.
     """
     require_export_packages()
+    check_export_inputs(options)
+    check_export_output(options)
     from glm_export.pipeline import run_export  # noqa: PLC0415 - torch is an extra
 
     return run_export(options, progress)
@@ -43,6 +46,7 @@ def estimate(options: ExportOptions, progress: Progress = ignore_progress) -> "E
         ExportError: `export` would refuse the checkpoint or the options.
     """
     require_export_packages()
+    check_export_inputs(options)
     from glm_export.estimates import estimate_export  # noqa: PLC0415 - torch is an extra
 
     return estimate_export(options, progress)

@@ -1,4 +1,4 @@
-"""The `glm-export` command: parses, prints, exits; all work is `pipeline.py`'s."""
+"""The `glm-export` command. It parses, prints and exits; `pipeline.py` does the work."""
 
 import json
 from dataclasses import asdict
@@ -8,10 +8,11 @@ import click
 
 import glm_export
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
-from glm_export.command_line import run_command, show_progress
+from glm_export.command_line import ExportCommand, quiet_option, show_progress
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
+from glm_runtime.cli.failure import debug_option, run_program
 
 _EXAMPLES = """\b
 Examples:
@@ -20,138 +21,165 @@ Examples:
   glm-export ./GLM-4-32B-0414 --quant int4 --method rtn --plan
 """
 _PATH = click.Path(path_type=Path)
-_UNNAMED = "glm-export-output"  # for --plan without -o: a folder here
+_UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 
 
-@click.command(name="glm-export", epilog=_EXAMPLES)
+@click.command(name="glm-export", cls=ExportCommand, epilog=_EXAMPLES)
 @click.argument("checkpoint", type=_PATH)
-@click.option("-o", "--output", type=_PATH, help="Folder to make; only --plan can do without.")
+@click.option("-o", "--output", type=_PATH, help="Folder to create. Required, except with --plan.")
 @click.option(
     "--quant",
     type=click.Choice(QUANTS),
-    help="int4 alone mixes int4 and int8 within the bytes of int4 block 32; int2 is experimental.  "
-    "[default: int4; as it is, if the checkpoint is quantized already]",
+    help="Type of the quantized weights. int4 without further options mixes int4 and int8 within "
+    "the size of int4 with block size 32; int2 is experimental.  [default: int4; a checkpoint "
+    "that is already quantized keeps its own codes]",
 )
 @click.option(
     "--bits-per-weight",
     type=float,
-    help="Mix int4 and int8 within this average, scales included: the least KL that it allows.",
+    help="Average number of bits per weight, scales and zero points included. int4 and int8 are "
+    "mixed to lose the least KL divergence within it.",
 )
 @click.option(
     "--method",
     type=click.Choice(tuple(METHODS)),
-    help="How codes are chosen. rtn, rtn-search and hqq need no texts and little time.  "
-    "[default: gptq-refine, for int8 rtn-search]",
+    help="Quantization method. rtn, rtn-search and hqq need no calibration and take little time.  "
+    "[default: gptq-refine for int4 and int2, rtn-search for int8]",
 )
 @click.option(
     "--block-size",
     type=click.Choice([str(size) for size in SUPPORTED_BLOCK_SIZES]),
-    help="Weights that share a scale, the same everywhere.  [default: chosen; 128 for int8]",
+    help="Number of weights that share one scale, in every matrix.  [default: 32 for int4 and "
+    "int2, 128 for int8; a mix chooses it for each matrix]",
 )
-@click.option("--symmetric/--asymmetric", default=False, help="Without or with zero points.")
+@click.option(
+    "--symmetric/--asymmetric", default=False, help="Quantize without or with zero points."
+)
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="PATTERN=SPEC",
-    help="Another scheme for some matrices, such as 'lm_head=int8', 'embed_tokens=none' or "
-    "'layers.*.down_proj=int8-b64-sym'. May be repeated; the last one wins.",
+    help="Use another scheme for some matrices, for example 'lm_head=int8', 'embed_tokens=none' or "
+    "'layers.*.down_proj=int8-b64-sym'. May be repeated; the last match wins.",
 )
 @click.option(
     "--calibration",
     type=_PATH,
-    help="Texts like those the model will see: .txt, .jsonl with `text` or `messages`, or a folder "
-    "of such files.  [default: English and Chinese, shipped]",
+    help="Calibration text similar to the model's later input: .txt, .jsonl with `text` or "
+    "`messages`, or a folder of such files.  [default: an English and Chinese text in the package]",
 )
 @click.option(
-    "--calibration-tokens", type=click.IntRange(1), default=8192, show_default=True, help="Of it."
+    "--calibration-tokens",
+    type=click.IntRange(1),
+    default=8192,
+    show_default=True,
+    help="Number of calibration tokens.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where calibration computes.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="PyTorch device that runs the calibration."
+)
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Of activations, scales and unquantized weights.  [default: fp32 for cpu, fp16 for cuda]",
+    help="Type of activations, scales and unquantized weights.  [default: fp32 for cpu, fp16 for "
+    "cuda]",
 )
-@click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="cpu",
+    show_default=True,
+    help="Kind of processor that will run the folder.",
+)
 @click.option(
     "--rope-scaling",
     type=click.Choice(ROPE_SCALINGS),
-    help="Stretch the context as YaRN does, for prompts beyond what the model was trained for. It "
-    "applies to short texts, too, and may cost a little there.  [default: as config.json says]",
+    help="Extend the context by YaRN, for prompts longer than the training context. It applies to "
+    "short prompts too and may cost a little quality there.  [default: as config.json says]",
 )
-@click.option("--factor", type=float, help="Of YaRN, such as 4.")
+@click.option("--factor", type=float, help="YaRN scaling factor, for example 4.")
 @click.option(
     "--original-context",
     type=click.IntRange(1),
-    help="Of YaRN: tokens the model was trained for.  [default: config.json's context]",
+    help="Number of tokens of the training context, for YaRN.  [default: config.json's context]",
 )
-@click.option("--rope-theta", type=float, help="Base of the rotary embedding, for config.json's.")
+@click.option(
+    "--rope-theta",
+    type=float,
+    help="Base of the rotary embedding.  [default: as config.json says]",
+)
 @click.option(
     "--kv-cache",
     type=click.Choice(KV_CACHES),
     default="float",
     show_default=True,
-    help="int8: a quarter of the memory for long contexts and faster decoding there; prompts are "
-    "read more slowly. Its scales come from the calibration text.",
+    help="Type of the KV cache. int8 takes a quarter of the memory of fp32 and makes decoding "
+    "faster in long contexts, but prefill slower. Its scales come from the calibration text.",
 )
 @click.option(
     "--verify",
     type=click.Choice(VERIFY_LEVELS),
     default="auto",
     show_default=True,
-    help="full: run the graph against PyTorch; tensors: read every tensor back; "
-    "auto: full where memory allows, else tensors.",
+    help="How the folder is verified. full compares the graph's logits with PyTorch's; tensors "
+    "reads every tensor back; auto is full if memory allows it, else tensors.",
 )
 @click.option(
     "--accuracy-level",
     type=click.IntRange(0, 4),
-    help="Of MatMulNBits: 0 computes in float32, 4 in int8.  [default: 4 for cpu, 0 for cuda]",
+    help="accuracy_level attribute of MatMulNBits: 0 computes in float32, 4 in int8.  [default: 4 "
+    "for cpu, 0 for cuda]",
 )
 @click.option(
     "--conformance",
     "has_conformance",
     is_flag=True,
-    help="Also run the folder and write conformance.json: prompts, tokens, logits and answers that "
-    "hosts in other languages are held to.",
+    help="Also run the folder and write conformance.json, which holds prompts, tokens, logits and "
+    "answers to test hosts in other languages.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Written for onnxruntime-genai.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Number of threads that genai_config.json sets for onnxruntime-genai.  [default: chosen "
+    "by onnxruntime-genai]",
+)
 @click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on at the tensor where a run was killed, if options and checkpoint are the same.",
+    help="Continue an interrupted export that had the same options and checkpoint.",
 )
 @click.option("--force", is_flag=True, help="Replace the output folder if it exists.")
 @click.option(
     "--plan",
     "is_plan",
     is_flag=True,
-    help="Say what would be made, and about what memory and time it would take; make nothing.",
+    help="Print the size, and estimates of memory and time, without exporting.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+@quiet_option
+@debug_option
 @click.version_option(glm_export.__version__, prog_name="glm-export")
-def command(
-    checkpoint: Path, output: Path | None, is_plan: bool, is_json: bool, **choices: object
-) -> None:
-    """Make a folder for ONNX Runtime from a GLM-4 CHECKPOINT.
+def command(checkpoint: Path, output: Path | None, is_plan: bool, **choices: object) -> None:
+    """Export a GLM-4 CHECKPOINT to a folder for ONNX Runtime.
 
-    CHECKPOINT is a Hugging Face folder: config.json, *.safetensors or pytorch_model*.bin, and
-    tokenizer.json or tokenizer.model. The folder is written beside its final place, verified, then
-    renamed: it is never half there.
+    CHECKPOINT is a Hugging Face folder with config.json, *.safetensors or pytorch_model*.bin, and
+    tokenizer.json or tokenizer.model. The output is written to a temporary folder, verified, and
+    then renamed, so an incomplete output folder never exists.
     """
-    if is_plan:
-        _plan(_read_options(checkpoint, output or Path(_UNNAMED), choices), is_json=is_json)
-        return
-    if output is None:
+    is_json, is_quiet = bool(choices.pop("is_json")), bool(choices.pop("is_quiet"))
+    if output is None and not is_plan:
         raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
-    _export(_read_options(checkpoint, output, choices), is_json=is_json)
+    options = _read_options(checkpoint, output or Path(_UNNAMED), choices)
+    run = _plan if is_plan else _export
+    run(options, is_json=is_json, is_quiet=is_quiet)
 
 
-def _plan(options: ExportOptions, *, is_json: bool) -> None:
+def _plan(options: ExportOptions, *, is_json: bool, is_quiet: bool) -> None:
     from glm_export.plan_text import render_estimate  # noqa: PLC0415 - needs the extra
 
-    with show_progress() as show:
+    with show_progress(is_quiet=is_quiet) as show:
         estimate = glm_export.estimate(options, show)
     if is_json:
         click.echo(json.dumps(asdict(estimate) | {"seconds": estimate.seconds}))
@@ -159,13 +187,12 @@ def _plan(options: ExportOptions, *, is_json: bool) -> None:
     click.echo(render_estimate(estimate))
 
 
-def _export(options: ExportOptions, *, is_json: bool) -> None:
+def _export(options: ExportOptions, *, is_json: bool, is_quiet: bool) -> None:
     try:
-        with show_progress() as show:
+        with show_progress(is_quiet=is_quiet) as show:
             report = glm_export.export(options, show)
-    except KeyboardInterrupt:
-        _say_what_is_kept(options.output)
-        raise
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_describe_interruption(options.output)) from error
     if is_json:
         click.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}))
         return
@@ -187,18 +214,17 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
     )
 
 
-def _say_what_is_kept(output: Path) -> None:
-    from glm_export.output.unfinished import find_unfinished  # noqa: PLC0415 - needs the extra
+def _describe_interruption(output: Path) -> str:
+    from glm_export.output.unfinished import find_unfinished  # noqa: PLC0415 - imports PyTorch
 
     kept = find_unfinished(output)
-    if kept.exists():
-        click.echo(
-            f"What is finished is kept in {kept}; the same command goes on from there.", err=True
-        )
+    if not kept.exists():
+        return "nothing was changed"
+    return f"what is finished is kept in {kept}, and the same command continues from there"
 
 
 def _print_summary(report: ExportReport) -> None:
-    """The result for people, on stderr; stdout is for the folder's name."""
+    """Print the result for people on stderr, since stdout is for the folder's name."""
     level = report.verification["level"]
     error = report.verification.get("logit_error")
     checked = f"{level}" if error is None else f"{level}, logits within {error:.2g} of PyTorch's"
@@ -220,4 +246,4 @@ def _print_summary(report: ExportReport) -> None:
 
 def main() -> None:
     """Entry point."""
-    run_command(command)
+    run_program(command, "glm-export")

@@ -1,4 +1,4 @@
-"""The `glm-eval` command: what folders lost against their original, as tables, JSON, pictures."""
+"""The `glm-eval` command: it compares exported folders with their original checkpoint."""
 
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -6,9 +6,11 @@ from typing import TypedDict, Unpack
 import click
 
 import glm_export
-from glm_export.command_line import run_command, show_progress
+from glm_export.command_line import ExportCommand, quiet_option, show_progress
+from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
-from glm_export.packages import require_export_packages
+from glm_export.packages import require_export_packages, require_onnxruntime
+from glm_runtime.cli.failure import debug_option, run_program
 
 _EXAMPLES = """\b
 Examples:
@@ -20,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 
 
 class _Choices(TypedDict):
-    """The options as click hands them over."""
+    """The options' values, named as click passes them."""
 
     text: Path | None
     window: int
@@ -28,48 +30,67 @@ class _Choices(TypedDict):
     plot: Path | None
     layers: Path | None
     is_json: bool
+    is_quiet: bool
 
 
-@click.command(name="glm-eval", epilog=_EXAMPLES)
+@click.command(name="glm-eval", cls=ExportCommand, epilog=_EXAMPLES)
 @click.argument("checkpoint", type=_PATH)
 @click.argument("folder", type=_PATH)
 @click.argument("more_folders", metavar="[FOLDER ...]", nargs=-1, type=_PATH)
-@click.option("--text", type=_PATH, help="UTF-8 file.  [default: English and Chinese, shipped]")
-@click.option("--window", default=512, show_default=True, help="Tokens per window.")
-@click.option("--max-tokens", default=16384, show_default=True, help="Windows are spread evenly.")
-@click.option("--plot", type=_PATH, help="Draw bits per weight against KL: .svg, .png or .pdf.")
+@click.option(
+    "--text",
+    type=_PATH,
+    help="UTF-8 file with the text to read.  [default: an English and Chinese text in the package]",
+)
+@click.option("--window", default=512, show_default=True, help="Number of tokens per window.")
+@click.option(
+    "--max-tokens",
+    default=16384,
+    show_default=True,
+    help="Largest number of tokens to read; the windows are spread evenly over a longer text.",
+)
+@click.option(
+    "--plot",
+    type=_PATH,
+    help="Draw bits per weight against KL divergence into this .svg, .png or .pdf file.",
+)
 @click.option(
     "--layers",
     type=_PATH,
-    help="Draw the error of each layer's output: .svg, .png or .pdf. Over 8,192 tokens at most, or "
-    "as many as have room in 1 GiB.",
+    help="Draw the error of each layer's output into this .svg, .png or .pdf file. At most 8,192 "
+    "tokens, or as many as fit in 1 GiB, are compared.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+@quiet_option
+@debug_option
 @click.version_option(glm_export.__version__, prog_name="glm-eval")
 def command(
     checkpoint: Path, folder: Path, more_folders: tuple[Path, ...], **choices: Unpack[_Choices]
 ) -> None:
-    """Compare each FOLDER with the CHECKPOINT it was made from.
+    """Compare each exported FOLDER with the CHECKPOINT from which it was exported.
 
-    All read the same text, in windows that start at position 0. KL is KL(original || folder) of
-    the next-token distributions, in nats; top-1 is how often both prefer the same token.
+    All of them read the same text, in windows that start at position 0. KL is the KL divergence
+    KL(original || folder) of the next-token distributions in nats. Top-1 is how often both give the
+    same token the highest probability.
     """
     require_export_packages()
+    require_onnxruntime()
+    folders = (folder, *more_folders)
+    check_evaluation_inputs(checkpoint, folders, choices["text"])
+    check_pictures(choices["plot"], choices["layers"])
     from glm_export.evaluation import table  # noqa: PLC0415 - torch is an extra
     from glm_export.evaluation.evaluate import evaluate  # noqa: PLC0415
     from glm_export.evaluation.inputs import EvaluationOptions  # noqa: PLC0415
 
     options = EvaluationOptions(
         checkpoint,
-        (folder, *more_folders),
+        folders,
         choices["text"],
         choices["window"],
         choices["max_tokens"],
         has_layers=choices["layers"] is not None,
     )
-    check_pictures(choices["plot"], choices["layers"])
-    with show_progress() as show:
+    with show_progress(is_quiet=choices["is_quiet"]) as show:
         report = evaluate(options, show)
     show_result = table.format_json if choices["is_json"] else table.format_table
     click.echo(show_result(report))
@@ -78,4 +99,4 @@ def command(
 
 def main() -> None:
     """Entry point."""
-    run_command(command)
+    run_program(command, "glm-eval")

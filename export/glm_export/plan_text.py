@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
+from glm_export.command_line import describe_seconds
 from glm_export.estimates import ExportEstimate
-
-_MINUTE, _HOUR = 60, 3600
 
 
 def render_estimate(estimate: ExportEstimate) -> str:
@@ -30,18 +29,10 @@ def _list_lines(estimate: ExportEstimate) -> Iterator[str]:
         yield f"kept         {kept} of an earlier run to this place, which may be gone on with"
     yield f"memory       about {estimate.peak_rss_bytes / 1e9:.1f} GB"
     for stage in estimate.stages:
-        yield f"time         about {_describe_seconds(stage.seconds):<10} {stage.name}"
-    yield f"             about {_describe_seconds(estimate.seconds):<10} in all"
+        yield f"time         about {describe_seconds(stage.seconds):<10} {stage.name}"
+    yield f"             about {describe_seconds(estimate.seconds):<10} in all"
     yield f"verification {estimate.verification}"
     for note in estimate.notes:
         yield f"note         {note}"
     if estimate.free_disk_bytes < estimate.disk_bytes:
         yield "note         The disk is too small; free some, or choose another -o."
-
-
-def _describe_seconds(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{max(seconds, 1):.0f} s"
-    if seconds < _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds / _HOUR:.1f} h"

@@ -14,6 +14,7 @@ import pytest
 import glm_export
 from glm_export import cli, evaluate_cli
 from support.broken_checkpoints import (
+    WEIGHTS,
     edit_config,
     poison,
     random_tensors,
@@ -71,7 +72,7 @@ def test_the_folder_on_stdout_and_the_summary_on_stderr(run: Run, checkpoint: Pa
 def test_json_and_nothing_else(checkpoint: Path) -> None:
     """In a process of its own, so that a warning of any library would be seen."""
     output = checkpoint.parent / "out"
-    code, out, err = run_command("glm-export", checkpoint, "-o", output, "--json")
+    code, out, err = run_command("glm-export", checkpoint, "-o", output, "--json", "--quiet")
     assert (code, err) == (0, "")
     report = json.loads(out)
     expected = {"folder", "size_bytes", "bits_per_weight", "seconds", "peak_rss_bytes"}
@@ -118,7 +119,7 @@ def test_a_failed_export_in_a_process_of_its_own(checkpoint: Path) -> None:
     """Fails in the middle: after tracing, while threads write."""
     poison(checkpoint, "lm_head.weight", float("nan"))
     with nothing_left_behind(checkpoint.parent):
-        result = run_command("glm-export", checkpoint, "-o", checkpoint.parent / "out", "--json")
+        result = run_command("glm-export", checkpoint, "-o", checkpoint.parent / "out", "--quiet")
     assert_one_error(result, 1, "lm_head.weight, rows 0-320", "NaN or Inf", "check the")
 
 
@@ -139,6 +140,99 @@ def test_debug_adds_the_traceback(run: Run, checkpoint: Path) -> None:
     assert err.startswith("Traceback")
     assert "FileNotFoundError" in err  # the cause, too
     assert err.splitlines()[-1].startswith("Error: no config.json")
+
+
+class OutOfMemoryError(RuntimeError):
+    """PyTorch's class for a CUDA device that is full, by its name."""
+
+
+@pytest.mark.parametrize("main", [cli.main, evaluate_cli.main])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), ("the memory is used up", "glm-export --plan")),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            ("the memory is used up",),
+        ),
+        (OutOfMemoryError("CUDA out of memory. Tried\nto allocate"), ("the memory is used up",)),
+        (PermissionError(13, "denied", "/x/y"), ("the system refused a file", "/x/y")),
+        (KeyError("x"), ("this is a fault in glm-e", "KeyError: 'x'", "--debug")),
+    ],
+)
+def test_an_error_of_any_class_is_one_sentence(
+    run: Run,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    main: Callable[[], None],
+    error: Exception,
+    words: tuple[str, ...],
+) -> None:
+    """Only our own classes were: a full memory ended in a traceback after hours of work."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(glm_export, "export", fail)
+    monkeypatch.setattr(evaluate_cli, "check_evaluation_inputs", fail)
+    place = checkpoint.parent / "out"
+    arguments = [checkpoint, *(["-o"] if main is cli.main else []), place]
+    assert_one_error(run(main, *arguments), 1, *words)
+    code, out, err = run(main, *arguments, "--debug")
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback") and err.splitlines()[-1].startswith("Error: ")
+
+
+# --- what can be checked before PyTorch is imported
+
+REPORT_TORCH = (
+    "import atexit, sys; "
+    "atexit.register(lambda: print('torch' in sys.modules, 'onnx_ir' in sys.modules))"
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "words"),
+    [
+        (lambda c: c.rename(c.parent / "moved"), [], ("is not a folder",)),
+        (lambda c: (c / "config.json").unlink(), [], ("no config.json",)),
+        (lambda c: (c / "config.json").write_text("{"), [], ("not readable JSON",)),
+        (lambda c: (c / WEIGHTS).unlink(), [], ("no *.safetensors",)),
+        (lambda c: (c.parent / "out").mkdir(), [], ("out exists", "--force")),
+        (lambda c: (c.parent / "out").write_text(""), ["--force"], ("not a folder of glm-export",)),
+        (lambda c: None, ["-o", "/proc/version/out"], ("cannot be made", "/proc/version")),
+        (lambda c: None, ["--calibration", "/nowhere.txt"], ("/nowhere.txt cannot be read",)),
+    ],
+)
+def test_a_wrong_path_is_refused_before_torch_is_imported(
+    checkpoint: Path,
+    damage: Callable[[Path], object],
+    options: list[str],
+    words: tuple[str, ...],
+) -> None:
+    """The sentence came after three seconds of imports."""
+    damage(checkpoint)
+    arguments = (checkpoint, "-o", checkpoint.parent / "out", *options)
+    code, out, err = run_command("glm-export", *arguments, before=REPORT_TORCH)
+    assert out == "False False\n"
+    assert_one_error((code, "", err), 1 if "--calibration" not in options else 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "out"], ("nowhere is not a folder",)),
+        (["checkpoint", "nowhere"], ("nowhere is not a folder",)),
+        (["checkpoint", "checkpoint"], ("is a checkpoint, not an exported folder",)),
+    ],
+)
+def test_an_evaluation_of_a_wrong_path(
+    checkpoint: Path, arguments: list[str], words: tuple[str, ...]
+) -> None:
+    places = [checkpoint.parent / name for name in arguments]
+    code, out, err = run_command("glm-eval", *places, before=REPORT_TORCH)
+    assert out == "False False\n"
+    assert_one_error((code, "", err), 1, *words)
 
 
 # --- wrong usage: exit code 2
@@ -262,7 +356,7 @@ def test_an_onnxruntime_that_does_not_load(
     monkeypatch.syspath_prepend(broken.parent)
     for name in [n for n in sys.modules if n.partition(".")[0] == "onnxruntime"]:
         monkeypatch.delitem(sys.modules, name)
-    result = run(cli.main, checkpoint, "-o", checkpoint.parent / "out")
+    result = run(cli.main, checkpoint, "-o", checkpoint.parent / "out", "--quiet")
     assert_one_error(result, 1, "onnxruntime cannot be imported (libcudart", "pip install")
     assert not (checkpoint.parent / "out").exists()
 

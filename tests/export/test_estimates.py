@@ -77,7 +77,9 @@ def test_memory_comes_near(tmp_path: Path, recipe: tuple[str, ...]) -> None:
 def test_the_command_needs_no_output(tmp_path: Path) -> None:
     checkpoint = write_small(tmp_path / "checkpoint")
     with nothing_left_behind(tmp_path):
-        code, out, err = run_command("glm-export", checkpoint, "--plan", "--method", "rtn")
+        code, out, err = run_command(
+            "glm-export", checkpoint, "--plan", "--method", "rtn", "--quiet"
+        )
     assert (code, err) == (0, "")
     assert "int4-b32" in out and "about" in out and "in all" in out
     code, out, err = run_command("glm-export", checkpoint, "--method", "rtn")

@@ -212,7 +212,7 @@ def test_the_command(
     is_json: bool,
 ) -> None:
     paths = [str(root / name) for name in ("checkpoint", *NAMES)]
-    options = ["--text", str(root / "text.txt"), "--window", "16"]
+    options = ["--text", str(root / "text.txt"), "--window", "16", "--quiet"]
     json_option = ["--json"] if is_json else []
     monkeypatch.setattr(sys, "argv", ["glm-eval", *paths, *options, *json_option])
     with pytest.raises(SystemExit) as caught:

@@ -346,7 +346,7 @@ def test_exit_codes_of_folders(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the runtime package raises is one sentence and a 1 here, too."""
-    arguments = ("--text", str(root / "text.txt"), "--window", "16", "--json")
+    arguments = ("--text", str(root / "text.txt"), "--window", "16", "--json", "--quiet")
     assert run_command(root, monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""

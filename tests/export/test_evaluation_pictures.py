@@ -162,7 +162,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     def call(*options: object) -> tuple[int, str, str]:
         paths = [exported / name for name in ("checkpoint", "a", "b")]
-        arguments = [*paths, "--text", exported / "text.txt", *options]
+        arguments = [*paths, "--text", exported / "text.txt", "--quiet", *options]
         monkeypatch.setattr(sys, "argv", ["glm-eval", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             evaluate_cli.main()

@@ -97,7 +97,7 @@ def test_sigkill_just_before_the_end(root: Path) -> None:
 
 
 def interrupt(root: Path, output: Path, *options: str) -> subprocess.Popen[str]:
-    arguments = (root / "checkpoint", "-o", output, "--method", "rtn", *options)
+    arguments = (root / "checkpoint", "-o", output, "--method", "rtn", "--quiet", *options)
     process = start_command("glm-export", *arguments, before=WAIT_THERE)
     wait_for_sibling(process, output)
     process.send_signal(signal.SIGINT)

@@ -132,7 +132,7 @@ def test_what_exists_is_kept_without_force(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["theirs", "file", "dangling link"])
 def test_force_keeps_what_is_not_ours(tmp_path: Path, kind: str) -> None:
     target = make_target(tmp_path / "out", kind)
-    words = (f"{target} is no folder of glm-export", "--force will not", "remove it first")
+    words = (f"{target} is not a folder of glm-export", "--force will not", "remove it first")
     refuse(tmp_path, target, *words, is_forced=True)
 
 

@@ -21,7 +21,8 @@ TENSORS = 12  # of the small checkpoint: q, k and v are one
 KILL_AFTER = """
 import os, signal, sys
 from pathlib import Path
-from glm_export import ExportOptions, export, written_tensors
+from glm_export import ExportOptions, export
+from glm_export.output import written_tensors
 written_tensors._SECONDS_BETWEEN_SAVES = 0.0
 def progress(stage, done, total):
     if stage.startswith("writing") and done >= total * float(sys.argv[3]):
@@ -211,8 +212,9 @@ def test_ctrl_c_says_what_is_kept(root: Path) -> None:
     arguments = (root / "checkpoint", "-o", root / "new", "--method", "rtn")
     code, out, err = run_command("glm-export", *arguments, before=before)
     assert (code, out) == (130, "")
-    assert f"kept in {root / '.new.unfinished'}; the same command goes on" in err
-    assert err.endswith("Interrupted; nothing was changed.\n")
+    kept = f"what is finished is kept in {root / '.new.unfinished'}"
+    assert err.endswith(f"\nInterrupted; {kept}, and the same command continues from there.\n")
+    assert "nothing was changed" not in err
     code, out, err = finish(start_command("glm-export", *arguments))
     assert (code, out) == (0, f"{root / 'new'}\n")
     assert f"resumed      {TENSORS} tensors" in err

@@ -111,8 +111,25 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or contradicts itself; the message names it.
     """
-    try:
+    with _refuse_unreadable(folder):
         return _open_folder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a checkpoint has a readable config.json and weight files, without reading those.
+
+    Raises:
+        CheckpointError: the folder or one of the two is missing or cannot be read.
+    """
+    with _refuse_unreadable(folder):
+        _read_config(folder)
+        _find_weight_files(folder)
+
+
+@contextmanager
+def _refuse_unreadable(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or folder} cannot be read ({error.strerror}); "
@@ -148,9 +165,7 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
-    config = read_json(folder / "config.json")
+    config = _read_config(folder)
     index, files = _find_weight_files(folder)
     weight_map = {} if index is None else _read_index(index)
     files = files or sorted({folder / name for name in weight_map.values()})
@@ -163,6 +178,12 @@ def _open_folder(folder: Path) -> Checkpoint:
                 "download the index and the files again, all of one revision."
             )
     return Checkpoint(folder, config, tensors, tuple(files))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
+    return read_json(folder / "config.json")
 
 
 def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:

@@ -13,11 +13,12 @@ import numpy as np
 
 from glm_export.checkpoint.checkpoint import read_json
 from glm_export.checkpoint.rope_options import read_rope
+from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
 from glm_export.graph.logits_session import TokenArray
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
-from glm_runtime.folder.manifest import Manifest, check_files, read_manifest
+from glm_runtime.folder.manifest import Manifest, check_files
 from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenWindows = list[TokenArray]
@@ -195,10 +196,7 @@ def split_text(text: str, candidates: tuple[Candidate, ...], size: int, limit: i
 
 
 def _read_manifest(folder: Path, config: DecoderConfig) -> Manifest:
-    try:
-        manifest = read_manifest(folder)
-    except OSError as error:
-        raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
+    manifest = read_folder_manifest(folder)
     for name in _SHAPE_FIELDS:
         found, expected = getattr(manifest.model, name), getattr(config, name)
         if found != expected:

@@ -33,12 +33,12 @@ def check_pictures(plot: Path | None, layers: Path | None) -> None:
     paths = [path for path in (plot, layers) if path is not None]
     if not paths:
         return
-    require_plot_packages()
-    _import_plots()
     for path in paths:
         _check_place(path)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise OptionsError(f"both pictures are to be {plot}; give each a file of its own.")
+    require_plot_packages()
+    _import_plots()
 
 
 def write_pictures(report: "EvaluationReport", plot: Path | None, layers: Path | None) -> None:

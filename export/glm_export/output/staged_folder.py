@@ -39,7 +39,7 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
         with without_empty_parents(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(place)
-            _check_target(target, is_forced=is_forced)
+            check_target(target, is_forced=is_forced)
             _check_space(place.parent, needed_bytes)
             staging.mkdir()
             try:
@@ -73,7 +73,12 @@ def without_empty_parents(place: Path) -> Iterator[None]:
                 parent.rmdir()
 
 
-def _check_target(target: Path, *, is_forced: bool) -> None:
+def check_target(target: Path, *, is_forced: bool) -> None:
+    """Refuse a target that exists, unless it is an exported folder and `is_forced`.
+
+    Raises:
+        OutputError: what is there may not be replaced.
+    """
     if not target.exists() and not target.is_symlink():
         return
     if not is_forced:
@@ -84,7 +89,8 @@ def _check_target(target: Path, *, is_forced: bool) -> None:
         )
     if not (target / "glm_manifest.json").is_file() and any(_list_entries(target)):
         raise OutputError(
-            f"{target} is no folder of glm-export, so --force will not replace it; remove it first."
+            f"{target} is not a folder of glm-export, so --force will not replace it; "
+            "remove it first."
         )
 
 
@@ -130,7 +136,7 @@ def _is_made_by_running(path: Path, process: int) -> bool:
 
 
 def _swap(staging: Path, place: Path, *, is_forced: bool) -> None:
-    _check_target(place, is_forced=is_forced)  # again: it may have appeared meanwhile
+    check_target(place, is_forced=is_forced)  # again: it may have appeared meanwhile
     old = place.parent / f".{place.name}.old-{os.getpid()}"
     try:
         if place.exists():

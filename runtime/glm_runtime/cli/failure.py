@@ -46,9 +46,8 @@ class PlainErrorCommand(click.Command):
         except Exception as error:
             if ctx.meta.get(_DEBUG_KEY):
                 click.echo(traceback.format_exc(), err=True, nl=False)
-            shown = click.ClickException(self._describe(error, ctx.find_root().info_name))
-            shown.exit_code = 2 if isinstance(error, self.usage_errors) else 1
-            raise shown from error
+            kind = _UsageSentence if isinstance(error, self.usage_errors) else click.ClickException
+            raise kind(self._describe(error, ctx.find_root().info_name)) from error
 
     def _describe(self, error: Exception, program: str | None) -> str:
         """One sentence on one line, without what a file's names could do to a terminal."""
@@ -63,6 +62,10 @@ class PlainErrorCommand(click.Command):
             f"this is a fault in {program} ({found}); "
             "run again with --debug and report what it prints."
         )
+
+
+class _UsageSentence(click.ClickException):
+    exit_code = 2
 
 
 class PlainErrorGroup(PlainErrorCommand, click.Group):

@@ -1,0 +1,71 @@
+"""Checks of paths that take milliseconds, made before PyTorch is imported, which takes seconds.
+
+A wrong path is thus refused at once. Whatever a later step depends on is checked there again.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from glm_export.calibration.documents import find_files
+from glm_export.checkpoint.checkpoint import check_folder
+from glm_export.errors import OptionsError, OutputError
+from glm_export.output.staged_folder import check_target
+from glm_export.plan.options import ExportOptions
+from glm_runtime.folder.manifest import Manifest, read_manifest
+
+
+def check_export_inputs(options: ExportOptions) -> None:
+    """Refuse a missing checkpoint or calibration text.
+
+    Raises:
+        CheckpointError: the folder, its config.json or its weight files are missing or unreadable.
+        OptionsError: the calibration text is missing, empty or of another kind.
+    """
+    check_folder(options.checkpoint)
+    if options.calibration is not None:
+        find_files(options.calibration)
+
+
+def check_export_output(options: ExportOptions) -> None:
+    """Refuse an output that could not be put in place after the export.
+
+    Raises:
+        OutputError: the output exists and may not be replaced, or its parent is not writable.
+    """
+    check_target(options.output, is_forced=options.is_forced)
+    place = Path(os.path.realpath(options.output))
+    parent = next(parent for parent in place.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(
+            f"{options.output} cannot be made, because {parent} is not a folder that you may write "
+            "to; choose another -o, or change its permissions."
+        )
+
+
+def check_evaluation_inputs(checkpoint: Path, folders: Sequence[Path], text: Path | None) -> None:
+    """Refuse a missing checkpoint, a folder that is not an exported one, and a missing text.
+
+    Raises:
+        CheckpointError: the folder, its config.json or its weight files are missing or unreadable.
+        FolderError: a folder has no manifest, or one of a newer format.
+        OptionsError: a folder or the text cannot be read.
+    """
+    check_folder(checkpoint)
+    for folder in folders:
+        read_folder_manifest(folder)
+    if text is not None and not text.is_file():
+        raise OptionsError(f"the text {text} is not a file; give a UTF-8 file.")
+
+
+def read_folder_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an exported folder.
+
+    Raises:
+        FolderError: the folder has no manifest, or one of a newer format.
+        OptionsError: the system refuses to read it.
+    """
+    try:
+        return read_manifest(folder)
+    except OSError as error:
+        raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
