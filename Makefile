@@ -83,9 +83,9 @@ $(VENV)/.ready-release: $(READY) release/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r release/requirements.txt
 	@touch $@
 
-# The plugin is installed as users install it: optimum-cli finds GLM-4 by the file that it brings.
+# Wheels, as users have them: optimum-cli finds GLM-4 by the file that the plugin's installs.
 $(OPTIMUM)/.ready: pyproject.toml $(OPTIMUM_TESTS)/constraints.txt $(wildcard export/optimum_plugin/*)
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check -c $(OPTIMUM_TESTS)/constraints.txt \
-		-e '.[onnxruntime,export]' ./export/optimum_plugin pytest
+		'.[onnxruntime,export]' ./export/optimum_plugin pytest
 	@touch $@

@@ -16,8 +16,8 @@ import pytest
 
 import glm_runtime
 from hosts.test_cpp_bad_input import BAD_FOLDERS
+from onnxruntime_wheel import read_pinned_version
 from support.cpp_build import ROOT, SOURCE
-from support.onnxruntime_wheel import read_pinned_version
 from support.windows_build import (
     Wine,
     build_for_windows,

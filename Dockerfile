@@ -1,0 +1,21 @@
+# glm-run alone, for running a folder that glm-export wrote: no torch, no compiler, no tests.
+# This file was not built by us, since no Docker engine was at hand. What was tried are its pip
+# lines, in a fresh environment of Python 3.11 (tests/test_release.py).
+#
+#   docker build -t glm-run .
+#   docker run --rm -it -v ./artifacts/glm4-int4:/model:ro glm-run chat /model
+FROM python:3.11-slim AS build
+WORKDIR /source
+COPY . .
+RUN python -m venv /opt/glm && \
+    /opt/glm/bin/pip install --no-cache-dir --no-compile -c constraints.txt '.[onnxruntime]' && \
+    /opt/glm/bin/pip uninstall --yes pip setuptools
+
+FROM python:3.11-slim
+COPY --from=build /opt/glm /opt/glm
+RUN useradd --create-home glm
+USER glm
+WORKDIR /home/glm
+ENV PATH=/opt/glm/bin:$PATH PYTHONUNBUFFERED=1
+ENTRYPOINT ["glm-run"]
+CMD ["--help"]
