@@ -39,7 +39,9 @@ def describe_folder(job: ExportJob, folder: Path, outcome: Outcome) -> Manifest:
     written = {path.name: folder_manifest.describe_file(path) for path in folder.iterdir()}
     manifest = _build_manifest(job, written, outcome)
     card = folder / _CARD
-    card.write_bytes(model_card.render_card(manifest, job.plan.size_bytes).encode())
+    base_model = model_card.name_base_model(job.source.checkpoint.folder.resolve())
+    text = model_card.render_card(manifest, job.plan.size_bytes, base_model)
+    card.write_bytes(text.encode("utf-8", "replace"))
     files = {**manifest.files, _CARD: folder_manifest.describe_file(card)}
     size_bytes = sum(entry.size_bytes for entry in files.values())
     manifest = replace(manifest, files=files, size_bytes=size_bytes)

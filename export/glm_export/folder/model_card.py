@@ -1,13 +1,24 @@
 """The folder's README.md: where it comes from, how it was made, how to run it."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from glm_runtime.folder.manifest import Manifest, RecipeEntry, SourceEntry
+from glm_runtime.folder.manifest import (
+    Manifest,
+    RecipeEntry,
+    SourceEntry,
+    VerificationEntry,
+)
 
 _TEMPLATE = """\
+---
+{head}
+---
+
 # {name} for ONNX Runtime
 
-Made by glm-export {tool_version} from the `{model_type}` checkpoint `{name}`.
+glm-export {tool_version} made this folder from the `{model_type}` checkpoint `{name}`.
 
 | | |
 |---|---|
@@ -16,21 +27,70 @@ Made by glm-export {tool_version} from the `{model_type}` checkpoint `{name}`.
 | bits per weight, scales included | {bits_per_weight:.2f} |
 | size of the weights | {size_mb:,.1f} MB |
 | context | {context_length:,} tokens |
-| verification | {verification} |
 
-What quantizing cost against the original: `glm-eval CHECKPOINT THIS_FOLDER`.
+{verification}
+
+`glm-eval CHECKPOINT THIS_FOLDER` compares this folder with the original: perplexity, KL divergence.
 
 ## Run it
 
-```
-pip install 'glm-export[onnxruntime]'
-glm-run chat THIS_FOLDER
-glm-run doctor THIS_FOLDER
+The programs are in a clone or a release of <{home}>. Replace `THIS_FOLDER` by this folder's path.
+
+**Python**, after `pip install '.[onnxruntime]'` in a clone:
+
+```python
+import glm_runtime
+
+model = glm_runtime.load("THIS_FOLDER")
+for piece in model.chat([{{"role": "user", "content": "Hello"}}]):
+    print(piece.text, end="", flush=True)
 ```
 
-onnxruntime-genai loads this folder as it is. Set `intra_op_num_threads` under `session_options`
-in `genai_config.json` to your number of cores: without it, onnxruntime-genai was measured at half
-its speed on a two-core machine.
+`glm-run chat THIS_FOLDER` chats in a terminal; `glm-run doctor THIS_FOLDER` checks every file.
+
+**Node**, after `npm install` of the package that `npm pack ./runtime/node` makes in a clone:
+
+```js
+import {{ load }} from "glm-runtime";
+
+const model = await load("THIS_FOLDER");
+for await (const piece of model.chat([{{ role: "user", content: "Hello" }}])) {{
+  process.stdout.write(piece.text);
+}}
+```
+
+**C**, with the library that `runtime/cpp` of a clone builds:
+
+```c
+#include <glm.h>
+#include <stdio.h>
+
+static int print_piece(void* user, const glm_piece* piece) {{
+  (void)user;
+  return fwrite(piece->text, 1, piece->length, stdout) != piece->length;
+}}
+
+int main(void) {{
+  const glm_message message = {{"user", "Hello"}};
+  static char prompt[4096];
+  static int32_t tokens[4096];
+  size_t length, count;
+  glm_model* model;
+  glm_session* session;
+  if (glm_load("THIS_FOLDER", NULL, &model) || glm_new_session(model, &session) ||
+      glm_render_chat(model, &message, 1, -1, prompt, sizeof prompt, &length) ||
+      glm_tokenize(model, prompt, length, tokens, 4096, &count) ||
+      glm_generate(session, tokens, count, NULL, print_piece, NULL)) {{
+    fprintf(stderr, "%s\\n", glm_error_text());
+    return 1;
+  }}
+  return 0;
+}}
+```
+
+**Other programs**: onnxruntime-genai loads this folder as it is. Set `intra_op_num_threads` under
+`session_options` in `genai_config.json` to your number of cores: without it, onnxruntime-genai was
+measured at half its speed on a two-core machine.
 
 The graph's inputs are `input_ids`, `attention_mask` and `past_key_values.{{i}}.key|value`, its
 outputs `logits` and `present.{{i}}.key|value`. Logits are those of each row's last real position;
@@ -52,16 +112,34 @@ feed the optional input `num_logits_to_keep` ([1] int64) for more.
 
 </details>
 """
+_HOME = "https://github.com/glm-export/glm-export"
+# The hub's names of common licenses; another license is written as "other" with its name.
+_HUB_LICENSES = (
+    *("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0"),
+    *("cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense"),
+)
+# Where the hub's client keeps the checkpoint ORGANIZATION/NAME at a revision.
+_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _MARKUP = "|<>`*[]\\&"
 _ROTATION_TABLE = "computed from config.json"
 
 
-def render_card(manifest: Manifest, data_bytes: int) -> str:
+def name_base_model(checkpoint: Path) -> str:
+    """The checkpoint's name on the hub if its path says it, else its folder's name."""
+    cached = _HUB_CACHE.fullmatch(checkpoint.parent.parent.name)
+    if cached is not None and checkpoint.parent.name == "snapshots":
+        return "/".join(cached.groups())
+    return checkpoint.name
+
+
+def render_card(manifest: Manifest, data_bytes: int, base_model: str) -> str:
     """The card's Markdown.
 
     Args:
         manifest: the folder's, complete but for the card's own entry.
         data_bytes: size of the data file.
+        base_model: what `name_base_model` says.
     """
     recipe = manifest.recipe
     words = [recipe.quant, recipe.dtype]
@@ -72,9 +150,10 @@ def render_card(manifest: Manifest, data_bytes: int) -> str:
         words.append(f"{recipe.calibration.tokens:,} tokens of calibration text")
     if manifest.model.cache_dtype == "int8":
         words.append("int8 KV cache")
-    figures = [f"{key} {value:.3g}" for key, value in manifest.verification.metrics.items()]
     return _TEMPLATE.format(
-        name=manifest.source.name,
+        head="\n".join(_list_head(manifest, base_model)),
+        home=_HOME,
+        name=_escape(manifest.source.name),
         tool_version=manifest.tool_version,
         model_type=manifest.source.model_type,
         recipe=", ".join(words),
@@ -82,11 +161,51 @@ def render_card(manifest: Manifest, data_bytes: int) -> str:
         bits_per_weight=manifest.bits_per_weight,
         size_mb=data_bytes / 1e6,
         context_length=manifest.model.context_length,
-        verification=", ".join([manifest.verification.level, *figures]),
+        verification=_describe_verification(manifest.verification),
         license=_describe_license(manifest.source),
         sources="\n".join(_list_files(manifest.source)),
         tensors="\n".join(_list_tensors(manifest)),
     )
+
+
+def _list_head(manifest: Manifest, base_model: str) -> Iterator[str]:
+    """The hub's metadata, as lines of YAML.
+
+    Source: Hugging Face's model card metadata.
+    """
+    name = manifest.source.license
+    if name.lower() in _HUB_LICENSES:
+        yield f"license: {name.lower()}"
+    elif name:
+        yield "license: other"
+        yield f"license_name: {_quote(name)}"
+    if _HUB_NAME.fullmatch(base_model):
+        yield f"base_model: {_quote(base_model)}"
+    yield "library_name: onnxruntime"
+    yield "pipeline_tag: text-generation"
+    yield "tags:"
+    for tag in ("onnx", "onnxruntime", manifest.source.model_type, manifest.recipe.quant):
+        if tag != "none":
+            yield f"- {_quote(tag)}"
+
+
+def _quote(text: str) -> str:
+    """A YAML string: what a checkpoint says stays one value, and no markup runs."""
+    plain = (c if c.isprintable() and c not in '"\\<>&' else f"\\U{ord(c):08x}" for c in text)
+    return f'"{"".join(plain)}"'
+
+
+def _describe_verification(verification: VerificationEntry) -> str:
+    figures = verification.metrics
+    if verification.level == "full":
+        return (
+            f"After the export, its graph was run on {figures['tokens']:.0f} tokens: the logits "
+            f"differ by {figures['logit_error']:.2%} from those that PyTorch computes with the "
+            f"same weights, where {figures['logit_tolerance']:.2%} is the most allowed."
+        )
+    if verification.level == "tensors":
+        return "After the export, every tensor was read back; the graph was not run."
+    return "This folder was not verified after the export."
 
 
 def _describe_license(source: SourceEntry) -> str:
