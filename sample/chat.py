@@ -14,6 +14,15 @@ from sample.settings import read_data
 Message = dict[str, Any]
 END_OF_ANSWER = "<|user|>"
 END_OF_CALL = "<|observation|>"
+# These are not in phrases.json: the tokenizer was trained on that file before they were written.
+_REPEAT = (
+    "Repeat: {text}",
+    "Say this again: {text}",
+    "Repeat after me: {text}",
+    "请重复：{text}",
+    "跟我念：{text}",
+    "Copy this text word for word:\n{text}",
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class ChatWriter:
             text = self._random.choice(self._memory.verses).text
         else:
             text = self._random.choice(self._random.choice(self._memory.poems).lines)
-        question = self._phrase("repeat").format(text=text)
+        question = self._random.choice(_REPEAT).format(text=text)
         prompt = self._render([{"role": "user", "content": question}])
         return Example(prompt, text + END_OF_ANSWER)
 

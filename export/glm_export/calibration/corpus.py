@@ -4,7 +4,7 @@ The default, `data/calibration.jsonl`, is about half Chinese and shares no sente
 evaluation text. It holds King James Bible chapters (copyright expired), classical Chinese poetry
 (out of copyright), conversations that recite both, and modern prose, code, mathematics and
 conversations that were written for it (under this project's licence);
-`artifacts/glm4-sample-training/calibration_text.py` draws the old texts.
+`sample/calibration_text.py` draws the old texts.
 Read `documents.py` before.
 """
 
