@@ -1,19 +1,11 @@
-"""What both benchmarks need: spread of figures, pairs' ratios, the machine, a measured child.
-
-Knows nothing about models.
-"""
+"""Figures: the spread of several measurements, ratios of pairs, and the machine they came from."""
 
 import importlib.metadata
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from glm_runtime.graph.machine import (
     count_usable_cores,
@@ -22,7 +14,17 @@ from glm_runtime.graph.machine import (
     read_total_memory_bytes,
 )
 
-_TAIL_CHARACTERS = 2000
+# What decides how fast int8 sums are, the strongest first.
+_INSTRUCTION_SETS = (
+    "amx_int8",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512f",
+    "avx2",
+    "i8mm",
+    "asimddp",
+    "asimd",
+)
 
 
 @dataclass(frozen=True)
@@ -41,37 +43,14 @@ class Spread:
         return f"{self.median:.{digits}f} ({self.minimum:.{digits}f} - {self.maximum:.{digits}f})"
 
 
-@dataclass(frozen=True)
-class ChildReport:
-    """A child process that has ended: its stdout, and the kernel's own maximum of its memory.
-
-    `cpu_seconds` is of all its threads.
-    """
-
-    seconds: float
-    peak_rss_bytes: int
-    output: str
-    cpu_seconds: float
-
-
-class ChildError(Exception):
-    """A child process failed; the message holds the end of what it said."""
-
-
 def summarize(values: Sequence[float]) -> Spread:
     """Median, quartiles and ends of at least one value."""
     ordered = sorted(values)
     quartiles = [ordered[0]] * 3
     if len(ordered) > 1:
         quartiles = statistics.quantiles(ordered, n=4, method="inclusive")
-    return Spread(
-        statistics.median(ordered),
-        ordered[0],
-        quartiles[0],
-        quartiles[2],
-        ordered[-1],
-        len(ordered),
-    )
+    median = statistics.median(ordered)
+    return Spread(median, ordered[0], quartiles[0], quartiles[2], ordered[-1], len(ordered))
 
 
 def compare_pairs(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
@@ -88,10 +67,12 @@ def as_json(spread: Spread) -> dict[str, float | int]:
 
 
 def describe_machine(packages: Sequence[str]) -> dict[str, object]:
-    """Device and versions, for the head of the output and for the JSON line."""
+    """Device, instruction set and versions, for the head of the output and for the JSON line."""
+    features = read_cpu_features()
     return {
         "cpu": read_cpu_name(),
-        "cpu_features": list(read_cpu_features()),
+        "instruction_set": next((one for one in _INSTRUCTION_SETS if one in features), "unknown"),
+        "cpu_features": list(features),
         "cores": count_usable_cores(),
         "memory_gb": round(read_total_memory_bytes() / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -104,35 +85,8 @@ def show_machine(machine: Mapping[str, object]) -> None:
     """Print the head of a benchmark's output."""
     for key, value in machine.items():
         print(f"{key:16} {_flatten(value)}")
-    busy = os.getloadavg()[0]
-    print(f"{'load average':16} {busy:.2f}{' (not idle: expect spread)' if busy > 0.5 else ''}")
-
-
-def run_child(command: Sequence[str]) -> ChildReport:
-    """Run a command to its end and ask the kernel what it needed.
-
-    The maximum starts at what this process holds, since Linux counts a child from before it has
-    loaded its program; a benchmark that calls this holds some 50 MB and stays far below.
-
-    Raises:
-        ChildError: it failed.
-    """
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        assert child.stdout is not None
-        output = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - started
-        child.returncode = os.waitstatus_to_exitcode(status)  # reaped here, not by Popen
-        errors.seek(0)
-        said = errors.read()[-_TAIL_CHARACTERS:].strip()
-    if child.returncode:
-        name = " ".join(Path(part).name for part in command[:3])
-        raise ChildError(f"{name} ended with code {child.returncode}: {said}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    cpu_seconds = usage.ru_utime + usage.ru_stime
-    return ChildReport(seconds, usage.ru_maxrss * unit, output, cpu_seconds)
+    load = os.getloadavg()[0]
+    print(f"{'load average':16} {load:.2f}{' (not idle: expect spread)' if load > 0.5 else ''}")
 
 
 def _flatten(value: object) -> str:

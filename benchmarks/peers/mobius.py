@@ -1,6 +1,6 @@
 """The route a user has without us: mobius-onnx to float32 ONNX, then ONNX Runtime's quantizer.
 
-    python benchmarks/peers/mobius.py CHECKPOINT DIR
+    python -m benchmarks.peers.mobius CHECKPOINT DIR
 
 Runs in an environment of its own (`mobius-requirements.txt`). Both tools are called by their own
 command lines, with settings as near to ours as they have: 4 bits, blocks of 32, asymmetric,

@@ -1,6 +1,6 @@
 """ONNX Runtime's own weight quantizer, by its interface in Python.
 
-    python benchmarks/peers/ort_quantizer.py FLOATS DIR SETTINGS
+    python -m benchmarks.peers.ort_quantizer FLOATS DIR SETTINGS
 
 FLOATS is a folder of `glm-export --quant none`; SETTINGS is a JSON object, see `Settings`. The
 quantizer knows `MatMul` with a weight [C, N], which is how other exporters' graphs look, so ours is

@@ -1,0 +1,1 @@
+"""Measurements of speed, quality, memory, hosts and peers. Read `README.md` first."""
