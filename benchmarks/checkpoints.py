@@ -91,7 +91,7 @@ class Shape:
 # A shape for smoke tests; glm-edge-1.5b with the layers of glm4; GLM-4-0414 9B and 32B.
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "tiny": Shape("tiny", 256, 768, 2, 4, 2, 64, 1024, 1000, 2048),
+        "tiny": Shape("tiny", 256, 768, 2, 4, 2, 64, 1024, 1000, 4096),
         "edge-1.5b": Shape("edge-1.5b", 2048, 6144, 28, 16, 4, 128, 59264, 59246, 8192),
         "9b": Shape("9b", 4096, 13696, 40, 32, 2, 128, 151552, 151329, 32768),
         "32b": Shape("32b", 6144, 23040, 61, 48, 2, 128, 151552, 151329, 32768, has_bias=False),

@@ -23,7 +23,7 @@ from glm_runtime import GlmRuntimeError
 from glm_runtime.graph.machine import count_usable_cores
 
 Figures = Mapping[str, object]
-_FAILURES = (ChildError, GlmRuntimeError, OSError, CalledProcessError)
+_FAILURES: tuple[type[Exception], ...] = (ChildError, GlmRuntimeError, OSError, CalledProcessError)
 _WORK_HELP = "Folder that keeps what is slow to make. Default: a temporary folder."
 
 folder_option = click.option(

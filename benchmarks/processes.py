@@ -59,7 +59,7 @@ def run_child(command: Sequence[str]) -> ChildReport:
     """Run a command to its end and ask the kernel what it needed.
 
     The maximum starts at what this process holds, since Linux counts a child from before it has
-    loaded its program. A benchmark that calls this holds some 50 MB and stays far below.
+    loaded its program. A benchmark that calls this must stay below what it measures.
 
     Raises:
         ChildError: the command failed.

@@ -24,15 +24,15 @@ from glm_export.speeds import Speeds, probe_speeds
 from glm_quantize import find_method
 from glm_runtime.graph.machine import count_usable_cores
 
-# Measured by `benchmarks/method_cost.py` at the 1.5 B shape and solved for here: floating point
+# Measured by `python -m benchmarks.memory methods` at the 1.5 B shape and solved for here: floating point
 # operations a method needs beyond forward passes and moments, as a multiple of N C^2 of each
 # matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
 _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
 _AWQ_SEARCHES = 1.0
 _PASSES_OF_SENSITIVITY = 3  # forwards once, backwards twice the work
-# The graph: imports and tracing, by `benchmarks/full_size.py`, 2, 40 and 61 layers.
+# The graph: imports and tracing, by `python -m benchmarks.memory full-size`, 2, 40 and 61 layers.
 _TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.45
-# Python, torch and the traced graph; rows in flight. By `benchmarks/full_size.py`.
+# Python, torch and the traced graph; rows in flight. By `python -m benchmarks.memory full-size`.
 _BASE_BYTES, _BYTES_A_LAYER = 430_000_000, 3_000_000
 # Copies of a layer in float32, of the hidden states, of a matrix's moments that are held together.
 _LAYERS_HELD, _STATES_HELD, _MOMENTS_HELD = 2, 3, 5

@@ -1,6 +1,6 @@
 """`--plan` tells the truth about sizes, comes near in memory, and writes nothing.
 
-Its seconds are compared with real ones by `benchmarks/full_size.py`, never here.
+Its seconds are compared with real ones by `python -m benchmarks.memory full-size`, never here.
 """
 
 import json
