@@ -24,9 +24,9 @@ from glm_export.speeds import Speeds, probe_speeds
 from glm_quantize import find_method
 from glm_runtime.graph.machine import count_usable_cores
 
-# Measured by `python -m benchmarks.memory methods` at the 1.5 B shape and solved for here: floating point
-# operations a method needs beyond forward passes and moments, as a multiple of N C^2 of each
-# matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
+# Measured by `python -m benchmarks.memory methods` at the 1.5 B shape and solved for here: floating
+# point operations that a method needs beyond forward passes and moments, as a multiple of N C^2 of
+# each matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
 _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
 _AWQ_SEARCHES = 1.0
 _PASSES_OF_SENSITIVITY = 3  # forwards once, backwards twice the work

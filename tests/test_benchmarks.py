@@ -1,0 +1,134 @@
+"""The benchmarks run: each command in its cheapest form, or its help where it needs a peer."""
+
+import importlib
+import json
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from benchmarks.checkpoints import SHAPES, write_checkpoint
+from benchmarks.measurement import describe_machine
+from click.testing import CliRunner
+
+from glm_export import ExportOptions, export
+from glm_runtime.graph.machine import read_cpu_features
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("speed", "quality", "memory", "hosts", "peers")
+
+
+def open_room(name: str) -> click.Command:
+    room = getattr(importlib.import_module(f"benchmarks.{name}.__main__"), name)
+    assert isinstance(room, click.Command)
+    return room
+
+
+def list_commands() -> list[tuple[str, click.Command]]:
+    """Every command with the words that start it."""
+    found: list[tuple[str, click.Command]] = []
+    for name in ROOMS:
+        room = open_room(name)
+        parts = room.commands.items() if isinstance(room, click.Group) else [("", room)]
+        found += [(f"{name} {word}".strip(), command) for word, command in parts]
+    return found
+
+
+def run(words: str, *arguments: object) -> dict[str, object]:
+    """Run `python -m benchmarks.WORDS ARGUMENTS` and read its last line."""
+    room, *more = words.split()
+    outcome = CliRunner().invoke(open_room(room), [*more, *map(str, arguments), "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    (line,) = outcome.stdout.splitlines()  # the table goes to stderr
+    figures: dict[str, object] = json.loads(line)
+    return figures
+
+
+@pytest.fixture(scope="module")
+def tiny_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with the checkpoint of the shape `tiny` and with what `peers` makes of it."""
+    work = tmp_path_factory.mktemp("work")
+    write_checkpoint(SHAPES["tiny"], work / "tiny")
+    options = ExportOptions(work / "tiny", work / "ours-b128", method="rtn", verify="none")
+    export(options)
+    return work
+
+
+@pytest.mark.parametrize(("words", "command"), list_commands(), ids=str)
+def test_help_stands_alone(words: str, command: click.Command) -> None:
+    outcome = CliRunner().invoke(command, ["--help"])
+    assert outcome.exit_code == 0
+    examples = [line.strip() for line in outcome.output.splitlines() if "-m benchmarks." in line]
+    examples = [line for line in examples if line.startswith("python")]
+    assert examples, words
+    for line in examples:
+        assert line.startswith(f"python -m benchmarks.{words}"), line
+        given = shlex.split(line)[3 + len(words.split()[1:]) :]
+        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        assert {word for word in given if word.startswith("--")} <= known, line
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help and option.help[0].isupper() and option.help.endswith("."), option
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    for words, _ in list_commands():
+        assert f"`python -m benchmarks.{words}" in readme, words
+        assert f"`python -m benchmarks.{words}" in results or words == "memory load-graph", words
+
+
+def test_the_instruction_set_is_one_that_the_processor_has() -> None:
+    machine = describe_machine(["numpy"])
+    features = read_cpu_features()
+    assert machine["instruction_set"] in (*features, "unknown")
+    if "avx512_vnni" in features and "amx_int8" not in features:
+        assert machine["instruction_set"] == "avx512_vnni"
+
+
+def test_structured(tiny_work: Path) -> None:
+    pytest.importorskip("llguidance", reason="pip install 'glm-export[structured]'")
+    figures = run("speed structured", "--folder", tiny_work / "ours-b128", "--rounds", 1)
+    assert figures["vocabulary"] == 1024
+    assert figures["grammars"].keys() == {"json schema", "regex", "lark"}  # type: ignore[attr-defined]
+
+
+def test_speculation_changes_no_answer(tiny_work: Path) -> None:
+    chosen = ("--folder", tiny_work / "ours-b128", "--rounds", 1, "--tokens", 4)
+    figures = run("speed speculation", *chosen)
+    for work in figures["work"].values():  # type: ignore[attr-defined]
+        assert work["answers"] == 4
+        assert work["different_answers"] == 0
+
+
+def test_load_graph(tiny_work: Path) -> None:
+    figures = run("memory load-graph", tiny_work / "ours-b128")
+    assert figures["logits_shape"] == [1, 1, 1024]
+    assert figures["is_finite"]
+
+
+def test_decode_gives_the_same_tokens_as_genai(tiny_work: Path) -> None:
+    pytest.importorskip("onnxruntime_genai", reason="pip install 'glm-export[peers]'")
+    chosen = ("--decode-tokens", 4, "--prefill-prompt", 16, "--no-huge-pages", "--rounds", 1)
+    figures = run("speed decode", "--folder", tiny_work / "ours-b128", *chosen)
+    assert figures["is_same_tokens"]
+    assert figures["settings"]["decode_tokens"] == 4  # type: ignore[index]
+    assert {"instruction_set", "cpu", "versions"} <= figures["machine"].keys()  # type: ignore[attr-defined]
+
+
+def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
+    pytest.importorskip("onnxruntime_genai", reason="pip install 'glm-export[peers]'")
+    chosen = ("--systems", "ours-b128,genai-b128", "--shape", "tiny", "--rounds", 1)
+    figures = run("peers", *chosen, "--work", tiny_work)
+    assert list(figures["systems"]) == ["ours-b128", "genai-b128"]  # type: ignore[call-overload]
+
+
+def test_a_failure_is_a_sentence(tmp_path: Path) -> None:
+    chosen = ["--systems", "ours-b129", "--work", str(tmp_path)]
+    outcome = CliRunner().invoke(open_room("peers"), chosen)
+    assert outcome.exit_code == 2
+    assert "'ours-b129' is none of ours-b128" in outcome.output
+    outcome = CliRunner().invoke(open_room("memory"), ["load-graph", str(tmp_path)])
+    assert outcome.exit_code == 1
+    assert "Error: load_graph: " in outcome.output
