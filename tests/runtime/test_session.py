@@ -113,7 +113,7 @@ def test_rewinding_forgets_what_comes_after(tiny_model: Model):
 def test_rewinding_to_where_nothing_is_is_refused(tiny_model: Model, length: int):
     session = tiny_model.new_session()
     next(session.generate([5, 6, 7], SETTINGS))
-    with pytest.raises(PromptError, match=f"rewinding to {length} tokens where 3 are kept"):
+    with pytest.raises(PromptError, match=f"rewind asks for {length} tokens where .* 3;"):
         session.rewind(length)
 
 

@@ -87,7 +87,7 @@ def rewrite(path: Path, **arrays: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"format": np.array(2)}, "is of format 2 but this glm-run reads 1"),
+        ({"format": np.array(2)}, "has format 2 but this glm-run reads 1"),
         ({"tokens": np.zeros((2, 2), np.int64)}, r"tokens are int64 \[2, 2\]"),
         ({"tokens": np.zeros(3, np.float32)}, "tokens are float32"),
         ({"tokens": np.full(13, 10**6, np.int64)}, "a token is outside the vocabulary"),
@@ -111,7 +111,7 @@ def test_a_compressed_file_is_refused(tiny_model: Model, saved: Path, tmp_path: 
     """Its sizes are promises that only unpacking could check."""
     with np.load(saved) as arrays:
         np.savez_compressed(tmp_path / "small.npz", **arrays)
-    with pytest.raises(FolderError, match=r"is not a whole saved session .* is compressed"):
+    with pytest.raises(FolderError, match=r"is not a complete saved session .* is compressed"):
         tiny_model.new_session().restore(tmp_path / "small.npz")
 
 
@@ -121,7 +121,7 @@ def test_a_shape_of_ten_terabytes_takes_no_memory(tiny_model: Model, saved: Path
     assert content.count(shape) == 1
     content = content.replace(shape + b"}" + b" " * 13, b"'shape': (9999999999999,), }" + b" ")
     saved.write_bytes(content)
-    with pytest.raises(FolderError, match="is not a whole saved session"):
+    with pytest.raises(FolderError, match="is not a complete saved session"):
         tiny_model.new_session().restore(saved)
 
 
@@ -130,7 +130,7 @@ def test_a_member_that_is_missing_is_refused(tiny_model: Model, saved: Path, tmp
         for name in file.namelist():
             if name != "1.value.npy":
                 less.writestr(name, file.read(name))
-    with pytest.raises(FolderError, match=r"is not a whole saved session.*1\.value"):
+    with pytest.raises(FolderError, match=r"is not a complete saved session.*1\.value"):
         tiny_model.new_session().restore(tmp_path / "less.npz")
 
 
@@ -156,7 +156,7 @@ def test_any_changed_or_missing_byte_is_noticed(tiny_model: Model, saved: Path):
             np.testing.assert_array_equal(values, expected[1][name])
     for length in (0, 1, 1000, len(content) // 2, len(content) - 1):
         saved.write_bytes(content[:length])
-        with pytest.raises(FolderError, match="is not a whole saved session"):
+        with pytest.raises(FolderError, match="is not a complete saved session"):
             session.restore(saved)
 
 

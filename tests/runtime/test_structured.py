@@ -146,7 +146,7 @@ def test_a_grammar_that_is_none_is_refused_at_once(
 
 def test_a_token_against_the_grammar_is_refused(tiny_model: Model):
     mask = GrammarMask(Grammar("regex", "[0-9]+"), tiny_model.tokenizer, tiny_model.manifest.model)
-    with pytest.raises(GenerationError, match="the grammar cannot be followed any further"):
+    with pytest.raises(GenerationError, match="the grammar cannot be applied any further"):
         mask.accept(tiny_model.tokenizer.encode("a")[0])
 
 

@@ -1,7 +1,8 @@
-"""Many prompts at once: a finished row makes room for the next prompt that waits.
+"""Continuous batching: a finished row makes room for the next waiting prompt.
 
-Every answer is the one that its prompt would get alone, but for the last bits of logits, since
-kernels add several rows in another order. On the CPU; elsewhere prompts are answered in turn.
+Every answer is the one that its prompt gets alone, except for the last bits of the logits, because
+kernels add several rows in another order. Batches run on the CPU; on other devices the prompts are
+answered one after another.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,10 +18,10 @@ from glm_runtime.graph.decoding import Decoder, count_shared
 from glm_runtime.graph.inference import OpenGraph
 from glm_runtime.text.tokenizer import Tokenizer
 
-# What is wrong with one request, and not with the model or the machine.
-_OF_REQUESTS = (PromptError, SamplingError, GrammarError)
-# Shorter beginnings are read faster than they are found and copied.
-_SHORTEST_COPY = 8
+# Errors that belong to one request, not to the model or the machine.
+_REQUEST_ERRORS = (PromptError, SamplingError, GrammarError)
+# A shorter common prefix is read faster than it is found and copied.
+_SHORTEST_PREFIX = 8
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class BatchPiece:
     """A piece of one of many answers.
 
     Attributes:
-        index: of the request, in the order they came.
-        piece: `None` if the request failed.
-        error: why.
+        index: number of the request, in the order of arrival.
+        piece: the piece of its answer; `None` if the request failed.
+        error: the reason of the failure.
     """
 
     index: int
@@ -47,7 +48,7 @@ class _Row:
 
 
 class Batch:
-    """Answers requests side by side."""
+    """Answers requests in one batch."""
 
     def __init__(self, graph: OpenGraph, model: ModelEntry, tokenizer: Tokenizer) -> None:
         self._graph = graph
@@ -55,10 +56,10 @@ class Batch:
         self._tokenizer = tokenizer
 
     def run(self, requests: Iterable[Request], max_rows: int) -> Iterator[BatchPiece]:
-        """Answer requests, at most `max_rows` of them at a time, as soon as there is room.
+        """Answer requests, at most `max_rows` of them at the same time.
 
-        Pieces of different answers come mixed, those of one in order. A request that cannot be
-        answered gives one piece with its error, and the others go on.
+        Pieces of different answers are interleaved; those of one answer come in order. A request
+        that cannot be answered yields one piece with its error, and the others go on.
 
         Raises:
             SamplingError: `max_rows` is less than 1.
@@ -78,7 +79,7 @@ class Batch:
                 decoder = Decoder(self._graph, self._model)
                 for piece in generate(decoder, writer, request):
                     yield BatchPiece(index, piece)
-            except _OF_REQUESTS as error:
+            except _REQUEST_ERRORS as error:
                 yield BatchPiece(index, None, error)
 
     def _run_together(
@@ -104,13 +105,13 @@ class Batch:
     def _admit(
         self, decoder: BatchDecoder, rows: list[_Row], index: int, request: Request
     ) -> _Row | BatchPiece:
-        """Read a prompt into a row; what it has in common with another row's is copied."""
+        """Read a prompt into a new row; a prefix that another row holds is copied."""
         try:
             writer = self._start(request)
             tokens = list(request.prompt_ids)
-            source, shared = _find_beginning(tokens, rows, decoder)
+            source, shared = _find_prefix(tokens, rows, decoder)
             logits = decoder.add(tokens, source, shared)
-        except _OF_REQUESTS as error:
+        except _REQUEST_ERRORS as error:
             return BatchPiece(index, None, error)
         return _Row(index, writer, tokens, logits)
 
@@ -120,7 +121,7 @@ class Batch:
 
 
 def _write_all(decoder: BatchDecoder, rows: list[_Row]) -> Iterator[BatchPiece]:
-    """Choose a token in every row; rows that end make room, the last one moving into the gap."""
+    """Choose a token in every row; the last row takes the place of a row that ended."""
     place = 0
     while place < len(rows):
         row = rows[place]
@@ -141,16 +142,16 @@ def _write_all(decoder: BatchDecoder, rows: list[_Row]) -> Iterator[BatchPiece]:
         yield BatchPiece(row.index, piece, error)
 
 
-def _find_beginning(
+def _find_prefix(
     tokens: list[int], rows: list[_Row], decoder: BatchDecoder
 ) -> tuple[int | None, int]:
-    """The row that begins with most of these tokens, and how many of them it holds."""
+    """Return the row that shares the longest prefix with these tokens, and its length."""
     limits = [min(length, len(tokens) - 1) for length in decoder.lengths]
     counts = [
         min(count_shared(row.tokens, tokens), limit)
         for row, limit in zip(rows, limits, strict=True)
     ]
     best = max(range(len(rows)), key=counts.__getitem__, default=None)
-    if best is None or counts[best] < _SHORTEST_COPY:
+    if best is None or counts[best] < _SHORTEST_PREFIX:
         return None, 0
     return best, counts[best]

@@ -1,7 +1,7 @@
 """Several sequences of different lengths in one run of the graph, on the CPU.
 
-One buffer per layer holds all rows, and a row is a part of it: a prompt is read into its row alone,
-then all rows take one token each. Read `decoding.py` before. Letters: R rows, H key/value heads,
+One buffer per layer holds all rows. A prompt is read into its row alone; then all rows take one
+token each. Read `decoding.py` before. Letters: R rows, H key/value heads,
 C capacity, D head size, V vocabulary.
 """
 
@@ -17,10 +17,10 @@ from glm_runtime.graph.kv_cache import choose_capacity, list_buffers
 
 
 class BatchDecoder:
-    """Rows being read and written; they come and go one by one.
+    """The rows of a batch, which are added and removed one by one.
 
     Attributes:
-        lengths: tokens that each row holds.
+        lengths: number of tokens in each row.
     """
 
     def __init__(self, graph: OpenGraph, model: ModelEntry, max_rows: int) -> None:
@@ -34,16 +34,16 @@ class BatchDecoder:
 
     @property
     def num_rows(self) -> int:
-        """Rows in use; they are numbered from 0 on without a gap."""
+        """Number of rows in use; they are numbered from 0 without a gap."""
         return len(self.lengths)
 
     def add(self, tokens: Sequence[int], source: int | None = None, shared: int = 0) -> FloatArray:
-        """Read a prompt into a new row, the last one.
+        """Read a prompt into a new row after the last one.
 
         Args:
             tokens: the prompt.
             source: a row that begins with the same `shared` tokens, which are copied.
-            shared: fewer than all tokens.
+            shared: number of tokens to copy, fewer than the prompt has.
 
         Returns:
             logits [V] after the last token.
@@ -72,7 +72,7 @@ class BatchDecoder:
         return last
 
     def step(self, tokens: Sequence[int]) -> FloatArray:
-        """Give each row its next token; returns the logits [R, V] after them.
+        """Give each row its next token; return the logits [R, V] after them.
 
         Raises:
             PromptError: a row is as long as the context.
@@ -88,7 +88,7 @@ class BatchDecoder:
         return logits
 
     def remove(self, row: int) -> None:
-        """Drop a row; the last one takes its number."""
+        """Remove a row; the last row takes its number."""
         last = self.num_rows - 1
         if row != last:
             length = self.lengths[last]
@@ -98,11 +98,11 @@ class BatchDecoder:
         self.lengths.pop()
 
     def reorder(self, sources: Sequence[int], shared: int = 0) -> None:
-        """Let row i go on from what row `sources[i]` holds; there may be more or fewer rows.
+        """Let row i continue from row `sources[i]`; the number of rows may change.
 
         Args:
-            sources: a row for each new one.
-            shared: tokens from the beginning on that all rows, old and new, have in common.
+            sources: the old row of each new row.
+            shared: length of the prefix that all old and new rows share.
         """
         longest = max(self.lengths[source] for source in sources)
         moved = [row for row, source in enumerate(sources) if row != source]
@@ -112,7 +112,7 @@ class BatchDecoder:
         self.lengths = [self.lengths[source] for source in sources]
 
     def _reserve(self, length: int) -> None:
-        """Room for so many tokens in every row; grows by a quarter."""
+        """Make room for `length` tokens in every row; the buffers grow by at least a quarter."""
         if length <= self._capacity:
             return
         capacity = choose_capacity(length, self._capacity, self._model)
@@ -128,7 +128,7 @@ class BatchDecoder:
         self._buffers, self._capacity = buffers, capacity  # at once, whatever interrupts
 
     def _run(self, ids: TokenArray, mask: TokenArray, first: int, last: int) -> FloatArray:
-        """Rows first ... last - 1 through the graph: logits [rows, V] of their last tokens."""
+        """Run rows first ... last - 1; return the logits [rows, V] of their last tokens."""
         binding = self._graph.session.io_binding()
         for name, buffer in self._buffers.items():
             value = self._ort_value.ortvalue_from_numpy(buffer[first:last])

@@ -1,6 +1,6 @@
-"""Beam search: of all answers, one that the model finds likely as a whole.
+"""Beam search: finds answers whose probability is high as a whole.
 
-In every round the likeliest ways to go on from all beams are kept. Read `batch_decoder.py` before.
+Every round keeps the most likely continuations of all beams. Read `batch_decoder.py` before.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import check_prompt
 from glm_runtime.answering.settings import MAX_NEW_TOKENS
 from glm_runtime.arrays import FloatArray
-from glm_runtime.errors import DeviceError, GenerationError
+from glm_runtime.errors import DeviceError
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.inference import OpenGraph
 from glm_runtime.sampling.option import Option, check_options, declare
+from glm_runtime.sampling.sampler import require_finite
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class Beam:
     """One answer.
 
     Attributes:
-        token_ids: of the answer, an end-of-sequence token included.
-        logprob: natural logarithm of its probability.
-        score: what it is ranked by.
-        is_finished: the model ended it; otherwise a limit did.
+        token_ids: the answer's ids, with the end-of-sequence token if there is one.
+        logprob: natural logarithm of the answer's probability.
+        score: number that answers are ranked by; see `BeamSettings.length_penalty`.
+        is_finished: whether the model ended the answer; otherwise a limit did.
     """
 
     token_ids: tuple[int, ...]
@@ -72,15 +73,15 @@ class Beam:
 def search_beams(
     graph: OpenGraph, model: ModelEntry, prompt_ids: Sequence[int], settings: BeamSettings
 ) -> list[Beam]:
-    """Find `num_beams` answers to a prompt, the best first.
+    """Find `num_beams` answers to a prompt, the one with the highest score first.
 
     Raises:
         PromptError: the prompt is empty, too long, or holds an id that is no token.
         DeviceError: the model is not on the CPU.
         GenerationError: a logit is NaN, or ONNX Runtime failed.
 
-    Source: as transformers' beam search with `early_stopping=False`: the search ends when no beam
-    at its present length could enter the finished answers.
+    Source: beam search of transformers with `early_stopping=False`. It ends when no beam, at its
+    present length, scores higher than the worst finished answer.
     """
     check_prompt(prompt_ids, model)
     if graph.device != "cpu":
@@ -101,7 +102,7 @@ def search_beams(
 
 
 class _Search:
-    """The beams of one search, and the answers that have ended."""
+    """The beams and the finished answers of one search."""
 
     def __init__(self, model: ModelEntry, settings: BeamSettings, limit: int) -> None:
         self._eos = set(model.eos_token_ids)
@@ -113,7 +114,11 @@ class _Search:
         self._logprobs = np.zeros(1)
 
     def extend(self, logits: FloatArray) -> list[int]:
-        """Go on by a token from logits [beams, V]; returns the old beam of each, [] at the end."""
+        """Extend the beams by one token from logits [beams, V].
+
+        Returns:
+            the old beam of each new one; an empty list when the search has ended.
+        """
         totals = self._logprobs[:, None] + _log_softmax(logits[:, : self._vocab_size])
         length = len(self.tokens[0]) + 1
         kept: list[tuple[int, tuple[int, ...], float]] = []
@@ -132,7 +137,7 @@ class _Search:
         return [source for source, _, _ in kept]
 
     def collect(self) -> list[Beam]:
-        """The best answers; beams that a limit ended are among them where they rank so."""
+        """Return the best answers, among them beams that a limit ended."""
         if (self.tokens and len(self.tokens[0]) == self._limit) or len(
             self._finished
         ) < self._settings.num_beams:
@@ -141,7 +146,7 @@ class _Search:
         return self._finished
 
     def _rank(self, totals: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-        """(beam, token) of the likeliest ways on; enough for all beams if some end."""
+        """Return (beam, token) of the most likely extensions, enough even if some beams end."""
         count = min((1 + len(self._eos)) * self._settings.num_beams, totals.size)
         flat = totals.ravel()
         best = np.argpartition(-flat, count - 1)[:count]
@@ -158,7 +163,7 @@ class _Search:
         return logprob / float(length**self._settings.length_penalty)
 
     def _is_settled(self, length: int) -> bool:
-        """Whether no beam could still enter, at the score it has now."""
+        """Return whether no beam scores higher than the worst finished answer."""
         if len(self._finished) < self._settings.num_beams:
             return False
         best = self._score(float(self._logprobs.max()), length)
@@ -167,11 +172,7 @@ class _Search:
 
 def _log_softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
     scores = logits.astype(np.float64)
-    if not np.isfinite(scores.max()):
-        raise GenerationError(
-            "the model gave a logit that is no finite number; check the folder with `glm-run "
-            "doctor`, or export it with `--dtype fp32`."
-        )
+    require_finite(float(scores.max()))
     scores -= scores.max(axis=1, keepdims=True)
     scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return scores

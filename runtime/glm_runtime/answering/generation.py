@@ -1,7 +1,7 @@
-"""Prompt to answer: prefill in chunks, then one token at a time until something ends it.
+"""Prompt to answer: chunked prefill, then one token at a time until the answer ends.
 
-The last file of the reading order. Knows what ends an answer; `decoding.py` runs the graph,
-`sampler.py` chooses, `answer.py` makes text of it.
+This file decides when an answer ends; `decoding.py` runs the graph, `sampler.py` chooses tokens,
+and `answer.py` turns them into text.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ from glm_runtime.sampling.structured import GrammarMask
 from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm, AnswerPart, AnswerReader
 from glm_runtime.text.tokenizer import Tokenizer
 
-_ROOM_AHEAD = 512  # tokens of an answer that the cache has room for from the beginning
+_RESERVED_TOKENS = 512  # tokens of an answer for which the cache reserves room at the start
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answer that is wanted.
+    """A prompt and the settings of its answer.
 
     Attributes:
         prompt_ids: the whole prompt, checked by `check_prompt`.
-        settings: how to choose and when to stop.
-        form: what the answer may be made of.
+        settings: settings of the answer.
+        form: parts that the answer may have.
         drafter: proposes draft tokens for speculative decoding; `None` turns it off.
     """
 
@@ -44,7 +44,7 @@ class Request:
 
 
 def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
-    """Refuse a prompt the model cannot take.
+    """Refuse a prompt that the model cannot read.
 
     Raises:
         PromptError: it is empty, longer than the context, or holds an id that is no token.
@@ -63,18 +63,21 @@ def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:
 def generate(
     decoder: Decoder, writer: "AnswerWriter", request: Request, budget: DraftBudget | None = None
 ) -> Iterator[Piece]:
-    """Answer a prompt, of which the decoder may have read the beginning already.
+    """Answer a prompt; the decoder may have read its beginning already.
 
     Args:
-        decoder: holds the first `decoder.length` tokens of the prompt, fewer than all.
-        writer: made for this request.
-        request: what is wanted.
-        budget: of speculative decoding; counts the draft tokens.
+        decoder: a decoder that holds the first `decoder.length` tokens of the prompt, but not all.
+        writer: a writer made for this request.
+        request: the prompt and its settings.
+        budget: budget of speculative decoding, which counts the draft tokens.
 
     Yields:
         One piece per token; the last one has a finish reason.
+
+    Raises:
+        GenerationError: ONNX Runtime failed, or no token can be chosen.
     """
-    decoder.reserve(len(request.prompt_ids) + min(writer.remaining, _ROOM_AHEAD))
+    decoder.reserve(len(request.prompt_ids) + min(writer.remaining, _RESERVED_TOKENS))
     logits = decoder.prefill(request.prompt_ids[decoder.length :])
     if decoder.chooses_greedily and writer.is_plainly_greedy and request.drafter is None:
         yield from _follow_greedily(decoder, writer, logits)
@@ -86,14 +89,14 @@ def generate(
         yield piece
         if piece.finish_reason is not None:
             return
-        # Of the tokens that remain the last is never read.
+        # The last of the remaining tokens is never read by the graph.
         logits = speculative.advance(piece.token_id, writer.remaining - 1)
 
 
 def _follow_greedily(
     decoder: Decoder, writer: "AnswerWriter", logits: FloatArray
 ) -> Iterator[Piece]:
-    """The same pieces, chosen by the graph: logits stay on the device."""
+    """Yield the same pieces as `generate`; the graph chooses, so logits stay on the device."""
     piece = writer.write(logits)
     while piece.finish_reason is None:
         yield piece
@@ -104,7 +107,7 @@ def _follow_greedily(
 
 
 class AnswerWriter:
-    """Logits to pieces, for one answer: knows when it ends, not where logits come from."""
+    """Turns the logits of one answer into pieces and decides when it ends."""
 
     def __init__(self, tokenizer: Tokenizer, model: ModelEntry, request: Request) -> None:
         """Start an answer.
@@ -122,13 +125,13 @@ class AnswerWriter:
         self._reader = AnswerReader(tokenizer, form, request.settings.stop)
         self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
         self._forced: deque[int] = deque()
-        # Tokens still to come. The last one needs no place in the cache: it is never read back.
+        # The last token needs no place in the cache, since the graph never reads it.
         room = model.context_length - len(request.prompt_ids) + 1
         self.remaining = min(request.settings.max_new_tokens or room, room)
 
     @property
     def is_plainly_greedy(self) -> bool:
-        """Whether every token is just the likeliest, whatever was said before."""
+        """Whether every token is the most likely one, without any other setting's effect."""
         settings = self._settings
         return (
             settings.sampling.is_greedy
@@ -139,14 +142,14 @@ class AnswerWriter:
         )
 
     def add(self, token: int) -> Piece:
-        """Take a token that was chosen elsewhere, while all are plainly the likeliest."""
+        """Take a token that the graph chose; only while `is_plainly_greedy`."""
         return self._describe(token, self._reader.add(token), None)
 
     def write(self, logits: FloatArray) -> Piece:
-        """Choose the next token from logits [V]; nothing more after a finish reason.
+        """Choose the next token from logits [V]; not to be called after a finish reason.
 
         Raises:
-            GenerationError: a logit is NaN, or none is finite; or the grammar has no way on.
+            GenerationError: a logit is NaN, none is finite, or the grammar allows no token.
         """
         self._force_tokens()
         is_free = self._reader.is_thinking or bool(self._forced)
@@ -171,7 +174,7 @@ class AnswerWriter:
         return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs)
 
     def _force_tokens(self) -> None:
-        """Close the thinking where it becomes too long."""
+        """Begin to write the end of the reasoning where it reaches its limit."""
         limit = self._settings.max_thinking_tokens
         if not self._forced and limit is not None and self._reader.must_close_thinking(limit):
             self._forced.extend(self._reader.close_thinking())

@@ -1,4 +1,4 @@
-"""A conversation that keeps its KV cache: what two prompts begin with in common is read once."""
+"""A session keeps the KV cache between prompts: the prefix that two prompts share is read once."""
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from glm_runtime.text.tokenizer import Tokenizer
 
 
 class Session:
-    """Answers prompt after prompt over one cache; one answer at a time.
+    """Answers prompts one after another over one prefix cache.
 
-    Sessions of one model may be used side by side in threads, each by one thread.
+    Several threads may use sessions of one model at the same time, each thread its own session.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Session:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The tokens whose keys and values are kept: of the last prompt, and its answer."""
+        """The tokens in the KV cache: the last prompt and its answer."""
         return tuple(self._tokens[: self._decoder.length])
 
     def generate(
@@ -54,14 +54,14 @@ class Session:
         settings: GenerationSettings,
         form: AnswerForm = PLAIN_TEXT,
     ) -> Iterator[Piece]:
-        """Answer a prompt, reading only what the cache does not hold yet.
+        """Answer a prompt, reading only the tokens that the cache does not hold yet.
 
-        The iterator may be left at any piece; the next call goes on from what was read.
+        The iterator may be left at any piece; the next call continues from the cached tokens.
 
         Args:
             prompt_ids: the whole prompt, from the beginning of the conversation.
-            settings: how to choose and when to stop.
-            form: what the answer may be made of; see `Model.chat`.
+            settings: settings of the answer.
+            form: parts that the answer may have; see `Model.chat`.
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
@@ -75,36 +75,33 @@ class Session:
             drafter = self._draft or PromptLookup()
         request = Request(list(prompt_ids), settings, form, drafter)
         writer = AnswerWriter(self._tokenizer, self._manifest.model, request)
-        self._answer.close()  # an answer left half-way must not write into the cache later
+        self._answer.close()  # an unfinished answer must not write into the cache later
         self._answer = self._generate(request, writer)
         return self._answer
 
     def reset(self) -> None:
-        """Forget the conversation and give its memory back."""
+        """Forget all tokens and free the memory of the cache."""
         self._answer.close()
         self._decoder = Decoder(self._graph, self._manifest.model)
         self._tokens = []
 
     def rewind(self, length: int) -> None:
-        """Forget every token from position `length` on; ends an answer that is under way.
+        """Forget every token from position `length` on; this ends an unfinished answer.
 
         Raises:
-            PromptError: fewer tokens are kept, or `length` is negative.
+            PromptError: the session holds fewer tokens, or `length` is negative.
         """
         self._answer.close()
         if not 0 <= length <= len(self.tokens):
             raise PromptError(
-                f"rewinding to {length} tokens where {len(self.tokens)} are kept; "
-                "choose a length from 0 to that."
+                f"rewind asks for {length} tokens where the session holds {len(self.tokens)}; "
+                "choose a length from 0 to that number."
             )
         self._tokens = self._tokens[:length]
         self._decoder.truncate(length)
 
     def fork(self) -> "Session":
-        """A second session that goes on from here; ends an answer that is under way.
-
-        Its cache is a copy: neither sees what the other does.
-        """
+        """Return a second session with a copy of the cache; this ends an unfinished answer."""
         self._answer.close()
         draft = None if self._draft is None else self._draft.fork()
         twin = Session(self._graph, self._manifest, self._tokenizer, draft)
@@ -114,9 +111,9 @@ class Session:
         return twin
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation to a file, replacing it in one step; ends an answer under way.
+        """Write the session to a file, replacing it in one step; this ends an unfinished answer.
 
-        The file holds the tokens in the clear, and about as many bytes as the cache has.
+        The file holds the tokens unencrypted and is about as large as the cache.
 
         Raises:
             OSError: the file cannot be written.
@@ -126,9 +123,9 @@ class Session:
         write_session(Path(path), SavedSession(self.tokens, values), self._manifest)
 
     def restore(self, path: str | Path) -> None:
-        """Take up a conversation where `save` left it; what this session held is forgotten.
+        """Replace this session's tokens and cache by those that `save` wrote.
 
-        Answers go on bit for bit as they would have in the saved session.
+        Answers continue bit for bit as they would have in the saved session.
 
         Raises:
             FolderError: the file is damaged, or was saved with another model.
@@ -147,7 +144,7 @@ class Session:
     def _generate(self, request: Request, writer: AnswerWriter) -> Generator[Piece, None, None]:
         prompt_ids = request.prompt_ids
         known = self._tokens[: self._decoder.length]
-        # The last token is read again even if known: its logits are what the answer starts from.
+        # The last token is read again even if cached, because the answer starts from its logits.
         shared = min(count_shared(known, prompt_ids), len(prompt_ids) - 1)
         self._decoder.truncate(shared)
         self._tokens = list(prompt_ids)
@@ -159,5 +156,5 @@ class Session:
 
 
 def no_pieces() -> Generator[Piece, None, None]:
-    """What stands for an answer while none is under way."""
+    """Return an answer without pieces, for a session that has not answered yet."""
     yield from ()

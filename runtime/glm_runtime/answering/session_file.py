@@ -1,7 +1,7 @@
-"""A saved conversation: its tokens, and their keys and values, in one file.
+"""A saved session: its tokens with their keys and values in one file.
 
-An uncompressed .npz, whose every member has a checksum; nothing in it is ever executed. Read
-`kv_cache.py` for what the arrays are.
+The file is an uncompressed .npz whose members have checksums; nothing in it is executed. Read
+`kv_cache.py` for the arrays.
 """
 
 import math
@@ -26,11 +26,11 @@ _LONGEST_NAME = 1024
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a session holds.
+    """The tokens of a session with their keys and values.
 
     Attributes:
-        tokens: T ids.
-        values: keys and values [H, T, D] by "layer.key|value".
+        tokens: T token ids.
+        values: keys and values [H, T, D] by name, "0.key", "0.value", "1.key" and so on.
     """
 
     tokens: tuple[int, ...]
@@ -38,10 +38,10 @@ class SavedSession:
 
 
 def write_session(path: Path, session: SavedSession, manifest: Manifest) -> None:
-    """Write beside `path`, then put it in place of what was there.
+    """Write a file beside `path`, then rename it to `path`.
 
     Raises:
-        OSError: the file cannot be written; what was there is as it was.
+        OSError: the file cannot be written; an older file is left unchanged.
     """
     arrays: dict[str, npt.NDArray[Any]] = {
         "format": np.array(FORMAT_VERSION, np.int64),
@@ -62,7 +62,7 @@ def write_session(path: Path, session: SavedSession, manifest: Manifest) -> None
 
 
 def read_session(path: Path, manifest: Manifest) -> SavedSession:
-    """Read what `write_session` wrote with this very model.
+    """Read a file that `write_session` wrote with the same model.
 
     Raises:
         FolderError: the file is damaged, newer, or was saved with another model.
@@ -73,9 +73,10 @@ def read_session(path: Path, manifest: Manifest) -> SavedSession:
             return _read_arrays(path, manifest, file)
         except FolderError:
             raise
-        except Exception as error:  # zip and numpy raise all kinds, OSError among them
+        except Exception as error:  # zipfile and numpy raise many classes, also OSError
             raise FolderError(
-                f"{path} is not a whole saved session ({error}); save it again, or start a new one."
+                f"{path} is not a complete saved session ({error}); save it again, or start a new "
+                "one."
             ) from error
 
 
@@ -100,7 +101,7 @@ def _read_arrays(path: Path, manifest: Manifest, file: IO[bytes]) -> SavedSessio
 
 
 def _read_array(members: zipfile.ZipFile, name: str, largest_bytes: int) -> npt.NDArray[Any]:
-    """One member; its sizes are compared before any memory is taken for it."""
+    """Read one member; its size is checked before memory is allocated for it."""
     info = members.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
@@ -117,7 +118,7 @@ def _check_origin(path: Path, manifest: Manifest, members: zipfile.ZipFile) -> N
     version = int(_read_array(members, "format", 8))
     if version != FORMAT_VERSION:
         raise FolderError(
-            f"{path} is of format {version} but this glm-run reads {FORMAT_VERSION}; "
+            f"{path} has format {version} but this glm-run reads {FORMAT_VERSION}; "
             "save it again, or upgrade with `pip install --upgrade glm-export`."
         )
     name, fingerprint = (

@@ -1,4 +1,4 @@
-"""What a caller may ask of one answer, and the pieces it comes in."""
+"""The settings of one answer, and the pieces in which it arrives."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -90,15 +90,15 @@ class Piece:
     """One generated token and the text that became complete with it.
 
     Attributes:
-        text: of the answer; often empty: the token is special, or a character or stop string is
-            unfinished, or the model thinks.
-        token_id: the token; an end-of-sequence token is reported too, with its finish reason.
-        finish_reason: set on the last piece only: `stop` the model ended its answer, `length` the
-            limit or the context is full, `stop_string` one of the stop strings appeared,
-            `tool_calls` it ended with calls.
-        reasoning: text of the thinking before the answer.
-        tool_calls: all of them, on the last piece.
-        logprobs: how likely the model thought the token, if that was asked for.
+        text: text of the answer; empty while a character or a possible stop string is incomplete,
+            for special tokens, and for reasoning.
+        token_id: id of the token; the end-of-sequence token is reported too.
+        finish_reason: reason why the answer ended, on the last piece only: `stop` (the model ended
+            it), `length` (a limit is reached or the context is full), `stop_string`, or
+            `tool_calls` (it ended with tool calls).
+        reasoning: text of the reasoning before the answer.
+        tool_calls: all tool calls, on the last piece only.
+        logprobs: log-probabilities of the token, if `top_logprobs` is set.
     """
 
     text: str

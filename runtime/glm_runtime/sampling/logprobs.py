@@ -1,4 +1,4 @@
-"""How likely the model itself thought a token, before temperature, penalties and grammar."""
+"""Log-probabilities of the model itself, before temperature, penalties and grammar."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from glm_runtime.sampling.sampler import select_top
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """Natural logarithms of probabilities.
+    """Natural logarithms of probabilities at one position.
 
     Attributes:
-        chosen: of the token that was chosen.
-        top: (token id, logarithm) of the likeliest tokens, falling; ties by id.
+        chosen: log-probability of the chosen token.
+        top: (token id, log-probability) of the most likely tokens, in falling order; ties by id.
     """
 
     chosen: float
@@ -22,7 +22,13 @@ class TokenLogprobs:
 
 
 def measure_logprobs(logits: FloatArray, token: int, count: int) -> TokenLogprobs:
-    """Logarithms of the softmax of logits [V], for one token and for the `count` likeliest."""
+    """Return log-probabilities of one token and of the `count` most likely ones.
+
+    Args:
+        logits: [V] float32 or float16.
+        token: the chosen token.
+        count: number of most likely tokens; 0 gives none.
+    """
     scores = logits.astype(np.float64)
     best = scores.max()
     total = float(best + np.log(np.exp(scores - best).sum()))

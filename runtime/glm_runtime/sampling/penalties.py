@@ -1,7 +1,7 @@
-"""Scores of tokens changed by what was said before: biases, penalties, and DRY.
+"""Logit bias and penalties: scores that depend on the tokens so far.
 
-Applied to logits before temperature, in this order: bias, repetition, presence and frequency, DRY.
-Read `settings.py` for what each setting means.
+They are applied to the logits before temperature, in this order: bias, repetition penalty, presence
+and frequency penalty, DRY. Read `settings.py` for the meaning of each setting.
 """
 
 from collections.abc import Sequence, Set
@@ -13,13 +13,12 @@ from glm_runtime.arrays import FloatArray, TokenArray
 from glm_runtime.errors import SamplingError
 from glm_runtime.sampling.settings import DrySettings, SamplingSettings
 
-# Beyond the allowed length a repeat of so many tokens weighs no more: 1.75 ** 50 is beyond any
-# logit already.
+# Longer repeats get no larger penalty: 1.75 ** 50 is already larger than any logit.
 _LONGEST_EXCESS = 50
 
 
 class Penalties:
-    """What one answer's settings change of the scores, given the tokens so far."""
+    """Applies the bias and the penalties of one answer."""
 
     def __init__(
         self,
@@ -31,10 +30,10 @@ class Penalties:
         """Start an answer.
 
         Args:
-            settings: how to choose.
-            vocab_size: ids that may be chosen are below it.
-            prompt_ids: the tokens so far.
-            breaker_ids: tokens that no repeat reaches across, for DRY.
+            settings: settings of the sampler.
+            vocab_size: number of ids that may be chosen.
+            prompt_ids: the tokens of the prompt.
+            breaker_ids: ids of DRY's sequence breakers.
 
         Raises:
             SamplingError: a bias names an id that is no token.
@@ -48,13 +47,13 @@ class Penalties:
         if wrong.size:
             raise SamplingError(
                 f"logit_bias names the id {wrong[0]} where ids below {vocab_size} are expected; "
-                "take ids of this folder's tokenizer."
+                "use ids of this folder's tokenizer."
             )
         self._is_active = settings.has_penalties
         self._needs_history = self._is_active and settings.has_history
 
     def apply(self, scores: FloatArray) -> FloatArray:
-        """Change scores [V]; the given array stays as it is."""
+        """Return changed scores [V]; the given array is not modified."""
         if not self._is_active:
             return scores
         settings, history = self._settings, self._history
@@ -73,7 +72,7 @@ class Penalties:
         return scores
 
     def add(self, token: int) -> None:
-        """Remember a token of the answer."""
+        """Count a token of the answer."""
         if self._needs_history:
             self._history.add(token)
 
@@ -81,19 +80,20 @@ class Penalties:
 def measure_repeats(
     tokens: TokenArray, settings: DrySettings, breaker_ids: Set[int] = frozenset()
 ) -> tuple[TokenArray, npt.NDArray[np.float32]]:
-    """Find the tokens that would go on repeating what was said before.
+    """Find the tokens that would continue a repeated sequence, with their DRY penalties.
 
     Args:
-        tokens: [T], all so far.
-        settings: of DRY.
-        breaker_ids: tokens that no repeat reaches across.
+        tokens: [T], all tokens so far.
+        settings: settings of DRY.
+        breaker_ids: ids of the sequence breakers.
 
     Returns:
-        ids [n], and for each the penalty multiplier * base ** (length - allowed length), length
-        being that of the longest run that ends the tokens and stands before the id elsewhere.
+        ids [n] and penalties [n]. A penalty is multiplier * base ** (length - allowed_length); the
+        length is that of the longest sequence at the end of `tokens` that also precedes an earlier
+        occurrence of the id.
 
-    Source: p-e-w, text-generation-webui pull request 5677. As there, breakers themselves are never
-    made less likely.
+    Source: p-e-w, text-generation-webui pull request 5677. As there, sequence breakers themselves
+    get no penalty.
     """
     none = np.empty(0, np.int64), np.empty(0, np.float32)
     if not tokens.size or int(tokens[-1]) in breaker_ids:
@@ -109,7 +109,7 @@ def measure_repeats(
         alive = alive[tokens[ends[alive] - back] == token]
         lengths[alive] += 1
     is_long = lengths >= settings.allowed_length
-    is_long &= ~np.isin(tokens[ends + 1], list(breaker_ids))  # a breaker ends the repeat by itself
+    is_long &= ~np.isin(tokens[ends + 1], list(breaker_ids))  # a breaker ends the sequence
     following, places = np.unique(tokens[ends[is_long] + 1], return_inverse=True)
     longest = np.zeros(following.size, np.int64)
     np.maximum.at(longest, places, lengths[is_long])
@@ -118,7 +118,7 @@ def measure_repeats(
 
 
 class _History:
-    """Tokens so far, and how often each is part of the answer."""
+    """The tokens so far, and how often each occurs in the answer."""
 
     def __init__(self, prompt_ids: Sequence[int]) -> None:
         self._ids = np.array(prompt_ids, np.int64)

@@ -1,7 +1,7 @@
-"""Logits to one token: penalties, temperature, top-k, top-p, min-p, draw; transformers' order.
+"""Logits to one token: penalties, temperature, top-k, top-p, min-p and draw, as in transformers.
 
-Never sorts a whole vocabulary: candidates are first narrowed to those that can still matter.
-Knows nothing about text or graphs. Read `settings.py` for the settings.
+No step sorts the whole vocabulary: candidates are narrowed down first. This file knows nothing
+about text or graphs. Read `settings.py` for the settings.
 """
 
 import math
@@ -18,20 +18,25 @@ from glm_runtime.sampling.settings import SamplingSettings
 
 Mask = Callable[[npt.NDArray[np.float32]], None]
 
-_GROUP = 64  # values per maximum in `select_top`; 32 to 128 are alike at 150,000 tokens
+_GROUP = 64  # values per group in `select_top`; 32 to 128 are equally fast at 150,000 tokens
 _FIRST_NUCLEUS = 256  # tokens tried first for top-p; most nuclei are smaller
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tokens that may be drawn: ids int64 [n] and weights float64 [n], the largest about 1."""
+    """Tokens that may be drawn.
+
+    Attributes:
+        ids: token ids [n].
+        weights: probabilities [n] up to a common factor; the largest is about 1.
+    """
 
     ids: TokenArray
     weights: npt.NDArray[np.float64]
 
 
 class Sampler:
-    """Chooses tokens, one after the other, for one answer."""
+    """Chooses the tokens of one answer, one after another."""
 
     def __init__(
         self,
@@ -43,10 +48,10 @@ class Sampler:
         """Start an answer.
 
         Args:
-            settings: how to choose.
-            tokenizer_vocab_size: ids from here on are padding and are never chosen.
-            prompt_ids: the tokens so far, which penalties count as used.
-            breaker_ids: tokens that no repeat reaches across, for DRY.
+            settings: settings of the sampler.
+            tokenizer_vocab_size: number of ids that may be chosen; higher ids are padding.
+            prompt_ids: the tokens of the prompt, which penalties take into account.
+            breaker_ids: ids of DRY's sequence breakers.
 
         Raises:
             SamplingError: a bias names an id that is no token.
@@ -58,7 +63,7 @@ class Sampler:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether what was said before, or a bias, changes scores."""
+        """Whether a bias or a penalty changes the scores."""
         return self._settings.has_penalties
 
     def choose(self, logits: FloatArray, mask: Mask | None = None) -> int:
@@ -66,7 +71,7 @@ class Sampler:
 
         Args:
             logits: [V] float32 or float16, V >= tokenizer_vocab_size; not changed.
-            mask: forbids what a grammar does not allow next; changes scores in place.
+            mask: function that sets the scores of forbidden tokens to -inf in place.
 
         Raises:
             GenerationError: a logit is NaN, or none is finite.
@@ -84,7 +89,7 @@ class Sampler:
         return token
 
     def accept(self, token: int) -> None:
-        """Count a token as chosen that was not left to the sampler."""
+        """Count a token that was chosen elsewhere."""
         self._penalties.add(token)
 
 
@@ -95,9 +100,9 @@ def find_largest(scores: FloatArray) -> int:
         GenerationError: a score is NaN, or all are -inf.
     """
     if scores.dtype == np.float16:
-        # numpy compares float16 one by one (1 ms at 150,000). Read as int16 they order like the
-        # numbers themselves as long as the largest is positive. A NaN with its sign set would hide
-        # behind positive numbers, but overflow fills whole rows with it, and then none is positive.
+        # numpy compares float16 one by one (1 ms at 150,000). As int16 they have the same order if
+        # the largest is positive. A NaN with its sign bit set is then overlooked, but overflow
+        # fills whole rows with NaN, so that none is positive.
         bits = scores.view(np.int16)
         index = int(bits.argmax())
         if bits[index] <= 0:
@@ -109,10 +114,10 @@ def find_largest(scores: FloatArray) -> int:
 
 
 def require_finite(logit: float) -> None:
-    """Refuse a best logit that is no number.
+    """Refuse a best logit that is not finite.
 
     Raises:
-        GenerationError: always says what to do.
+        GenerationError: the logit is NaN or infinite.
     """
     if not math.isfinite(logit):
         raise GenerationError(
@@ -125,15 +130,15 @@ def find_candidates(scores: FloatArray, settings: SamplingSettings) -> Candidate
     """Apply temperature, top-k, top-p and min-p.
 
     Args:
-        scores: [V] float32 or float16, after the repetition penalty.
-        settings: not greedy.
+        scores: [V] float32 or float16, after the penalties.
+        settings: settings of the sampler, with a temperature above 0.
 
     Raises:
         GenerationError: a score is NaN, or all are -inf.
     """
     scores = scores.astype(np.float32, copy=False)
     best = scores[find_largest(scores)]
-    ids: TokenArray | None = None  # None: all of them; 1 MB of ids is the slowest part of all this
+    ids: TokenArray | None = None  # None means all: to make 1 MB of ids would be the slowest part
     if 0 < settings.top_k < scores.size:
         ids = select_top(scores, settings.top_k)
         scores = scores[ids]
@@ -150,10 +155,10 @@ def find_candidates(scores: FloatArray, settings: SamplingSettings) -> Candidate
 
 
 def select_top(values: FloatArray, count: int) -> TokenArray:
-    """Find the indices of the `count` largest values and of all that equal the last of them.
+    """Return the indices of the `count` largest values and of all values equal to the smallest.
 
-    Split the values into groups: the `count` largest group maxima are each reached by some value,
-    so the smallest of them is a floor that leaves few values to order exactly.
+    The values are split into groups. At least `count` values reach the count-th largest group
+    maximum, so only the few values that reach it are compared exactly.
     """
     num_groups = values.size // _GROUP
     if num_groups < 2 * count:
@@ -170,7 +175,7 @@ def select_top(values: FloatArray, count: int) -> TokenArray:
 
 
 def select_nucleus(weights: FloatArray, top_p: float) -> TokenArray:
-    """Find the fewest largest weights that reach the share `top_p` of their sum, largest first."""
+    """Return the indices of the fewest weights that sum to the share `top_p`, largest first."""
     target = top_p * float(weights.sum(dtype=np.float64))
     count = min(_FIRST_NUCLEUS, weights.size)
     while True:
@@ -183,7 +188,7 @@ def select_nucleus(weights: FloatArray, top_p: float) -> TokenArray:
 
 
 def draw(weights: npt.NDArray[np.float64], uniform: float) -> int:
-    """Turn one number in [0, 1) into an index, distributed as `weights`."""
+    """Return an index that is distributed as `weights`, for a uniform number in [0, 1)."""
     reached = np.cumsum(weights)
     index = int(np.searchsorted(reached, uniform * reached[-1], side="right"))
     return min(index, weights.size - 1)

@@ -17,7 +17,7 @@ from glm_runtime.sampling.option import Option, check_options, declare
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
-# What transformers samples with when generation_config.json says nothing
+# The default of transformers where generation_config.json has no value
 # (GenerationConfig._get_default_generation_params, transformers 5).
 _TRANSFORMERS_TOP_K = 50
 
@@ -144,18 +144,18 @@ class SamplingSettings:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
+        """Whether the most likely token is always taken."""
         return self.temperature == 0
 
     @property
     def has_history(self) -> bool:
-        """Whether scores depend on the tokens so far."""
+        """Whether scores depend on earlier tokens."""
         is_counted = bool(self.presence_penalty or self.frequency_penalty)
         return self.repetition_penalty != 1 or is_counted or self.dry is not None
 
     @property
     def has_penalties(self) -> bool:
-        """Whether scores are changed at all before temperature."""
+        """Whether a bias or a penalty changes the scores."""
         return self.has_history or bool(self.logit_bias)
 
     def override(self, given: Mapping[str, Any]) -> "SamplingSettings":
@@ -177,13 +177,13 @@ class SamplingSettings:
 
 
 def read_sampling_defaults(folder: Path) -> SamplingSettings:
-    """Read what the model's authors recommend from `generation_config.json`.
+    """Read the settings that the model's authors recommend in `generation_config.json`.
 
-    `do_sample: false`, or none, is greedy; then only the repetition penalty counts. With
-    `do_sample: true` a missing value gets the default of transformers.
+    Without `do_sample: true` decoding is greedy, and only the repetition penalty is read. With it a
+    missing value gets the default of transformers.
 
     Raises:
-        FolderError: the file is missing, no JSON, or holds a value that cannot be used.
+        FolderError: the file is missing, is not JSON, or has a value outside its range.
     """
     config = _read_config(folder / GENERATION_CONFIG_NAME)
     penalty = _number(config, "repetition_penalty", 1.0)
@@ -226,7 +226,7 @@ def _number(config: dict[str, object], key: str, default: float) -> float:
 
 
 def require_texts(texts: object, name: str) -> None:
-    """Refuse one text where several are expected: it would be taken letter by letter.
+    """Refuse a single text, whose letters would be taken for the texts of a tuple.
 
     Raises:
         SamplingError: `texts` is a text.

@@ -1,7 +1,7 @@
-"""Answers of a given form: a JSON schema, a regular expression, or a Lark grammar.
+"""Structured output: answers that match a JSON schema, a regular expression or a Lark grammar.
 
-The library llguidance says, before each token, which tokens may come; it is imported only when a
-grammar is asked for. Read `tokenizer.py` before.
+The library llguidance computes which tokens may come next. It is imported only for a grammar. Read
+`tokenizer.py` before.
 """
 
 from dataclasses import dataclass
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 GrammarKind = Literal["json_schema", "regex", "lark"]
 
-# JSON as Python writes it, which is how GLM writes arguments. With free white space a small model
-# may write blanks for ever.
+# JSON with Python's separators, as GLM writes arguments. With free white space a small model may
+# write blanks without end.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer must be, from its first character to its last; thinking is free.
+    """A grammar that the whole answer must match; reasoning before it is free.
 
     Attributes:
-        kind: of `source`: a JSON schema as JSON text, a regular expression in Rust's syntax, or a
-            Lark grammar in llguidance's.
-        source: the text.
+        kind: language of `source`: a JSON schema as JSON text, a regular expression in Rust's
+            syntax, or a Lark grammar in llguidance's syntax.
+        source: text of the grammar.
     """
 
     kind: GrammarKind
     source: str
 
     def __post_init__(self) -> None:
-        """Refuse what is no text.
+        """Refuse text that cannot be written as UTF-8.
 
         Raises:
-            GrammarError: half a surrogate pair, as undecodable input has.
+            GrammarError: the source has half a surrogate pair, as undecodable input does.
         """
         try:
             self.source.encode("utf-8")
@@ -51,13 +51,13 @@ class Grammar:
 
 
 class GrammarMask:
-    """Follows one answer through its grammar."""
+    """Tells which tokens of one answer its grammar allows."""
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, model: ModelEntry) -> None:
         """Compile the grammar.
 
         Raises:
-            GrammarError: it is not valid, or uses what llguidance does not know.
+            GrammarError: the grammar is not valid, or llguidance does not support a part of it.
             MissingDependencyError: llguidance is not installed.
         """
         library = _import_llguidance()
@@ -72,39 +72,39 @@ class GrammarMask:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer is whole and nothing can follow."""
+        """Whether the answer is complete and no token may follow."""
         return bool(self._matcher.is_stopped())
 
     def __call__(self, scores: npt.NDArray[np.float32]) -> None:
-        """Set scores [V] of tokens that may not come next to -inf, in place.
+        """Set the scores [V] of forbidden tokens to -inf, in place.
 
         Raises:
-            GenerationError: no token may come, or the grammar became too complex.
+            GenerationError: no token is allowed, or the grammar became too complex.
         """
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._require_no_error()
         allowed = np.unpackbits(packed, bitorder="little")[: scores.size]
         if not allowed.any():
             raise GenerationError(
-                "the grammar allows no token of this vocabulary here; allow more, or check its "
+                "the grammar allows no token of this vocabulary at this position; check its "
                 "literals and patterns."
             )
         np.putmask(scores, allowed == 0, -np.inf)
 
     def accept(self, token: int) -> None:
-        """Go on by the token that was chosen.
+        """Take the chosen token.
 
         Raises:
-            GenerationError: the grammar does not allow it.
+            GenerationError: the grammar does not allow the token.
         """
         self._matcher.consume_token(token)
         self._require_no_error()
 
     def accept_text(self, text: str) -> None:
-        """Go on by text that came with the end of the thinking.
+        """Take text that follows the end of the reasoning within one token.
 
         Raises:
-            GenerationError: the grammar does not allow it.
+            GenerationError: the grammar does not allow the text.
         """
         for token in self._vocabulary.tokenize_str(text):
             self.accept(token)
@@ -113,14 +113,14 @@ class GrammarMask:
         if self._matcher.is_error():
             reason = self._matcher.get_error().strip().splitlines()[0]
             raise GenerationError(
-                f"the grammar cannot be followed any further ({reason}); make it simpler, or check "
-                "that it allows what the model was asked for."
+                f"the grammar cannot be applied any further ({reason}); simplify it, or check that "
+                "it allows what the prompt asks for."
             )
 
 
 def _import_llguidance() -> ModuleType:
     try:
-        import llguidance  # noqa: PLC0415  # only those who ask for a grammar need it
+        import llguidance  # noqa: PLC0415  # an optional package
     except ImportError as error:
         raise MissingDependencyError(
             f"a grammar needs llguidance, which cannot be imported ({error}); install it with "
@@ -147,6 +147,6 @@ def _explain(grammar: Grammar, reason: str) -> GrammarError:
     kind = grammar.kind.replace("_", " ")
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     return GrammarError(
-        f"the {kind} cannot be used ({'; '.join(lines)[:300]}); correct it, or see llguidance's "
-        "documentation of what it supports."
+        f"the {kind} cannot be used ({'; '.join(lines)[:300]}); correct it, or see what "
+        "llguidance's documentation says is supported."
     )
