@@ -8,11 +8,12 @@ import click
 
 import glm_export
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
-from glm_export.command_line import ExportCommand, quiet_option, show_progress
+from glm_export.command_line import ExportCommand
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 from glm_runtime.cli.failure import debug_option, run_program
+from glm_runtime.cli.progress import quiet_option, say, show_progress
 
 _EXAMPLES = """\b
 Examples:
@@ -161,25 +162,26 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 @quiet_option
 @debug_option
 @click.version_option(glm_export.__version__, prog_name="glm-export")
-def command(checkpoint: Path, output: Path | None, is_plan: bool, **choices: object) -> None:
+def command(
+    checkpoint: Path, output: Path | None, is_plan: bool, is_json: bool, **choices: object
+) -> None:
     """Export a GLM-4 CHECKPOINT to a folder for ONNX Runtime.
 
     CHECKPOINT is a Hugging Face folder with config.json, *.safetensors or pytorch_model*.bin, and
     tokenizer.json or tokenizer.model. The output is written to a temporary folder, verified, and
     then renamed, so an incomplete output folder never exists.
     """
-    is_json, is_quiet = bool(choices.pop("is_json")), bool(choices.pop("is_quiet"))
     if output is None and not is_plan:
         raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     options = _read_options(checkpoint, output or Path(_UNNAMED), choices)
     run = _plan if is_plan else _export
-    run(options, is_json=is_json, is_quiet=is_quiet)
+    run(options, is_json=is_json)
 
 
-def _plan(options: ExportOptions, *, is_json: bool, is_quiet: bool) -> None:
+def _plan(options: ExportOptions, *, is_json: bool) -> None:
     from glm_export.plan_text import render_estimate  # noqa: PLC0415 - needs the extra
 
-    with show_progress(is_quiet=is_quiet) as show:
+    with show_progress() as show:
         estimate = glm_export.estimate(options, show)
     if is_json:
         click.echo(json.dumps(asdict(estimate) | {"seconds": estimate.seconds}))
@@ -187,9 +189,9 @@ def _plan(options: ExportOptions, *, is_json: bool, is_quiet: bool) -> None:
     click.echo(render_estimate(estimate))
 
 
-def _export(options: ExportOptions, *, is_json: bool, is_quiet: bool) -> None:
+def _export(options: ExportOptions, *, is_json: bool) -> None:
     try:
-        with show_progress(is_quiet=is_quiet) as show:
+        with show_progress() as show:
             report = glm_export.export(options, show)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(_describe_interruption(options.output)) from error
@@ -224,7 +226,7 @@ def _describe_interruption(output: Path) -> str:
 
 
 def _print_summary(report: ExportReport) -> None:
-    """Print the result for people on stderr, since stdout is for the folder's name."""
+    """Print the result for people on stderr, unless the user gave --quiet."""
     level = report.verification["level"]
     error = report.verification.get("logit_error")
     checked = f"{level}" if error is None else f"{level}, logits within {error:.2g} of PyTorch's"
@@ -241,7 +243,7 @@ def _print_summary(report: ExportReport) -> None:
     lines += [f"note         {note}" for note in report.notes]
     lines += [f"not calibrated  {name}: {why}" for name, why in report.fallbacks.items()]
     for line in lines:
-        click.echo(line, err=True)
+        say(line)
 
 
 def main() -> None:

@@ -6,11 +6,12 @@ from typing import TypedDict, Unpack
 import click
 
 import glm_export
-from glm_export.command_line import ExportCommand, quiet_option, show_progress
+from glm_export.command_line import ExportCommand
 from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages, require_onnxruntime
 from glm_runtime.cli.failure import debug_option, run_program
+from glm_runtime.cli.progress import quiet_option, show_progress
 
 _EXAMPLES = """\b
 Examples:
@@ -30,7 +31,6 @@ class _Choices(TypedDict):
     plot: Path | None
     layers: Path | None
     is_json: bool
-    is_quiet: bool
 
 
 @click.command(name="glm-eval", cls=ExportCommand, epilog=_EXAMPLES)
@@ -90,7 +90,7 @@ def command(
         choices["max_tokens"],
         has_layers=choices["layers"] is not None,
     )
-    with show_progress(is_quiet=choices["is_quiet"]) as show:
+    with show_progress() as show:
         report = evaluate(options, show)
     show_result = table.format_json if choices["is_json"] else table.format_table
     click.echo(show_result(report))

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from glm_export.command_line import describe_seconds
 from glm_export.estimates import ExportEstimate
+from glm_runtime.cli.progress import format_duration
 
 
 def render_estimate(estimate: ExportEstimate) -> str:
@@ -29,8 +29,8 @@ def _list_lines(estimate: ExportEstimate) -> Iterator[str]:
         yield f"kept         {kept} of an earlier run to this place, which may be gone on with"
     yield f"memory       about {estimate.peak_rss_bytes / 1e9:.1f} GB"
     for stage in estimate.stages:
-        yield f"time         about {describe_seconds(stage.seconds):<10} {stage.name}"
-    yield f"             about {describe_seconds(estimate.seconds):<10} in all"
+        yield f"time         about {format_duration(stage.seconds):<10} {stage.name}"
+    yield f"             about {format_duration(estimate.seconds):<10} in all"
     yield f"verification {estimate.verification}"
     for note in estimate.notes:
         yield f"note         {note}"

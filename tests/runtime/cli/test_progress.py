@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from glm_runtime.cli import cli
+from glm_runtime.cli import cli, progress
 from glm_runtime.cli.progress import format_duration, show_progress
 
 
@@ -35,7 +35,7 @@ def test_each_bar_ends_at_100_percent_on_a_line_of_its_own(monkeypatch: pytest.M
     lines = terminal.getvalue().split("\n")
     last = [line.split("\r")[-1].split() for line in lines if line]
     assert [(words[0], words[2]) for words in last] == [("reading", "100%"), ("writing", "100%")]
-    assert all(words[1] == "[" + "#" * 30 + "]" for words in last)
+    assert all(words[1] == "[" + "#" * 24 + "]" for words in last)
 
 
 def test_work_that_fails_does_not_claim_100_percent(monkeypatch: pytest.MonkeyPatch):
@@ -45,6 +45,41 @@ def test_work_that_fails_does_not_claim_100_percent(monkeypatch: pytest.MonkeyPa
         raise OSError("the disk is full")
     assert "25%" in terminal.getvalue() and "100%" not in terminal.getvalue()
     assert terminal.getvalue().endswith("\n")
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(progress, "time", found)
+    return found
+
+
+def test_the_time_that_remains(monkeypatch: pytest.MonkeyPatch, clock: Clock):
+    """Half was done by an earlier run; then a tenth takes 60 s, so four tenths take 4 min."""
+    terminal = replace_stderr(monkeypatch, Terminal())
+    with show_progress() as show:
+        show("reading", 0, 100)
+        show("reading", 50, 100)
+        clock.now += 60
+        show("reading", 60, 100)
+        assert terminal.getvalue().endswith("[##############----------]  60%  about 4 min left")
+        clock.now += 1
+        show("measuring keys and values", 0, 0)  # no part of it is ever reported
+        clock.now += 3
+        show("measuring keys and values", 0, 0)
+    lines = [line.split("\r")[-1].rstrip() for line in terminal.getvalue().split("\n")]
+    assert lines[0].endswith("[########################] 100%  1 min")
+    assert lines[1] == "measuring keys and values   3 s"
 
 
 def test_off_a_terminal_there_is_one_line_a_stage(monkeypatch: pytest.MonkeyPatch):
@@ -59,13 +94,14 @@ def test_off_a_terminal_there_is_one_line_a_stage(monkeypatch: pytest.MonkeyPatc
 def test_long_stages_say_now_and_then_what_remains(monkeypatch: pytest.MonkeyPatch):
     """Also while nothing reports, as in one long call of a library."""
     log = replace_stderr(monkeypatch, io.StringIO())
+    monkeypatch.setattr(progress, "_IGNORED_SECONDS", 0.0)
     with show_progress(line_seconds=0.05) as show:
         show("packing", 0, 1)
         _wait_for(log, "packing: 0 s so far\n")
         show("reading", 0, 1000)
         show("reading", 250, 1000)
         _wait_for(log, "left\n")
-    assert re.search(r"^reading: 25%, 0 s so far, \d+ s left$", log.getvalue(), re.MULTILINE)
+    assert re.search(r"^reading: 25%, 0 s so far, about \d+ s left$", log.getvalue(), re.MULTILINE)
     assert "\r" not in log.getvalue()
     before = log.getvalue()
     time.sleep(0.2)
