@@ -41,7 +41,8 @@ def build_npm(output: Path, scratch: Path, epoch: int) -> None:
     """Both npm packages, and the page with its licenses."""
     for host in ("node", "web"):
         package = ROOT / "runtime" / host
-        _run("npm", "ci", "--no-audit", "--no-fund", folder=package)
+        # No install scripts: onnxruntime-node's downloads CUDA libraries, which no package holds.
+        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=package)
         _run("npm", "pack", "--silent", "--pack-destination", output, folder=package)
     page = scratch / f"glm-web-page-{VERSION}"
     shutil.copytree(ROOT / "runtime" / "web" / "dist", page)

@@ -84,13 +84,13 @@ def answer(
     prompt = program.with_name("prompt.txt")
     prompt.write_bytes(vector["rendered"].encode())
     command: list[object] = [program, folder, *numbers, limit, prompt]
-    root = ["-L", _make_root(program.parent / processor.name, processor)] if processor.part else []
+    root = ["-L", make_root(program.parent / processor.name, processor)] if processor.part else []
     command = [f"qemu-{processor.machine}", *root, "-cpu", processor.name, *command]
     found: dict[str, Any] = json.loads(_run([str(word) for word in command]))
     return found
 
 
-def _make_root(root: Path, processor: Processor) -> Path:
+def make_root(root: Path, processor: Processor) -> Path:
     """Where an emulated ARM finds its libraries, and a description of itself."""
     if not root.is_dir():
         (root / "proc").mkdir(parents=True)

@@ -12,7 +12,7 @@ import { chromium } from "playwright-core";
 
 import { StaticServer } from "./static_server.js";
 
-export const DIST = join(import.meta.dirname, "..", "dist");
+export const DIST = process.env.GLM_PAGE ?? join(import.meta.dirname, "..", "dist"); // a release's, too
 /** Made by `glm-export artifacts/glm4-sample --method rtn --conformance -o DIR`. */
 export const FOLDER = process.env.GLM_FOLDER ?? "";
 /** The same with `--accuracy-level 0`: activations in float32, as WebAssembly computes any folder. */

@@ -1,0 +1,321 @@
+"""What `make release` left in dist/: every archive is unpacked, installed and answers a prompt.
+
+Two tests need no build: the version is the same everywhere, and no registry's host is named.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import glm_export
+import glm_quantize
+import glm_runtime
+from glm_export import ExportOptions, export
+from onnxruntime_wheel import read_pinned_version
+from support import npm_packages
+from support.commands import run_command
+from support.processors import CORTEX_A72, make_root
+from support.windows_build import Wine
+from version import PLACES, read_version
+
+ROOT = Path(__file__).parents[1]
+DIST = ROOT / "dist"
+SAMPLE = ROOT / "artifacts" / "glm4-sample"
+VERSION = read_version(*PLACES[0])
+QUESTION = "背诵李白的《静夜思》。"
+POEM = "床前明月光"  # what the sample answers
+exhaustive = pytest.mark.exhaustive
+# Written in parts, so that this file does not name what it looks for.
+REGISTRIES = [
+    ("deb", "debian", "org"),
+    ("snapshot", "debian", "org"),
+    ("security", "debian", "org"),
+    ("archive", "ubuntu", "com"),
+    ("pypi", "org"),
+    ("pythonhosted", "org"),
+    ("download", "pytorch", "org"),
+    ("npmjs", "org"),
+    ("npmjs", "com"),
+    ("nuget", "org"),
+    ("crates", "io"),
+    ("unpkg", "com"),
+    ("jsdelivr", "net"),
+    ("anaconda", "org"),
+]
+
+
+@pytest.mark.parametrize(("place", "pattern"), PLACES, ids=lambda value: str(value)[:40])
+def test_the_version_is_the_same_everywhere(place: str, pattern: str) -> None:
+    """`python release/version.py` changes all of them."""
+    assert read_version(place, pattern) == VERSION
+
+
+def test_every_package_and_command_says_the_version() -> None:
+    for package in (glm_export, glm_quantize, glm_runtime):
+        assert package.__version__ == VERSION
+    for name in ("glm-export", "glm-eval", "glm-run"):
+        assert run_command(name, "--version") == (0, f"{name}, version {VERSION}\n", "")
+
+
+def test_no_host_of_a_registry_is_named() -> None:
+    """Package managers know their hosts; a host that stands here would go around their settings."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone of the repository")
+    hosts = [re.escape(".".join(parts)) for parts in REGISTRIES]
+    options = ["-I", "--line-number", "--ignore-case", "--extended-regexp", "|".join(hosts)]
+    command = ["git", "grep", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
+
+
+def find(pattern: str) -> Path:
+    """A file of dist/; skips the test where there is none."""
+    found = sorted(DIST.glob(pattern))
+    if not found:
+        pytest.skip("nothing was built: make release")
+    assert len(found) == 1, found
+    return found[0]
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """The archive's one folder; Python's own zipfile would drop links and permissions."""
+    if shutil.which("unzip") is None:
+        pytest.skip("unzip is not installed")
+    run("unzip", "-q", archive, "-d", folder)
+    (content,) = folder.iterdir()
+    return content
+
+
+def run(*command: object, cwd: Path | None = None, **variables: str) -> str:
+    """The output of a command that sees nothing of this clone."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def ask(*program: object, folder: Path, limit: int = 12) -> str:
+    """The sample's answer, greedily."""
+    options = ("--prompt", QUESTION, "--greedy", "--max-new-tokens", limit)
+    return run(*program, "generate", folder, *options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported sample."""
+    return unpack(find("glm4-sample-int4-*.zip"), tmp_path_factory.mktemp("sample"))
+
+
+@exhaustive
+def test_the_sums_are_those_of_every_file() -> None:
+    lines = find("SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    sums = dict(reversed(line.split("  ")) for line in lines)
+    files = {path.name: path for path in DIST.iterdir() if path.name != "SHA256SUMS"}
+    assert sums == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+    }
+    kinds = ("glm_export-*.whl", "glm_export_optimum-*.whl", "*.tar.gz", "glm-runtime-[0-9]*.tgz")
+    more = ("glm-runtime-web-*.tgz", "glm-web-page-*.zip", "glm4-sample-*.zip", "*.cdx.json")
+    systems = [f"glm-run-*-{name}.zip" for name in ("linux-x64", "linux-arm64", "win-x64")]
+    for pattern in (*kinds, *more, *systems):
+        assert VERSION in find(pattern).name
+
+
+@exhaustive
+def test_the_bill_names_what_is_inside() -> None:
+    text = find("*.cdx.json").read_text(encoding="utf-8")
+    bill = json.loads(text)
+    assert bill["bomFormat"] == "CycloneDX"
+    components = {(one["name"], one["version"]) for one in bill["components"]}
+    lock = json.loads((ROOT / "runtime" / "web" / "package-lock.json").read_text("utf-8"))
+    web = lock["packages"]["node_modules/onnxruntime-web"]["version"]
+    assert {("onnxruntime", read_pinned_version()), ("onnxruntime-web", web)} <= components
+    assert {("glm-runtime", VERSION), ("glm-runtime-web", VERSION)} <= components
+    names = {name for name, _ in components}
+    assert {"numpy", "tokenizers", "onnxruntime-node", "@huggingface/jinja"} <= names
+    assert not {"torch", "typescript", "esbuild", "pytest"} & names
+    assert str(ROOT) not in text
+
+
+@exhaustive
+def test_the_wheels_bring_their_own_files_only() -> None:
+    """With a file in `optimum`, transformers would believe that Optimum is installed."""
+    with zipfile.ZipFile(find("glm_export-*.whl")) as wheel:
+        tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops == {"glm_export", "glm_quantize", "glm_runtime", f"glm_export-{VERSION}.dist-info"}
+    with zipfile.ZipFile(find("glm_export_optimum-*.whl")) as wheel:
+        files = [name for name in wheel.namelist() if ".dist-info/" not in name]
+    assert files == ["optimum/commands/register/register_glm_export.py"]
+
+
+def make_environment(folder: Path, *requirements: object) -> Path:
+    """The programs' folder of a fresh environment with these installed."""
+    run(sys.executable, "-m", "venv", folder)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    constraints = ("-c", ROOT / "constraints.txt")
+    run(programs / "python", "-m", "pip", "install", "--quiet", *constraints, *requirements)
+    return programs
+
+
+@exhaustive
+@pytest.mark.parametrize("pattern", ["glm_export-*.whl", "glm_export-*.tar.gz"])
+def test_python_alone_answers(pattern: str, folder: Path, tmp_path: Path) -> None:
+    """Without torch, and with nothing in the namespace of Optimum."""
+    programs = make_environment(tmp_path / "venv", f"{find(pattern)}[onnxruntime]")
+    assert run(programs / "glm-run", "--version") == f"glm-run, version {VERSION}\n"
+    assert POEM in ask(programs / "glm-run", folder=folder)
+    names = ["torch", "onnx", "transformers", "optimum"]
+    code = f"from importlib.util import find_spec; print(list(filter(find_spec, {names})))"
+    assert run(programs / "python", "-c", code) == "[]\n"
+    says = run(programs / "python", "-c", "import glm_runtime; print(glm_runtime.__file__)")
+    assert says.startswith(str(tmp_path))
+
+
+@exhaustive
+def test_the_source_archive_makes_the_same_wheels(tmp_path: Path) -> None:
+    """It holds what building needs, and no tests, which need the sample checkpoint."""
+    with tarfile.open(find("glm_export-*.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / f"glm_export-{VERSION}"
+    assert not list(source.rglob("test_*.py"))
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path / "made")
+    run(*pip, source, source / "export" / "optimum_plugin")
+    for pattern in ("glm_export-*.whl", "glm_export_optimum-*.whl"):
+        (made,) = (tmp_path / "made").glob(pattern)
+        assert read_sums(made) == read_sums(find(pattern))
+
+
+def read_sums(wheel: Path) -> list[str]:
+    """The hash of every file, as the wheel itself lists them."""
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = [name for name in archive.namelist() if name.endswith("/RECORD")]
+        return sorted(archive.read(record).decode().splitlines())
+
+
+@exhaustive
+def test_the_lines_of_the_dockerfile(folder: Path, tmp_path: Path) -> None:
+    """Its pip commands, run on the files that .dockerignore lets in; no image is built here."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = re.findall(r"^RUN (python -m venv .*)$", text, re.MULTILINE)
+    source = tmp_path / "source"
+    names = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in (line[1:] for line in names if line.startswith("!")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, source / name)
+    place = tmp_path / "glm"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    run("sh", "-c", command.replace("/opt/glm", str(place)), cwd=source, PATH=path)
+    assert POEM in ask(place / "bin" / "glm-run", folder=folder)
+    files = [one for one in place.rglob("*") if one.is_file() and not one.is_symlink()]
+    size_mb = sum(one.stat().st_size for one in files if "__pycache__" not in one.parts) / 1e6
+    print(f"The image's own layer: {size_mb:.0f} MB")
+    assert size_mb < 170  # python:3.11-slim takes the rest of 300
+
+
+@pytest.fixture(scope="module")
+def card(folder: Path) -> str:
+    """The sample's model card, with the folder in place."""
+    return (folder / "README.md").read_text("utf-8").replace("THIS_FOLDER", str(folder))
+
+
+@exhaustive
+def test_node(folder: Path, card: str, tmp_path: Path) -> None:
+    """The package answers, and the card's lines run."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs node and npm")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    package = find("glm-runtime-[0-9]*.tgz")
+    run("npm", "install", "--no-audit", package, cwd=tmp_path, ONNXRUNTIME_NODE_INSTALL="skip")
+    (code,) = re.findall(r"^```js\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+    (tmp_path / "card.js").write_text(code, encoding="utf-8")
+    assert run("node", "card.js", cwd=tmp_path).strip()
+    greedy = code.replace('"Hello"', f'"{QUESTION}"').replace("}])", "}], { temperature: 0 })")
+    (tmp_path / "greedy.js").write_text(greedy, encoding="utf-8")
+    assert POEM in run("node", "greedy.js", cwd=tmp_path)
+
+
+@exhaustive
+def test_the_page(folder: Path, tmp_path: Path) -> None:
+    """The page gives the vectors of the sample; the npm package holds the same files."""
+    web = npm_packages.install(ROOT / "runtime" / "web")
+    page = unpack(find("glm-web-page-*.zip"), tmp_path / "page")
+    with tarfile.open(find("glm-runtime-web-*.tgz")) as archive:
+        archive.extractall(tmp_path / "npm", filter="data")
+    built = tmp_path / "npm" / "package" / "dist"
+    for path in (one for one in built.rglob("*") if one.is_file()):
+        assert (page / path.relative_to(built)).read_bytes() == path.read_bytes()
+    exact = tmp_path / "exact"
+    plain = {"method": "rtn", "verify": "none", "has_conformance": True}
+    export(ExportOptions(SAMPLE, exact, accuracy_level=0, **plain))
+    folders = {"GLM_FOLDER": str(folder), "GLM_EXACT_FOLDER": str(exact)}
+    npm_packages.run_tests(web, "conformance", {**folders, "GLM_PAGE": str(page)})
+
+
+def unpack_program(system: str, tmp_path: Path) -> Path:
+    """The folder of glm-run for a system, with the licenses of what it holds."""
+    content = unpack(find(f"glm-run-*-{system}.zip"), tmp_path / system)
+    licenses = content / "share" / "licenses"
+    assert "Apache License" in (licenses / "glm" / "LICENSE").read_text("utf-8")
+    assert "MIT License" in (licenses / "onnxruntime" / "LICENSE").read_text("utf-8")
+    assert (licenses / "onnxruntime" / "ThirdPartyNotices.txt").stat().st_size > 10_000
+    assert read_pinned_version() in (content / "README.txt").read_text("utf-8")
+    return content
+
+
+@exhaustive
+def test_glm_run_here(folder: Path, card: str, tmp_path: Path) -> None:
+    """And the card's C program over its library."""
+    content = unpack_program("linux-x64", tmp_path)
+    assert run(content / "bin" / "glm-run", "--version") == f"glm-run {VERSION}\n"
+    assert POEM in ask(content / "bin" / "glm-run", folder=folder)
+    (code,) = re.findall(r"^```c\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+    (tmp_path / "card.c").write_text(code, encoding="utf-8")
+    library = content / "lib"
+    options = (f"-I{content / 'include'}", f"-L{library}", "-lglm", f"-Wl,-rpath,{library}")
+    run("cc", tmp_path / "card.c", *options, "-o", tmp_path / "card")
+    assert run(tmp_path / "card").strip()
+
+
+@exhaustive
+def test_glm_run_on_arm(folder: Path, tmp_path: Path) -> None:
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-aarch64 is not installed")
+    content = unpack_program("linux-arm64", tmp_path)
+    root = make_root(tmp_path / "root", CORTEX_A72)
+    emulated = ("qemu-aarch64", "-L", root, "-cpu", CORTEX_A72.name, content / "bin" / "glm-run")
+    assert run(*emulated, "--version") == f"glm-run {VERSION}\n"
+    assert POEM in ask(*emulated, folder=folder)
+
+
+@pytest.fixture
+def wine(tmp_path: Path) -> Iterator[Wine]:
+    wine = Wine(tmp_path / "prefix")
+    yield wine
+    wine.close()
+
+
+@exhaustive
+def test_glm_run_on_windows(folder: Path, wine: Wine, tmp_path: Path) -> None:
+    program = unpack_program("win-x64", tmp_path) / "bin" / "glm-run.exe"
+    assert wine.run(program, "--version").stdout.decode().strip() == f"glm-run {VERSION}"
+    arguments = ("generate", folder, "--prompt", "-", "--greedy", "--max-new-tokens", 12)
+    done = wine.run(program, *arguments, text=QUESTION.encode())
+    assert POEM in done.stdout.decode(), done.stderr.decode()
