@@ -32,16 +32,15 @@ from benchmarks.quality.report import (
     sort_by_bits,
 )
 
-from glm_export.calibration import reference
 from glm_export.errors import ExportError
 from glm_export.evaluation import comparison
 from glm_export.graph import logits_session
-from glm_export.model import decoder, operators
+from glm_export.model import decoder, layer_stream, operators
 
 # A peer's unquantized file that differs more than this is another model.
 _MOST_CHECK_DIVERGENCE = 1e-4
 # What a result depends on, besides the text and the variant itself.
-_JUDGES = (comparison, decoder, logits_session, operators, reference)
+_JUDGES = (comparison, decoder, logits_session, operators, layer_stream)
 
 
 class CheckError(Exception):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glm_export.calibration.reference import ReferenceDecoder, read_from_source
+from glm_export.model.layer_stream import LayerStream
 from glm_export.checkpoint.source_model import open_source
 from glm_export.evaluation.comparison import Comparer, Comparison
 from glm_runtime.text.tokenizer import read_tokenizer
@@ -73,7 +73,7 @@ def run_original(checkpoint: Path, windows: Sequence[TokenArray]) -> Original:
         ExportError: the checkpoint is broken or unsupported.
     """
     source = open_source(checkpoint)
-    decoder = ReferenceDecoder(source.config, read_from_source(source))
+    decoder = LayerStream(source.config, source.read_parameter)
     states = [decoder.hidden_states(window[None])[0] for window in windows]
     count = sum(int(np.prod(part.shape)) for part in source.parameters.values())
     return Original(windows, states, decoder.read_head(), count)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glm_export.arrays import choose_evenly
 from glm_export.calibration.budget import (
     REFERENCE_SCHEME,
     choose_schemes,
@@ -23,7 +24,7 @@ from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import CheckpointError
 from glm_export.job import ExportJob
 from glm_export.plan.plan import ExportPlan, build_plan
-from glm_export.plan.report import Progress
+from glm_export.progress import Progress, track_stage
 from glm_quantize import FloatArray, QuantizationError, Scheme, find_method
 
 SENSITIVITY_TOKENS = 2048
@@ -74,24 +75,11 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
             plan = _choose_plan(job, parameters, costs)
         except QuantizationError as error:
             raise CheckpointError(f"a matrix cannot be rounded: {error}") from error
-    walk = Walk(_build_task(job, parameters, plan, moments), state, _Counter(job, progress).advance)
+    advance = track_stage(progress, "calibrating", job.plan.parameters)
+    walk = Walk(_build_task(job, parameters, plan, moments), state, advance)
     if job.has_calibrated_codes:
         walk.run()
     return Calibrated(plan, state, walk.folding)
-
-
-class _Counter:
-    """Weights done so far, as progress."""
-
-    def __init__(self, job: ExportJob, progress: Progress, stage: str = "calibrating") -> None:
-        self._total, self._progress, self._stage = job.plan.parameters, progress, stage
-        self._done = 0
-        progress(stage, 0, self._total)
-
-    def advance(self, weights: int) -> None:
-        """So many more."""
-        self._done = min(self._done + weights, self._total)
-        self._progress(self._stage, self._done, self._total)
 
 
 def _build_task(
@@ -118,13 +106,13 @@ def _measure_sensitivity(
     assert corpus is not None
     if stored is None:
         count = max(1, SENSITIVITY_TOKENS // corpus.windows.shape[1])
-        chosen = np.linspace(0, len(corpus.windows) - 1, min(count, len(corpus.windows)))
+        chosen = choose_evenly(len(corpus.windows), count)
         found = measure_sensitivity(
             job.source.config,
             parameters.read,
-            corpus.windows[chosen.round().astype(int)],
+            corpus.windows[chosen],
             dict.fromkeys(job.open_matrices, (REFERENCE_SCHEME,)),
-            _Counter(job, progress, "measuring sensitivity").advance,
+            track_stage(progress, "measuring sensitivity", job.plan.parameters),
             job.options.device,
         )
         costs = {name: of[REFERENCE_SCHEME] for name, of in found.costs.items()}

@@ -18,8 +18,8 @@ from glm_export.job import ExportJob
 from glm_export.output.unfinished import Unfinished
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import TensorPlan
-from glm_export.plan.report import Progress
 from glm_export.preparation import count_needed_bytes, prepare_job
+from glm_export.progress import Progress
 from glm_export.speeds import Speeds, probe_speeds
 from glm_quantize import find_method
 from glm_runtime.graph.machine import count_usable_cores

@@ -12,7 +12,6 @@ import glm_export
 from glm_export.calibrate import Calibrated, calibrate
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.folding import fold_reader
-from glm_export.calibration.reference import read_from_source
 from glm_export.checkpoint.rope_options import find_doubts
 from glm_export.checkpoint.source_hash import SourceHash
 from glm_export.errors import OutputError
@@ -24,16 +23,18 @@ from glm_export.graph import passes
 from glm_export.graph.passes.initializers import DATA_FILE, list_stored
 from glm_export.graph.trace import trace_decoder
 from glm_export.job import ExportJob
+from glm_export.model.layer_stream import ReadParameter
 from glm_export.model.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.model.rotary import stored_tables
 from glm_export.output import writer
 from glm_export.output.staged_folder import place_file, stage_folder
-from glm_export.output.unfinished import Unfinished, fingerprint_export, keep_unfinished
+from glm_export.output.unfinished import Unfinished, keep_unfinished
 from glm_export.output.writer import WriteOptions, WriteReport
 from glm_export.output.written_tensors import WeightError
 from glm_export.plan.options import ExportOptions
-from glm_export.plan.report import ExportReport, Progress
-from glm_export.preparation import count_needed_bytes, prepare_job
+from glm_export.plan.report import ExportReport
+from glm_export.preparation import count_needed_bytes, fingerprint_export, prepare_job
+from glm_export.progress import Progress, track_stage
 from glm_runtime import GlmRuntimeError
 from glm_runtime.folder.manifest import Manifest, VerificationEntry
 from glm_runtime.graph.machine import read_peak_memory_bytes
@@ -99,7 +100,7 @@ def _measure_cache(
     """The scales of an int8 KV cache; none without one. Folding may have scaled value rows."""
     if job.cache_corpus is None:
         return []
-    read = read_from_source(job.source)
+    read: ReadParameter = job.source.read_parameter
     if calibrated is not None:
         read = fold_reader(read, calibrated.folding)
     return measure_cache_scales(job.source.config, read, job.cache_corpus, progress)
@@ -132,13 +133,7 @@ def _write_graph(
 def _write_data(
     job: ExportJob, folder: Path, calibrated: Calibrated | None, progress: Progress
 ) -> WriteReport:
-    done = 0
-
-    def advance(weights: int) -> None:
-        nonlocal done
-        done += weights
-        progress("writing the weights", done, job.plan.parameters)
-
+    advance = track_stage(progress, "writing the weights", job.plan.parameters)
     is_checked = job.options.verify != "none"
     options = WriteOptions(job.method, is_checked, writer.count_threads())
     if calibrated is not None:

@@ -3,6 +3,10 @@
 Read `job.py` for what comes out, `pipeline.py` for what is then done.
 """
 
+import hashlib
+import json
+
+import glm_export
 from glm_export.calibration.corpus import Corpus, read_corpus
 from glm_export.checkpoint.license import read_license
 from glm_export.checkpoint.source_model import open_source
@@ -98,3 +102,22 @@ def count_needed_bytes(job: ExportJob) -> int:
     hidden = 4 * job.corpus.windows.size * job.source.config.hidden_size
     codes = int(bits * job.plan.parameters / 8)
     return job.plan.size_bytes + codes + 2 * hidden
+
+
+def fingerprint_export(job: ExportJob) -> str:
+    """A hash of all that the codes depend on; of weight files, of their sizes and times."""
+    options = job.options
+    files = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in job.source.checkpoint.weight_files
+    ]
+    content = [
+        glm_export.__version__,
+        dict(job.source.checkpoint.config),
+        files,
+        [options.chosen_quant, job.method, options.block_size, options.is_symmetric],
+        [options.is_mixed, options.weighs_texts],
+        [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
+        None if job.corpus is None else job.corpus.sha256,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

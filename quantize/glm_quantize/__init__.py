@@ -8,7 +8,7 @@ but for the calibrated methods, which load torch when they are used.
 
 from glm_quantize.codes import FloatArray, QuantizedRows, dequantize, round_scales
 from glm_quantize.errors import QuantizationError, SchemeError, SingularStatisticsError
-from glm_quantize.methods import METHODS, Method, find_method
+from glm_quantize.methods import METHODS, Method, RowQuantizer, find_method
 from glm_quantize.packing import PackedRows, pack_rows, unpack_rows
 from glm_quantize.scheme import SUPPORTED_BLOCK_SIZES, Scheme
 from glm_quantize.statistics import InputStatistics
@@ -22,6 +22,7 @@ __all__ = [
     "PackedRows",
     "QuantizationError",
     "QuantizedRows",
+    "RowQuantizer",
     "Scheme",
     "SchemeError",
     "SingularStatisticsError",

@@ -1,6 +1,7 @@
 """A scheme: bits per code, block size, symmetric or not; not how the codes are chosen."""
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from glm_quantize.errors import SchemeError
 
@@ -15,7 +16,7 @@ class Scheme:
 
     Attributes:
         bits: bits per code: 2 (experimental), 4 or 8.
-        block_size: inputs that share one scale: 32, 64, 128 or 256.
+        block_size: inputs that share one scale, one of `SUPPORTED_BLOCK_SIZES`.
         is_symmetric: True: the zero point is fixed at 2^(bits-1). False: one zero point a block.
 
     Raises:
@@ -29,11 +30,9 @@ class Scheme:
     def __post_init__(self) -> None:
         """Refuse by name what no kernel computes."""
         if self.bits not in SUPPORTED_BITS:
-            raise SchemeError(f"{self.bits} bits per weight asked for; choose one of 2, 4, 8.")
+            _refuse(f"{self.bits} bits per weight", SUPPORTED_BITS)
         if self.block_size not in SUPPORTED_BLOCK_SIZES:
-            raise SchemeError(
-                f"block size {self.block_size} asked for; choose one of 32, 64, 128, 256."
-            )
+            _refuse(f"block size {self.block_size}", SUPPORTED_BLOCK_SIZES)
 
     @property
     def name(self) -> str:
@@ -62,3 +61,7 @@ class Scheme:
                 f"choose a block size that divides {inputs}."
             )
         return inputs // self.block_size
+
+
+def _refuse(value: str, choices: tuple[int, ...]) -> NoReturn:
+    raise SchemeError(f"{value} asked for; choose one of {', '.join(map(str, choices))}.")

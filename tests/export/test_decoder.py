@@ -8,24 +8,24 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from glm_export.calibration.reference import ReferenceDecoder, read_from_source
 from glm_export.checkpoint.source_model import open_source
 from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
 from glm_export.model.decoder import Decoder
+from glm_export.model.layer_stream import LayerStream
 from glm_export.model.rotary import rotation_tables
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 TOLERANCE = 1e-4
 
 
-def load(folder: Path) -> tuple[DecoderConfig, Decoder, ReferenceDecoder]:
+def load(folder: Path) -> tuple[DecoderConfig, Decoder, LayerStream]:
     source = open_source(folder)
-    config, read = source.config, read_from_source(source)
+    config, read = source.config, source.read_parameter
     decoder = Decoder(config)
     state = {name: torch.from_numpy(read(name)) for name in source.parameters}
     decoder.load_state_dict(state)
     decoder.cos, decoder.sin = (torch.from_numpy(table) for table in rotation_tables(config))
-    return config, decoder, ReferenceDecoder(config, read)
+    return config, decoder, LayerStream(config, read)
 
 
 def run(

@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 
 from glm_export import ExportOptions, evaluate_cli, export
-from glm_export.calibration.reference import ReferenceDecoder
 from glm_export.evaluation.comparison import Comparison
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport, evaluate
 from glm_export.evaluation.inputs import EvaluationOptions, name_folders
 from glm_export.evaluation.table import format_json, format_table
+from glm_export.model.layer_stream import LayerStream
 from glm_export.plan.report import ignore_progress
 from support.broken_checkpoints import write_small
 
@@ -71,13 +71,13 @@ def test_each_folder_as_if_it_were_alone(root: Path) -> None:
 def test_the_original_runs_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call a length of windows: 16 tokens, and what is left of the text."""
     calls = []
-    run = ReferenceDecoder.hidden_states
+    run = LayerStream.run
 
-    def count(self: ReferenceDecoder, ids, observe):
+    def count(self: LayerStream, ids):
         calls.append(ids.shape)
-        return run(self, ids, observe)
+        return run(self, ids)
 
-    monkeypatch.setattr(ReferenceDecoder, "hidden_states", count)
+    monkeypatch.setattr(LayerStream, "run", count)
     evaluate(options_of(root, *NAMES), ignore_progress)
     assert len(calls) == len({length for _, length in calls}) == 2
 

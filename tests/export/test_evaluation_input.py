@@ -11,10 +11,10 @@ import onnx
 import pytest
 
 from glm_export import ExportError, ExportOptions, evaluate_cli, export
-from glm_export.calibration.reference import ReferenceDecoder
 from glm_export.errors import CheckpointError, OptionsError, VerificationError
 from glm_export.evaluation.evaluate import EvaluationOptions, evaluate
 from glm_export.graph.logits_session import GraphSession
+from glm_export.model.layer_stream import LayerStream
 from glm_export.plan.report import ignore_progress
 from glm_runtime.errors import FolderError, FormatVersionError
 from glm_runtime.folder.manifest import Manifest, describe_file, read_manifest, write_manifest
@@ -224,14 +224,14 @@ def test_the_last_folder_is_checked_before_the_original_runs(
 ) -> None:
     shutil.copytree(root / "folder", root / "second")
     damage(root / "second")
-    monkeypatch.delattr(ReferenceDecoder, "hidden_states")  # whoever asks for them fails
+    monkeypatch.delattr(LayerStream, "run")  # whoever asks for them fails
     refuse(root, kind, *words, others=["second"])
 
 
 def test_folders_that_read_the_text_differently(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(ReferenceDecoder, "hidden_states")
+    monkeypatch.delattr(LayerStream, "run")
     shutil.copytree(root / "folder", root / "second")
     swap_ids(root / "second", "g", "h")  # "In the beg|inning"
     words = ("from token 4 on,", "second reads the text otherwise than", "folder,", "give folders")

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from glm_export import ExportOptions, evaluate_cli, export
-from glm_export.calibration.reference import ReferenceDecoder
 from glm_export.errors import MissingPackageError, OptionsError, OutputError
 from glm_export.evaluation.comparison import Comparison
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
 from glm_export.evaluation.pictures import check_pictures, write_pictures
+from glm_export.model.layer_stream import LayerStream
 from support.broken_checkpoints import write_small
 from support.refusals import assert_sentence, nothing_left_behind
 
@@ -191,7 +191,7 @@ def test_a_plot_needs_no_layers(run: Callable[..., tuple[int, str, str]], tmp_pa
 def test_a_bad_place_is_wrong_usage_before_any_work(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(ReferenceDecoder, "hidden_states")  # whoever asks for them fails
+    monkeypatch.delattr(LayerStream, "run")  # whoever asks for them fails
     code, out, err = run("--plot", "plot.jpg")
     assert (code, out) == (2, "")
     assert err.startswith("Error: the picture plot.jpg ends in '.jpg'")
@@ -200,7 +200,7 @@ def test_a_bad_place_is_wrong_usage_before_any_work(
 def test_a_missing_matplotlib_is_said_before_any_work(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(ReferenceDecoder, "hidden_states")
+    monkeypatch.delattr(LayerStream, "run")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = run("--layers", "layers.svg")
     assert (code, out) == (1, "")

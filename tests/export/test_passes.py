@@ -3,10 +3,10 @@
 import onnx_ir as ir
 import pytest
 
+from glm_export.errors import VerificationError
+from glm_export.graph.passes import run_passes
 from glm_export.graph.passes.fuse_skip_norm import fuse_skip_norm
 from glm_export.plan.plan import ExportPlan
-
-PLAN = ExportPlan({}, "fp32", 0)
 
 
 def build_graph(first: str, *, is_sum_used_again: bool) -> ir.Graph:
@@ -29,8 +29,7 @@ def test_a_sum_and_its_norm_become_one(is_sum_used_again: bool) -> None:
     graph = build_graph("Add", is_sum_used_again=is_sum_used_again)
     graph.outputs[0] = ir.node("Identity", [graph.outputs[0]]).outputs[0]
     graph.append(graph.outputs[0].producer())
-    result = fuse_skip_norm(graph, PLAN)
-    assert (result.rewritten, result.skipped) == (1, ())
+    assert fuse_skip_norm(graph) == 1
     fused = next(n for n in graph if n.op_type == "SkipSimplifiedLayerNormalization")
     assert [value.name for value in fused.inputs] == ["a", "b", "weight"]
     assert fused.outputs[0].name == "y"
@@ -40,9 +39,13 @@ def test_a_sum_and_its_norm_become_one(is_sum_used_again: bool) -> None:
         assert again.inputs[0] is fused.outputs[3]
 
 
-def test_a_product_is_left_and_said_so() -> None:
+def test_a_product_is_left() -> None:
     graph = build_graph("Mul", is_sum_used_again=False)
-    result = fuse_skip_norm(graph, PLAN)
-    assert result.rewritten == 0
-    assert result.skipped == ("weight: its input is no sum.",)
+    assert fuse_skip_norm(graph) == 0
     assert [node.op_type for node in graph] == ["Mul", "SimplifiedLayerNormalization"]
+
+
+def test_a_trace_of_another_shape_than_the_plan_is_refused() -> None:
+    graph = build_graph("Add", is_sum_used_again=False)
+    with pytest.raises(VerificationError, match="0 places of the kind 'linear' .* has 1"):
+        run_passes(graph, ExportPlan({}, "fp32", 0), accuracy_level=0)

@@ -11,8 +11,7 @@ import glm_export.pipeline
 from glm_export import ExportOptions, ExportReport, export
 from glm_export.errors import CheckpointError, OutputError
 from glm_export.output import unfinished, written_tensors
-from glm_export.output.unfinished import fingerprint_export
-from glm_export.preparation import prepare_job
+from glm_export.preparation import fingerprint_export, prepare_job
 from support.broken_checkpoints import WEIGHTS, write_small
 from support.commands import finish, run_command, start_command, start_python
 from support.refusals import assert_sentence, list_tree, nothing_left_behind

@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from glm_export.calibration.corpus import Corpus
-from glm_export.calibration.reference import ReadParameter, load_layer
-from glm_export.model import operators
 from glm_export.model.architectures import DecoderConfig
-from glm_export.model.rotary import rotation_tables
-from glm_export.plan.report import Progress
+from glm_export.model.layer_stream import WINDOWS_AT_ONCE, LayerStream, ReadParameter
+from glm_export.progress import Progress, track_stage
 from glm_quantize import FloatArray
 
 _MARGIN = 1.1
 _LARGEST_CODE = 127
-_WINDOWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -46,29 +43,26 @@ def measure_cache_scales(
         config: the decoder's shape.
         read: gives its parameters; one layer is in memory at a time.
         corpus: the text; every window starts at position 0.
-        progress: called once a layer.
+        progress: called with (stage, layers done, layers in total).
 
     Returns:
         One entry for each layer.
     """
-    ids = torch.from_numpy(corpus.windows)
-    states = operators.embed(torch.from_numpy(read("embed_tokens.weight")), ids)
-    cos, sin = (torch.from_numpy(part) for part in rotation_tables(config, ids.shape[1]))
-    positions = operators.locate_positions(torch.ones_like(ids), cos, sin)
+    stream = LayerStream(config, read)
+    states = stream.embed(corpus.windows)
+    advance = track_stage(progress, "measuring keys and values", config.num_layers)
     scales = []
     for index in range(config.num_layers):
-        progress("measuring keys and values", index, config.num_layers)
-        layer = load_layer(config, read, index)
+        layer = stream.load_layer(index)
         largest = [torch.zeros(config.num_kv_heads, config.head_dim) for _ in range(2)]
-        for rows in torch.split(states, _WINDOWS_AT_ONCE):
-            empty = torch.empty(len(rows), config.num_kv_heads, 0, config.head_dim)
-            attended, key, value = layer.attend(rows, (empty, empty), positions)
+        for rows in torch.split(states, WINDOWS_AT_ONCE):
+            attended, key, value = stream.attend(layer, rows)
             for most, values in zip(largest, (_measure_radii(key, config), value), strict=True):
                 torch.maximum(most, values.abs().amax((0, 2)), out=most)
             x = layer.add_attention(rows, attended)
             rows.copy_(layer.add_mlp(x, layer.gate(x)))
         scales.append(CacheScales(*(_choose_scales(most.numpy()) for most in largest)))
-    progress("measuring keys and values", config.num_layers, config.num_layers)
+        advance(1)
     return scales
 
 

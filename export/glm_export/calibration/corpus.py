@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
 
+from glm_export.arrays import TokenArray, choose_evenly
 from glm_export.calibration.documents import Conversation, Text, find_files, read_documents
 from glm_export.errors import CheckpointError, OptionsError
 from glm_export.tokenizer.files import choose_template, read_tokenizer_json
@@ -24,8 +24,6 @@ from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.text.chat_messages import ChatOptions
 from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.text.tokenizer import TOKENIZER_NAME, Tokenizer
-
-TokenArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -137,8 +135,7 @@ def _cut_windows(ids: TokenArray, window: int, max_tokens: int) -> TokenArray:
     """[n, window]: all whole windows, or evenly spread ones where they would be too many tokens."""
     whole = len(ids) // window
     windows = ids[: whole * window].reshape(whole, window)
-    count = min(whole, max_tokens // window)
-    return windows[np.arange(count) * whole // count]
+    return windows[choose_evenly(whole, max_tokens // window)]
 
 
 def _require_known(ids: TokenArray, vocab_size: int) -> None:

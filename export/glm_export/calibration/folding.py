@@ -23,17 +23,15 @@ Nothing else can be folded:
   could move between query and key, and no weight reads what they produce.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.layer_stream import ReadParameter
 from glm_quantize import FloatArray, Scheme
 from glm_quantize.methods.awq import IndexArray, search_column_scales
-
-# As in `reference.py`, which cannot be imported: it needs the writer, and the writer needs this.
-ReadParameter = Callable[[str], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)

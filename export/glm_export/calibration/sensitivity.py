@@ -6,7 +6,7 @@ Rounding errors of different rows are independent, so squares are taken row by r
 which a few draws estimate well. Read `gradients.py` before.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,21 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glm_export.arrays import TokenArray
 from glm_export.calibration.gradients import (
-    LayerStream,
     LinearTrace,
     draw_head_gradients,
+    pull_back,
+    pull_back_norm,
     split_positions,
 )
-from glm_export.calibration.reference import ReadParameter, TokenArray
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.layer_stream import LayerStream, ReadParameter
+from glm_export.progress import Advance
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
 
 Candidates = Mapping[str, Sequence[Scheme]]
-Progress = Callable[[int], None]
 
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 # Labels drawn per token; each takes about as long as a forward pass. On the trained sample, costs
@@ -62,7 +64,7 @@ def measure_sensitivity(
     read: ReadParameter,
     windows: TokenArray,
     candidates: Candidates,
-    progress: Progress,
+    advance: Advance,
     device: str = "cpu",
 ) -> Sensitivity:
     """Estimate what each candidate scheme of each matrix costs.
@@ -75,7 +77,7 @@ def measure_sensitivity(
         read: parameter name -> float32 values, finite; each is read twice at most.
         windows: [n, S] token ids; every window starts at position 0.
         candidates: decoder parameter name of a matrix -> schemes to try.
-        progress: called with the number of weights just measured.
+        advance: called with the number of weights just measured.
         device: where torch computes.
 
     Returns:
@@ -87,18 +89,18 @@ def measure_sensitivity(
 
     Source: the Fisher information is KL's second derivative, Martens 2014 (arXiv:1412.1193).
     """
-    measurement = _Measurement(LayerStream(config, read, windows.shape[1], device), candidates)
-    states = measurement.stream.run(windows)
+    measurement = _Measurement(LayerStream(config, read, device), candidates)
+    states = list(measurement.stream.run(windows))
     embedded = states[0]
     gradients = measurement.pass_head(states.pop())
     table_weights = config.vocab_size * config.hidden_size
     if not config.is_tied:
-        progress(table_weights)
+        advance(table_weights)
     for index in reversed(range(config.num_layers)):
         gradients, weights = measurement.pass_layer(index, states.pop(), gradients)
-        progress(weights)
+        advance(weights)
     measurement.pass_embedding(windows, embedded, gradients)
-    progress(table_weights)
+    advance(table_weights)
     moments = _average_products(gradients)
     if config.is_tied:
         moments += measurement.head_moments
@@ -130,12 +132,12 @@ class _Measurement:
         self._add(name, _measure_head(hidden, head, self._schemes(name)))
         drawn = draw_head_gradients(hidden, head.to(stream.device), _LABEL_DRAWS, _SEED)
         gradients = drawn.gradients.reshape(-1, *states.shape).cpu()
-        return stream.pull_back_norm(states, gradients)
+        return pull_back_norm(stream, states, gradients)
 
     def pass_layer(self, index: int, states: Tensor, gradients: Tensor) -> tuple[Tensor, int]:
         """Gradients at a layer's output to those at its input, and the layer's weights."""
         layer = self.stream.load_layer(index)
-        traces, pulled = self.stream.pull_back(layer, states, gradients)
+        traces, pulled = pull_back(self.stream, layer, states, gradients)
         for short in traces[0]:
             name = f"layers.{index}.{short}.weight"
             weight = layer.get_parameter(f"{short}.weight")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from glm_export.errors import CheckpointError
-from glm_export.output.unfinished import replace_text
+from glm_export.text_file import replace_text
 from glm_quantize import (
     FloatArray,
     PackedRows,

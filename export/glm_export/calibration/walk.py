@@ -4,13 +4,14 @@ One layer's float weights and the hidden states of the calibration tokens are in
 model. Read `decoder.py` and `state.py` before.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from glm_export.arrays import TokenArray
 from glm_export.calibration.folding import (
     Folding,
     fold_reader,
@@ -18,35 +19,33 @@ from glm_export.calibration.folding import (
     search_layer_folding,
 )
 from glm_export.calibration.open_layer import LINEARS, OpenLayer
-from glm_export.calibration.reference import TokenArray, load_layer
 from glm_export.calibration.row_pool import RowPool, restored_threads
 from glm_export.calibration.state import CalibrationState
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import CheckpointError
 from glm_export.model import operators
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.layer_stream import WINDOWS_AT_ONCE, LayerStream
 from glm_export.plan.schemes import Schemes
+from glm_export.progress import Advance
 from glm_quantize import (
     FloatArray,
     InputStatistics,
     Method,
     QuantizationError,
     QuantizedRows,
+    RowQuantizer,
     SingularStatisticsError,
     dequantize,
     find_method,
     round_scales,
 )
 
-Advance = Callable[[int], None]
-RowQuantizer = Callable[[FloatArray], QuantizedRows]
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 # Numbers that one thread quantizes together, at most: a method's own memory is some times as much.
 # With half of it two threads wait more for the interpreter between short calls: 10 % slower.
 _NUMBERS_AT_ONCE = 1 << 22
-# Windows that pass a layer together, and inputs that AWQ looks at.
-_WINDOWS_AT_ONCE = 4
-_SAMPLES = 512
+_SAMPLES = 512  # rows of inputs that AWQ searches on
 _FALLBACK = "rtn-search"
 
 
@@ -148,14 +147,11 @@ class Walk:
     def _do_layer(self, index: int) -> FloatArray:
         """Codes of a layer's matrices, each after those before it; the layer's quantized output."""
         read = fold_reader(self.task.parameters.read, self.folding)
-        module = load_layer(self.task.config, read, index)
-        layer = OpenLayer(self.task.config, index, module, self.task.device)
+        layer = OpenLayer(LayerStream(self.task.config, read, self.task.device), index)
         hidden = self.state.load_hidden()
         if self.task.method.is_folding:
             self._fold_layer(layer, hidden)
-        batches = [
-            hidden[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(hidden), _WINDOWS_AT_ONCE)
-        ]
+        batches = [hidden[i : i + WINDOWS_AT_ONCE] for i in range(0, len(hidden), WINDOWS_AT_ONCE)]
         for name in LINEARS:
             inputs = layer.start(name, batches)
             self._quantize_linear(layer, name, inputs)
@@ -288,7 +284,7 @@ class Walk:
         self._keep_folding(found)
 
     def _search_folding(self, layer: OpenLayer, hidden: FloatArray) -> Folding:
-        batches = [hidden[:_WINDOWS_AT_ONCE]]
+        batches = [hidden[:WINDOWS_AT_ONCE]]
         samples = {
             name: _take_samples(torch.cat([x.flatten(0, 1) for x in layer.start(name, batches)]))
             for name in LINEARS
@@ -324,8 +320,7 @@ def _split_rows(rows: int, columns: int) -> int:
 
 def _take_samples(inputs: Tensor) -> FloatArray:
     """At most so many rows of [T, C], evenly spread."""
-    step = max(1, len(inputs) // _SAMPLES)
-    samples: FloatArray = inputs[::step][:_SAMPLES].cpu().numpy()
+    samples: FloatArray = inputs[:: max(1, len(inputs) // _SAMPLES)][:_SAMPLES].cpu().numpy()
     return samples
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glm_export.arrays import choose_evenly
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import ParameterSource
@@ -34,7 +35,7 @@ class ParameterRows:
         starts: list[tuple[str, int]] = [
             (part, row) for part, shape in self.sources[name].tensors for row in range(shape[0])
         ]
-        chosen = starts[:: max(1, len(starts) // count)][:count]
+        chosen = [starts[index] for index in choose_evenly(len(starts), count)]
         return np.concatenate([self.checkpoint.read_rows(p, row, row + 1) for p, row in chosen])
 
     def iterate_rows(self, name: str, numbers: int) -> Iterator[tuple[int, FloatArray]]:

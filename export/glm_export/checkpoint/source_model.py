@@ -1,19 +1,21 @@
 """A checkpoint with all that its config and headers say: the start of every command."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
+from glm_export.errors import CheckpointError
 from glm_export.model.architectures import (
     DecoderConfig,
     ParameterSource,
-    check_tensors,
     find_architecture,
 )
+from glm_quantize import FloatArray
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class SourceModel:
     stored_format: str
     matrices: Mapping[str, QuantizedMatrix]
 
+    def read_parameter(self, name: str) -> FloatArray:
+        """A parameter [N, C] or [N] of the decoder as float32, dequantized if it is quantized."""
+        if name in self.matrices:
+            return self.matrices[name].read_weight()
+        return ParameterRows(self.checkpoint, self.parameters).read(name)
+
 
 def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> SourceModel:
     """Read config.json and every header of a checkpoint, and check them against each other.
@@ -50,12 +58,57 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     """
     checkpoint = open_checkpoint(folder)
     checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})
-    architecture = find_architecture(checkpoint)
+    architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
     parameters = architecture.locate_parameters(config)
     stored = find_format(checkpoint.config)
     matrices = find_matrices(checkpoint, stored, parameters) if stored else {}
     stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
-    check_tensors(checkpoint, parameters, stored_in, architecture.ignored)
+    _check_tensors(checkpoint, parameters, stored_in, architecture.ignored)
     method = stored.method if stored else ""
     return SourceModel(checkpoint, architecture.model_type, config, parameters, method, matrices)
+
+
+def _check_tensors(
+    checkpoint: Checkpoint,
+    parameters: Mapping[str, ParameterSource],
+    quantized: Mapping[str, Collection[str]],
+    ignored: Collection[str],
+) -> None:
+    """Every expected tensor is there with its shape, and no other.
+
+    Args:
+        checkpoint: what is there.
+        parameters: what is expected.
+        quantized: parameter -> the tensors, checked already, that stand in place of its floats.
+        ignored: may be there or not.
+
+    Raises:
+        CheckpointError: names the tensor, and the two shapes where they differ.
+    """
+    expected = {
+        name: shape
+        for parameter, source in parameters.items()
+        if parameter not in quantized
+        for name, shape in source.tensors
+    }
+    for name, shape in expected.items():
+        found = checkpoint.tensors.get(name)
+        if found is None:
+            raise CheckpointError(
+                f"{name} {list(shape)} is missing; check that all weight files are in "
+                f"{checkpoint.folder}, are named by its index if it has one, and belong to this "
+                "config.json."
+            )
+        if found.shape != shape:
+            raise CheckpointError(
+                f"{name} is {list(found.shape)} but config.json makes it {list(shape)}; "
+                "check that both come from the same revision."
+            )
+        found.require_float()
+    surplus = sorted(set(checkpoint.tensors).difference(expected, ignored, *quantized.values()))
+    if surplus:
+        raise CheckpointError(
+            f"{len(surplus)} tensors do not belong to this model, the first is {surplus[0]}; "
+            "check that config.json and the weights come from the same revision."
+        )

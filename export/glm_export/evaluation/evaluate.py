@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glm_export.calibration.reference import ReferenceDecoder, read_from_source
+from glm_export.arrays import TokenArray
 from glm_export.checkpoint.source_model import open_source
 from glm_export.errors import VerificationError
 from glm_export.evaluation.comparison import Comparer, Comparison
 from glm_export.evaluation.inputs import (
     Candidate,
     EvaluationOptions,
-    EvaluationProgress,
     agree_on_rope,
     name_folders,
     open_candidates,
@@ -27,8 +26,10 @@ from glm_export.evaluation.inputs import (
     split_text,
 )
 from glm_export.evaluation.layer_errors import LayerErrors, StateSample
-from glm_export.graph.logits_session import GraphSession, TokenArray
+from glm_export.graph.logits_session import GraphSession
+from glm_export.model.layer_stream import LayerStream
 from glm_export.packages import require_onnxruntime
+from glm_export.progress import Progress, track_stage
 from glm_runtime.folder.manifest import Manifest
 
 
@@ -77,7 +78,7 @@ class _Original:
     sample: StateSample | None
 
 
-def evaluate(options: EvaluationOptions, progress: EvaluationProgress) -> EvaluationReport:
+def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport:
     """Compare folders with their original.
 
     Args:
@@ -100,7 +101,7 @@ def evaluate(options: EvaluationOptions, progress: EvaluationProgress) -> Evalua
     sample = None
     if options.has_layers:
         sample = StateSample(windows, config.num_layers + 1, config.hidden_size)
-    reference = ReferenceDecoder(config, read_from_source(source))
+    reference = LayerStream(config, source.read_parameter)
     original = _run_original(reference, windows, sample, progress)
     return EvaluationReport(
         name_folders([options.checkpoint])[0],
@@ -110,30 +111,26 @@ def evaluate(options: EvaluationOptions, progress: EvaluationProgress) -> Evalua
 
 
 def _run_original(
-    reference: ReferenceDecoder,
+    reference: LayerStream,
     windows: list[TokenArray],
     sample: StateSample | None,
-    progress: EvaluationProgress,
+    progress: Progress,
 ) -> _Original:
     groups = _group_by_length(windows)
-    done, total = 0, len(groups) * (reference.config.num_layers + 1)
-
-    def observe(index: int, states: torch.Tensor) -> None:
-        nonlocal done
-        done += 1
-        progress("running the original", done, total)
-        if sample is not None:
-            sample.keep(index, states)
-
-    hidden = [reference.hidden_states(batch, observe) for batch in groups]
-    rows = [row for batch in hidden for row in batch]
+    total = len(groups) * (reference.config.num_layers + 1)
+    advance = track_stage(progress, "running the original", total)
+    rows: list[torch.Tensor] = []
+    for batch in groups:
+        for index, states in enumerate(reference.run(batch)):
+            advance(1)
+            if sample is not None:
+                sample.keep(index, states)
+        rows += reference.normalise(states)
     return _Original(windows, rows, reference.read_head(), sample)
 
 
 @torch.inference_mode()
-def _compare(
-    original: _Original, candidate: Candidate, progress: EvaluationProgress
-) -> FolderReport:
+def _compare(original: _Original, candidate: Candidate, progress: Progress) -> FolderReport:
     """Run one folder; its session is closed when this returns."""
     comparer = Comparer()
     errors = LayerErrors(original.sample) if original.sample else None

@@ -4,25 +4,25 @@ Knows nothing of logits; `evaluate.py` runs what is opened here.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from glm_export.arrays import TokenArray, choose_evenly
 from glm_export.checkpoint.checkpoint import read_json
 from glm_export.checkpoint.rope_options import read_rope
 from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
-from glm_export.graph.logits_session import TokenArray
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
+from glm_export.progress import Progress
 from glm_runtime.folder.manifest import Manifest, check_files
 from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenWindows = list[TokenArray]
-EvaluationProgress = Callable[[str, int, int], None]
 _SHORTEST_WINDOW = 2
 # What the manifest and the decoder's config both say of a model.
 _SHAPE_FIELDS = (
@@ -113,7 +113,7 @@ class Candidate:
 
 
 def open_candidates(
-    options: EvaluationOptions, config: DecoderConfig, progress: EvaluationProgress
+    options: EvaluationOptions, config: DecoderConfig, progress: Progress
 ) -> tuple[Candidate, ...]:
     """The folders, whole and of the checkpoint's shape; all are looked at before any is hashed.
 
@@ -236,8 +236,6 @@ def _split_windows(ids: TokenArray, size: int, limit: int) -> TokenWindows:
     A last window of a single token predicts nothing and is left out.
     """
     starts = np.arange(0, len(ids), size)
-    count = max(1, limit // size)
-    if len(starts) > count:
-        starts = starts[np.arange(count) * len(starts) // count]
+    starts = starts[choose_evenly(len(starts), max(1, limit // size))]
     windows = [ids[start : start + min(size, limit)] for start in starts]
     return [window for window in windows if len(window) >= _SHORTEST_WINDOW]

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glm_export.calibration.reference import ReferenceDecoder, TokenArray, read_from_folder
+from glm_export.arrays import TokenArray
 from glm_export.errors import VerificationError
 from glm_export.evaluation.comparison import Comparer
 from glm_export.graph.logits_session import GraphSession
 from glm_export.graph.passes.initializers import DATA_FILE
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.layer_stream import LayerStream
+from glm_export.output.stored_parameters import read_stored
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import ExportPlan
 from glm_runtime.graph.machine import read_available_memory_bytes
@@ -59,7 +61,8 @@ def verify_graph(
         VerificationError: the error is above the tolerance, or not a number.
     """
     ids = _probe_tokens(config)
-    reference = ReferenceDecoder(config, read_from_folder(plan, folder / DATA_FILE))
+    data_path = folder / DATA_FILE
+    reference = LayerStream(config, lambda name: read_stored(plan.tensors[name], data_path))
     with torch.inference_mode():
         expected = reference.hidden_states(ids)[0] @ reference.read_head().T
     found = torch.from_numpy(GraphSession(folder).compute_logits(ids)[0])

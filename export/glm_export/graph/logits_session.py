@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from glm_export.arrays import TokenArray
 from glm_export.errors import MissingPackageError, VerificationError
 from glm_export.graph.observed_graph import ObservedGraph
 from glm_export.graph.trace import NUM_LOGITS
@@ -14,7 +15,6 @@ from glm_export.packages import require_onnxruntime
 from glm_runtime.errors import MissingDependencyError
 from glm_runtime.graph.inference import import_onnxruntime
 
-TokenArray = npt.NDArray[np.int64]
 # Where a model that comes as bytes has its weights.
 # Source: ONNX Runtime's onnxruntime_session_options_config_keys.h.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"

@@ -6,7 +6,6 @@ one export (its fingerprint); another one to the same place throws it away. Who 
 `written_tensors.py` for what lies in it.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import glm_export
 from glm_export.errors import ExportError, OutputError
-from glm_export.job import ExportJob
 from glm_export.output.staged_folder import without_empty_parents
+from glm_export.text_file import replace_text
 
 _IDENTITY = "export.json"
 _FINISHED = ("*.npz", "*.npy", "*.packed", "written.json")  # what calibration and writing leave
@@ -98,35 +96,6 @@ def _sort_out(unfinished: Unfinished, error: BaseException) -> None:
             f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
             "the same command goes on from there."
         ) from error
-
-
-def fingerprint_export(job: ExportJob) -> str:
-    """Of everything that codes depend on; weight files by size and time, since hashing is slow."""
-    options = job.options
-    files = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in job.source.checkpoint.weight_files
-    ]
-    content = [
-        glm_export.__version__,
-        dict(job.source.checkpoint.config),
-        files,
-        [options.chosen_quant, job.method, options.block_size, options.is_symmetric],
-        [options.is_mixed, options.weighs_texts],
-        [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
-        None if job.corpus is None else job.corpus.sha256,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Put a text in place at once or not at all, also if the power fails."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _count_allocated(path: Path) -> int:

@@ -6,7 +6,7 @@ is read back from the file and compared with what should be there. Read `plan.py
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from glm_export.checkpoint.prequantized import QuantizedMatrix
 from glm_export.errors import CheckpointError, VerificationError
 from glm_export.output.written_tensors import WeightError, WrittenTensors, open_written
 from glm_export.plan.plan import NUMPY_DTYPES, ExportPlan, Segment, TensorPlan
+from glm_export.progress import Advance
 from glm_quantize import (
     FloatArray,
     PackedRows,
@@ -37,7 +38,6 @@ from glm_quantize import (
 from glm_runtime.graph.machine import count_usable_cores
 
 Array = npt.NDArray[np.generic]
-Progress = Callable[[int], None]
 
 
 _MOST_THREADS = 4  # each holds about 30 MB of rows; beyond four the disk is the limit
@@ -143,7 +143,7 @@ def count_threads() -> int:
 
 
 def write_weights(
-    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, advance: Progress
+    checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, advance: Advance
 ) -> WriteReport:
     """Write every checkpoint tensor of the plan that an earlier run has not written.
 
@@ -196,7 +196,7 @@ def _write_runs(
     plan: ExportPlan,
     writer: "_Writer",
     written: WrittenTensors,
-    advance: Progress,
+    advance: Advance,
 ) -> None:
     """Several at a time; a tensor is complete when its last run is, since they end in order."""
     pool = ThreadPoolExecutor(writer.threads)

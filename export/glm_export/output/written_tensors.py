@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_export.output.unfinished import replace_text
 from glm_export.plan.plan import ExportPlan
+from glm_export.text_file import replace_text
 
 _RECORD = "written.json"
 # Waiting for the disk after each of a small model's tensors would take longer than writing them.

@@ -35,7 +35,7 @@ class ExportOptions:
         quant: "none", "int8", "int4" or "int2" (experimental); None: int4, and of a checkpoint
             that is quantized already, as it is.
         method: how codes are chosen, a name in `glm_quantize.METHODS`; None: what suits the rest.
-        block_size: weights that share a scale: 32, 64, 128 or 256, everywhere; None: chosen.
+        block_size: weights that share a scale (`SUPPORTED_BLOCK_SIZES`); None: chosen.
         is_symmetric: no zero points.
         overrides: `PATTERN=SPEC` each: other schemes for some matrices, see `schemes.py`.
         bits_per_weight: mixed precision within this average, scales included; None with int4 and

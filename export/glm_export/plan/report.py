@@ -1,14 +1,8 @@
-"""What an export tells while it runs and when it is done."""
+"""What an export reports when it is done."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-Progress = Callable[[str, int, int], None]
-
-
-def ignore_progress(stage: str, done: int, total: int) -> None:
-    """For callers who do not look."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from glm_export.calibration.folding import (
     search_head_folding,
     search_layer_folding,
 )
-from glm_export.calibration.reference import ReadParameter, ReferenceDecoder
 from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
+from glm_export.model.layer_stream import LayerStream, ReadParameter
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.awq import search_column_scales
 from glm_quantize.methods.rtn import round_to_nearest
@@ -63,7 +63,7 @@ class Tiny:
         return logits
 
     def compute_logits(self, read: ReadParameter, ids: npt.NDArray[np.int64]) -> FloatArray:
-        decoder = ReferenceDecoder(self.config, read)
+        decoder = LayerStream(self.config, read)
         logits: FloatArray = (decoder.hidden_states(ids) @ decoder.read_head().T).numpy()
         return logits
 

@@ -14,17 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from glm_export.arrays import TokenArray
 from glm_export.calibration import gradients, sensitivity
-from glm_export.calibration.gradients import LayerStream, draw_head_gradients
-from glm_export.calibration.reference import (
-    ReadParameter,
-    ReferenceDecoder,
-    TokenArray,
-    read_from_source,
-)
+from glm_export.calibration.gradients import draw_head_gradients, pull_back, pull_back_norm
 from glm_export.calibration.sensitivity import Sensitivity, measure_sensitivity
 from glm_export.checkpoint.source_model import open_source
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.layer_stream import LayerStream, ReadParameter
 from glm_quantize import FloatArray, Scheme, SchemeError, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
@@ -65,7 +61,7 @@ def build(folder: Path, shape: TinyShape) -> Tiny:
     model = build_model(shape)
     source = open_source(write_checkpoint(folder, model))
     shapes = {name: where.shape for name, where in source.parameters.items()}
-    return Tiny(model, source.config, read_from_source(source), shapes)
+    return Tiny(model, source.config, source.read_parameter, shapes)
 
 
 def draw_windows(count: int, length: int, vocabulary: int = 320) -> TokenArray:
@@ -86,7 +82,7 @@ def measure_directly(tiny: Tiny, windows: TokenArray, name: str, scheme: Scheme)
 
     log_p, log_q = (
         torch.log_softmax((d.hidden_states(windows) @ d.read_head().T).double(), dim=-1)
-        for d in (ReferenceDecoder(tiny.config, tiny.read), ReferenceDecoder(tiny.config, read))
+        for d in (LayerStream(tiny.config, tiny.read), LayerStream(tiny.config, read))
     )
     return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
 
@@ -114,7 +110,7 @@ def differentiate(tiny: Tiny, windows: TokenArray, labels: Tensor) -> dict[str, 
 
 def draw_labels(tiny: Tiny, windows: TokenArray) -> Tensor:
     """The labels [K, B, S] that measure_sensitivity draws."""
-    reference = ReferenceDecoder(tiny.config, tiny.read)
+    reference = LayerStream(tiny.config, tiny.read)
     hidden = reference.hidden_states(windows).clone().flatten(0, 1)
     drawn = draw_head_gradients(
         hidden, reference.read_head(), sensitivity._LABEL_DRAWS, sensitivity._SEED
@@ -129,15 +125,15 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 @each_shape
 def test_gradients_are_those_of_transformers(tmp_path: Path, shape: TinyShape) -> None:
     tiny, windows = build(tmp_path, shape), draw_windows(3, 17)
-    stream = LayerStream(tiny.config, tiny.read, windows.shape[1])
-    states = stream.run(windows)
-    head = ReferenceDecoder(tiny.config, tiny.read).read_head()
+    stream = LayerStream(tiny.config, tiny.read)
+    states = list(stream.run(windows))
+    head = stream.read_head()
     drawn = draw_head_gradients(stream.normalise(states[-1]).flatten(0, 1), head, 2, seed=5)
-    at_input = stream.pull_back_norm(states[-1], drawn.gradients.reshape(2, *states[-1].shape))
+    at_input = pull_back_norm(stream, states[-1], drawn.gradients.reshape(2, *states[-1].shape))
     traces = {}
     for index in reversed(range(tiny.config.num_layers)):
         layer = stream.load_layer(index)
-        traces[index], at_input = stream.pull_back(layer, states[index], at_input)
+        traces[index], at_input = pull_back(stream, layer, states[index], at_input)
     for draw, labels in enumerate(drawn.labels.reshape(2, *windows.shape)):
         expected = differentiate(tiny, windows, labels)
         found = {

@@ -51,7 +51,7 @@ class Recorder:
 def make_task(folder: Path, shape: TinyShape, method: Method) -> tuple[WalkTask, PreTrainedModel]:
     model = build_model(shape)
     checkpoint = open_checkpoint(write_checkpoint(folder, model))
-    architecture = find_architecture(checkpoint)
+    architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
     sources = architecture.locate_parameters(config)
     windows = np.random.default_rng(3).integers(0, 256, (6, 24), dtype=np.int64)

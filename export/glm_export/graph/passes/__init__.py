@@ -1,45 +1,53 @@
 """Graph passes: from the traced float graph to the one that ships.
 
-Each is a small function `(graph, plan) -> PassResult`. Order matters: lowering first, since the
-fusions look for what it leaves.
+Each is a small function that changes the graph in place and returns how many places it rewrote.
+The plan says how many there must be: a trace that differs is an error, never a slower graph.
 """
-
-from collections.abc import Callable
 
 import onnx_ir as ir
 
+from glm_export.errors import VerificationError
 from glm_export.graph.passes.add_greedy import add_greedy
 from glm_export.graph.passes.fuse_skip_norm import fuse_skip_norm
 from glm_export.graph.passes.lower_embedding import lower_embedding
 from glm_export.graph.passes.lower_linear import lower_linear
 from glm_export.graph.passes.quantize_cache import quantize_cache
-from glm_export.graph.passes.result import PassResult
 from glm_export.plan.plan import ExportPlan
 
-Pass = Callable[[ir.Graph, ExportPlan], PassResult]
+_LINEARS_OF_A_LAYER = 4
 
 
-def build_passes(accuracy_level: int) -> tuple[Pass, ...]:
-    """The passes of every export, in order.
+def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> None:
+    """Run all passes in place and drop the initializers that no node reads any more.
+
+    Lowering comes first, since the fusion looks for what it leaves.
 
     Args:
-        accuracy_level: of MatMulNBits: 0 computes in float32, 4 quantizes activations to int8.
+        graph: the traced decoder.
+        plan: every tensor's place in the data file.
+        accuracy_level: attribute of MatMulNBits: 0 computes in float32, 4 quantizes activations
+            to int8.
+
+    Raises:
+        VerificationError: a pass found more or fewer places than the plan has.
     """
-    return (
-        lambda graph, plan: lower_linear(graph, plan, accuracy_level),
-        lower_embedding,
-        fuse_skip_norm,
-    )
-
-
-def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> list[PassResult]:
-    """Run all passes in place and drop the initializers that no node reads any more."""
-    results = [run(graph, plan) for run in build_passes(accuracy_level)]
+    layers = sum(name.endswith(".input_layernorm.weight") for name in plan.tensors)
+    _require("linear", lower_linear(graph, plan, accuracy_level), _LINEARS_OF_A_LAYER * layers + 1)
+    _require("embedding", lower_embedding(graph, plan), 1)
+    # Both norms of every layer follow a sum, except the first layer's input norm.
+    _require("residual sum with a norm", fuse_skip_norm(graph), 2 * layers - 1)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_input():
             del graph.initializers[name]
     graph.sort()
-    return results
 
 
-__all__ = ["PassResult", "add_greedy", "build_passes", "quantize_cache", "run_passes"]
+def _require(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise VerificationError(
+            f"the traced graph has {found} places of the kind {what!r} where the model has "
+            f"{expected}; please report this with the versions of torch and onnxscript."
+        )
+
+
+__all__ = ["add_greedy", "quantize_cache", "run_passes"]

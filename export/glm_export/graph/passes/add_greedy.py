@@ -2,12 +2,11 @@
 
 import onnx_ir as ir
 
-from glm_export.graph.passes.result import PassResult
 from glm_runtime.graph.fixed_step import GREEDY_LOGIT
 from glm_runtime.graph.inference import GREEDY_TOKEN
 
 
-def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
+def add_greedy(graph: ir.Graph, vocab_size: int) -> None:
     """Add outputs greedy_token [B, k] int64 and greedy_logit [B, k] float32 beside the logits.
 
     k = 1 is declared, as the logits' is. The logit is the largest one, plus zero times all of them:
@@ -41,4 +40,3 @@ def add_greedy(graph: ir.Graph, vocab_size: int) -> PassResult:
         value.name, value.type = name, ir.TensorType(dtype)
         value.shape = ir.Shape(logits.shape.dims[:2])
         graph.outputs.append(value)
-    return PassResult("add_greedy", 1)

@@ -2,28 +2,27 @@
 
 import onnx_ir as ir
 
-from glm_export.graph.passes.result import PassResult
 from glm_export.model.operators import ORT_DOMAIN
-from glm_export.plan.plan import ExportPlan
 
 
-def fuse_skip_norm(graph: ir.Graph, plan: ExportPlan) -> PassResult:  # noqa: ARG001
+def fuse_skip_norm(graph: ir.Graph) -> int:
     """Rewrite s = a + b; y = norm(s) as y, s = SkipSimplifiedLayerNormalization(a, b).
 
     The sum goes on as the residual stream. A norm of something else than a sum (the first
     layer's, the sandwich norms, the final one after the selection) stays as it is.
+
+    Returns:
+        Number of norms that were fused.
     """
-    rewritten, skipped = 0, []
+    rewritten = 0
     for node in [n for n in graph if n.op_type == "SimplifiedLayerNormalization"]:
-        hidden, weight = node.inputs
+        hidden = node.inputs[0]
         assert hidden is not None
         add = hidden.producer()
-        if add is None or add.op_type != "Add":
-            skipped.append(f"{weight and weight.name}: its input is no sum.")
-            continue
-        _fuse(graph, add, node)
-        rewritten += 1
-    return PassResult("fuse_skip_norm", rewritten, tuple(skipped))
+        if add is not None and add.op_type == "Add":
+            _fuse(graph, add, node)
+            rewritten += 1
+    return rewritten
 
 
 def _fuse(graph: ir.Graph, add: ir.Node, norm: ir.Node) -> None:

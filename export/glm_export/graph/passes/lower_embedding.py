@@ -3,12 +3,11 @@
 import onnx_ir as ir
 
 from glm_export.graph.passes.initializers import get_initializer, replace_node
-from glm_export.graph.passes.result import PassResult
 from glm_export.model.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.plan.plan import ExportPlan, TensorPlan
 
 
-def lower_embedding(graph: ir.Graph, plan: ExportPlan) -> PassResult:
+def lower_embedding(graph: ir.Graph, plan: ExportPlan) -> int:
     """Embedding(W, ids) -> Gather(W, ids), or GatherBlockQuantized(codes, ids, scales, zeros).
 
     Every remaining float initializer (norms, rotation tables) is bound to its bytes here too.
@@ -22,7 +21,7 @@ def lower_embedding(graph: ir.Graph, plan: ExportPlan) -> PassResult:
         if name in plan.tensors and plan.tensors[name].scheme is None and value.uses():
             (segment,) = plan.tensors[name].segments
             get_initializer(graph, segment, segment.shape)
-    return PassResult("lower_embedding", len(nodes))
+    return len(nodes)
 
 
 def _look_up(graph: ir.Graph, tensor: TensorPlan, ids: ir.Value) -> ir.Node:

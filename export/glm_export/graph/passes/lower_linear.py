@@ -3,14 +3,13 @@
 import onnx_ir as ir
 
 from glm_export.graph.passes.initializers import DTYPES, get_initializer, replace_node
-from glm_export.graph.passes.result import PassResult
 from glm_export.model.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.plan.plan import ExportPlan, TensorPlan, is_wide
 
 _SMALLEST_LENGTH = 1e-30  # a row of zeros stays one
 
 
-def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> PassResult:
+def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> int:
     """Linear(x, W, b) -> MatMulNBits(x, codes, scales, zero points, b), or x * W^T + b in float.
 
     The float product reads the weight as the checkpoint stores it, [N, C], transposed by the
@@ -27,7 +26,7 @@ def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> Pass
             _lower_float(graph, node, tensor, plan)
         else:
             _lower_quantized(graph, node, tensor, plan, accuracy_level)
-    return PassResult("lower_linear", len(nodes))
+    return len(nodes)
 
 
 def _name_product(tensor: TensorPlan) -> str:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from glm_export.calibration.cache_scales import CacheScales
-from glm_export.graph.passes.result import PassResult
 from glm_quantize import FloatArray
 
 _PER_CHANNEL = "PER_CHANNEL"
 _NUM_INPUTS = 12  # before the scales; not all of them are used
 
 
-def quantize_cache(graph: ir.Graph, scales: Sequence[CacheScales]) -> PassResult:
+def quantize_cache(graph: ir.Graph, scales: Sequence[CacheScales]) -> None:
     """Give every GroupQueryAttention its scales, and the cache's inputs and outputs int8.
 
     The kernel stores rint(x / scale), clipped to -128 ... 127, and reads code * scale, also of the
@@ -40,7 +39,6 @@ def quantize_cache(graph: ir.Graph, scales: Sequence[CacheScales]) -> PassResult
         assert value.name is not None
         if value.name.startswith(("past_key_values.", "present.")):
             value.type = ir.TensorType(ir.DataType.INT8)
-    return PassResult("quantize_cache", len(nodes))
 
 
 def _add_initializer(graph: ir.Graph, name: str, values: FloatArray) -> ir.Value:

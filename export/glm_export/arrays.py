@@ -1,0 +1,13 @@
+"""Arrays of token ids, and how a sample of them is chosen."""
+
+import numpy as np
+import numpy.typing as npt
+
+TokenArray = npt.NDArray[np.int64]
+
+
+def choose_evenly(length: int, count: int) -> TokenArray:
+    """Indices of at most `count` of `length` items, in order and evenly spread from the first."""
+    count = min(length, count)
+    chosen: TokenArray = np.arange(count, dtype=np.int64) * length // max(count, 1)
+    return chosen

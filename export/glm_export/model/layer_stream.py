@@ -1,0 +1,115 @@
+"""The PyTorch decoder run layer by layer: one layer's weights are in memory, never the model.
+
+Verification, evaluation and calibration run the original model through it, in float32 whatever the
+checkpoint's type is. Tests compare it with transformers' own classes. Read `decoder.py` before.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from glm_export.arrays import TokenArray
+from glm_export.model import operators
+from glm_export.model.architectures import DecoderConfig
+from glm_export.model.decoder import DecoderLayer
+from glm_export.model.operators import Positions
+from glm_export.model.rotary import rotation_tables
+from glm_quantize import FloatArray
+
+ReadParameter = Callable[[str], FloatArray]
+# Windows that pass through a layer together: bounds the memory of attention and MLP.
+WINDOWS_AT_ONCE = 4
+
+
+class LayerStream:
+    """A GLM decoder that reads each parameter when it is needed.
+
+    Args:
+        config: the decoder's shape.
+        read: parameter name -> float32 values.
+        device: torch device of the layers. Hidden states between layers stay on the CPU.
+    """
+
+    def __init__(self, config: DecoderConfig, read: ReadParameter, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self._read = read
+        self._positions: dict[int, Positions] = {}
+
+    def read_tensor(self, name: str) -> Tensor:
+        """A parameter [N, C] or [N], float32 on the CPU."""
+        return torch.from_numpy(self._read(name))
+
+    def read_head(self) -> Tensor:
+        """The head [V, C]; with tied embeddings this is the embedding table."""
+        return self.read_tensor("embed_tokens.weight" if self.config.is_tied else "lm_head.weight")
+
+    def load_layer(self, index: int) -> DecoderLayer:
+        """One layer on the device, with its float32 weights."""
+        with torch.device("meta"):
+            layer = DecoderLayer(self.config)
+        state = {name: self.read_tensor(f"layers.{index}.{name}") for name in layer.state_dict()}
+        layer.load_state_dict(state, assign=True)
+        return layer.to(self.device)
+
+    def embed(self, input_ids: TokenArray) -> Tensor:
+        """Embeddings [B, S, C] of token ids [B, S], on the CPU."""
+        table = self.read_tensor("embed_tokens.weight")
+        return operators.embed(table, torch.tensor(input_ids))
+
+    def attend(self, layer: DecoderLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention of a layer over whole windows that start at position 0.
+
+        Args:
+            layer: on the device.
+            x: [B, S, C] on the device, the layer's input.
+
+        Returns:
+            What o_proj reads, [B, S, H * D], and keys and values [B, K, S, D].
+        """
+        return layer.attend(x, *self._start(x))
+
+    def run_layer(self, layer: DecoderLayer, x: Tensor) -> Tensor:
+        """A layer's output [B, S, C] for its input [B, S, C], both on the device."""
+        return layer(x, *self._start(x))[0]  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def run(self, input_ids: TokenArray) -> Iterator[Tensor]:
+        """Yield the embedding's output, then the output of each layer.
+
+        Args:
+            input_ids: [B, S]; every row starts at position 0.
+
+        Yields:
+            [B, S, C] float32 on the CPU.
+        """
+        x = self.embed(input_ids)
+        yield x
+        for index in range(self.config.num_layers):
+            layer = self.load_layer(index)
+            groups = torch.split(x, WINDOWS_AT_ONCE)
+            x = torch.cat([self.run_layer(layer, rows.to(self.device)).cpu() for rows in groups])
+            yield x
+
+    def normalise(self, states: Tensor) -> Tensor:
+        """What the head reads [B, S, C], from the last layer's output [B, S, C]."""
+        weight = self.read_tensor("norm.weight")
+        return operators.rms_norm(states, weight, self.config.rms_norm_epsilon)
+
+    def hidden_states(self, input_ids: TokenArray) -> Tensor:
+        """Final hidden states [B, S, C] float32, normalised, for token ids [B, S]."""
+        for states in self.run(input_ids):
+            last = states
+        return self.normalise(last)
+
+    def _start(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Positions]:
+        """An empty past for windows [B, S, C], and their positions."""
+        shape = (len(x), self.config.num_kv_heads, 0, self.config.head_dim)
+        empty = torch.empty(shape, device=self.device)
+        length = x.shape[1]
+        if length not in self._positions:
+            tables = rotation_tables(self.config, length)
+            cos, sin = (torch.from_numpy(table).to(self.device) for table in tables)
+            mask = torch.ones(1, length, dtype=torch.int64, device=self.device)
+            self._positions[length] = operators.locate_positions(mask, cos, sin)
+        return (empty, empty), self._positions[length]
