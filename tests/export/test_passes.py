@@ -47,5 +47,5 @@ def test_a_product_is_left() -> None:
 
 def test_a_trace_of_another_shape_than_the_plan_is_refused() -> None:
     graph = build_graph("Add", is_sum_used_again=False)
-    with pytest.raises(VerificationError, match="0 places of the kind 'linear' .* has 1"):
+    with pytest.raises(VerificationError, match="0 places of the kind 'linear'"):
         run_passes(graph, ExportPlan({}, "fp32", 0), accuracy_level=0)
