@@ -1,12 +1,13 @@
-"""The arrow of dependencies: glm_export -> glm_quantize and glm_runtime; the two know nobody.
+"""The order of packages, and of the rooms inside each: imports go one way.
 
-Broken once, a leaf that imports torch would make every deployed folder need torch. Of
-glm_quantize, the calibrated methods import it when they are used.
+Broken once, a leaf that imports torch would make every deployed folder need torch; a room that
+imports a later one would make both unreadable alone.
 """
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,51 @@ FORBIDDEN = {
     "glm_quantize": {"glm_export", "glm_runtime", "torch", "onnx", "onnxruntime", "transformers"},
     "glm_runtime": {"glm_export", "glm_quantize", "torch", "onnx", "transformers"},
 }
-
-
 USES_TORCH = {"gptq.py", "refine.py"}
 
+# A room is a subfolder or a module at the top of its package. It may import the rooms before it.
+# The empty name is the package's own __init__.py, whose imports inside functions do not count.
+ROOMS = {
+    "glm_export": (
+        *("errors", "arrays", "progress", "text_file", "packages", "device", "optimum_config"),
+        *("model", "checkpoint", "tokenizer", "plan", "calibration", "graph", "output"),
+        *("evaluation", "job", "", "folder", "preparation", "calibrate", "speeds", "estimates"),
+        *("pipeline", "plan_text", "command_line", "evaluate_cli", "cli", "__main__"),
+    ),
+    "glm_runtime": (
+        *(
+            "errors",
+            "arrays",
+            "folder",
+            "text",
+            "sampling",
+            "graph",
+            "health",
+            "answering",
+            "model",
+        ),
+        *("benchmark", "conversation", "", "cli", "__main__"),
+    ),
+}
 
-def imported_names(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+
+def list_imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Dotted names that a file imports, and whether inside a function or for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    at_top = set(tree.body)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            yield from ((alias.name, node not in at_top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node not in at_top
+
+
+def name_room(package: str, dotted: str) -> str:
+    """The room of a module or of a name in it; "" for what the package itself gives."""
+    part = dotted.split(".")[1] if "." in dotted else ""
+    folder = FOLDERS[package]
+    return part if (folder / part).is_dir() or (folder / f"{part}.py").is_file() else ""
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
@@ -42,7 +75,22 @@ def test_leaves_import_nobody(package: str) -> None:
     assert files
     for path in files:
         allowed = {"torch"} if package == "glm_quantize" and path.name in USES_TORCH else set()
-        assert not imported_names(path) & FORBIDDEN[package] - allowed, path
+        imported = {name.split(".")[0] for name, _ in list_imports(path)}
+        assert not imported & FORBIDDEN[package] - allowed, path
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_rooms_import_only_those_before_them(package: str) -> None:
+    floors = {room: floor for floor, room in enumerate(ROOMS[package])}
+    for path in sorted(FOLDERS[package].rglob("*.py")):
+        inside = path.relative_to(FOLDERS[package]).with_suffix("").parts
+        room = "" if inside == ("__init__",) else inside[0]
+        assert room in floors, f"{path}: a new room needs its place in ROOMS"
+        for dotted, is_deferred in list_imports(path):
+            if dotted.split(".")[0] != package or (room == "" and is_deferred):
+                continue
+            other = name_room(package, dotted)
+            assert other == room or floors[other] < floors[room], f"{path} imports {dotted}"
 
 
 @pytest.mark.parametrize("package", ["glm_quantize", "glm_runtime", "glm_runtime.cli"])
