@@ -110,7 +110,7 @@ def test_progress_names_the_folder(root: Path) -> None:
     ]
     for stage in list(seen)[2:]:
         total = seen[stage][0][1]
-        assert seen[stage] == [(done, total) for done in range(1, total + 1)]
+        assert seen[stage] == [(done, total) for done in range(total + 1)]
 
 
 def test_relative_folders_with_layers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

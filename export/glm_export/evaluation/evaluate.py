@@ -136,13 +136,14 @@ def _compare(original: _Original, candidate: Candidate, progress: Progress) -> F
     errors = LayerErrors(original.sample) if original.sample else None
     try:
         session = GraphSession(candidate.folder, candidate.graph)
+        advance = track_stage(progress, f"running {candidate.name}", len(original.windows))
         for index, window in enumerate(original.windows):
             logits, states = session.compute_states(window[None])
             expected = original.states[index] @ original.head.T
             comparer.add(expected, torch.from_numpy(logits[0]), torch.from_numpy(window))
             if errors is not None:
                 errors.add(index, states)
-            progress(f"running {candidate.name}", index + 1, len(original.windows))
+            advance(1)
         comparison = comparer.summarize()
         layer_errors = errors.summarize() if errors else None
         _require_finite(comparison, layer_errors or ())

@@ -86,9 +86,7 @@ class LayerStream:
         x = self.embed(input_ids)
         yield x
         for index in range(self.config.num_layers):
-            layer = self.load_layer(index)
-            groups = torch.split(x, WINDOWS_AT_ONCE)
-            x = torch.cat([self.run_layer(layer, rows.to(self.device)).cpu() for rows in groups])
+            x = self._run_groups(self.load_layer(index), x)  # the layer is freed before the next
             yield x
 
     def normalise(self, states: Tensor) -> Tensor:
@@ -101,6 +99,10 @@ class LayerStream:
         for states in self.run(input_ids):
             last = states
         return self.normalise(last)
+
+    def _run_groups(self, layer: DecoderLayer, x: Tensor) -> Tensor:
+        groups = torch.split(x, WINDOWS_AT_ONCE)
+        return torch.cat([self.run_layer(layer, rows.to(self.device)).cpu() for rows in groups])
 
     def _start(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Positions]:
         """An empty past for windows [B, S, C], and their positions."""
