@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glm_export.model.layer_stream import LayerStream
 from glm_export.checkpoint.source_model import open_source
 from glm_export.evaluation.comparison import Comparer, Comparison
+from glm_export.model.layer_stream import LayerStream
 from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenArray = npt.NDArray[np.int64]

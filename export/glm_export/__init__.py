@@ -12,7 +12,7 @@ from glm_export.errors import ExportError
 from glm_export.packages import require_export_packages
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.report import ExportReport
-from glm_export.progress import Progress, ignore_progress
+from glm_runtime.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
     from glm_export.estimates import ExportEstimate

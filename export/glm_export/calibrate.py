@@ -24,8 +24,8 @@ from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import CheckpointError
 from glm_export.job import ExportJob
 from glm_export.plan.plan import ExportPlan, build_plan
-from glm_export.progress import Progress, track_stage
 from glm_quantize import FloatArray, QuantizationError, Scheme, find_method
+from glm_runtime.progress import Progress, track_stage
 
 SENSITIVITY_TOKENS = 2048
 # Gradients are few and noisy beside the inputs of a linear: so much of the moments' mean diagonal

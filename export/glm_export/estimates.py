@@ -19,10 +19,10 @@ from glm_export.output.unfinished import Unfinished
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import TensorPlan
 from glm_export.preparation import count_needed_bytes, prepare_job
-from glm_export.progress import Progress
 from glm_export.speeds import Speeds, probe_speeds
 from glm_quantize import find_method
 from glm_runtime.graph.machine import count_usable_cores
+from glm_runtime.progress import Progress
 
 # Measured by `python -m benchmarks.memory methods` at the 1.5 B shape and solved for here: floating
 # point operations that a method needs beyond forward passes and moments, as a multiple of N C^2 of

@@ -34,10 +34,10 @@ from glm_export.output.written_tensors import WeightError
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_export.preparation import count_needed_bytes, fingerprint_export, prepare_job
-from glm_export.progress import Progress, track_stage
 from glm_runtime import GlmRuntimeError
 from glm_runtime.folder.manifest import Manifest, VerificationEntry
 from glm_runtime.graph.machine import read_peak_memory_bytes
+from glm_runtime.progress import Progress, track_stage
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 

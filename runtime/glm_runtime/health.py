@@ -11,14 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from glm_runtime.errors import FolderError, MissingDependencyError
-from glm_runtime.folder.manifest import (
-    FORMAT_VERSION,
-    ModelEntry,
-    Progress,
-    check_files,
-    ignore_progress,
-    read_manifest,
-)
+from glm_runtime.folder.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
 from glm_runtime.graph.inference import import_onnxruntime
 from glm_runtime.graph.machine import (
     count_usable_cores,
@@ -27,6 +20,7 @@ from glm_runtime.graph.machine import (
     read_cpu_name,
     read_total_memory_bytes,
 )
+from glm_runtime.progress import Progress, ignore_progress
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 

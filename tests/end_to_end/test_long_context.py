@@ -22,7 +22,7 @@ from glm_export.evaluation.inputs import EvaluationOptions
 from glm_export.model.architectures import ARCHITECTURES
 from glm_export.model.decoder import Decoder
 from glm_export.model.rotary import find_frequencies, rotation_tables, stored_tables
-from glm_export.progress import ignore_progress
+from glm_runtime.progress import ignore_progress
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 

@@ -16,7 +16,7 @@ from glm_export.evaluation.evaluate import EvaluationReport, FolderReport, evalu
 from glm_export.evaluation.inputs import EvaluationOptions, name_folders
 from glm_export.evaluation.table import format_json, format_table
 from glm_export.model.layer_stream import LayerStream
-from glm_export.progress import ignore_progress
+from glm_runtime.progress import ignore_progress
 from support.broken_checkpoints import write_small
 
 TEXT = "In the beginning was the Word. 太初有道。" * 3

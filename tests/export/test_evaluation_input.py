@@ -15,9 +15,9 @@ from glm_export.errors import CheckpointError, OptionsError, VerificationError
 from glm_export.evaluation.evaluate import EvaluationOptions, evaluate
 from glm_export.graph.logits_session import GraphSession
 from glm_export.model.layer_stream import LayerStream
-from glm_export.progress import ignore_progress
 from glm_runtime.errors import FolderError, FormatVersionError
 from glm_runtime.folder.manifest import Manifest, describe_file, read_manifest, write_manifest
+from glm_runtime.progress import ignore_progress
 from support.broken_checkpoints import (
     edit_config,
     edit_json,

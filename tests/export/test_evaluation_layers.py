@@ -15,7 +15,7 @@ from glm_export.evaluation.inputs import EvaluationOptions
 from glm_export.evaluation.layer_errors import MAX_LAYER_TOKENS, LayerErrors, StateSample
 from glm_export.graph.logits_session import GraphSession
 from glm_export.graph.observed_graph import observe_states
-from glm_export.progress import ignore_progress
+from glm_runtime.progress import ignore_progress
 from support.dequantized import load_dequantized
 from support.graphs import PlainGraph
 from support.refusals import nothing_left_behind

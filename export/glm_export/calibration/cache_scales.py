@@ -18,8 +18,8 @@ from torch import Tensor
 from glm_export.calibration.corpus import Corpus
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import WINDOWS_AT_ONCE, LayerStream, ReadParameter
-from glm_export.progress import Progress, track_stage
 from glm_quantize import FloatArray
+from glm_runtime.progress import Progress, track_stage
 
 _MARGIN = 1.1
 _LARGEST_CODE = 127

@@ -25,10 +25,10 @@ from glm_export.calibration.gradients import (
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import LayerStream, ReadParameter
-from glm_export.progress import Advance
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
+from glm_runtime.progress import Advance
 
 Candidates = Mapping[str, Sequence[Scheme]]
 

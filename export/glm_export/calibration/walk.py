@@ -27,7 +27,6 @@ from glm_export.model import operators
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import WINDOWS_AT_ONCE, LayerStream
 from glm_export.plan.schemes import Schemes
-from glm_export.progress import Advance
 from glm_quantize import (
     FloatArray,
     InputStatistics,
@@ -40,6 +39,7 @@ from glm_quantize import (
     find_method,
     round_scales,
 )
+from glm_runtime.progress import Advance
 
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 # Numbers that one thread quantizes together, at most: a method's own memory is some times as much.

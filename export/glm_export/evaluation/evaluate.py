@@ -29,8 +29,8 @@ from glm_export.evaluation.layer_errors import LayerErrors, StateSample
 from glm_export.graph.logits_session import GraphSession
 from glm_export.model.layer_stream import LayerStream
 from glm_export.packages import require_onnxruntime
-from glm_export.progress import Progress, track_stage
 from glm_runtime.folder.manifest import Manifest
+from glm_runtime.progress import Progress, track_stage
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
-from glm_export.progress import Progress
 from glm_runtime.folder.manifest import Manifest, check_files
+from glm_runtime.progress import Progress
 from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenWindows = list[TokenArray]

@@ -23,7 +23,6 @@ from glm_export.checkpoint.prequantized import QuantizedMatrix
 from glm_export.errors import CheckpointError, VerificationError
 from glm_export.output.written_tensors import WeightError, WrittenTensors, open_written
 from glm_export.plan.plan import NUMPY_DTYPES, ExportPlan, Segment, TensorPlan
-from glm_export.progress import Advance
 from glm_quantize import (
     FloatArray,
     PackedRows,
@@ -36,6 +35,7 @@ from glm_quantize import (
     unpack_rows,
 )
 from glm_runtime.graph.machine import count_usable_cores
+from glm_runtime.progress import Advance
 
 Array = npt.NDArray[np.generic]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import click
 
-from glm_runtime.folder.manifest import Progress
+from glm_runtime.progress import Progress
 
 _QUIET_KEY = "glm_runtime.cli.is_quiet"
 _LINE_SECONDS = 60.0

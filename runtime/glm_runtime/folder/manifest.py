@@ -25,6 +25,7 @@ from glm_runtime.folder.manifest_entries import (
     require,
 )
 from glm_runtime.folder.strict_json import decode_record, encode_record
+from glm_runtime.progress import Progress, ignore_progress
 
 __all__ = [
     "FORMAT_NAME",
@@ -35,7 +36,6 @@ __all__ = [
     "FileProblem",
     "Manifest",
     "ModelEntry",
-    "Progress",
     "RecipeEntry",
     "SourceEntry",
     "TensorEntry",
@@ -43,7 +43,6 @@ __all__ = [
     "VerificationEntry",
     "check_files",
     "describe_file",
-    "ignore_progress",
     "read_manifest",
     "require_folder",
     "require_whole",
@@ -54,12 +53,6 @@ FORMAT_NAME = "glm-export-folder"
 FORMAT_VERSION = 1
 GRAPH_FILES = ("model.onnx", "model.onnx.data")
 _HASH_BLOCK_BYTES = 1 << 22
-
-Progress = Callable[[str, int, int], None]  # called with (stage, done, total)
-
-
-def ignore_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True)

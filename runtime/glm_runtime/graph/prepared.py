@@ -18,17 +18,11 @@ from pathlib import Path
 import platformdirs
 
 from glm_runtime.errors import GlmRuntimeError
-from glm_runtime.folder.manifest import (
-    FileEntry,
-    Manifest,
-    Progress,
-    describe_file,
-    ignore_progress,
-    require_whole,
-)
+from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, require_whole
 from glm_runtime.folder.strict_json import decode_record, encode_record
 from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
 from glm_runtime.graph.machine import read_cpu_features, read_cpu_name
+from glm_runtime.progress import Progress, ignore_progress
 
 _RECORD_NAME = "prepared.json"
 
