@@ -79,7 +79,7 @@ def draw(points: list[Point]) -> Figure:
 
 
 if __name__ == "__main__":
-    mpl.rcParams["svg.hashsalt"] = "quality"  # The same table gives the same bytes.
+    mpl.rcParams.update({"svg.hashsalt": "quality", "svg.fonttype": "none"})
     found = read_points(RESULTS.read_text(encoding="utf-8"))
     draw(found).savefig(PICTURE, metadata={"Date": None})
     print(f"{PICTURE}: {len(found)} variants")
