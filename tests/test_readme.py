@@ -95,6 +95,10 @@ def test_a_shell_line_works(page: str, line: str) -> None:
             check_install(arguments)
         case [".venv/bin/pytest" | "python", path, *_]:
             assert (ROOT / path).exists()
+        case ["docker", "build", "-t", "glm-run", "."]:
+            assert (ROOT / "Dockerfile").exists()
+        case ["docker", "run", *options]:
+            parse(options[options.index("glm-run") :])
         case ["git", "clone", url]:
             assert url == SITE
         case ["cd", _] | [".", ".venv/bin/activate"] | ["py", "-m", "venv", ".venv"]:
@@ -207,3 +211,15 @@ def test_estimates_follow_from_their_figures() -> None:
         assert float(decode.split()[0]) == round(bandwidth / 2 / size)
         if "estimated" in memory:
             assert float(memory.split()[0]) == pytest.approx(1.2 * size, rel=0.03)
+
+
+def test_figures_of_the_readme_are_results() -> None:
+    """Each measured figure stands in the tables, and those of the picture can be drawn."""
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    quality, speed = "0.0130 0.0264 0.0135 5.16 5.13 39,999", "1.13 1.18 5.9"
+    for figure in f"{quality} {speed} 0.59 0.71 0.56 83 1.05 5.05".split():
+        for place in (README, text):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", place), figure
+    points = runpy.run_path(str(ROOT / "docs" / "draw_quality.py"))["read_points"](text)
+    assert len(points) >= 26
+    assert len({point.series for point in points}) == 4
