@@ -102,6 +102,15 @@ def test_speculation_changes_no_answer(tiny_work: Path) -> None:
         assert work["different_answers"] == 0
 
 
+def test_quality_judges_a_recipe(tmp_path: Path) -> None:
+    chosen = ("--only", "ours", "--match", "int4 b64 rtn", "--max-tokens", 512)
+    figures = run("quality", *chosen, "--work", tmp_path)
+    (row,) = figures["rows"]  # type: ignore[misc]
+    assert row["name"] == "int4 b64 rtn"
+    assert 0.01 < row["kl_mean"] < 0.1  # RESULTS.md: 0.0264 at block 32, 0.0422 at block 128
+    assert run("quality", *chosen, "--work", tmp_path)["rows"] == [row]  # kept, not made again
+
+
 def test_load_graph(tiny_work: Path) -> None:
     figures = run("memory load-graph", tiny_work / "ours-b128")
     assert figures["logits_shape"] == [1, 1, 1024]

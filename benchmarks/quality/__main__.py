@@ -16,6 +16,7 @@ from benchmarks.exports import SAMPLE
 from benchmarks.peers.environments import read_versions
 from benchmarks.quality.families import FAMILIES, Setting
 from benchmarks.quality.judge import (
+    EVALUATION_TEXT,
     WINDOW,
     Result,
     hash_files,
@@ -47,26 +48,25 @@ class CheckError(Exception):
     """A peer's unquantized file does not compute the same as the original."""
 
 
-def run(checkpoint: Path, work: Path, families: Sequence[str], max_tokens: int) -> list[Result]:
-    """Make and judge all variants of the families.
+def run(setting: Setting, families: Sequence[str], match: str) -> list[Result]:
+    """Make and judge the variants of the families whose names contain `match`, and all checks.
 
     Raises:
         CheckError: a peer starts from another model, so its figures would mean nothing.
     """
-    say("running the original")
-    original = run_original(checkpoint, read_text(checkpoint, max_tokens))
     judge = {
-        "windows": [len(original.windows), WINDOW, max_tokens],
+        "windows": [len(setting.original.windows), WINDOW],
         "code": hash_files(Path(str(module.__file__)) for module in _JUDGES),
-        "text": hash_files([Path(comparison.__file__).parent / "data/evaluation.txt"]),
+        "text": hash_files([EVALUATION_TEXT]),
         "torch": metadata.version("torch"),
     }
     results = []
-    setting = Setting(checkpoint, original, work)
     for family in families:
         for candidate in FAMILIES[family](setting):
+            if match not in candidate.name and not candidate.is_check:
+                continue
             say(f"{candidate.family}: {candidate.name}")
-            result = measure(candidate, original, work, judge)
+            result = measure(candidate, setting.original, setting.work, judge)
             if result.is_check and result.comparison.kl_mean > _MOST_CHECK_DIVERGENCE:
                 raise CheckError(
                     f"{result.family} {result.name} has KL {result.comparison.kl_mean:.2e} from "
@@ -108,7 +108,7 @@ def _as_json(result: Result) -> dict[str, object]:
     "numpy",
     examples="""\
 python -m benchmarks.quality --work work
-python -m benchmarks.quality --only ours --max-tokens 20000
+python -m benchmarks.quality --only ours --match gptq --max-tokens 20000
 python -m benchmarks.quality --only ours,ort --plot quality.svg""",
     failures=(CheckError, ExportError),
 )
@@ -129,16 +129,26 @@ python -m benchmarks.quality --only ours,ort --plot quality.svg""",
     show_default=True,
     help="Families to compare, with commas between.",
 )
+@click.option("--match", default="", help="Compare only variants whose name contains this text.")
 @click.option("--plot", type=click.Path(path_type=Path), help="SVG file to draw the plot to.")
 @work_option
 def quality(
-    checkpoint: Path, max_tokens: int, families: list[str], plot: Path | None, work: Path
+    checkpoint: Path,
+    max_tokens: int,
+    families: list[str],
+    match: str,
+    plot: Path | None,
+    work: Path,
 ) -> Figures:
     """Compare KL divergence and bits per weight of our recipes and the peers' quantizers."""
     unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
         raise click.UsageError(f"--only: {unknown[0]!r} is none of {', '.join(FAMILIES)}.")
-    results = run(checkpoint, work, families, max_tokens)
+    say("running the original")
+    original = run_original(checkpoint, read_text(checkpoint, max_tokens))
+    results = run(Setting(checkpoint, original, work), families, match)
+    if not results:
+        raise click.UsageError(f"--match: no variant's name contains {match!r}.")
     figures = _report(results)
     if plot is not None:
         draw([result for result in results if not result.is_check], plot)

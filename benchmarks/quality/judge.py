@@ -27,6 +27,7 @@ from glm_runtime.text.tokenizer import read_tokenizer
 TokenArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 WINDOW = 512
+EVALUATION_TEXT = Path(str(resources.files("glm_export"))) / "data" / "evaluation.txt"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Original:
 
 def read_text(checkpoint: Path, max_tokens: int) -> list[TokenArray]:
     """The held-out text as windows; evenly spread ones where it is longer than `max_tokens`."""
-    text = resources.files("glm_export").joinpath("data/evaluation.txt").read_text("utf-8")
+    text = EVALUATION_TEXT.read_text(encoding="utf-8")
     ids = np.array(read_tokenizer(checkpoint).encode(text), dtype=np.int64)
     windows = [ids[start : start + WINDOW] for start in range(0, len(ids) - 1, WINDOW)]
     count = max(1, max_tokens // WINDOW)

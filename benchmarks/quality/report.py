@@ -25,10 +25,10 @@ class Bound:
 
 
 def check_bounds(results: Sequence[Result]) -> list[Bound]:
-    """All bounds that the measured families allow."""
+    """All bounds, or none where not all of our recipes were measured."""
     ours = {result.name: result for result in results if result.family == _OURS}
     peers = [result for result in results if result.family != _OURS]
-    if not ours:
+    if len(ours) < len(OURS):
         return []
     bounds = [_check_default(ours), _check_wide_blocks(ours), _check_int8(ours)]
     return bounds + [_check_peer(peer, ours.values()) for peer in sort_by_bits(peers)]
@@ -162,10 +162,14 @@ def draw(results: Sequence[Result], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "quality"  # the same points give the same bytes
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(14, 7), layout="constrained")
     small = [row for row in results if row.bits_per_weight < _SMALL_BITS]
     large = [row for row in results if row.bits_per_weight >= _SMALL_BITS]
-    for axes, rows in zip(panels, (small, large), strict=True):
+    parts = [rows for rows in (small, large) if rows]
+    figure, grid = pyplot.subplots(
+        1, len(parts), figsize=(14, 7), layout="constrained", squeeze=False
+    )
+    panels = grid[0]
+    for axes, rows in zip(panels, parts, strict=True):
         _draw_panel(axes, rows)
     panels[0].set_ylabel("mean KL from the original, nats")
     panels[0].legend(loc="lower left")
