@@ -39,8 +39,9 @@ def render() -> str:
 def _list_helps(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> Iterator[tuple[str, str]]:
-    settings = {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
-    context = click.Context(command, parent, info_name=name, **settings)
+    context = click.Context(
+        command, parent, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH
+    )
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for child, subcommand in sorted(command.commands.items()):
