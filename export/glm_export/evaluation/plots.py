@@ -1,43 +1,45 @@
-"""The two pictures of an evaluation: bits per weight against KL, and errors layer by layer.
+"""The two pictures of an evaluation: KL divergence by bits per weight, and errors layer by layer.
 
-Gives a file's content and touches no file. Read `canvas.py` before.
+Returns a file's content and writes no file. The user's matplotlib settings and the clock have no
+influence: the same figures give the same bytes.
 """
 
+import io
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from glm_export.evaluation import canvas
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
-from glm_export.evaluation.labels import find_anchor, place_labels, spread_out
 
-# Below these, float32's rounding of log-probabilities and of sums is all there is.
+_WIDTH, _HEIGHT, _LEGEND_LINE = 576.0, 374.0, 14.0  # points
+_PNG_DOTS_PER_INCH = 160
+_LONGEST_NAME = 40
+# Below these, nothing is left but float32's rounding of log-probabilities and of sums.
 _SMALLEST_KL, _SMALLEST_ERROR = 1e-7, 1e-8
 _BIT_TICKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
-_FAR = 10.0  # from here on a line leads from a point to its label
 _FEW_LAYERS = 20
-# A folder has the same colour in both pictures. Source: matplotlib's tab10, two more.
-_COLORS = (
-    "#1f77b4",
-    "#ff7f0e",
-    "#2ca02c",
-    "#d62728",
-    "#9467bd",
-    "#8c564b",
-    "#e377c2",
-    "#7f7f7f",
-    "#9a9b1c",
-    "#17becf",
-    "#0b3c5d",
-    "#00917c",
+# A folder has the same colour and marker in both pictures. Source: matplotlib's tab10.
+_COLORS = tuple(mpl.color_sequences["tab10"])
+_MARKERS, _DASHES = "os^Dv", ("-", "--", ":", "-.", (0, (5, 1)))
+# Fonts for what matplotlib's own font does not have, tried in turn.
+_CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei"),
+    *("PingFang SC", "Hiragino Sans GB", "WenQuanYi Micro Hei", "SimHei"),
 )
-_DASHES = ("-", "--", ":", "-.")
+# Formats whose files would hold the time otherwise.
+_METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
-    """One labelled point a folder: bits per weight across, mean KL up, on a logarithmic scale.
+    """One point a folder: bits per weight to the right, mean KL upwards on a logarithmic scale.
 
     Args:
         report: at least one folder.
@@ -48,22 +50,24 @@ def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
     """
     bits = [folder.manifest.bits_per_weight for folder in report.folders]
     kl = [max(folder.comparison.kl_mean, _SMALLEST_KL) for folder in report.folders]
-    with canvas.use_style():
-        figure, axes = canvas.open_figure(canvas.HEIGHT, right=20)
-        colors = [_choose_color(index) for index in range(len(bits))]
-        axes.scatter(bits, kl, s=38, c=colors, edgecolors="white", zorder=3, clip_on=False)
+    with _use_style():
+        figure, axes = _open_figure(len(bits))
+        points = [
+            axes.scatter(x, y, s=38, color=color, marker=marker, edgecolors="white", zorder=3)
+            for x, y, (color, marker, _) in zip(bits, kl, _list_styles(len(bits)), strict=True)
+        ]
         _scale_bits(axes, bits)
         _scale_errors(axes, kl)
         axes.set_xlabel("bits per weight")
         axes.set_ylabel("KL(original || folder), mean, nats per token")
         tokens = report.folders[0].comparison.tokens
         _write_title(axes, report.checkpoint, "KL by bits per weight", tokens)
-        _label_points(axes, [_name_point(folder) for folder in report.folders], bits, kl)
-        return canvas.save_figure(figure, file_format)
+        _add_legend(figure, points, [_name_point(folder) for folder in report.folders])
+        return _save_figure(figure, file_format)
 
 
 def draw_layer_errors(report: EvaluationReport, file_format: str) -> bytes:
-    """One labelled line a folder: layers across, relative error of their output up.
+    """One line a folder: layers to the right, relative error of their output upwards.
 
     Args:
         report: at least one folder, each with layer errors.
@@ -72,33 +76,83 @@ def draw_layer_errors(report: EvaluationReport, file_format: str) -> bytes:
     Returns:
         The file's content.
     """
-    names = [canvas.shorten(folder.name) for folder in report.folders]
     found = [folder.layer_errors or () for folder in report.folders]
-    lines = [[max(error, _SMALLEST_ERROR) for error in line] for line in found]
-    with canvas.use_style():
-        height = max(canvas.HEIGHT, 110 + canvas.LINE_HEIGHT * len(names))
-        right = 45 + max(canvas.measure_label(name)[0] for name in names)
-        figure, axes = canvas.open_figure(height, right)
-        _scale_errors(axes, [error for line in lines for error in line])
-        axes.set_xlim(0, len(lines[0]) - 1)
+    errors = [[max(error, _SMALLEST_ERROR) for error in line] for line in found]
+    with _use_style():
+        figure, axes = _open_figure(len(errors))
+        _scale_errors(axes, [error for line in errors for error in line])
+        axes.set_xlim(0, len(errors[0]) - 1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        for index, line in enumerate(lines):
-            _draw_line(axes, index, line)
+        lines = []
+        for line, (color, marker, dashes) in zip(errors, _list_styles(len(errors)), strict=True):
+            (drawn,) = axes.plot(line, color=color, marker=marker, linestyle=dashes)
+            drawn.set(markersize=4 if len(line) <= _FEW_LAYERS else 2, linewidth=1.2, clip_on=False)
+            lines.append(drawn)
         axes.set_xlabel("layer (0: the embedding)")
-        has_small = any(_SMALLEST_ERROR in line for line in lines)
+        has_small = any(_SMALLEST_ERROR in line for line in errors)
         note = f" (smaller ones at {_SMALLEST_ERROR:.0e})" if has_small else ""
         axes.set_ylabel(f"relative error of the layer's output{note}")
         _write_title(axes, report.checkpoint, "error by layer", report.layer_tokens)
-        _label_ends(axes, names, [line[-1] for line in lines])
-        return canvas.save_figure(figure, file_format)
+        _add_legend(figure, lines, [_shorten(folder.name) for folder in report.folders])
+        return _save_figure(figure, file_format)
+
+
+@contextmanager
+def _use_style() -> Iterator[None]:
+    """Use matplotlib's defaults with our changes until the block ends."""
+    installed = set(font_manager.get_font_names())
+    chinese = [name for name in _CHINESE_FONTS if name in installed]
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        # Text stays text in an SVG: its viewer has fonts for every script.
+        mpl.rc("svg", hashsalt="glm-eval", fonttype="none")
+        mpl.rc("font", family=["DejaVu Sans", *chinese, "sans-serif"], size=9.5)
+        mpl.rc("axes", titlesize=11, axisbelow=True, grid=True)
+        mpl.rc("axes.spines", top=False, right=False)
+        mpl.rc("grid", color="0.92", linewidth=0.8)
+        mpl.rc("legend", fontsize=8.5, frameon=False)
+        yield
+
+
+def _open_figure(folders: int) -> tuple[Figure, Axes]:
+    """A figure that is high enough for a legend with a line for each folder."""
+    height = max(_HEIGHT, 60 + _LEGEND_LINE * folders)
+    figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _list_styles(count: int) -> list[tuple[object, str, object]]:
+    """Colour, marker and dashes of each folder; marker and dashes change when colours repeat."""
+    styles: list[tuple[object, str, object]] = []
+    for index in range(count):
+        group = index // len(_COLORS)
+        marker, dashes = _MARKERS[group % len(_MARKERS)], _DASHES[group % len(_DASHES)]
+        styles.append((_COLORS[index % len(_COLORS)], marker, dashes))
+    return styles
+
+
+def _add_legend(figure: Figure, artists: Sequence[Artist], names: Sequence[str]) -> None:
+    legend = figure.legend(artists, ["name"] * len(names), loc="outside right upper")
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)  # a label that begins with "_" would be left out of the legend
 
 
 def _write_title(axes: Axes, checkpoint: str, what: str, tokens: int) -> None:
-    canvas.write_title(axes, f"{canvas.shorten(checkpoint)}: {what} ({tokens:,} tokens)")
+    title = f"{_shorten(checkpoint)}: {what} ({tokens:,} tokens)"
+    axes.set_title(title, loc="left", pad=14, parse_math=False)
 
 
-def _choose_color(index: int) -> str:
-    return _COLORS[index % len(_COLORS)]
+def _name_point(folder: FolderReport) -> str:
+    is_drawn_higher = folder.comparison.kl_mean < _SMALLEST_KL
+    note = f" (below {_SMALLEST_KL:.0e})" if is_drawn_higher else ""
+    return _shorten(folder.name) + note
+
+
+def _shorten(name: str) -> str:
+    """A name without its middle where it is too long for the legend."""
+    half = (_LONGEST_NAME - 1) // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _scale_bits(axes: Axes, bits: Sequence[float]) -> None:
@@ -117,44 +171,19 @@ def _scale_bits(axes: Axes, bits: Sequence[float]) -> None:
 
 
 def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
-    """Logarithmic, with room for labels above and below, and two decades at least."""
+    """Logarithmic, over two decades at least."""
     low, high = (math.log10(bound) for bound in (min(errors), max(errors)))
     margin = max(0.15 * (high - low), (2 - (high - low)) / 2)
     axes.set_yscale("log")
     axes.set_ylim(10.0 ** (low - margin), 10.0 ** (high + margin))
 
 
-def _label_points(
-    axes: Axes, names: Sequence[str], bits: Sequence[float], kl: Sequence[float]
-) -> None:
-    points = axes.transData.transform(list(zip(bits, kl, strict=True))).tolist()
-    sizes = [canvas.measure_label(name) for name in names]
-    boxes = place_labels(points, sizes, canvas.read_frame(axes))
-    for index, (point, box) in enumerate(zip(points, boxes, strict=True)):
-        color, end = _choose_color(index), find_anchor(point, box)
-        if math.dist(point, end) > _FAR:
-            canvas.draw_connection(axes, point, end, color)
-        canvas.write_label(axes, names[index], (box[0], (box[1] + box[3]) / 2), color)
-
-
-def _name_point(folder: FolderReport) -> str:
-    is_drawn_higher = folder.comparison.kl_mean < _SMALLEST_KL
-    note = f" (below {_SMALLEST_KL:.0e})" if is_drawn_higher else ""
-    return canvas.shorten(folder.name) + note
-
-
-def _draw_line(axes: Axes, index: int, errors: Sequence[float]) -> None:
-    dashes = _DASHES[index // len(_COLORS) % len(_DASHES)]
-    size = 4 if len(errors) <= _FEW_LAYERS else 2
-    (line,) = axes.plot(range(len(errors)), errors, dashes, color=_choose_color(index))
-    line.set(marker="o", markersize=size, linewidth=1.2, clip_on=False)
-
-
-def _label_ends(axes: Axes, names: Sequence[str], ends: Sequence[float]) -> None:
-    """Each line's name in the margin, as high as the line ends, or off that where it is close."""
-    _, bottom, right, top = canvas.read_frame(axes)
-    heights = [float(axes.transData.transform((0, end))[1]) for end in ends]
-    for index, place in enumerate(spread_out(heights, canvas.LINE_HEIGHT, (bottom, top))):
-        color = _choose_color(index)
-        canvas.draw_connection(axes, (right + 4, heights[index]), (right + 20, place), color)
-        canvas.write_label(axes, names[index], (right + 24, place), color)
+def _save_figure(figure: Figure, file_format: str) -> bytes:
+    """The content of an "svg", "png" or "pdf" file."""
+    buffer = io.BytesIO()
+    dpi = _PNG_DOTS_PER_INCH if file_format == "png" else 72
+    with warnings.catch_warnings():
+        # No font here may have a name's characters: an SVG's viewer does, others show boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=_METADATA.get(file_format, {}))
+    return buffer.getvalue()
