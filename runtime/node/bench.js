@@ -1,9 +1,9 @@
 /**
- * How fast a folder runs here: `node bench.js DIR [past tokens] [new tokens] [rounds]`.
+ * Measures prefill and decode on this computer: `node bench.js FOLDER [prompt tokens] [new tokens] [rounds]`.
  *
- * Each round decodes twice after the same prompt: with past and present in one buffer, as this
- * package does, and with each run's outputs passed on as the next one's inputs.
- * Prints medians and, on the last line, JSON.
+ * Each round decodes the same prompt twice: with the KV cache updated in place, as this package does,
+ * and with the outputs of each run copied to the inputs of the next run.
+ * Prints the medians of all rounds, and one JSON object on the last line.
  */
 
 import { join } from "node:path";
@@ -16,17 +16,17 @@ import { Decoder } from "./src/decoder.js";
 import { findLargest } from "./src/sampler.js";
 
 const [folder, ...numbers] = process.argv.slice(2);
-if (!folder) throw new Error("no folder is given; write: node bench.js DIR [past] [new] [rounds]");
-const [past = 128, count = 64, rounds = 5] = numbers.map(Number);
+if (!folder) throw new Error("a folder is missing; write: node bench.js FOLDER [prompt tokens] [new tokens] [rounds]");
+const [promptTokens = 128, newTokens = 64, rounds = 5] = numbers.map(Number);
 
 const loading = performance.now();
 const model = await load(folder);
 const loadSeconds = (performance.now() - loading) / 1000;
 const shape = model.manifest.model;
 const chunk = model.graph.chunkTokens;
-const prompt = Array.from({ length: past }, (_, i) => (i * 7919 + 13) % shape.tokenizerVocabSize);
+const prompt = Array.from({ length: promptTokens }, (_, i) => (i * 7919 + 13) % shape.tokenizerVocabSize);
 
-/** Passes outputs on. */
+/** Decodes with the outputs of each run as the inputs of the next one. */
 class CopyingDecoder {
   /** @type {Record<string, Tensor>} */ #cache = {};
   length = 0;
@@ -57,29 +57,29 @@ class CopyingDecoder {
 
 /**
  * @param {Decoder | CopyingDecoder} decoder
- * @returns {Promise<{ prefill: number, decode: number, last: number }>}  tokens a second, and the last token
+ * @returns {Promise<{ prefill: number, decode: number, last: number }>}  both rates in tokens per second, and the last token
  */
 async function measure(decoder) {
   const start = performance.now();
   let logits = new Float32Array(0);
-  for (let i = 0; i < past; i += chunk) logits = await decoder.append(prompt.slice(i, i + chunk));
+  for (let i = 0; i < promptTokens; i += chunk) logits = await decoder.append(prompt.slice(i, i + chunk));
   const between = performance.now();
   let token = 0;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < newTokens; i++) {
     token = findLargest(logits.subarray(0, shape.tokenizerVocabSize));
     logits = await decoder.append([token]);
   }
   const seconds = (performance.now() - between) / 1000;
-  return { prefill: (past * 1000) / (between - start), decode: count / seconds, last: token };
+  return { prefill: (promptTokens * 1000) / (between - start), decode: newTokens / seconds, last: token };
 }
 
-await measure(new Decoder(model.graph, shape)); // warms up
+await measure(new Decoder(model.graph, shape)); // warm-up
 const inPlace = [];
 const copying = [];
 for (let round = 0; round < rounds; round++) {
   inPlace.push(await measure(new Decoder(model.graph, shape)));
   copying.push(await measure(new CopyingDecoder()));
-  if (inPlace[round].last !== copying[round].last) throw new Error("the two ways chose different tokens");
+  if (inPlace[round].last !== copying[round].last) throw new Error("the two decoders chose different tokens");
 }
 
 /** @param {number[]} values */
@@ -92,17 +92,17 @@ const summarize = (results) => ({
 const report = {
   folder: join(folder),
   node: process.version,
-  past,
-  count,
+  prompt_tokens: promptTokens,
+  new_tokens: newTokens,
   rounds,
   load_seconds: loadSeconds,
   in_place: summarize(inPlace),
-  passed_on: summarize(copying),
+  copied: summarize(copying),
   peak_rss_bytes: process.resourceUsage().maxRSS * 1024,
 };
 for (const [name, { decode_tokens_per_second: decode, prefill_tokens_per_second: prefill }] of Object.entries({
   "in place": report.in_place,
-  "passed on": report.passed_on,
+  copied: report.copied,
 })) {
   console.log(`${name.padEnd(10)} decode ${decode.toFixed(1)} tokens/s, prefill ${prefill.toFixed(1)} tokens/s`);
 }

@@ -1,22 +1,22 @@
 /**
- * Tokens of one answer to its parts: thinking, text, tool calls; stop strings end it.
+ * Splits the tokens of one answer into reasoning, text and tool calls, and finds stop strings.
  *
- * Read `stream_decoder.js`, `thinking.js`, `stop_strings.js` and `tool_calls.js` for each step.
+ * Read `stream_decoder.js`, `thinking.js`, `stop_strings.js` and `tool_calls.js` for the single steps.
  */
 
 import { StopStrings } from "./stop_strings.js";
 import { CLOSING, ThinkingSplitter } from "./thinking.js";
 import { ToolCallParser } from "./tool_calls.js";
 
-// Between calls the model begins another turn of its own.
+// The model writes this token between two tool calls.
 const TURN = "<|assistant|>";
 
 /**
- * What an answer may be made of: in a chat, thinking is told from the answer.
+ * Which parts an answer can have.
  * @typedef {object} AnswerForm
- * @property {boolean} isChat
- * @property {boolean} isThinking  the prompt ends inside the thinking
- * @property {readonly string[]} toolNames  of the declared tools
+ * @property {boolean} isChat  whether reasoning is separated from the text
+ * @property {boolean} isThinking  whether the prompt ends inside the reasoning
+ * @property {readonly string[]} toolNames  names of the declared tools
  */
 
 /** @typedef {import("./tool_calls.js").ToolCall} ToolCall */
@@ -25,7 +25,7 @@ const TURN = "<|assistant|>";
 /** @type {AnswerForm} */
 export const PLAIN_TEXT = { isChat: false, isThinking: false, toolNames: [] };
 
-/** Reads the tokens of one answer, in order. */
+/** Takes the tokens of one answer in order, and returns its parts. */
 export class AnswerReader {
   #tokenizer;
   #stream;
@@ -49,25 +49,25 @@ export class AnswerReader {
     this.#turnId = form.toolNames.length ? tokenizer.findId(TURN) : undefined;
   }
 
-  /** Whether a stop string appeared. */
+  /** Whether a stop string was found. */
   get isStopped() {
     return this.#stopStrings.isFound;
   }
 
-  /** Whether the next token belongs to the thinking. */
+  /** Whether the next token belongs to the reasoning. */
   get isThinking() {
     return this.#splitter?.isThinking ?? false;
   }
 
   /**
-   * Whether so many tokens were thought, and the last one finished its character.
-   * @param {number} limit
+   * Whether the reasoning must end here, at a complete character.
+   * @param {number} limit  maximum number of reasoning tokens
    */
   mustCloseThinking(limit) {
     return this.isThinking && this.#thinkingTokens >= limit && this.#stream.isComplete;
   }
 
-  /** The tokens that end the thinking here. */
+  /** The tokens that end the reasoning. */
   closeThinking() {
     return this.#tokenizer.encode(`\n${CLOSING}\n\n`);
   }
@@ -83,7 +83,7 @@ export class AnswerReader {
   }
 
   /**
-   * What was held back; nothing after a stop string.
+   * Return the text that was held back. It is empty after a stop string.
    * @returns {AnswerPart}
    */
   finish() {

@@ -1,4 +1,4 @@
-/** Logits to pieces, for one answer: knows when it ends, not where logits come from. */
+/** Turns the logits of one answer into pieces, and decides when the answer ends. */
 
 import { AnswerReader } from "./answer.js";
 import { Sampler } from "./sampler.js";
@@ -7,36 +7,37 @@ import { Sampler } from "./sampler.js";
 /** @typedef {import("./settings.js").Settings} Settings */
 
 /**
- * Why an answer ended: the model ended it, the limit or the context is full, one of the stop
- * strings appeared, it ended with calls. A cancelled answer throws.
+ * Why an answer ended: `stop`, the model ended it; `length`, maxNewTokens or the context length was
+ * reached; `stop_string`, a stop string was found; `tool_calls`, the model called tools. A cancelled
+ * answer has no finish reason: it throws.
  * @typedef {"stop" | "length" | "stop_string" | "tool_calls"} FinishReason
  */
 
 /**
- * One generated token and the text that became complete with it.
+ * One generated token, and the text that is complete with it.
  * @typedef {object} Piece
- * @property {string} text  of the answer; often empty: a character or stop string is unfinished
- * @property {string} reasoning  of the thinking before the answer
- * @property {number} tokenId  a token that ends the answer is reported, too
+ * @property {string} text  text of the answer; empty while a character or a possible stop string is incomplete
+ * @property {string} reasoning  text of the reasoning before the answer
+ * @property {number} tokenId  the generated token; the end-of-sequence token has a piece, too
  * @property {FinishReason | null} finishReason  set on the last piece only
- * @property {import("./tool_calls.js").ToolCall[]} toolCalls  all of them, on the last piece
+ * @property {import("./tool_calls.js").ToolCall[]} toolCalls  all tool calls, on the last piece only
  */
 
-/** Writes one answer. */
+/** Writes the pieces of one answer. */
 export class AnswerWriter {
   #model;
   #settings;
   #sampler;
   #reader;
   /** @type {number[]} */ #forced = [];
-  /** Tokens still to come; the last one is never read back, so it needs no place in the cache. */
+  /** Number of tokens that may still be generated. The last one is never fed back, so it needs no room in the KV cache. */
   remaining;
 
   /**
    * @param {import("./tokenizer.js").Tokenizer} tokenizer
    * @param {ModelEntry} model
    * @param {{ promptIds: readonly number[], settings: Settings, form: import("./answer.js").AnswerForm }} request
-   * @throws {import("./errors.js").SamplingError} a bias names an id that is no token.
+   * @throws {import("./errors.js").SamplingError} logitBias contains an invalid token id.
    */
   constructor(tokenizer, model, { promptIds, settings, form }) {
     this.#model = model;
@@ -48,10 +49,10 @@ export class AnswerWriter {
   }
 
   /**
-   * Choose the next token from logits [V]; nothing more after a finish reason.
-   * @param {Float32Array} logits
+   * Choose the next token. Do not call this again after a finish reason.
+   * @param {Float32Array} logits  [V]
    * @returns {Piece}
-   * @throws {import("./errors.js").GenerationError} a logit is NaN, or none is finite.
+   * @throws {import("./errors.js").GenerationError} a logit is NaN, or no logit is finite.
    */
   write(logits) {
     const limit = this.#settings.maxThinkingTokens;

@@ -1,64 +1,63 @@
 /**
- * Messages as OpenAI's clients write them, in the words that a GLM template knows.
+ * Converts messages in OpenAI's format to the format that a GLM chat template expects.
  *
- * GLM-4-0414's template knows results of tools as the role `observation`, and a call as an
- * assistant's message whose `metadata` is the tool's name; newer ones know `tool_calls` themselves.
+ * The template of GLM-4-0414 expects a tool's result in the role `observation`, and a tool call as an
+ * assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls` themselves.
  */
 
 import { PromptError } from "./errors.js";
 
 /**
- * A role, a content, and whatever else the template knows (tool calls, metadata).
+ * A role, a content, and other fields that the template reads (tool calls, metadata).
  * @typedef {{ role: string, content?: unknown, tool_calls?: unknown, [key: string]: unknown }} Message
  */
 
 /**
- * A function the model may call, as OpenAI writes it or the inner object alone.
+ * A function that the model may call: in OpenAI's format, or the object in its field `function` alone.
  * @typedef {Record<string, unknown>} Tool
  */
 
 /**
  * @typedef {object} ChatOptions
- * @property {readonly Tool[]} [tools]  that the model may call
- * @property {boolean} [enableThinking]  for templates that know it
+ * @property {readonly Tool[]} [tools]  tools that the model may call
+ * @property {boolean} [enableThinking]  the template variable `enable_thinking`; by default it is not set
  */
 
 /**
- * What a template knows of OpenAI's words: messages of the role `tool`, an assistant's
- * `tool_calls`, a message's `metadata`, the variable `tools`, `tools` in the system message.
- * @typedef {object} TemplateWords
- * @property {boolean} toolRole
- * @property {boolean} toolCalls
- * @property {boolean} metadata
- * @property {boolean} tools
- * @property {boolean} messageTools
+ * Which parts of OpenAI's format a template reads.
+ * @typedef {object} TemplateFeatures
+ * @property {boolean} toolRole  messages of the role `tool`
+ * @property {boolean} toolCalls  the field `tool_calls` of an assistant message
+ * @property {boolean} metadata  the field `metadata` of a message
+ * @property {boolean} tools  the variable `tools`
+ * @property {boolean} messageTools  the field `tools` of the system message
  */
 
 /**
- * Put roles, tools and their calls into the words of a template that does not know OpenAI's.
- * @param {readonly Message[]} messages  not changed
+ * Convert roles, tools and tool calls for a template that does not read OpenAI's format.
+ * @param {readonly Message[]} messages  not modified
  * @param {readonly Tool[]} tools
- * @param {TemplateWords} words
+ * @param {TemplateFeatures} features
  * @returns {Message[]}
- * @throws {PromptError} a message is no object, or a tool call has no name.
+ * @throws {PromptError} a message is not an object, or a tool call has no name.
  */
-export function adaptMessages(messages, tools, words) {
+export function adaptMessages(messages, tools, features) {
   if (!Array.isArray(messages) || messages.some((one) => typeof one?.role !== "string")) {
-    throw new PromptError('messages are expected as [{ role: "user", content: "..." }]; write them so.');
+    throw new PromptError('messages must be a list of objects with a role; write [{ role: "user", content: "..." }].');
   }
-  const adapted = messages.flatMap((message) => adapt(message, words));
-  return tools.length && words.messageTools && !words.tools ? putIntoSystem(adapted, tools) : adapted;
+  const adapted = messages.flatMap((message) => adapt(message, features));
+  return tools.length && features.messageTools && !features.tools ? putIntoSystem(adapted, tools) : adapted;
 }
 
 /**
- * Names of all tools, in order.
+ * Names of all tools, in their order.
  * @param {readonly Tool[]} tools
  * @returns {string[]}
- * @throws {PromptError} a tool has no name, or two have the same.
+ * @throws {PromptError} a tool has no name, or two tools have the same name.
  */
 export function readToolNames(tools) {
   const names = tools.map(readName);
-  const doubled = names.find((name, place) => names.indexOf(name) !== place);
+  const doubled = names.find((name, index) => names.indexOf(name) !== index);
   if (doubled !== undefined) {
     throw new PromptError(`two tools are named ${JSON.stringify(doubled)} where names must differ; rename one.`);
   }
@@ -67,13 +66,13 @@ export function readToolNames(tools) {
 
 /**
  * @param {Message} message
- * @param {TemplateWords} words
+ * @param {TemplateFeatures} features
  * @returns {Message[]}
  */
-function adapt(message, words) {
-  if (message.role === "tool" && !words.toolRole) return [{ ...message, role: "observation" }];
+function adapt(message, features) {
+  if (message.role === "tool" && !features.toolRole) return [{ ...message, role: "observation" }];
   const { tool_calls: calls, ...rest } = message;
-  const isKnown = words.toolCalls || !words.metadata;
+  const isKnown = features.toolCalls || !features.metadata;
   if (isKnown || !Array.isArray(calls) || !calls.length) return [message];
   const adapted = calls.map((call) => ({
     role: message.role,
@@ -95,7 +94,7 @@ function putIntoSystem(messages, tools) {
 }
 
 /**
- * JSON with the spaces that Python writes, as the models were trained.
+ * JSON with Python's spaces after commas and colons, as in the models' training data.
  * @param {unknown} value
  * @returns {string}
  */
@@ -122,7 +121,7 @@ function readName(tool) {
   const name = (tool?.function ?? tool)?.name;
   if (typeof name !== "string" || !name.trim() || name.includes("\n")) {
     throw new PromptError(
-      `a tool is named ${JSON.stringify(name)} where one line of text is expected; ` +
+      `a tool has the name ${JSON.stringify(name)} where one line of text is expected; ` +
         'write { type: "function", function: { name: ..., parameters: ... } }.',
     );
   }

@@ -1,8 +1,8 @@
 /**
- * Messages to prompt text, by the checkpoint's own Jinja template.
+ * Renders messages to prompt text with the checkpoint's own Jinja template.
  *
- * @huggingface/jinja interprets templates itself: they cannot reach JavaScript. It bounds neither
- * their time nor their memory; the exporter has run the template within bounds, once.
+ * @huggingface/jinja interprets templates itself, so that a template cannot run JavaScript. It limits
+ * neither their time nor their memory; the exporter has run the template once within limits.
  */
 
 import { Template } from "@huggingface/jinja";
@@ -17,10 +17,10 @@ const TOKENIZER_CONFIG_NAME = "tokenizer_config.json";
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
 
-/** A compiled chat template, with the special tokens it may name. */
+/** A parsed chat template, with the special tokens that it can use. */
 export class ChatTemplate {
   #template;
-  #words;
+  #features;
   #specialTokens;
 
   /**
@@ -39,19 +39,19 @@ export class ChatTemplate {
         error,
       );
     }
-    this.#words = findWords(this.#template.parsed);
+    this.#features = findFeatures(this.#template.parsed);
   }
 
   /**
-   * Render a conversation up to where the answer begins.
+   * Render a conversation, up to the point where the answer begins.
    * @param {readonly Message[]} messages
    * @param {ChatOptions} [options]
    * @returns {string}
-   * @throws {PromptError} the template refuses the messages.
+   * @throws {PromptError} the template fails on the messages.
    */
   render(messages, options = {}) {
     const { tools = [], enableThinking } = options;
-    const adapted = adaptMessages(messages, tools, this.#words);
+    const adapted = adaptMessages(messages, tools, this.#features);
     const variables = enableThinking === undefined ? {} : { enable_thinking: enableThinking };
     try {
       return this.#template.render({
@@ -64,8 +64,8 @@ export class ChatTemplate {
       });
     } catch (error) {
       throw new PromptError(
-        `the model's chat template refuses these messages (${firstLine(error)}); ` +
-          "check their roles and contents, or give the text itself to generate().",
+        `the model's chat template fails on these messages (${firstLine(error)}); ` +
+          "check their roles and contents, or pass the whole prompt to generate().",
         error,
       );
     }
@@ -73,7 +73,7 @@ export class ChatTemplate {
 }
 
 /**
- * Read the template of a folder; `null` when it has none, as base models do.
+ * Read the template of a folder. Base models have none; the result is `null` then.
  * @param {import("./text_files.js").Folder} folder
  * @throws {FolderError} a file cannot be read, or the template is not valid Jinja.
  */
@@ -86,7 +86,7 @@ export async function readChatTemplate(folder) {
 }
 
 /**
- * Collect `bos_token`, `eos_token` and so on, each written as text or as an object.
+ * Collect `bos_token`, `eos_token` and so on; each value is a string or an object.
  * @param {Record<string, unknown>} config
  */
 function findSpecialTokens(config) {
@@ -100,11 +100,11 @@ function findSpecialTokens(config) {
 }
 
 /**
- * What a template reads: texts it compares with, names of fields, the variable `tools`.
- * @param {unknown} program
- * @returns {import("./chat_messages.js").TemplateWords}
+ * Find the features of a template by the strings, fields and variables in it.
+ * @param {unknown} program  the parsed template
+ * @returns {import("./chat_messages.js").TemplateFeatures}
  */
-function findWords(program) {
+function findFeatures(program) {
   const texts = new Set();
   const fields = new Set();
   const names = new Set();

@@ -1,4 +1,8 @@
-/** All that knows neither disk nor onnxruntime-node, for hosts such as `runtime/web`: read `graph.js` and `text_files.js`. */
+/**
+ * The part of the package that uses neither the disk nor onnxruntime-node, for other hosts such as `runtime/web`.
+ *
+ * Read `graph.js` and `text_files.js` for the two interfaces that a host implements.
+ */
 
 export { Decoder } from "./decoder.js";
 export * from "./errors.js";

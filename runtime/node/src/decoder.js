@@ -1,7 +1,7 @@
 /**
- * Runs the graph: tokens in, logits of the last position out, with the KV cache of one sequence.
+ * Runs the graph on the tokens of one sequence, keeps its KV cache, and returns logits.
  *
- * Knows the graph's tensor names and nothing about text or sampling. Read `graph.js` before.
+ * This file knows the graph's tensor names and nothing about text or sampling. Read `graph.js` first.
  */
 
 import { GenerationError, PromptError, firstLine } from "./errors.js";
@@ -13,7 +13,7 @@ import { PassedCache } from "./passed_cache.js";
 /** @typedef {import("./graph.js").Tensor} Tensor */
 /** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
 
-/** One sequence being read and written; several can share one loaded graph. */
+/** Decodes one sequence. Several decoders can share one loaded graph. */
 export class Decoder {
   #graph;
   #model;
@@ -33,30 +33,30 @@ export class Decoder {
     this.#logits = isInPlace ? makeLogits(model, Tensor) : null;
   }
 
-  /** Tokens whose keys and values are in the cache. */
+  /** Number of tokens in the KV cache. */
   get length() {
     return this.#cache.length;
   }
 
   /**
-   * Forget every token from position `length` on; costs nothing.
+   * Remove every token from position `length` on. This copies nothing.
    * @param {number} length
    */
   truncate(length) {
     this.#cache.length = Math.min(length, this.#cache.length);
   }
 
-  /** Forget every token, and give the memory of their keys and values back. */
+  /** Remove every token, and free the memory of the KV cache. */
   release() {
     this.#cache.release();
   }
 
   /**
    * Run the graph on new tokens.
-   * @param {readonly number[]} tokens  at least one
-   * @returns {Promise<Float32Array>}  logits [V] after the last one: a view, valid until the next call
+   * @param {readonly number[]} tokens  one or more
+   * @returns {Promise<Float32Array>}  logits [V] after the last token; a view that is valid until the next call
    * @throws {PromptError} the tokens do not fit into the context.
-   * @throws {GenerationError} there is no memory, or onnxruntime failed.
+   * @throws {GenerationError} memory is exhausted, or onnxruntime failed.
    */
   async append(tokens) {
     const total = this.#cache.length + tokens.length;
@@ -92,22 +92,22 @@ export class Decoder {
     };
   }
 
-  /** What is given as an output is written into. */
+  /** The tensors that onnxruntime writes its outputs into. */
   #makeFetches() {
     return this.#logits ? { logits: this.#logits, ...this.#cache.fetches() } : undefined;
   }
 }
 
 /**
- * Refuse more tokens than the context holds.
+ * Check that a number of tokens fits into the context.
  * @param {number} count
  * @param {ModelEntry} model
- * @throws {PromptError} always says both numbers.
+ * @throws {PromptError} the count is larger than the context length.
  */
 export function checkLength(count, model) {
   if (count > model.contextLength) {
     throw new PromptError(
-      `${count} tokens are to be read but the model's context holds ${model.contextLength}; ` +
+      `the sequence has ${count} tokens but the model's context length is ${model.contextLength}; ` +
         "shorten the prompt, or start a new conversation.",
     );
   }
@@ -130,7 +130,7 @@ function readFloats(tensor) {
   return Float32Array.from(new Uint16Array(buffer, byteOffset, length), readHalf);
 }
 
-/** @param {number} bits  of IEEE 754 binary16 */
+/** @param {number} bits  an IEEE 754 binary16 number */
 function readHalf(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;

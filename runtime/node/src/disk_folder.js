@@ -1,4 +1,4 @@
-/** A folder on this computer's disk. */
+/** Reads an exported folder from this computer's disk. */
 
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -16,12 +16,12 @@ export class DiskFolder {
     this.label = path;
   }
 
-  /** @throws {FolderError} it is not a folder. */
+  /** @throws {FolderError} the path is not a folder. */
   async listNames() {
     try {
       return await readdir(this.label);
     } catch (error) {
-      throw new FolderError(`${this.label} is not a folder; give the folder that glm-export wrote.`, error);
+      throw new FolderError(`${this.label} is not a folder; pass a folder that glm-export wrote.`, error);
     }
   }
 
@@ -34,7 +34,7 @@ export class DiskFolder {
     const found = await stat(path).catch(() => null);
     if (!found?.isFile()) return { problem: "is missing" };
     if (dirname(await realpath(path)) !== (await realpath(this.label))) {
-      return { problem: "is a link that leaves the folder" };
+      return { problem: "is a link to a file outside of the folder" };
     }
     return { sizeBytes: found.size };
   }

@@ -1,11 +1,11 @@
 /**
- * What can go wrong, one class for each thing a caller may want to catch; the names are Python's.
+ * The error classes of this package. They have the names of the Python runtime's classes.
  *
- * Every message is one sentence: what was found, what was expected, what to do. An answer that was
- * cancelled throws the reason of its signal instead, an `AbortError` unless the caller gave one.
+ * Every message says what was found, what was expected, and what to do. A cancelled answer throws the
+ * reason of its signal instead; by default that is an `AbortError`.
  */
 
-/** Root of every error this package throws on purpose. */
+/** Base class of all errors of this package. */
 export class GlmRuntimeError extends Error {
   /**
    * @param {string} message
@@ -17,23 +17,23 @@ export class GlmRuntimeError extends Error {
   }
 }
 
-/** The folder is not what its manifest promises, or is no exported folder at all. */
+/** The folder does not match its manifest, or is not an exported folder. */
 export class FolderError extends GlmRuntimeError {}
 
-/** The folder was written by a newer glm-export than this package understands. */
+/** A newer version of glm-export wrote the folder in a format that this package cannot read. */
 export class FormatVersionError extends FolderError {}
 
-/** The prompt is empty, too long, or the chat template refuses it. */
+/** The prompt is empty or too long, or the chat template fails on the messages. */
 export class PromptError extends GlmRuntimeError {}
 
-/** A sampling or length option is outside its range, or is not offered here. */
+/** A generation option is outside its range, or is unknown in JavaScript. */
 export class SamplingError extends GlmRuntimeError {}
 
-/** The model cannot go on: no memory, or logits no token can be chosen from. */
+/** The model cannot continue: memory is exhausted, or the logits are not finite. */
 export class GenerationError extends GlmRuntimeError {}
 
 /**
- * What an error of another package says, for the middle of a sentence.
+ * The first line of another package's error message, to be quoted inside a sentence.
  * @param {unknown} error
  */
 export function firstLine(error) {

@@ -1,8 +1,7 @@
 /**
- * A loaded graph, and what its host's onnxruntime wants: which class makes tensors, where caches lie.
+ * A loaded graph, together with the properties in which the hosts' versions of onnxruntime differ.
  *
- * onnxruntime-node and onnxruntime-web share their interface, onnxruntime-common, which is all that
- * is used of either.
+ * onnxruntime-node and onnxruntime-web share the interface onnxruntime-common; nothing else of them is used here.
  */
 
 import { FolderError } from "./errors.js";
@@ -13,10 +12,10 @@ import { FolderError } from "./errors.js";
 /** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
 
 /**
- * What differs between hosts.
+ * Properties that differ between hosts.
  * @typedef {object} GraphTraits
- * @property {boolean} isInPlace  whether an output that is given is written into
- * @property {number} chunkTokens  a prompt is read in portions of so many, which bounds memory
+ * @property {boolean} isInPlace  whether onnxruntime can write outputs into tensors that the caller passes
+ * @property {number} chunkTokens  number of tokens in one chunk of the chunked prefill
  */
 
 /** Runs the graph of one folder. */
@@ -25,7 +24,7 @@ export class Graph {
 
   /**
    * @param {InferenceSession} session
-   * @param {TensorConstructor} Tensor  of the same onnxruntime
+   * @param {TensorConstructor} Tensor  the tensor class of the same onnxruntime
    * @param {GraphTraits} traits
    */
   constructor(session, Tensor, { isInPlace, chunkTokens }) {
@@ -37,7 +36,7 @@ export class Graph {
 
   /**
    * @param {Record<string, Tensor>} feeds
-   * @param {Record<string, Tensor>} [fetches]  outputs to be written into
+   * @param {Record<string, Tensor>} [fetches]  tensors that outputs are written into
    * @returns {Promise<Record<string, Tensor>>}
    */
   run(feeds, fetches) {
@@ -50,10 +49,10 @@ export class Graph {
 }
 
 /**
- * Compare a graph's tensors with what the manifest says.
+ * Compare the graph's inputs and outputs with the manifest.
  * @param {InferenceSession} session
  * @param {ModelEntry} model
- * @throws {FolderError} a tensor is not as promised.
+ * @throws {FolderError} a tensor is missing, or has another type or shape.
  */
 export function checkTensors(session, model) {
   const found = new Map([...session.inputMetadata, ...session.outputMetadata].map((one) => [one.name, one]));
@@ -61,7 +60,7 @@ export function checkTensors(session, model) {
     const tensor = found.get(name);
     if (!tensor?.isTensor) {
       throw new FolderError(
-        `model.onnx has no tensor ${JSON.stringify(name)} where the manifest promises one; ` +
+        `model.onnx has no tensor ${JSON.stringify(name)}, which the manifest requires; ` +
           "export the checkpoint again.",
       );
     }
@@ -70,7 +69,7 @@ export function checkTensors(session, model) {
     });
     if (tensor.type !== type || !fits) {
       throw new FolderError(
-        `model.onnx: ${name} is ${tensor.type} ${JSON.stringify(tensor.shape)} where the manifest promises ` +
+        `model.onnx: ${name} is ${tensor.type} ${JSON.stringify(tensor.shape)} where the manifest requires ` +
           `${type} ${JSON.stringify(shape)}; export the checkpoint again.`,
       );
     }
@@ -78,7 +77,7 @@ export function checkTensors(session, model) {
 }
 
 /**
- * The names of the cache's tensors, without `past_key_values.` or `present.` before them.
+ * The names of the KV cache's tensors, without their prefix `past_key_values.` or `present.`.
  * @param {ModelEntry} model
  */
 export function listCacheNames(model) {

@@ -1,4 +1,4 @@
-/** Folders that `glm-export` wrote, in Node: `load(folder)`, then `model.chat(messages, options)`. */
+/** Runs exported folders in Node: `load(folder)`, then `model.chat(messages, options)`. */
 
 export {
   FolderError,

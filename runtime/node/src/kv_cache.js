@@ -1,23 +1,23 @@
 /**
- * Keys and values of the tokens so far: one buffer each per layer, read and written in place.
+ * A KV cache with one buffer for the keys and one for the values of each layer, updated in place.
  *
- * The same tensor is given as past and as present, so that the graph copies nothing. But
- * onnxruntime-node 1.30 copies every output that it returns, given ones too: a step costs a copy of
- * the whole capacity, which is therefore kept small. (Its main branch has JavaScript own outputs
- * instead; with a release of it, more may be reserved at once.)
+ * The same tensor is the graph's past and present, so that the graph copies nothing. But
+ * onnxruntime-node 1.30 copies every output that it returns, even one that was written in place, so
+ * that each step copies the whole capacity. The capacity therefore grows in small steps. The main
+ * branch of onnxruntime does not make this copy; its first release allows larger steps.
  *
- * Letters: H key/value heads, C capacity, D head size.
+ * Axes: H key/value heads, C capacity in tokens, D head size.
  */
 
 import { GenerationError, firstLine } from "./errors.js";
 import { listCacheNames } from "./graph.js";
 
-const GRAIN = 64; // tokens; growing copies once in so many steps
+const GROWTH_TOKENS = 64; // the capacity grows by this number of tokens; growing copies the whole cache
 const ARRAYS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array };
 
 /** @typedef {import("./graph.js").Tensor} Tensor */
 
-/** Buffers [1, H, C, D] that grow with the tokens, up to the context length. */
+/** Buffers [1, H, C, D], of which C grows up to the context length. */
 export class KvCache {
   #model;
   #Tensor;
@@ -35,13 +35,13 @@ export class KvCache {
   }
 
   /**
-   * Make room for `length` tokens; those so far are kept.
+   * Make room for `length` tokens. Tokens that are in the cache stay there.
    * @param {number} length
-   * @throws {GenerationError} there is no memory; what was kept is kept.
+   * @throws {GenerationError} memory is exhausted; the cache is unchanged then.
    */
   reserve(length) {
     if (length <= this.capacity) return;
-    const capacity = Math.min(Math.ceil(length / GRAIN) * GRAIN, this.#model.contextLength);
+    const capacity = Math.min(Math.ceil(length / GROWTH_TOKENS) * GROWTH_TOKENS, this.#model.contextLength);
     this.buffers = this.#grow(capacity);
     this.capacity = capacity;
   }
@@ -57,15 +57,15 @@ export class KvCache {
   }
 
   /**
-   * What a run wrote is here already.
+   * Note the new length after a run; the run has already written into the buffers.
    * @param {unknown} _outputs
-   * @param {number} length  tokens it holds now
+   * @param {number} length  number of tokens in the cache
    */
   accept(_outputs, length) {
     this.length = length;
   }
 
-  /** Give the memory back; the cache is empty then. */
+  /** Empty the cache, and free its memory. */
   release() {
     this.buffers = new Map();
     this.length = this.capacity = 0;
@@ -83,14 +83,14 @@ export class KvCache {
     const buffers = new Map();
     try {
       for (const name of listCacheNames(this.#model)) {
-        // Zeros: a masked position must not bring a NaN into a product.
+        // Unused positions must be zero: a masked NaN would still turn a product into NaN.
         const values = new ARRAYS[cacheDtype](numKvHeads * capacity * headDim);
         this.#copy(name, values, capacity * headDim);
         buffers.set(name, new this.#Tensor(cacheDtype, values, [1, numKvHeads, capacity, headDim]));
       }
     } catch (error) {
       throw new GenerationError(
-        `there is no memory for the keys and values of ${capacity} tokens (${firstLine(error)}); ` +
+        `there is not enough memory for the KV cache of ${capacity} tokens (${firstLine(error)}); ` +
           "shorten the conversation, or free memory.",
         error,
       );
@@ -101,7 +101,7 @@ export class KvCache {
   /**
    * @param {string} name
    * @param {Float32Array | Uint16Array | Int8Array} values
-   * @param {number} stride  values from head to head
+   * @param {number} stride  number of values between the starts of two heads
    */
   #copy(name, values, stride) {
     const tensor = this.buffers.get(name);
@@ -116,7 +116,7 @@ export class KvCache {
 }
 
 /**
- * The same bytes as another kind: onnxruntime shows float16 as Float16Array where Node has one.
+ * View the same bytes as another array type: onnxruntime returns float16 as Float16Array where Node has that class.
  * @template {Float32Array | Uint16Array | Int8Array} A
  * @param {{ buffer: ArrayBufferLike, byteOffset: number, length: number }} values
  * @param {A} like

@@ -1,5 +1,5 @@
 /**
- * Opens a folder on this computer's disk.
+ * Opens an exported folder on this computer's disk.
  *
  *     const model = await load("artifacts/glm4-int4");
  *     for await (const piece of model.chat([{ role: "user", content: "Hello" }])) {
@@ -14,17 +14,17 @@ import { openGraph } from "./node_graph.js";
 
 /**
  * @typedef {object} LoadOptions
- * @property {number} [threads]  of the CPU; without, onnxruntime takes the physical cores
- * @property {boolean} [verify]  compare every byte with the manifest's hashes, not only the sizes
+ * @property {number} [threads]  number of CPU threads; by default onnxruntime uses one per physical core
+ * @property {boolean} [verify]  compare the SHA-256 of every file with the manifest; by default only sizes are compared
  */
 
 /**
  * Open an exported folder.
- * @param {string} path  what `glm-export` wrote
+ * @param {string} path  the exported folder
  * @param {LoadOptions} [options]
  * @returns {Promise<import("./model.js").Model>}
- * @throws {import("./errors.js").FolderError} the folder is not whole, or not what its manifest promises.
- * @throws {import("./errors.js").FormatVersionError} the folder comes from a newer glm-export.
+ * @throws {import("./errors.js").FolderError} a file is missing, or does not match the manifest.
+ * @throws {import("./errors.js").FormatVersionError} a newer version of glm-export wrote the folder.
  */
 export async function load(path, options = {}) {
   const { threads, verify = false } = options;
@@ -36,6 +36,6 @@ export async function load(path, options = {}) {
 function requireThreads(threads) {
   if (threads === undefined || (Number.isInteger(threads) && threads >= 1)) return;
   throw new GlmRuntimeError(
-    `threads is ${threads} where 1 or more is expected; leave it out to use every core.`,
+    `threads is ${threads} where 1 or more is expected; leave it out to use every physical core.`,
   );
 }

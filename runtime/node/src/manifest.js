@@ -1,7 +1,7 @@
 /**
- * What an exported folder promises: `glm_manifest.json`, and whether the files keep the promise.
+ * Reads `glm_manifest.json`, and compares the files of a folder with it.
  *
- * Only what a host needs is read: the model's shape and the files. Other keys are the exporter's.
+ * Only the model's shape and the list of files are read. The other keys are for the exporter.
  */
 
 import { FolderError, FormatVersionError } from "./errors.js";
@@ -17,17 +17,17 @@ const FORMAT_VERSION = 1;
  * @property {number} numLayers
  * @property {number} numKvHeads
  * @property {number} headDim
- * @property {number} vocabSize  rows of the logits
+ * @property {number} vocabSize  size of the logits
  * @property {number} tokenizerVocabSize
  * @property {number} contextLength
  * @property {"float32" | "float16" | "int8"} cacheDtype
- * @property {readonly number[]} eosTokenIds  any of them ends an answer
+ * @property {readonly number[]} eosTokenIds  each of them ends an answer
  */
 
 /**
  * @typedef {object} Manifest
  * @property {ModelEntry} model
- * @property {ReadonlyMap<string, FileEntry>} files  every file but the manifest
+ * @property {ReadonlyMap<string, FileEntry>} files  every file except the manifest
  */
 
 /** @typedef {{ sizeBytes: number, sha256: string }} FileEntry */
@@ -37,16 +37,16 @@ const FORMAT_VERSION = 1;
  * Read the manifest of an exported folder.
  * @param {Folder} folder
  * @returns {Promise<Manifest>}
- * @throws {FolderError} no such folder, no manifest in it, or one that does not hold together.
- * @throws {FormatVersionError} the folder comes from a newer glm-export.
+ * @throws {FolderError} the folder or its manifest is missing, or the manifest is invalid.
+ * @throws {FormatVersionError} a newer version of glm-export wrote the folder.
  */
 export async function readManifest(folder) {
   requireManifest(folder.label, await folder.listNames());
   const content = await readObject(folder, MANIFEST_NAME);
   if (content.format !== FORMAT_NAME) {
     throw new FolderError(
-      `${MANIFEST_NAME} does not say "format": "${FORMAT_NAME}"; ` +
-        "it comes from another tool: export the checkpoint with glm-export.",
+      `${MANIFEST_NAME} does not contain "format": "${FORMAT_NAME}", so another tool wrote it; ` +
+        "export the checkpoint with glm-export.",
     );
   }
   checkFormatVersion(content.format_version);
@@ -54,12 +54,12 @@ export async function readManifest(folder) {
 }
 
 /**
- * Refuse a folder that does not keep its promise.
+ * Check that the files of a folder match its manifest.
  * @param {Folder} folder
  * @param {Manifest} manifest
- * @param {boolean} isFull  compare every byte (by SHA-256), not only the sizes
+ * @param {boolean} isFull  compare the SHA-256 of every file, not only its size
  * @returns {Promise<void>}
- * @throws {FolderError} names every bad file.
+ * @throws {FolderError} the message names every file that is missing or different.
  */
 export async function requireWhole(folder, manifest, isFull) {
   const problems = [];
@@ -68,7 +68,7 @@ export async function requireWhole(folder, manifest, isFull) {
     if (problem) problems.push(`${name} ${problem}`);
   }
   if (problems.length) {
-    throw new FolderError(`${folder.label} is damaged: ${problems.join("; ")}; copy the folder or export again.`);
+    throw new FolderError(`${folder.label} is damaged: ${problems.join("; ")}; copy the folder again, or export again.`);
   }
 }
 
@@ -83,14 +83,14 @@ function requireManifest(label, names) {
       `${label} is a checkpoint, not an exported folder; export it first with \`glm-export ${label} -o DIR\`.`,
     );
   }
-  throw new FolderError(`${label} has no ${MANIFEST_NAME}; give the folder that glm-export wrote.`);
+  throw new FolderError(`${label} has no ${MANIFEST_NAME}; pass a folder that glm-export wrote.`);
 }
 
 /** @param {unknown} version */
 function checkFormatVersion(version) {
   if (typeof version !== "number" || !Number.isInteger(version) || version < 1) {
     throw new FolderError(
-      `${MANIFEST_NAME} has format_version ${JSON.stringify(version)} where a whole number from 1 on is ` +
+      `${MANIFEST_NAME} has format_version ${JSON.stringify(version)} where a positive integer is ` +
         "expected; export the folder again.",
     );
   }
@@ -140,7 +140,7 @@ function readModel(value) {
 function readIds(value, vocabSize) {
   const ids = Array.isArray(value) ? value : [value];
   for (const id of ids) {
-    const found = `eos_token_ids holds ${JSON.stringify(id)}`;
+    const found = `eos_token_ids contains ${JSON.stringify(id)}`;
     require(isWhole(id) && id >= 0 && id < vocabSize, found, `ids below ${vocabSize}`);
   }
   return /** @type {number[]} */ (ids);
@@ -156,7 +156,7 @@ function readFiles(value) {
   const files = new Map();
   for (const [name, entry] of Object.entries(/** @type {object} */ (value))) {
     const isPlain = !/[/\\\0:]/.test(name) && !["", ".", "..", MANIFEST_NAME].includes(name);
-    require(isPlain, `files names ${JSON.stringify(name)}`, "plain file names, without folders");
+    require(isPlain, `files contains the name ${JSON.stringify(name)}`, "a file name without a folder");
     const size = entry?.size_bytes;
     require(isWhole(size) && size >= 0, `size_bytes is ${JSON.stringify(size)}`, "0 or more");
     const hash = entry?.sha256;
@@ -177,10 +177,10 @@ async function findProblem(folder, name, entry, isFull) {
   const found = await folder.find(name);
   if (found.problem !== undefined) return found.problem;
   if (found.sizeBytes !== entry.sizeBytes) {
-    return `has ${found.sizeBytes} bytes, the manifest says ${entry.sizeBytes}`;
+    return `has ${found.sizeBytes} bytes where the manifest says ${entry.sizeBytes}`;
   }
   if (isFull && (await folder.hash(name)) !== entry.sha256) {
-    return "was changed: its SHA-256 is not the manifest's";
+    return "was changed: its SHA-256 differs from the manifest";
   }
   return null;
 }

@@ -1,7 +1,7 @@
 /**
- * An exported folder, opened: messages in, pieces of text out. Each host has a `load` over it.
+ * A loaded model: takes messages, and yields pieces of text. Each host has its own `load` function.
  *
- * Read `session.js` for what happens between prompt and piece.
+ * Read `session.js` for the steps between a prompt and its answer.
  */
 
 import { readChatTemplate } from "./chat_template.js";
@@ -25,7 +25,7 @@ export class Model {
    * @param {import("./graph.js").Graph} parts.graph
    * @param {import("./tokenizer.js").Tokenizer} parts.tokenizer
    * @param {import("./chat_template.js").ChatTemplate | null} parts.chatTemplate
-   * @param {import("./settings.js").Settings} parts.defaults  the folder's own settings
+   * @param {import("./settings.js").Settings} parts.defaults  the settings of the folder's generation_config.json
    */
   constructor({ manifest, graph, tokenizer, chatTemplate, defaults }) {
     this.manifest = manifest;
@@ -35,42 +35,42 @@ export class Model {
     this.defaults = defaults;
   }
 
-  /** Start a conversation with a cache of its own. */
+  /** Start a conversation with its own KV cache. */
   newSession() {
     return new Session(this);
   }
 
   /**
-   * Answer a conversation, rendered by the model's own chat template, on a new session.
+   * Answer a conversation on a new session. The model's chat template renders the messages.
    * @param {readonly Message[]} messages
    * @param {AnswerOptions & ChatOptions} [options]
-   * @throws {PromptError} the template refuses the messages, or they are longer than the context.
+   * @throws {PromptError} the template fails on the messages, or they do not fit into the context.
    */
   chat(messages, options) {
     return this.newSession().chat(messages, options);
   }
 
   /**
-   * Continue a prompt, on a new session.
-   * @param {string | readonly number[]} prompt  text, without special tokens added, or token ids
+   * Continue a prompt on a new session.
+   * @param {string | readonly number[]} prompt  text, to which no special tokens are added, or token ids
    * @param {AnswerOptions} [options]
-   * @throws {PromptError} the prompt is empty, too long, or holds an id that is no token.
+   * @throws {PromptError} the prompt is empty, is too long, or contains an invalid token id.
    */
   generate(prompt, options) {
     return this.newSession().generate(prompt, options);
   }
 
   /**
-   * Render a conversation up to where the answer begins.
+   * Render and tokenize a conversation, up to the point where the answer begins.
    * @param {readonly Message[]} messages
    * @param {ChatOptions} [options]
    * @returns {{ promptIds: number[], form: import("./answer.js").AnswerForm }}
-   * @throws {PromptError} no chat template, or it refuses the messages or leaves out the tools.
+   * @throws {PromptError} there is no chat template, it fails on the messages, or it omits a tool.
    */
   prepareChat(messages, options = {}) {
     if (!this.chatTemplate) {
       throw new PromptError(
-        "this folder has no chat template where one is expected; give the whole text to generate().",
+        "this folder has no chat template, so messages cannot be rendered; pass the whole prompt to generate().",
       );
     }
     const toolNames = readToolNames(options.tools ?? []);
@@ -78,15 +78,15 @@ export class Model {
     const missing = toolNames.find((name) => !text.includes(name));
     if (missing !== undefined) {
       throw new PromptError(
-        `the model's chat template writes no tool ${JSON.stringify(missing)} into the prompt; ` +
-          "leave them out, or describe them in a system message.",
+        `the model's chat template does not write the tool ${JSON.stringify(missing)} into the prompt; ` +
+          "leave the tools out, or describe them in a system message.",
       );
     }
     const form = { isChat: true, isThinking: isOpenThinking(text), toolNames };
     return { promptIds: this.tokenizer.encode(text), form };
   }
 
-  /** Give the memory of graph and weights back; nothing can be asked afterwards. */
+  /** Free the memory of the graph and its weights. The model cannot be used afterwards. */
   async release() {
     await this.graph.release();
   }
@@ -96,10 +96,10 @@ export class Model {
  * Open an exported folder.
  * @param {import("./text_files.js").Folder} folder
  * @param {(model: import("./manifest.js").ModelEntry) => Promise<import("./graph.js").Graph>} openGraph
- * @param {boolean} [verify]  compare every byte with the manifest's hashes, not only the sizes
+ * @param {boolean} [verify]  compare the SHA-256 of every file with the manifest, not only its size
  * @returns {Promise<Model>}
- * @throws {import("./errors.js").FolderError} the folder is not whole, or not what its manifest promises.
- * @throws {import("./errors.js").FormatVersionError} the folder comes from a newer glm-export.
+ * @throws {import("./errors.js").FolderError} a file is missing, or does not match the manifest.
+ * @throws {import("./errors.js").FormatVersionError} a newer version of glm-export wrote the folder.
  */
 export async function openModel(folder, openGraph, verify = false) {
   const manifest = await readManifest(folder);

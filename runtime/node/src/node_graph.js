@@ -1,4 +1,4 @@
-/** Opens a folder's graph with onnxruntime-node. It runs on the thread that asks, between turns of the event loop. */
+/** Opens a folder's graph with onnxruntime-node. Each run of the graph blocks the calling thread. */
 
 import { join } from "node:path";
 
@@ -13,19 +13,19 @@ const GRAPH_NAME = "model.onnx";
 const CHUNK_TOKENS = 128; // as in Python
 
 /**
- * Load a graph and its weights, which lie beside it.
+ * Load a graph, and its weights from the same folder.
  * @param {string} folder
  * @param {import("./manifest.js").ModelEntry} model
  * @param {number} [threads]
  * @returns {Promise<Graph>}
- * @throws {FolderError} onnxruntime refuses the graph, or a tensor is not as promised.
+ * @throws {FolderError} onnxruntime cannot load the graph, or a tensor does not match the manifest.
  */
 export async function openGraph(folder, model, threads) {
   const session = await createSession(join(folder, GRAPH_NAME), threads);
   try {
     checkTensors(session, model);
   } catch (error) {
-    await session.release(); // or Windows keeps the folder's files from being replaced
+    await session.release(); // otherwise Windows does not let anyone replace the folder's files
     throw error;
   }
   return new Graph(session, Tensor, { isInPlace: true, chunkTokens: CHUNK_TOKENS });
@@ -40,13 +40,13 @@ async function createSession(path, threads) {
     return await InferenceSession.create(path, {
       executionProviders: ["cpu"],
       logSeverityLevel: 3,
-      // Plans are kept for every shape of the inputs, and each step has another.
+      // onnxruntime would store a memory plan for every input shape, and every step has another shape.
       enableMemPattern: false,
       ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     });
   } catch (error) {
     throw new FolderError(
-      `onnxruntime-node refuses model.onnx (${firstLine(error)}); ` +
+      `onnxruntime-node cannot load model.onnx (${firstLine(error)}); ` +
         "check the folder with `glm-run doctor` and upgrade onnxruntime-node.",
       error,
     );

@@ -1,13 +1,13 @@
 /**
- * Keys and values of the tokens so far, where outputs cannot be written in place: each run's `present`
- * is the next one's `past`, as onnxruntime gave it. On a GPU they stay there.
+ * A KV cache for hosts that cannot write outputs in place: the `present` tensors of each run become the
+ * `past` tensors of the next run. On a GPU the tensors stay in its memory.
  */
 
 import { listCacheNames } from "./graph.js";
 
 const ARRAYS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array };
 
-/** Tensors [1, H, P, D] of the last run; H key/value heads, P positions, D head size. */
+/** The tensors [1, H, P, D] of the last run. Axes: H key/value heads, P positions, D head size. */
 export class PassedCache {
   #model;
   #Tensor;
@@ -24,12 +24,12 @@ export class PassedCache {
     this.#empty();
   }
 
-  /** Nothing to do: onnxruntime makes room. */
+  /** Does nothing: onnxruntime allocates its outputs. */
   reserve() {}
 
   /** @returns {Record<string, import("./graph.js").Tensor>} */
   feeds() {
-    // Positions past `length` are left from tokens that were taken back; the mask hides them.
+    // Positions from `length` on belong to tokens that were removed; the attention mask hides them.
     return Object.fromEntries([...this.#tensors].map(([name, tensor]) => [`past_key_values.${name}`, tensor]));
   }
 
@@ -39,9 +39,9 @@ export class PassedCache {
   }
 
   /**
-   * Take over what a run gave.
+   * Take over the outputs of a run.
    * @param {Record<string, import("./graph.js").Tensor>} outputs
-   * @param {number} length  tokens they hold
+   * @param {number} length  number of tokens in the cache
    */
   accept(outputs, length) {
     for (const [name, old] of this.#tensors) {
@@ -51,7 +51,7 @@ export class PassedCache {
     this.length = length;
   }
 
-  /** Give the memory back; the cache is empty then. */
+  /** Empty the cache, and free its memory. */
   release() {
     for (const tensor of this.#tensors.values()) tensor.dispose();
     this.#empty();

@@ -1,14 +1,14 @@
 /**
- * Scores of tokens changed by what was said before: bias, repetition, presence and frequency.
+ * Changes logits by the logit bias and the repetition, presence and frequency penalties.
  *
- * Rounded to float32 where numpy rounds, so that scores are those of the Python runtime.
+ * Results are rounded to float32 after each operation, as numpy does, so that they equal the Python runtime's.
  */
 
 import { SamplingError } from "./errors.js";
 
 const round = Math.fround;
 
-/** What one answer's settings change of the scores, given the tokens so far. */
+/** The penalties of one answer. */
 export class Penalties {
   #settings;
   #isActive;
@@ -17,9 +17,9 @@ export class Penalties {
 
   /**
    * @param {import("./settings.js").Settings} settings
-   * @param {number} vocabSize  ids that may be chosen are below it
+   * @param {number} vocabSize  number of tokens in the tokenizer's vocabulary
    * @param {readonly number[]} promptIds
-   * @throws {SamplingError} a bias names an id that is no token.
+   * @throws {SamplingError} logitBias contains an invalid token id.
    */
   constructor(settings, vocabSize, promptIds) {
     this.#settings = settings;
@@ -31,14 +31,14 @@ export class Penalties {
     const wrong = logitBias.find(([id]) => id >= vocabSize);
     if (wrong) {
       throw new SamplingError(
-        `logitBias names the id ${wrong[0]} where ids below ${vocabSize} are expected; ` +
-          "take ids of this folder's tokenizer.",
+        `logitBias contains the token id ${wrong[0]} where ids below ${vocabSize} are expected; ` +
+          "use ids of this folder's tokenizer.",
       );
     }
   }
 
   /**
-   * Change scores [V]; the given array stays as it is.
+   * Apply the penalties to scores [V]; the given array is not modified.
    * @param {Float32Array} scores
    * @returns {Float32Array}
    */
@@ -56,7 +56,7 @@ export class Penalties {
   }
 
   /**
-   * Remember a token of the answer.
+   * Count a token of the answer.
    * @param {number} token
    */
   add(token) {

@@ -1,14 +1,14 @@
 /**
- * numpy's generator: PCG64, seeded through SeedSequence, so that one seed draws the same numbers.
+ * numpy's random generator, PCG64 seeded by SeedSequence, so that a seed gives the same numbers as in Python.
  *
  * Sources: O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for
  * Random Number Generation" (2014), the variant XSL-RR 128/64; SeedSequence after O'Neill,
- * "Developing a seed_seq Alternative" (2015), with the constants that numpy documents for it.
+ * "Developing a seed_seq Alternative" (2015), with the constants from numpy's documentation.
  */
 
 const MASK_64 = (1n << 64n) - 1n;
 const MASK_128 = (1n << 128n) - 1n;
-const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n; // PCG's default for 128 bits
+const MULTIPLIER = 0x2360ed051fc65da44385df649fccf645n; // the default multiplier of 128-bit PCG
 const POOL_SIZE = 4; // 32-bit words
 
 /** Draws numbers in [0, 1). */
@@ -16,7 +16,7 @@ export class Pcg64 {
   /** @type {bigint} */ #state;
   /** @type {bigint} */ #increment;
 
-  /** @param {number | bigint | null} seed  whole and not negative; `null` takes one of the system's */
+  /** @param {number | bigint | null} seed  a non-negative integer; `null` takes a random seed from the system */
   constructor(seed) {
     const words = generateWords(seed === null ? drawEntropy() : splitSeed(BigInt(seed)), 8);
     const halves = [0, 2, 4, 6].map((i) => BigInt(words[i]) | (BigInt(words[i + 1]) << 32n));
@@ -52,7 +52,7 @@ function splitSeed(seed) {
 }
 
 /**
- * Spread entropy over a pool, then draw words from the pool.
+ * Mix entropy into a pool, then generate words from the pool.
  * @param {Uint32Array} entropy
  * @param {number} count
  */
@@ -71,7 +71,7 @@ function generateWords(entropy, count) {
 }
 
 /**
- * A hash whose constant changes with every call.
+ * A hash function whose constant changes with every call.
  * @param {number} constant
  * @param {number} multiplier
  * @returns {(value: number) => number}

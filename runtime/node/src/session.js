@@ -1,4 +1,4 @@
-/** A conversation that keeps its KV cache: what two prompts begin with in common is read once. */
+/** A conversation that keeps its KV cache: the prefix that a prompt shares with the cache is not computed again. */
 
 import { PLAIN_TEXT } from "./answer.js";
 import { AnswerWriter } from "./answer_writer.js";
@@ -12,13 +12,13 @@ import { resolveSettings } from "./settings.js";
 /** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
 
 /**
- * Answers prompt after prompt over one cache, one answer at a time: a new one ends the one before.
+ * Answers one prompt after another with one KV cache. Starting an answer ends the one before it.
  */
 export class Session {
   #model;
   #decoder;
   /** @type {number[]} */ #tokens = [];
-  /** The answer that began last: one that nobody has asked a piece of has no part in this. */
+  /** The answer that started last. An answer starts when its first piece is requested. */
   #running = noPieces();
 
   /** @param {import("./model.js").Model} model */
@@ -27,16 +27,16 @@ export class Session {
     this.#decoder = new Decoder(model.graph, model.manifest.model);
   }
 
-  /** The tokens whose keys and values are kept: of the last prompt, and its answer. */
+  /** The tokens in the KV cache: those of the last prompt and its answer. */
   get tokens() {
     return this.#tokens.slice(0, this.#decoder.length);
   }
 
   /**
-   * Answer a conversation, given from its beginning; only what is new is read.
-   * @param {readonly import("./chat_messages.js").Message[]} messages
+   * Answer a conversation. Only the tokens that are not in the KV cache yet are computed.
+   * @param {readonly import("./chat_messages.js").Message[]} messages  the whole conversation
    * @param {AnswerOptions & ChatOptions} [options]
-   * @throws {PromptError} the template refuses the messages, or they are longer than the context.
+   * @throws {PromptError} the template fails on the messages, or they do not fit into the context.
    * @throws {import("./errors.js").SamplingError} an option is outside its range.
    */
   chat(messages, options = {}) {
@@ -47,9 +47,9 @@ export class Session {
 
   /**
    * Continue a prompt.
-   * @param {string | readonly number[]} prompt  text, without special tokens added, or token ids
+   * @param {string | readonly number[]} prompt  text, to which no special tokens are added, or token ids
    * @param {AnswerOptions} [options]
-   * @throws {PromptError} the prompt is empty, too long, or holds an id that is no token.
+   * @throws {PromptError} the prompt is empty, is too long, or contains an invalid token id.
    * @throws {import("./errors.js").SamplingError} an option is outside its range.
    */
   generate(prompt, options = {}) {
@@ -57,7 +57,7 @@ export class Session {
     return this.#start(ids, options, PLAIN_TEXT);
   }
 
-  /** End the answer under way, forget the conversation, and give the memory of its cache back. */
+  /** End the current answer, clear the conversation, and free the memory of its KV cache. */
   async release() {
     await this.#running.return();
     this.#decoder.release();
@@ -89,10 +89,10 @@ export class Session {
   async *#run(promptIds, writer, signal, getSelf) {
     const previous = this.#running;
     this.#running = getSelf();
-    await previous.return(); // an answer left half-way must not write into the cache later
+    await previous.return(); // an unfinished answer must not write into the cache later
     const decoder = this.#decoder;
     const chunk = this.#model.graph.chunkTokens;
-    // The last token is read again even if known: its logits are what the answer starts from.
+    // The last token is computed again even if it is cached: the answer starts from its logits.
     const shared = Math.min(countShared(this.tokens, promptIds), promptIds.length - 1);
     decoder.truncate(shared);
     this.#tokens = [...promptIds];
@@ -110,7 +110,7 @@ export class Session {
 }
 
 /**
- * Read tokens in chunks; returns the logits [V] after the last one.
+ * Chunked prefill. Returns the logits [V] after the last token.
  * @param {Decoder} decoder
  * @param {readonly number[]} tokens
  * @param {number} chunk
@@ -128,27 +128,27 @@ async function prefill(decoder, tokens, chunk, signal) {
 }
 
 /**
- * Refuse a prompt the model cannot take.
+ * Check that the model can read a prompt.
  * @param {readonly number[]} promptIds
  * @param {ModelEntry} model
  */
 function checkPrompt(promptIds, model) {
   if (!promptIds.length) {
-    throw new PromptError("the prompt is empty where at least one token is expected; give a text.");
+    throw new PromptError("the prompt is empty where at least one token is expected; write a prompt.");
   }
   checkLength(promptIds.length, model);
   const limit = model.tokenizerVocabSize;
   const wrong = promptIds.find((id) => !(Number.isInteger(id) && id >= 0 && id < limit));
   if (wrong !== undefined) {
     throw new PromptError(
-      `the prompt holds the id ${wrong} where ids below ${limit} are expected; ` +
+      `the prompt contains the token id ${wrong} where ids below ${limit} are expected; ` +
         "encode it with this folder's tokenizer.",
     );
   }
 }
 
 /**
- * Length of what two sequences begin with in common.
+ * Length of the common prefix of two sequences.
  * @param {readonly number[]} left
  * @param {readonly number[]} right
  */
@@ -159,7 +159,7 @@ function countShared(left, right) {
 }
 
 /**
- * What stands for an answer before the first one.
+ * An answer without pieces: the initial value, before the first answer.
  * @returns {AsyncGenerator<Piece, void, undefined>}
  */
 async function* noPieces() {}

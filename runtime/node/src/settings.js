@@ -1,7 +1,7 @@
 /**
- * What a caller may ask of one answer, checked once, and the defaults of a folder.
+ * The generation options of one answer, and their defaults from the exported folder.
  *
- * Meaning and order are those of Hugging Face transformers, and of the Python runtime.
+ * Options have the meaning and the order of Hugging Face transformers and of the Python runtime.
  */
 
 import { FolderError, SamplingError } from "./errors.js";
@@ -14,26 +14,26 @@ const GENERATION_CONFIG_NAME = "generation_config.json";
 const TRANSFORMERS_TOP_K = 50;
 
 /**
- * All are optional; what is left out is as the folder's `generation_config.json` says.
+ * All options are optional. Their defaults come from the folder's `generation_config.json`.
  * @typedef {object} AnswerOptions
- * @property {number} [temperature]  divides the logits; 0 always takes the likeliest token (greedy)
- * @property {number} [topK]  keep the k likeliest tokens; 0 keeps all
- * @property {number} [topP]  keep the likeliest tokens that make up this share; 1 keeps all
- * @property {number} [minP]  drop tokens less likely than this share of the likeliest; 0 drops none
- * @property {number} [repetitionPenalty]  above 1, tokens in prompt or answer become less likely
- * @property {number} [presencePenalty]  taken from the logit of each token already in the answer
- * @property {number} [frequencyPenalty]  taken as often as the token is in the answer already
- * @property {Iterable<readonly [number, number]>} [logitBias]  (token id, what is added to its logit)
- * @property {number | bigint} [seed]  one seed gives one output; without, each differs
- * @property {number} [maxNewTokens]  thinking included; without, the answer ends where the model says
- * @property {readonly string[]} [stop]  end the answer and are not part of it
- * @property {number} [maxThinkingTokens]  longer thinking is closed, and the answer begins
+ * @property {number} [temperature]  sampling temperature; 0 always chooses the most likely token (greedy decoding)
+ * @property {number} [topK]  sample from the k most likely tokens; 0 turns top-k off
+ * @property {number} [topP]  sample from the smallest set of tokens whose probabilities add up to topP; 1 turns top-p off
+ * @property {number} [minP]  exclude tokens whose probability is below minP times that of the most likely token; 0 turns min-p off
+ * @property {number} [repetitionPenalty]  values above 1 make tokens of the prompt and the answer less likely; 1 turns it off
+ * @property {number} [presencePenalty]  subtracted once from the logit of every token that is already generated
+ * @property {number} [frequencyPenalty]  subtracted from a token's logit for each time it was already generated
+ * @property {Iterable<readonly [number, number]>} [logitBias]  pairs of a token id and the number that is added to its logit
+ * @property {number | bigint} [seed]  seed of the random generator; by default every answer has another seed
+ * @property {number} [maxNewTokens]  maximum number of generated tokens, reasoning included; by default limited by the context only
+ * @property {readonly string[]} [stop]  strings that end the answer; they are not part of it
+ * @property {number} [maxThinkingTokens]  limits reasoning to this number of tokens; then the answer begins
  * @property {boolean} [ignoreEos]  never choose an end-of-sequence token
- * @property {AbortSignal} [signal]  ends the answer between two runs of the graph, by throwing its reason
+ * @property {AbortSignal} [signal]  cancels the answer between two runs of the graph, by throwing the signal's reason
  */
 
 /**
- * The same with nothing left out.
+ * `AnswerOptions` in which every option has a value; `null` means no seed, no limit or no signal.
  * @typedef {object} Settings
  * @property {number} temperature
  * @property {number} topK
@@ -52,7 +52,7 @@ const TRANSFORMERS_TOP_K = 50;
  */
 
 /** @type {Readonly<Settings>} */
-const PLAIN = Object.freeze({
+const OFF = Object.freeze({
   temperature: 1,
   topK: 0,
   topP: 1,
@@ -70,21 +70,22 @@ const PLAIN = Object.freeze({
 });
 
 /**
- * Merge what a caller wants with a folder's defaults.
+ * Merge the caller's options with the folder's defaults.
  *
- * A sampling option on top of a greedy default turns sampling on, at temperature 1.
+ * Where the default is greedy, topK, topP or minP turn sampling on, at temperature 1.
  * @param {AnswerOptions} options
  * @param {Settings} defaults
  * @returns {Settings}
- * @throws {SamplingError} a value is outside its range, or an option is not offered here.
+ * @throws {SamplingError} a value is outside its range, or the option is unknown in JavaScript.
  */
 export function resolveSettings(options, defaults) {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const unknown = Object.keys(given).find((key) => !(key in PLAIN));
+  const unknown = Object.keys(given).find((key) => !(key in OFF));
   if (unknown !== undefined) {
     throw new SamplingError(
-      `the option ${JSON.stringify(unknown)} is given where only ${Object.keys(PLAIN).join(", ")} are offered ` +
-        "in JavaScript; leave it out, or use the Python runtime (DRY, grammars, log probabilities, drafts).",
+      `the option ${JSON.stringify(unknown)} is unknown in JavaScript, where the options are ` +
+        `${Object.keys(OFF).join(", ")}; leave it out, or use the Python runtime ` +
+        "(DRY, structured output, log probabilities, speculative decoding).",
     );
   }
   const turnsOn = defaults.temperature === 0 && ("topK" in given || "topP" in given || "minP" in given);
@@ -92,13 +93,13 @@ export function resolveSettings(options, defaults) {
 }
 
 /**
- * Read what the model's authors recommend.
+ * Read the settings that the model's authors recommend.
  *
- * `do_sample: false`, or none, is greedy; then only the repetition penalty counts. With
+ * Without `do_sample: true` decoding is greedy, and only the repetition penalty is used. With
  * `do_sample: true` a missing value gets the default of transformers.
  * @param {import("./text_files.js").Folder} folder
  * @returns {Promise<Settings>}
- * @throws {FolderError} the file is missing, no JSON, or holds a value that cannot be used.
+ * @throws {FolderError} the file is missing, is not JSON, or contains an invalid value.
  */
 export async function readDefaults(folder) {
   const config = await readObject(folder, GENERATION_CONFIG_NAME);
@@ -110,7 +111,7 @@ export async function readDefaults(folder) {
     minP: readNumber(config, "min_p", 0),
   };
   try {
-    return check({ ...PLAIN, repetitionPenalty, ...(config.do_sample ? sampled : { temperature: 0 }) });
+    return check({ ...OFF, repetitionPenalty, ...(config.do_sample ? sampled : { temperature: 0 }) });
   } catch (error) {
     if (!(error instanceof SamplingError)) throw error;
     throw new FolderError(`${GENERATION_CONFIG_NAME}: ${error.message}`, error);
@@ -132,7 +133,7 @@ function readNumber(config, key, otherwise) {
 }
 
 /**
- * @param {Settings} settings  of any types, as JavaScript's callers give them
+ * @param {Settings} settings  unchecked: a JavaScript caller may pass values of any type
  * @returns {Settings}
  */
 function check(settings) {
@@ -154,7 +155,7 @@ function check(settings) {
     require(value === null || (isCount(value) && value >= least), name, value, `${least} or more`);
   }
   const isStop = Array.isArray(stop) && stop.every((one) => typeof one === "string" && one);
-  require(isStop, "stop", stop, "a list of texts of at least one character");
+  require(isStop, "stop", stop, "a list of non-empty strings");
   const { signal } = settings;
   require(signal === null || signal instanceof AbortSignal, "signal", signal, "an AbortSignal");
   return { ...settings, logitBias: checkBias(settings.logitBias) };

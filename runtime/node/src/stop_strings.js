@@ -1,18 +1,18 @@
-/** Stop strings: text that ends an answer and must not be shown, even when it arrives in parts. */
+/** Finds stop strings in an answer while it arrives. A stop string may be spread over several pieces. */
 
-/** Passes text through, holding back what may be the beginning of a stop string. */
+/** Passes text through, and holds text back that may be the beginning of a stop string. */
 export class StopStrings {
   /** @type {readonly string[]} */ #stops;
   #held = "";
   isFound = false;
 
-  /** @param {readonly string[]} stops  none of them empty */
+  /** @param {readonly string[]} stops  non-empty strings */
   constructor(stops) {
     this.#stops = stops;
   }
 
   /**
-   * Take new text, return what is safe to show; sets `isFound` at a stop string.
+   * Take new text, and return the text that can be shown. Sets `isFound` if a stop string is complete.
    * @param {string} text
    */
   add(text) {
@@ -30,14 +30,14 @@ export class StopStrings {
     return shown;
   }
 
-  /** Return what was held back, when no more text comes. */
+  /** Return the text that was held back, at the end of the answer. */
   flush() {
     const shown = this.#held;
     this.#held = "";
     return shown;
   }
 
-  /** Length of the longest end of the text that begins a stop string. */
+  /** Length of the longest suffix of the text that is a prefix of a stop string. */
   #countHeld() {
     const longest = Math.max(0, ...this.#stops.map((stop) => stop.length - 1));
     for (let length = Math.min(longest, this.#held.length); length > 0; length--) {

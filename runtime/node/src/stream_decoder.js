@@ -1,15 +1,15 @@
 /**
- * Tokens to text while they arrive: text comes out at whole characters only.
+ * Decodes tokens one by one, and returns whole characters only.
  *
- * One Chinese character or emoji may be spread over several tokens. Byte-level BPE (GLM's own) is
- * decoded byte by byte, exactly; any other tokenizer through its `decode`, over a few tokens.
+ * One Chinese character or emoji may be spread over several tokens. Byte-level BPE, which GLM models
+ * use, is decoded byte by byte. Any other tokenizer is decoded by its `decode`, a few tokens at a time.
  */
 
 const REPLACEMENT = "\uFFFD";
 const LONGEST_CHARACTER_BYTES = 4; // RFC 3629, section 3
 
 /**
- * What is needed of @huggingface/tokenizers; its own types refuse Node's module resolution.
+ * The methods of @huggingface/tokenizers that are used here. Its own types fail with Node's module resolution.
  * @typedef {object} Inner
  * @property {(id: number) => string | undefined} id_to_token
  * @property {(ids: number[], options: { skip_special_tokens: boolean }) => string} decode
@@ -17,11 +17,11 @@ const LONGEST_CHARACTER_BYTES = 4; // RFC 3629, section 3
 
 /** @typedef {{ add(token: number): string, flush(): string, readonly isComplete: boolean }} TokenDecoder */
 
-/** Byte-level BPE: every character of a token's name stands for one byte. */
+/** Decodes byte-level BPE, where every character of a token's name stands for one byte. */
 export class ByteDecoder {
   #inner;
   #bytes = new TextDecoder("utf-8", { ignoreBOM: true });
-  #missing = 0; // bytes that the last character still wants
+  #missing = 0; // number of bytes that the last character still needs
 
   /** @param {Inner} inner */
   constructor(inner) {
@@ -48,10 +48,10 @@ export class ByteDecoder {
 }
 
 /**
- * Any tokenizer: decode the last tokens with and without the new one, give the difference.
+ * Decodes any tokenizer: decodes the last tokens with and without the new one, and returns the difference.
  *
- * The window begins at tokens already shown, since some decoders treat the first token of a text
- * differently (SentencePiece drops its leading space).
+ * The decoded window begins with tokens that were already returned, because some decoders treat the
+ * first token of a text differently: SentencePiece removes its leading space.
  */
 export class WindowDecoder {
   #inner;
@@ -71,7 +71,7 @@ export class WindowDecoder {
   add(token) {
     this.#pending.push(token);
     const text = this.#readPending();
-    // An unfinished character has fewer tokens than bytes; a longer wait is for nothing.
+    // An incomplete character has fewer tokens than bytes. With more tokens, U+FFFD is final.
     const isUnfinished = text.endsWith(REPLACEMENT) && this.#pending.length < LONGEST_CHARACTER_BYTES;
     return isUnfinished ? "" : this.#show(text);
   }
@@ -99,7 +99,7 @@ export class WindowDecoder {
 }
 
 /**
- * How many bytes a character still wants after this one.
+ * Number of bytes that a UTF-8 character still needs after this byte.
  * @param {number} byte
  * @param {number} missing
  */
@@ -111,7 +111,7 @@ function countMissing(byte, missing) {
 }
 
 /**
- * GPT-2's table: printable Latin-1 bytes stand for themselves, the others follow from U+0100.
+ * GPT-2's table: printable Latin-1 bytes are mapped to themselves, the others to U+0100 and following.
  * Source: openai/gpt-2, encoder.py, bytes_to_unicode; tokenizers' ByteLevel uses the same.
  */
 function makeByteTable() {
@@ -130,6 +130,6 @@ const BYTE_OF_CHARACTER = makeByteTable();
 /** @param {string} name */
 function nameToBytes(name) {
   const bytes = Array.from(name, (character) => BYTE_OF_CHARACTER.get(character) ?? -1);
-  // An added token such as "<think>" with a space or Chinese is plain text.
+  // The name of an added token is plain text; it may contain characters that are not in the table.
   return bytes.includes(-1) ? new TextEncoder().encode(name) : Uint8Array.from(bytes);
 }

@@ -1,23 +1,23 @@
 /**
- * A folder as the runtime sees it, and text and JSON in it, refused in words where they are broken.
+ * The interface of an exported folder, and functions that read its text and JSON files.
  *
- * Where the bytes come from is the host's matter: `disk_folder.js` reads a disk.
+ * Each host implements the interface; `disk_folder.js` reads from a disk.
  */
 
 import { FolderError, firstLine } from "./errors.js";
 
 /**
- * What a host gives for a folder.
+ * An exported folder.
  * @typedef {object} Folder
- * @property {string} label  for sentences: its path or address
- * @property {() => Promise<readonly string[]>} listNames  throws a FolderError where it is no folder
+ * @property {string} label  its path or address, for error messages
+ * @property {() => Promise<readonly string[]>} listNames  names of its files; throws a FolderError if there is no folder
  * @property {(name: string) => Promise<Found>} find
- * @property {(name: string) => Promise<Uint8Array | null>} readBytes  `null` where it is missing
- * @property {(name: string) => Promise<string>} hash  SHA-256 in lower-case hexadecimal digits
+ * @property {(name: string) => Promise<Uint8Array | null>} readBytes  content of a file; `null` if it is missing
+ * @property {(name: string) => Promise<string>} hash  SHA-256 of a file in lower-case hexadecimal digits
  */
 
 /**
- * The size of a file, or what is wrong with it: "is missing".
+ * The size of a file, or what is wrong with it, for example "is missing".
  * @typedef {{ sizeBytes: number, problem?: undefined } | { problem: string }} Found
  */
 
@@ -26,7 +26,7 @@ import { FolderError, firstLine } from "./errors.js";
  * @param {Folder} folder
  * @param {string} name
  * @returns {Promise<string>}
- * @throws {FolderError} it is missing, cannot be read, or is not UTF-8.
+ * @throws {FolderError} the file is missing, cannot be read, or is not UTF-8.
  */
 export async function readText(folder, name) {
   const path = `${folder.label}/${name}`;
@@ -39,11 +39,11 @@ export async function readText(folder, name) {
 }
 
 /**
- * Read a file that holds a JSON object.
+ * Read a file that contains a JSON object.
  * @param {Folder} folder
  * @param {string} name
  * @returns {Promise<Record<string, unknown>>}
- * @throws {FolderError} it is missing, no UTF-8, no JSON, or no object.
+ * @throws {FolderError} the file is missing, is not UTF-8, or is not a JSON object.
  */
 export async function readObject(folder, name) {
   const text = await readText(folder, name);
@@ -55,7 +55,7 @@ export async function readObject(folder, name) {
     throw new FolderError(`${path} is not JSON (${firstLine(error)}); export the folder again.`, error);
   }
   if (!isObject(content)) {
-    throw new FolderError(`${path} does not hold an object; export the folder again.`);
+    throw new FolderError(`${path} is not a JSON object; export the folder again.`);
   }
   return content;
 }
@@ -78,8 +78,8 @@ async function readWhole(folder, name, path) {
   try {
     bytes = await folder.readBytes(name);
   } catch (error) {
-    throw new FolderError(`${path} cannot be read (${firstLine(error)}); copy the folder or export again.`, error);
+    throw new FolderError(`${path} cannot be read (${firstLine(error)}); copy the folder again, or export again.`, error);
   }
   if (bytes) return bytes;
-  throw new FolderError(`${path} is missing; copy the folder or export again.`);
+  throw new FolderError(`${path} is missing; copy the folder again, or export again.`);
 }

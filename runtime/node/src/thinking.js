@@ -1,29 +1,29 @@
 /**
- * Takes an answer apart into what the model thought and what it says, while text arrives.
+ * Splits an answer into reasoning and text while it arrives.
  *
- * GLM-Z1 writes `<think>`, its thoughts, `</think>`, and then the answer; most of its templates end
- * with `<think>` already, so that the text begins inside.
+ * GLM-Z1 writes `<think>`, its reasoning, `</think>`, and then the answer. Most of its templates end
+ * with `<think>`, so that the generated text begins inside the reasoning.
  */
 
 const OPENING = "<think>";
 export const CLOSING = "</think>";
 
-/** Passes text through in two streams, without the marks and the blank lines around them. */
+/** Returns reasoning and text separately, without the tags and the blank lines around them. */
 export class ThinkingSplitter {
   isThinking;
-  #isStarted; // past the place where the opening mark may stand
-  #isBlank = true; // nothing but white space since the last mark
-  #isMarked = false; // a mark stands before the answer
+  #isStarted; // whether the opening tag was found, or cannot follow any more
+  #isBlank = true; // whether only white space followed the last tag
+  #isMarked = false; // whether a tag precedes the answer
   #held = "";
 
-  /** @param {boolean} isOpen  the prompt ends inside the thinking */
+  /** @param {boolean} isOpen  whether the prompt ends inside the reasoning */
   constructor(isOpen) {
     this.isThinking = isOpen;
     this.#isStarted = isOpen;
   }
 
   /**
-   * Take new text; return what can be told now.
+   * Take new text; return the parts that are certain.
    * @param {string} text
    * @returns {[reasoning: string, answer: string]}
    */
@@ -35,7 +35,7 @@ export class ThinkingSplitter {
   }
 
   /**
-   * Return what was held back, when no more text comes.
+   * Return the text that was held back, at the end of the answer.
    * @returns {[reasoning: string, answer: string]}
    */
   flush() {
@@ -45,7 +45,7 @@ export class ThinkingSplitter {
     return ["", this.#isBlank && !held.trim() ? "" : held];
   }
 
-  /** Settle whether the text begins with a mark; false as long as it may. */
+  /** Look for the opening tag. Returns false while the tag may still be incomplete. */
   #findOpening() {
     const text = this.#held.trimStart();
     if (text !== OPENING && OPENING.startsWith(text)) return false;
@@ -57,7 +57,7 @@ export class ThinkingSplitter {
     return true;
   }
 
-  /** Thinking up to its end, or up to what may be the beginning of its end. */
+  /** Take reasoning up to the closing tag, or up to a possible beginning of that tag. */
   #takeThinking() {
     if (this.#isBlank) this.#held = this.#held.trimStart();
     const end = this.#held.indexOf(CLOSING);
@@ -75,7 +75,7 @@ export class ThinkingSplitter {
     return shown;
   }
 
-  /** Text without the blank lines it may begin with; its first line keeps its indentation. */
+  /** Take the text of the answer without leading blank lines; its first line keeps its indentation. */
   #takeAnswer() {
     if (this.#isBlank) {
       if (!this.#held.trim()) return "";
@@ -90,13 +90,13 @@ export class ThinkingSplitter {
   /** @param {string} text */
   #dropBlankLines(text) {
     const blanks = text.slice(0, text.length - text.trimStart().length);
-    if (this.#isMarked && !blanks.includes("\n")) return text.trimStart(); // no indentation after a mark
+    if (this.#isMarked && !blanks.includes("\n")) return text.trimStart(); // text on the line of the tag has no indentation
     return text.slice(blanks.lastIndexOf("\n") + 1);
   }
 }
 
 /**
- * Whether a rendered prompt ends inside the thinking.
+ * Whether a rendered prompt ends inside the reasoning.
  * @param {string} prompt
  */
 export function isOpenThinking(prompt) {
@@ -104,7 +104,7 @@ export function isOpenThinking(prompt) {
 }
 
 /**
- * Length of the longest end of the text that begins the closing mark.
+ * Length of the longest suffix of the text that is a prefix of the closing tag.
  * @param {string} text
  */
 function countHeld(text) {

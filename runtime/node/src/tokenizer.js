@@ -1,7 +1,7 @@
 /**
- * Text to token ids and back, as the checkpoint's own `tokenizer.json` says.
+ * Encodes text to token ids and decodes ids to text with the checkpoint's own `tokenizer.json`.
  *
- * Adds no special tokens: a rendered chat template already holds them.
+ * No special tokens are added, because a rendered chat template already contains them.
  */
 
 import { Tokenizer as Inner } from "@huggingface/tokenizers";
@@ -12,15 +12,15 @@ import { readObject } from "./text_files.js";
 
 const TOKENIZER_NAME = "tokenizer.json";
 
-/** A tokenizer of one folder. */
+/** The tokenizer of one folder. */
 export class Tokenizer {
   #inner;
   #isByteLevel;
   /** @type {Set<number>} */ #specialIds;
 
   /**
-   * @param {Record<string, unknown>} content  of tokenizer.json
-   * @throws {FolderError} it is not what @huggingface/tokenizers loads.
+   * @param {Record<string, unknown>} content  the parsed tokenizer.json
+   * @throws {FolderError} @huggingface/tokenizers cannot load it.
    */
   constructor(content) {
     try {
@@ -31,14 +31,14 @@ export class Tokenizer {
       this.#isByteLevel = decoder?.type === "ByteLevel";
     } catch (error) {
       throw new FolderError(
-        `${TOKENIZER_NAME} is not what @huggingface/tokenizers loads (${firstLine(error)}); export the folder again.`,
+        `@huggingface/tokenizers cannot load ${TOKENIZER_NAME} (${firstLine(error)}); export the folder again.`,
         error,
       );
     }
   }
 
   /**
-   * The id of a token by its name; `undefined` where there is no such token.
+   * The id of a token by its name; `undefined` if there is no such token.
    * @param {string} name
    */
   findId(name) {
@@ -46,24 +46,24 @@ export class Tokenizer {
   }
 
   /**
-   * Turn text into ids; special tokens written in the text become their ids.
+   * Encode text. Special tokens that are written in the text become their ids.
    * @param {string} text
    * @returns {number[]}
-   * @throws {PromptError} the text holds half a surrogate pair, as undecodable input does.
+   * @throws {PromptError} the text contains half a surrogate pair, for example from undecodable input.
    */
   encode(text) {
-    // Node has isWellFormed since version 20; TypeScript's library for it comes with ES2024.
+    // Node has isWellFormed since version 20; TypeScript declares it from ES2024 on.
     if (!(/** @type {string & { isWellFormed(): boolean }} */ (text).isWellFormed())) {
       throw new PromptError(
-        "the prompt is not valid Unicode where whole characters are expected (half a surrogate pair is in it); " +
-          "check the encoding of the terminal or file it comes from.",
+        "the prompt is not valid Unicode: it contains half a surrogate pair; " +
+          "check the encoding of the terminal or file that it comes from.",
       );
     }
     return text ? [...this.#inner.encode(text, { add_special_tokens: false }).ids] : [];
   }
 
   /**
-   * Turn ids into text, leaving special tokens out.
+   * Decode ids to text without special tokens.
    * @param {Iterable<number>} ids
    */
   decode(ids) {
@@ -74,7 +74,7 @@ export class Tokenizer {
   }
 
   /**
-   * Start decoding tokens one by one; special tokens give no text.
+   * Start to decode tokens one by one. Special tokens have no text.
    * @returns {import("./stream_decoder.js").TokenDecoder}
    */
   stream() {

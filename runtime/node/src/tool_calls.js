@@ -1,10 +1,10 @@
 /**
  * Finds tool calls in an answer while it arrives.
  *
- * GLM-4-0414 and Z1 call a tool by its name alone on a line and, on the next, its arguments as a
- * JSON object; nothing marks where a call begins. So a call must name a declared tool, and calls are
- * the last thing in an answer: whatever has other text after it on its line or below, stands inside
- * a code fence, or is not whole, stays text.
+ * GLM-4-0414 and Z1 write a tool call as the tool's name on a line of its own, followed by the
+ * arguments as a JSON object on the next line. Nothing marks the beginning of a call. A call is
+ * therefore recognized only if it names a declared tool, is complete, is outside of code fences, and
+ * has nothing but other calls after it.
  */
 
 import { isObject } from "./text_files.js";
@@ -12,31 +12,31 @@ import { isObject } from "./text_files.js";
 const FENCE = "```";
 
 /**
- * A call that the model asks for; `arguments` is a JSON object, as the model wrote it.
+ * A tool call of the model; `arguments` is the text of a JSON object, as the model wrote it.
  * @typedef {{ name: string, arguments: string }} ToolCall
  */
 
-/** Passes text through, without the calls at its end, however the text was cut. */
+/** Passes text through without the tool calls at its end. The text may arrive in parts of any size. */
 export class ToolCallParser {
   #names;
   /** @type {"line start" | "line" | "arguments" | "after call"} */ #state;
   #isFenced = false;
-  #line = ""; // what is known of the current line of text
-  #held = ""; // text that may be calls, from the first one on
+  #line = ""; // the current line of text so far
+  #held = ""; // text that may be tool calls, from the first one on
   #unread = "";
   #name = "";
-  #begin = 0; // where in `held` the arguments begin
+  #begin = 0; // the index in `held` where the arguments begin
   #braces = new Braces();
   /** @type {ToolCall[]} */ #calls = [];
 
-  /** @param {readonly string[]} names  of the declared tools; without any, everything is text */
+  /** @param {readonly string[]} names  names of the declared tools; without tools, everything is text */
   constructor(names) {
     this.#names = names;
     this.#state = names.length ? "line start" : "line";
   }
 
   /**
-   * Take new text; return what is certainly text.
+   * Take new text; return the part of it that cannot be a tool call.
    * @param {string} text
    */
   add(text) {
@@ -48,7 +48,7 @@ export class ToolCallParser {
   }
 
   /**
-   * The end of the answer: what was held back as text, and the calls.
+   * At the end of the answer, return the text that was held back, and the tool calls.
    * @returns {[text: string, calls: ToolCall[]]}
    */
   finish() {
@@ -65,7 +65,7 @@ export class ToolCallParser {
     return [shown + this.#unread, []];
   }
 
-  /** Go on as far as one state leads; `null` when more text is needed. */
+  /** Process text up to the next change of state; `null` if more text is needed. */
   #step() {
     if (this.#state === "line start") return this.#startLine();
     if (this.#state === "line") return this.#takeLine();
@@ -113,7 +113,7 @@ export class ToolCallParser {
     return "";
   }
 
-  /** After a call: another one on a line of its own, or there was none. */
+  /** After a call: another call must follow on a new line; otherwise the held text was no call. */
   #followCall() {
     const rest = this.#unread.trimStart();
     if (!rest) return null;
@@ -137,7 +137,7 @@ export class ToolCallParser {
     return "";
   }
 
-  /** What was held is no call: its first line is text, the rest is looked at again. */
+  /** The held text is no call: return its first line as text, and parse the rest again. */
   #giveUp() {
     const [line, newline, rest] = splitLine(this.#held);
     this.#held = "";
@@ -148,7 +148,7 @@ export class ToolCallParser {
   }
 
   /**
-   * The tool whose name is the whole first line, before an opening brace.
+   * The tool whose name is the whole first line, if the next line begins with a brace; "" if there is none.
    * @param {string} text
    */
   #findName(text) {
@@ -162,27 +162,27 @@ export class ToolCallParser {
   }
 }
 
-/** Counts braces outside of strings, to find where a JSON object ends. */
+/** Counts braces outside of strings to find the end of a JSON object. */
 class Braces {
-  isBroken = false; // this can be no JSON, whatever follows
+  isBroken = false; // whether the text cannot be JSON, whatever follows
   #depth = 0;
   #isString = false;
   #isEscaped = false;
 
   /**
-   * Go on with new text; the place after the brace that closes the first one.
+   * Continue with new text; return the index after the brace that closes the object, or `null`.
    * @param {string} text
    * @returns {number | null}
    */
   findEnd(text) {
-    for (let place = 0; place < text.length && !this.isBroken; place++) {
-      const character = text[place];
+    for (let index = 0; index < text.length && !this.isBroken; index++) {
+      const character = text[index];
       if (this.#isString) this.#readString(character);
       else if (character === '"') this.#isString = true;
       else if (character === "{") this.#depth++;
       else if (character === "}") this.#depth--;
       else if (!/[[\]:,+\-.0-9eEtrufalsn \t\r\n]/.test(character)) this.isBroken = true;
-      if (character === "}" && !this.#isString && !this.#depth) return place + 1;
+      if (character === "}" && !this.#isString && !this.#depth) return index + 1;
     }
     return null;
   }

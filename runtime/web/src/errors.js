@@ -1,4 +1,4 @@
-/** Errors of this host beside the runtime's own, and how both cross from the worker to the page. */
+/** The error classes that only this package has, and the conversion of errors to messages between worker and page. */
 
 import {
   FolderError,
@@ -12,19 +12,19 @@ import {
 
 import { UnreachableError } from "./source_files.js";
 
-/** There is no exported folder at an address, or in what was picked: its manifest is not there. */
+/** An address or a picked folder has no manifest, so it is not an exported folder. */
 export class AbsentError extends FolderError {}
 
-/** The model is larger than what a page may hold. */
+/** The model is larger than the memory that a page can use. */
 export class TooLargeError extends GlmRuntimeError {}
 
-/** The browser has no room for the files, or another tab writes them. */
+/** The browser cannot store the files: its storage is full, or another tab is writing them. */
 export class StorageError extends GlmRuntimeError {}
 
-/** WebGPU cannot run this graph here; WebAssembly may. */
+/** WebGPU cannot run this graph in this browser. WebAssembly may be able to. */
 export class BackendError extends GlmRuntimeError {}
 
-/** The end of its messages. */
+/** The last words of the messages of a BackendError. */
 export const WASM_ADVICE = 'load it with the backend "wasm".';
 
 const CLASSES = new Map(
@@ -40,7 +40,7 @@ const CLASSES = new Map(
  * @param {unknown} error
  * @returns {PlainError}
  */
-export function flatten(error) {
+export function toPlainError(error) {
   for (const kind of CLASSES.keys()) {
     if (error instanceof GlmRuntimeError && error.name === kind) return { kind, message: error.message };
   }
@@ -52,9 +52,9 @@ export function flatten(error) {
  * @param {PlainError} error
  * @returns {Error}
  */
-export function restore({ kind, message }) {
+export function fromPlainError({ kind, message }) {
   const type = CLASSES.get(kind);
   if (type) return new type(message);
   if (kind === "AbortError") return new DOMException(message, kind);
-  return new GlmRuntimeError(`${message}; load the page again, and report it if it comes again.`);
+  return new GlmRuntimeError(`${message}; reload the page, and report this error if it happens again.`);
 }

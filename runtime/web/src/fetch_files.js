@@ -1,8 +1,8 @@
 /**
- * Files of a folder, from their source to where they are kept, each byte hashed on its way.
+ * Copies the files of a folder from their source to the browser's storage, and compares their SHA-256.
  *
- * crypto.subtle digests whole arrays only, which a file of gigabytes cannot be; so SHA-256 is
- * computed in pieces, by @noble/hashes.
+ * @noble/hashes computes the SHA-256 chunk by chunk. crypto.subtle could hash only a whole file in
+ * memory, which is too large.
  */
 
 import { sha256 } from "@noble/hashes/sha2.js";
@@ -17,7 +17,7 @@ import { formatBytes } from "./units.js";
 /** @typedef {import("glm-runtime/core").FileEntry} FileEntry */
 
 /**
- * How far it is.
+ * The progress of a download.
  * @typedef {{ name: string, doneBytes: number, totalBytes: number }} Progress
  */
 
@@ -25,26 +25,26 @@ import { formatBytes } from "./units.js";
  * @typedef {object} Request
  * @property {import("./source_files.js").Source} source
  * @property {(progress: Progress) => void} report
- * @property {boolean} [verify]  fetch anew what is kept and was changed
+ * @property {boolean} [verify]  compare the SHA-256 of stored files, and fetch changed files again
  * @property {AbortSignal} [signal]
  */
 
 /**
- * Where one file is written to.
+ * The destination of one file.
  * @typedef {object} Part
- * @property {Blob | null} old  bytes that are there from an earlier try
+ * @property {Blob | null} old  bytes from an earlier, incomplete download
  * @property {(chunk: Uint8Array, at: number) => void} write
- * @property {() => Promise<void>} finish  it is whole
- * @property {(isWanted: boolean) => Promise<void>} leave  it is not; what is there may be wanted later
+ * @property {() => Promise<void>} finish  called when the file is complete
+ * @property {(isWanted: boolean) => Promise<void>} leave  called when the download failed; isWanted: keep the bytes for the next try
  */
 
 /**
- * Fetch files one after the other.
+ * Fetch files one after another.
  * @param {Request} request
  * @param {[string, FileEntry][]} wanted
- * @param {(name: string, entry: FileEntry) => Promise<Part | null>} open  `null` for what is whole already
- * @throws {FolderError} a file is missing, or not what the manifest promises.
- * @throws {StorageError} there is no room.
+ * @param {(name: string, entry: FileEntry) => Promise<Part | null>} open  returns `null` for a file that is already stored
+ * @throws {FolderError} a file is missing, or does not match the manifest.
+ * @throws {StorageError} the browser's storage is full.
  */
 export async function fetchFiles({ source, report, signal }, wanted, open) {
   const totalBytes = wanted.reduce((sum, [, { sizeBytes }]) => sum + sizeBytes, 0);
@@ -80,7 +80,7 @@ async function fetchFile(request) {
     const found = await copyBytes(request);
     isDamaged = found !== null;
     if (found !== null) {
-      throw new FolderError(`${source.label} is damaged: ${name} ${found}; copy the folder or export again.`);
+      throw new FolderError(`${source.label} is damaged: ${name} ${found}; copy the folder again, or export again.`);
     }
     await part.finish();
     request.show(entry.sizeBytes);
@@ -92,7 +92,7 @@ async function fetchFile(request) {
 }
 
 /**
- * The browser's error in our words where it has no room, and else the error itself.
+ * Turn the browser's error about full storage into a StorageError; return any other error unchanged.
  * @param {unknown} error
  * @param {string} name
  * @param {number} sizeBytes
@@ -100,7 +100,7 @@ async function fetchFile(request) {
 export function explainFull(error, name, sizeBytes) {
   if (!(error instanceof DOMException) || error.name !== "QuotaExceededError") return error;
   return new StorageError(
-    `this browser has no room for ${name} (${formatBytes(sizeBytes)}); delete what is kept, or free disk space.`,
+    `this browser has not enough storage for ${name} (${formatBytes(sizeBytes)}); delete saved models, or free disk space.`,
     error,
   );
 }
@@ -112,12 +112,12 @@ export function explainFull(error, name, sizeBytes) {
 export function explainAccess(error, name) {
   const isTaken = error instanceof DOMException && error.name === "NoModificationAllowedError";
   const found = isTaken ? "is being written by another tab" : "cannot be written in this browser";
-  const advice = isTaken ? "wait for it, or close that tab" : "free disk space, or delete what is kept";
+  const advice = isTaken ? "wait until that tab is done, or close it" : "free disk space, or delete saved models";
   return new StorageError(`${name} ${found} (${firstLine(error)}); ${advice}.`, error);
 }
 
 /**
- * Copy what is missing; returns what is wrong with the whole.
+ * Copy the missing bytes of a file; returns what is wrong with the file, or `null`.
  * @param {FileRequest} request
  * @returns {Promise<string | null>}
  */
@@ -132,7 +132,7 @@ async function copyBytes({ source, signal, name, entry, part, show }) {
   try {
     for await (const chunk of readChunks(stream)) {
       signal?.throwIfAborted();
-      if (size + chunk.length > entry.sizeBytes) return `has more than the ${entry.sizeBytes} bytes that the manifest says`;
+      if (size + chunk.length > entry.sizeBytes) return `has more than the ${entry.sizeBytes} bytes in the manifest`;
       part.write(chunk, size);
       digest.update(chunk);
       size += chunk.length;
@@ -141,9 +141,9 @@ async function copyBytes({ source, signal, name, entry, part, show }) {
   } catch (error) {
     throw signal?.aborted || error instanceof DOMException ? error : breakOff(source, name, size, error);
   }
-  if (size !== entry.sizeBytes) return `has ${size} bytes, the manifest says ${entry.sizeBytes}`;
+  if (size !== entry.sizeBytes) return `has ${size} bytes where the manifest says ${entry.sizeBytes}`;
   const isSame = bytesToHex(digest.digest()) === entry.sha256;
-  return isSame ? null : "was changed: its SHA-256 is not the manifest's";
+  return isSame ? null : "was changed: its SHA-256 differs from the manifest";
 }
 
 /**
@@ -154,29 +154,29 @@ async function copyBytes({ source, signal, name, entry, part, show }) {
  */
 function breakOff(source, name, size, error) {
   return new UnreachableError(
-    `${source.label}/${name} broke off after ${formatBytes(size)} (${firstLine(error)}); ` +
-      "open it again: what is there is kept.",
+    `the download of ${source.label}/${name} was interrupted after ${formatBytes(size)} (${firstLine(error)}); ` +
+      "open the folder again to continue the download.",
     error,
   );
 }
 
 /**
- * A file in the origin private file system; `NAME.part` until it is whole.
+ * A file in the origin private file system. It is called `NAME.part` until it is complete.
  * @implements {Part}
  */
 export class DiskPart {
   #file;
   #access;
   #name;
-  #place;
+  #directory;
 
   /**
-   * @param {FileSystemDirectoryHandle} place
+   * @param {FileSystemDirectoryHandle} directory
    * @param {string} name
    * @param {{ file: FileSystemFileHandle, access: import("./stored_folders.js").SyncAccess, old: Blob }} opened
    */
-  constructor(place, name, { file, access, old }) {
-    this.#place = place;
+  constructor(directory, name, { file, access, old }) {
+    this.#directory = directory;
     this.#name = name;
     this.#file = file;
     this.#access = access;
@@ -184,22 +184,22 @@ export class DiskPart {
   }
 
   /**
-   * @param {FileSystemDirectoryHandle} place
+   * @param {FileSystemDirectoryHandle} directory
    * @param {string} name
    * @param {FileEntry} entry
-   * @param {boolean} verify  what is there counts by its hash, not by its size
+   * @param {boolean} verify  compare the SHA-256 of a stored file, not only its size
    * @throws {StorageError} another tab is writing it.
    */
-  static async open(place, name, entry, verify) {
-    if (await isThere(place, name, entry, verify)) return null;
-    const file = await place.getFileHandle(`${name}${PART}`, { create: true });
+  static async open(directory, name, entry, verify) {
+    if (await isThere(directory, name, entry, verify)) return null;
+    const file = await directory.getFileHandle(`${name}${PART}`, { create: true });
     const old = await file.getFile();
     try {
       const access = await openAccess(file);
-      return new DiskPart(place, name, { file, access, old: old.size < entry.sizeBytes ? old : new Blob() });
+      return new DiskPart(directory, name, { file, access, old: old.size < entry.sizeBytes ? old : new Blob() });
     } catch (error) {
-      // Nothing that was begun; another tab's file is not let go.
-      if (!old.size) await place.removeEntry(`${name}${PART}`).catch(() => {});
+      // Remove the empty file; the browser refuses this for a file that another tab is writing.
+      if (!old.size) await directory.removeEntry(`${name}${PART}`).catch(() => {});
       throw explainAccess(error, name);
     }
   }
@@ -209,7 +209,7 @@ export class DiskPart {
    * @param {number} at
    */
   write(chunk, at) {
-    if (at === 0) this.#access.truncate(0); // no bytes of an earlier try behind these
+    if (at === 0) this.#access.truncate(0); // remove the bytes of an earlier download
     writeAt(this.#access, chunk, at);
   }
 
@@ -222,24 +222,24 @@ export class DiskPart {
   /** @param {boolean} isWanted */
   async leave(isWanted) {
     this.#access.close();
-    if (!isWanted) await this.#place.removeEntry(`${this.#name}${PART}`);
+    if (!isWanted) await this.#directory.removeEntry(`${this.#name}${PART}`);
   }
 }
 
 /**
- * @param {FileSystemDirectoryHandle} place
+ * @param {FileSystemDirectoryHandle} directory
  * @param {string} name
  * @param {FileEntry} entry
  * @param {boolean} verify
  */
-async function isThere(place, name, entry, verify) {
-  const file = await findFile(place, name);
+async function isThere(directory, name, entry, verify) {
+  const file = await findFile(directory, name);
   if (file?.size !== entry.sizeBytes) return false;
   return !verify || bytesToHex(await hashStream(file.stream())) === entry.sha256;
 }
 
 /**
- * A file held in memory.
+ * A file that is kept in memory only.
  * @implements {Part}
  */
 export class MemoryPart {

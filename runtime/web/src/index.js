@@ -1,7 +1,7 @@
 /**
- * Folders that `glm-export` wrote, in a page: `load(address)`, then `model.chat(messages, options)`.
+ * Runs exported folders in a web page: `load(address)`, then `model.chat(messages, options)`.
  *
- * What computes lives in a worker of its own; `remote_model.js` is its face here.
+ * The model runs in a worker; `remote_model.js` is the page's interface to it.
  */
 
 import { GlmRuntimeError } from "glm-runtime/core";
@@ -26,25 +26,25 @@ export { formatBytes } from "./units.js";
 
 /**
  * @typedef {object} LoadOptions
- * @property {"auto" | "webgpu" | "wasm"} [backend]  `auto` takes WebGPU where it is and works, else WebAssembly
- * @property {number} [threads]  of WebAssembly; without, half of what the browser counts, or 1 where the page is not isolated
- * @property {boolean} [verify]  compare every byte of a folder that was kept with its hashes once more
- * @property {(progress: LoadProgress) => void} [onProgress]
- * @property {AbortSignal} [signal]  ends a download, and a start
+ * @property {"auto" | "webgpu" | "wasm"} [backend]  `auto` (default) uses WebGPU if the browser has it and it works, otherwise WebAssembly
+ * @property {number} [threads]  number of WebAssembly threads; by default half of the browser's logical cores, or 1 if the page is not isolated
+ * @property {boolean} [verify]  compare the SHA-256 of saved files again
+ * @property {(progress: LoadProgress) => void} [onProgress]  called during the download and when the model starts
+ * @property {AbortSignal} [signal]  cancels loading
  */
 
 /** @typedef {import("./fetch_files.js").Progress | { isStarting: true }} LoadProgress */
 
-const MOST_THREADS = 8; // more were never tried
+const MAX_THREADS = 8; // more threads were never tested
 
 /**
- * Open a folder: fetch what is not kept in this browser yet, check it, start onnxruntime-web.
- * @param {string | URL | readonly File[] | { storedId: string }} from  an address, what the user picked, or a kept folder
+ * Open a folder: fetch the files that are not saved in this browser, check them, and start onnxruntime-web.
+ * @param {string | URL | readonly File[] | { storedId: string }} from  an address, files that the user picked, or a saved folder
  * @param {LoadOptions} [options]
  * @returns {Promise<RemoteModel>}
- * @throws {import("glm-runtime/core").FolderError} the folder is not whole, or not what its manifest promises.
- * @throws {import("./errors.js").StorageError} the browser has no room for it.
- * @throws {import("./errors.js").TooLargeError} no page could hold it.
+ * @throws {import("glm-runtime/core").FolderError} a file is missing, or does not match the manifest.
+ * @throws {import("./errors.js").StorageError} the browser's storage is full.
+ * @throws {import("./errors.js").TooLargeError} the model is larger than the memory that a page can use.
  */
 export async function load(from, options = {}) {
   const { backend = "auto", threads = countThreads(), verify = false } = options;
@@ -71,7 +71,7 @@ async function open(request, { onProgress, signal }) {
   const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   const channel = new WorkerChannel(worker);
   let isStarting = false;
-  // onnxruntime-web cannot be interrupted while it starts; a download can, and closes its files.
+  // onnxruntime-web cannot be cancelled while it starts, so its worker is ended. A download cancels itself and closes its files.
   const abort = () => isStarting && channel.close();
   /** @param {LoadProgress} progress */
   const onReport = (progress) => {
@@ -93,17 +93,17 @@ async function open(request, { onProgress, signal }) {
 }
 
 /**
- * What is no address stays as it is: the worker says so.
+ * Make an address absolute. An invalid address is returned unchanged; the worker reports it.
  * @param {string} address
  */
 function resolve(address) {
   return URL.canParse(address, document.baseURI) ? new URL(address, document.baseURI).href : address;
 }
 
-/** Threads share memory, which browsers allow to isolated pages only. Two run on one core, as browsers count. */
+/** Threads need shared memory, which browsers allow in isolated pages only. Browsers count two logical cores per physical core. */
 function countThreads() {
   const cores = Math.ceil((navigator.hardwareConcurrency || 1) / 2);
-  return globalThis.crossOriginIsolated ? Math.min(cores, MOST_THREADS) : 1;
+  return globalThis.crossOriginIsolated ? Math.min(cores, MAX_THREADS) : 1;
 }
 
 async function hasWebGpu() {
@@ -120,5 +120,5 @@ function requireOptions(backend, threads) {
     throw new GlmRuntimeError(`backend is ${JSON.stringify(backend)} where auto, webgpu or wasm is expected; choose one.`);
   }
   if (Number.isInteger(threads) && Number(threads) >= 1) return;
-  throw new GlmRuntimeError(`threads is ${threads} where 1 or more is expected; leave it out to use half of the cores, at most ${MOST_THREADS}.`);
+  throw new GlmRuntimeError(`threads is ${threads} where 1 or more is expected; leave it out to use half of the logical cores, at most ${MAX_THREADS}.`);
 }

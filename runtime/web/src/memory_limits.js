@@ -1,7 +1,7 @@
 /**
- * Whether a folder can fit into what a page may hold, told from the manifest before anything is fetched.
+ * Checks by the manifest whether a model fits into a page's memory, before anything is fetched.
  *
- * WebAssembly addresses 32 bits: 4 GiB for weights, cache and what is being computed.
+ * WebAssembly has 32-bit addresses: 4 GiB for the weights, the KV cache and the activations.
  */
 
 import { isObject } from "glm-runtime/core";
@@ -10,25 +10,25 @@ import { TooLargeError } from "./errors.js";
 import { formatBytes } from "./units.js";
 
 const ADDRESS_SPACE_BYTES = 2 ** 32;
-// All else: 0.24 GB for the 1.5 B shape, what the browser itself takes included.
+// For everything else; a 1.5 B model took 0.24 GB, including the browser itself.
 const RESERVE_BYTES = 2 ** 28;
 
 /**
- * @param {Record<string, unknown>} manifest  the JSON object
- * @param {number} dataBytes  of all files
- * @throws {TooLargeError} says both sizes, and where the folder does run.
+ * @param {Record<string, unknown>} manifest  the parsed JSON
+ * @param {number} dataBytes  size of all files
+ * @throws {TooLargeError} the model needs more than 4 GiB.
  */
 export function requireFit(manifest, dataBytes) {
   const needed = dataBytes + findLargestUnpacked(manifest) + RESERVE_BYTES;
   if (needed <= ADDRESS_SPACE_BYTES) return;
   throw new TooLargeError(
-    `the folder needs about ${formatBytes(needed)} of memory where WebAssembly offers ` +
+    `the model needs about ${formatBytes(needed)} of memory where WebAssembly offers ` +
       `${formatBytes(ADDRESS_SPACE_BYTES)}; run it with Python, C++ or Node, or export a smaller model.`,
   );
 }
 
 /**
- * Bytes of the largest quantized matrix as float32: onnxruntime-web 1.30 unpacks one at a time.
+ * Size of the largest quantized matrix in float32. onnxruntime-web 1.30 dequantizes one matrix at a time.
  * @param {Record<string, unknown>} manifest
  */
 function findLargestUnpacked({ tensors }) {

@@ -1,21 +1,21 @@
-/** Whether WebGPU computes what the graph says, before anybody reads an answer. */
+/** Tests whether WebGPU computes correct logits, before the first answer. */
 
 import { Decoder, firstLine } from "glm-runtime/core";
 
 import { BackendError, WASM_ADVICE } from "./errors.js";
 
-// Kernels that add in another order differ by less than a hundredth, int8 activations included; the
-// wrong results that were met with differed by a seventh and more.
-const LARGEST_DIFFERENCE = 0.05; // of the logits' norm
+// Relative to the norm of the logits. Correct kernels differ by less than 0.01, also with int8
+// activations, because they add in another order. The wrong results that we saw differed by 0.14 or more.
+const LARGEST_DIFFERENCE = 0.05;
 
 /**
- * Read some tokens at once, and in two parts: both must give the same logits.
+ * Compute the logits of some tokens in one run and in three runs; both must give the same result.
  * @param {import("glm-runtime/core").Graph} graph
  * @param {import("glm-runtime/core").ModelEntry} model
- * @throws {BackendError} a run fails, or they differ.
+ * @throws {BackendError} a run fails, or the logits differ.
  */
 export async function probeGraph(graph, model) {
-  const tokens = Array.from({ length: graph.chunkTokens }, (_, place) => (place * 7919 + 13) % model.tokenizerVocabSize);
+  const tokens = Array.from({ length: graph.chunkTokens }, (_, index) => (index * 7919 + 13) % model.tokenizerVocabSize);
   const half = tokens.length >> 1;
   try {
     const whole = await readLogits(graph, model, [tokens]);
@@ -23,11 +23,11 @@ export async function probeGraph(graph, model) {
     const difference = measureDifference(whole, parts);
     if (difference < LARGEST_DIFFERENCE) return;
     throw new BackendError(
-      `WebGPU gives logits that differ by ${difference.toPrecision(2)} of their norm where none should; ${WASM_ADVICE}`,
+      `WebGPU computes wrong logits here (relative error ${difference.toPrecision(2)}); ${WASM_ADVICE}`,
     );
   } catch (error) {
     if (error instanceof BackendError) throw error;
-    throw new BackendError(`WebGPU does not run this graph (${firstLine(error)}); ${WASM_ADVICE}`, error);
+    throw new BackendError(`WebGPU cannot run this graph (${firstLine(error)}); ${WASM_ADVICE}`, error);
   }
 }
 
@@ -49,7 +49,7 @@ async function readLogits(graph, model, portions) {
 }
 
 /**
- * NaN where a logit is none.
+ * The norm of the difference relative to the norm of `left`; NaN if a logit is NaN.
  * @param {Float32Array} left
  * @param {Float32Array} right
  */

@@ -1,6 +1,6 @@
-/** A model that lives in a worker, as the page sees it. */
+/** The page's interface to a model that runs in a worker. */
 
-const PATIENCE_MS = 10_000; // a chat template comes with a folder, and may never end
+const PATIENCE_MS = 10_000; // a folder's chat template may never end
 
 /** @typedef {import("glm-runtime/core").Message} Message */
 /** @typedef {import("glm-runtime/core").Piece} Piece */
@@ -30,17 +30,17 @@ export class RemoteModel {
   constructor(channel, { label, note, shape, defaults, hasChat, backend, threads }) {
     this.#channel = channel;
     this.label = label;
-    /** What the user should know: what is not as it could be. */
+    /** A message for the user, for example that WebGPU is not used; empty if there is none. */
     this.note = note;
     this.shape = shape;
-    /** The folder's own settings. */
+    /** The settings of the folder's generation_config.json. */
     this.defaults = defaults;
     this.hasChat = hasChat;
     this.backend = backend;
     this.threads = threads;
   }
 
-  /** Start a conversation with a cache of its own. */
+  /** Start a conversation with its own KV cache. */
   newSession() {
     return new RemoteSession(this.#channel, ++this.#sessions);
   }
@@ -51,7 +51,7 @@ export class RemoteModel {
    * @param {Options} [options]
    */
   chat(messages, options) {
-    return this.#alone((session) => session.chat(messages, options));
+    return this.#runOnce((session) => session.chat(messages, options));
   }
 
   /**
@@ -60,7 +60,7 @@ export class RemoteModel {
    * @param {Options} [options]
    */
   generate(prompt, options) {
-    return this.#alone((session) => session.generate(prompt, options));
+    return this.#runOnce((session) => session.generate(prompt, options));
   }
 
   /**
@@ -72,7 +72,7 @@ export class RemoteModel {
   }
 
   /**
-   * The tokens that a conversation is rendered to.
+   * Render and tokenize a conversation.
    * @param {readonly Message[]} messages
    * @param {import("glm-runtime/core").ChatOptions} [options]
    * @returns {Promise<number[]>}
@@ -82,8 +82,8 @@ export class RemoteModel {
   }
 
   /**
-   * What the model thinks comes next: logits [V] after the last token.
-   * @param {readonly number[]} tokens  at least one
+   * Compute the logits [V] after the last token.
+   * @param {readonly number[]} tokens  one or more
    * @param {AbortSignal} [signal]
    * @returns {Promise<Float32Array>}
    */
@@ -91,7 +91,7 @@ export class RemoteModel {
     return this.#channel.call("readLogits", tokens, { signal });
   }
 
-  /** Give all memory back; nothing can be asked afterwards. */
+  /** End the worker, and free its memory. The model cannot be used afterwards. */
   release() {
     this.#channel.close();
   }
@@ -100,7 +100,7 @@ export class RemoteModel {
    * @param {(session: RemoteSession) => AsyncGenerator<Piece, void, undefined>} ask
    * @returns {AsyncGenerator<Piece, void, undefined>}
    */
-  async *#alone(ask) {
+  async *#runOnce(ask) {
     const session = this.newSession();
     try {
       yield* ask(session);
@@ -110,7 +110,7 @@ export class RemoteModel {
   }
 }
 
-/** A conversation that keeps its cache: only what is new is read. */
+/** A conversation that keeps its KV cache: tokens that are cached are not computed again. */
 export class RemoteSession {
   #channel;
   #number;
@@ -125,8 +125,8 @@ export class RemoteSession {
   }
 
   /**
-   * Answer a conversation, given from its beginning.
-   * @param {readonly Message[]} messages
+   * Answer a conversation.
+   * @param {readonly Message[]} messages  the whole conversation
    * @param {Options} [options]
    */
   chat(messages, options) {
@@ -142,13 +142,13 @@ export class RemoteSession {
     return this.#ask("generate", prompt, options);
   }
 
-  /** Forget the conversation, and give its memory back. */
+  /** Clear the conversation, and free its memory. */
   release() {
-    return this.#channel.call("endSession", this.#number).catch(() => {}); // a released model has none
+    return this.#channel.call("endSession", this.#number).catch(() => {}); // a released model has no sessions
   }
 
   /**
-   * Pieces as they arrive; the worker is told when nobody wants more.
+   * Yield pieces as they arrive. The worker is told to stop when the caller stops reading.
    * @param {"chat" | "generate"} kind
    * @param {unknown} prompt
    * @param {Options} [options]

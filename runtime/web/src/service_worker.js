@@ -1,21 +1,21 @@
 /**
- * Keeps the page's own files for when there is no connection, and isolates it.
+ * The service worker: caches the page's own files for offline use, and isolates the page.
  *
- * An isolated page may share memory between threads. That takes two headers (COOP and COEP), which
- * plain servers do not send: every answer to the page gets them here. Models are kept elsewhere, by
+ * Only an isolated page may share memory between threads. Isolation needs two headers (COOP and COEP)
+ * that simple servers do not send; they are added to every response here. Models are stored by
  * `stored_folders.js`.
  */
 
 /* global SHELL, ON_DEMAND, POLICY, VERSION */
 
-// Another copy of the page may be at another path of this origin; no path has a space.
+// The path is part of the name, because another copy of the page may be at another path of this origin.
 const CACHE_PREFIX = `glm-page ${new URL(self.registration.scope).pathname} `;
 const CACHE_NAME = CACHE_PREFIX + VERSION;
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
   "Cross-Origin-Resource-Policy": "same-origin",
-  "Content-Security-Policy": POLICY, // the page has it as a <meta>, too, which does not bind its worker
+  "Content-Security-Policy": POLICY, // the page also has it as a <meta>, which does not apply to its worker
 };
 
 self.addEventListener("install", (event) => event.waitUntil(keepShell()));
@@ -31,7 +31,7 @@ async function keepShell() {
   await cache.addAll(SHELL.map((name) => new Request(name, { cache: "reload" })));
 }
 
-/** Older versions go: no page of theirs is open any more. */
+/** Delete the caches of older versions. No page of an older version is open any more. */
 async function takeOver() {
   for (const name of await caches.keys()) {
     if (name.startsWith(CACHE_PREFIX) && name !== CACHE_NAME) await caches.delete(name);
@@ -40,7 +40,7 @@ async function takeOver() {
 }
 
 /**
- * The page's file that is asked for; `null` for all else, such as a model beside the page.
+ * The name of the page's file that is requested; `null` for other requests, such as a model beside the page.
  * @param {Request} request
  */
 function findName(request) {
@@ -56,10 +56,10 @@ async function answer(name) {
   const cache = await caches.open(CACHE_NAME);
   const kept = await cache.match(name);
   if (kept) return isolate(kept);
-  // Of a newer version on the server an older page must get nothing.
+  // The integrity check keeps an older page from getting a file of a newer version.
   const fetched = await fetch(name, { cache: "no-cache", ...(name in ON_DEMAND ? { integrity: ON_DEMAND[name] } : {}) });
-  // onnxruntime-web: 14 MB or 27 MB, and only one of the two is wanted.
-  if (fetched.ok) await cache.put(name, fetched.clone()).catch(() => {}); // no room: not offline, but now
+  // onnxruntime-web has two builds, of 14 MB and 27 MB. Only the build that is used is cached.
+  if (fetched.ok) await cache.put(name, fetched.clone()).catch(() => {}); // without storage the page works online only
   return isolate(fetched);
 }
 

@@ -1,10 +1,10 @@
 /**
- * Folders kept in the browser (origin private file system), to be opened without a connection.
+ * Folders in the browser's storage (origin private file system), which work without a connection.
  *
  *     glm-folders/<first 32 digits of the manifest's SHA-256>/
- *         glm_manifest.json, model.onnx, ...    whole and of the right hash
- *         NAME.part                             a download under way
- *         stored.json                           written last: keys, label
+ *         glm_manifest.json, model.onnx, ...    complete files with the right SHA-256
+ *         NAME.part                             a file that is being downloaded
+ *         stored.json                           written last: the keys of the sources, and the label
  */
 
 import { sha256 } from "@noble/hashes/sha2.js";
@@ -13,19 +13,19 @@ import { FolderError } from "glm-runtime/core";
 
 const ROOT_NAME = "glm-folders";
 const RECORD_NAME = "stored.json";
-/** What is not whole ends so. */
+/** The suffix of incomplete files. */
 export const PART = ".part";
 
 /**
  * @typedef {object} StoredFolder
  * @property {string} id
- * @property {readonly string[]} keys  of the sources it came from
+ * @property {readonly string[]} keys  keys of the sources that it came from
  * @property {string} label
- * @property {number} sizeBytes  of all files there are
- * @property {boolean} isWhole  otherwise a download was left half-way
+ * @property {number} sizeBytes  size of all stored files
+ * @property {boolean} isWhole  false if the download is incomplete
  */
 
-/** Whether this page may keep folders: a private window or plain http may not. */
+/** Whether this page may store folders. Private windows and plain http pages may not. */
 export async function canStore() {
   try {
     await openRoot();
@@ -53,16 +53,16 @@ export async function deleteStored(id) {
 }
 
 /**
- * Take the place of a folder away if nothing came into it.
+ * Delete the directory of a folder if it is empty.
  * @param {string} id
  */
 export async function deleteEmpty(id) {
   const root = await openRoot();
-  await root.removeEntry(id).catch(() => {}); // refused where there are files
+  await root.removeEntry(id).catch(() => {}); // the browser refuses this for a directory with files
 }
 
 /**
- * Whether a name is taken by what is kept beside a folder's files.
+ * Whether this module uses a name for its own files.
  * @param {string} name
  */
 export function isReserved(name) {
@@ -70,23 +70,23 @@ export function isReserved(name) {
 }
 
 /**
- * The place of one folder's files, made where there is none.
+ * The directory of one folder; it is made if it does not exist.
  * @param {string} id
  */
-export async function makePlace(id) {
+export async function makeDirectory(id) {
   return (await openRoot()).getDirectoryHandle(id, { create: true });
 }
 
 /**
- * A folder that is kept.
+ * Open a stored folder.
  * @param {string} id
- * @throws {FolderError} there is none, or it was deleted.
+ * @throws {FolderError} the folder is not stored, or it was deleted.
  */
 export async function openStored(id) {
   const stored = (await listStored()).find((one) => one.id === id);
-  if (!stored) throw new FolderError(`no folder ${id} is kept in this browser; fetch or pick it again.`);
-  const place = await findPlace(id);
-  return new FileFolder(stored.label, await listNames(place), (name) => findFile(place, name), id);
+  if (!stored) throw new FolderError(`the folder ${id} is not saved in this browser; download or pick it again.`);
+  const directory = await findDirectory(id);
+  return new FileFolder(stored.label, await listNames(directory), (name) => findFile(directory, name), id);
 }
 
 /** @param {Uint8Array} manifest */
@@ -95,47 +95,47 @@ export function identify(manifest) {
 }
 
 /**
- * Say that a folder is whole, and that it came from a source too.
- * @param {FileSystemDirectoryHandle} place
+ * Note that a folder is complete, and add a source to its record.
+ * @param {FileSystemDirectoryHandle} directory
  * @param {{ key: string, label: string }} source
  */
-export async function markWhole(place, { key, label }) {
-  const { keys } = await readRecord(place);
-  await writeRecord(place, { keys: [...new Set([...keys, key])], label });
+export async function markWhole(directory, { key, label }) {
+  const { keys } = await readRecord(directory);
+  await writeRecord(directory, { keys: [...new Set([...keys, key])], label });
 }
 
 /**
- * Another folder comes from a source by now: what came from nowhere else goes.
+ * Remove a source from a folder's record. A folder without sources is deleted.
  * @param {StoredFolder} stored
  * @param {string} key
  */
 export async function forgetSource({ id, keys, label }, key) {
   const others = keys.filter((one) => one !== key);
   if (!others.length) return deleteStored(id);
-  return writeRecord(await findPlace(id), { keys: others, label });
+  return writeRecord(await findDirectory(id), { keys: others, label });
 }
 
 /**
- * Files turned out to be damaged: the folder is no longer whole, and only they are fetched again.
+ * Delete damaged files. The folder is incomplete then, and only these files are fetched again.
  * @param {string} id
  * @param {readonly string[]} names
  */
 export async function discardFiles(id, names) {
-  const place = await findPlace(id);
-  const there = await listNames(place);
-  for (const name of [RECORD_NAME, ...names]) if (there.includes(name)) await place.removeEntry(name);
+  const directory = await findDirectory(id);
+  const there = await listNames(directory);
+  for (const name of [RECORD_NAME, ...names]) if (there.includes(name)) await directory.removeEntry(name);
 }
 
 /**
- * @param {FileSystemDirectoryHandle} place
+ * @param {FileSystemDirectoryHandle} directory
  * @param {{ keys: readonly string[], label: string }} record
  */
-function writeRecord(place, record) {
-  return writeFile(place, RECORD_NAME, new TextEncoder().encode(JSON.stringify(record)));
+function writeRecord(directory, record) {
+  return writeFile(directory, RECORD_NAME, new TextEncoder().encode(JSON.stringify(record)));
 }
 
 /**
- * What workers may write with; TypeScript's library for pages does not know it.
+ * A file handle that only workers have; TypeScript's library for pages does not declare it.
  * @typedef {object} SyncAccess
  * @property {(bytes: Uint8Array, options: { at: number }) => number} write
  * @property {(size: number) => void} truncate
@@ -144,7 +144,7 @@ function writeRecord(place, record) {
  */
 
 /**
- * Write into a file, which nobody else may do meanwhile.
+ * Open a file for writing. Nobody else can write to it until it is closed.
  * @param {FileSystemFileHandle} file
  * @returns {Promise<SyncAccess>}
  */
@@ -153,16 +153,16 @@ export function openAccess(file) {
 }
 
 /**
- * Write a small file, unless it is as it should be: whole, or not at all.
- * @param {FileSystemDirectoryHandle} place
+ * Write a small file atomically, unless it already has this content.
+ * @param {FileSystemDirectoryHandle} directory
  * @param {string} name
  * @param {Uint8Array} bytes
- * @throws {DOMException} there is no room, or another tab writes it.
+ * @throws {DOMException} the storage is full, or another tab is writing the file.
  */
-export async function writeFile(place, name, bytes) {
-  const old = await findFile(place, name);
+export async function writeFile(directory, name, bytes) {
+  const old = await findFile(directory, name);
   if (old?.size === bytes.length && isEqual(new Uint8Array(await old.arrayBuffer()), bytes)) return;
-  const file = await place.getFileHandle(`${name}${PART}`, { create: true });
+  const file = await directory.getFileHandle(`${name}${PART}`, { create: true });
   const handle = await openAccess(file);
   try {
     handle.truncate(0);
@@ -185,27 +185,27 @@ export function writeAt(access, bytes, at) {
 
 /**
  * @param {Uint8Array} left
- * @param {Uint8Array} right  as long
+ * @param {Uint8Array} right  of the same length
  */
 function isEqual(left, right) {
-  return left.every((byte, place) => byte === right[place]);
+  return left.every((byte, index) => byte === right[index]);
 }
 
 /**
- * @param {FileSystemDirectoryHandle} place
+ * @param {FileSystemDirectoryHandle} directory
  * @param {string} name
  * @returns {Promise<File | null>}
  */
-export async function findFile(place, name) {
+export async function findFile(directory, name) {
   try {
-    return await (await place.getFileHandle(name)).getFile();
+    return await (await directory.getFileHandle(name)).getFile();
   } catch (error) {
     if (error instanceof DOMException && ["NotFoundError", "TypeMismatchError"].includes(error.name)) return null;
     throw error;
   }
 }
 
-/** A kept folder, or one that was never kept, as the runtime reads it. */
+/** An exported folder made of Blobs, in the browser's storage or in memory. */
 export class FileFolder {
   #names;
   #find;
@@ -214,7 +214,7 @@ export class FileFolder {
    * @param {string} label
    * @param {readonly string[]} names
    * @param {(name: string) => Promise<Blob | null>} find
-   * @param {string} [id]  of a folder that is kept
+   * @param {string} [id]  the id of a stored folder
    */
   constructor(label, names, find, id = "") {
     this.label = label;
@@ -238,12 +238,12 @@ export class FileFolder {
 
   /**
    * @param {string} name
-   * @throws {FolderError} it is missing.
+   * @throws {FolderError} the file is missing.
    */
   async open(name) {
     const file = await this.#find(name);
     if (file) return file;
-    throw new FolderError(`${this.label}/${name} is missing; copy the folder or export again.`);
+    throw new FolderError(`${this.label}/${name} is missing; copy the folder again, or export again.`);
   }
 
   /** @param {string} name */
@@ -259,10 +259,10 @@ export class FileFolder {
   }
 }
 
-/** @param {FileSystemDirectoryHandle} place */
-async function listNames(place) {
+/** @param {FileSystemDirectoryHandle} directory */
+async function listNames(directory) {
   const names = [];
-  for await (const name of place.keys()) names.push(name);
+  for await (const name of directory.keys()) names.push(name);
   return names;
 }
 
@@ -274,7 +274,7 @@ export async function hashStream(stream) {
 }
 
 /**
- * Safari's streams are not iterable.
+ * Iterate over a stream. Safari's streams are not iterable themselves.
  * @param {ReadableStream<Uint8Array>} stream
  */
 export async function* readChunks(stream) {
@@ -287,7 +287,7 @@ export async function* readChunks(stream) {
 }
 
 /** @param {string} id */
-async function findPlace(id) {
+async function findDirectory(id) {
   return (await openRoot()).getDirectoryHandle(id);
 }
 
@@ -297,25 +297,25 @@ async function openRoot() {
 
 /**
  * @param {string} id
- * @param {FileSystemDirectoryHandle} place
+ * @param {FileSystemDirectoryHandle} directory
  * @returns {Promise<StoredFolder>}
  */
-async function describe(id, place) {
+async function describe(id, directory) {
   let sizeBytes = 0;
-  for await (const handle of place.values()) {
+  for await (const handle of directory.values()) {
     if (handle.kind === "file") sizeBytes += (await handle.getFile()).size;
   }
-  const { keys, label = "a download left half-way" } = await readRecord(place);
+  const { keys, label = "incomplete download" } = await readRecord(directory);
   return { id, keys, label, sizeBytes, isWhole: keys.length > 0 };
 }
 
 /**
- * No keys where a download was left half-way.
- * @param {FileSystemDirectoryHandle} place
+ * Read a folder's record. An incomplete download has no keys.
+ * @param {FileSystemDirectoryHandle} directory
  * @returns {Promise<{ keys: string[], label?: string }>}
  */
-async function readRecord(place) {
-  const file = await findFile(place, RECORD_NAME);
+async function readRecord(directory) {
+  const file = await findFile(directory, RECORD_NAME);
   try {
     const { keys, label } = JSON.parse(file ? await file.text() : "{}");
     return Array.isArray(keys) ? { keys, label } : { keys: [] };

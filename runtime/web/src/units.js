@@ -1,9 +1,9 @@
-/** Numbers for readers. */
+/** Formats numbers for people. */
 
 const STEPS = ["bytes", "kB", "MB", "GB", "TB"];
 
 /**
- * Bytes in powers of 1,000 with three digits, as the browsers themselves show them.
+ * Format a size in powers of 1,000 with three digits, as browsers do.
  * @param {number} count
  */
 export function formatBytes(count) {

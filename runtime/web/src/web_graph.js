@@ -1,8 +1,8 @@
 /**
- * Opens a folder's graph with onnxruntime-web, on WebGPU or in WebAssembly.
+ * Opens a folder's graph with onnxruntime-web, on WebGPU or WebAssembly.
  *
- * onnxruntime-web writes no output in place, so each run's keys and values are passed on; on WebGPU
- * they stay on the GPU.
+ * onnxruntime-web cannot write outputs in place, so the keys and values of each run become inputs of
+ * the next run. With WebGPU they stay on the GPU.
  */
 
 import { FolderError, GlmRuntimeError, Graph, checkTensors, firstLine, listCacheNames } from "glm-runtime/core";
@@ -13,11 +13,12 @@ import { formatBytes } from "./units.js";
 
 const GRAPH_NAME = "model.onnx";
 const DATA_NAME = "model.onnx.data";
-const READ_BYTES = 2 ** 26; // at once
+const READ_BYTES = 2 ** 26; // size of one read
 
 /**
- * Tokens of a prompt in one run. In WebAssembly more would be faster, and the stop button slower. On
- * WebGPU onnxruntime-web 1.30 gives wrong logits from 32 on (SwiftShader; `test/webgpu.test.js`).
+ * Number of tokens in one chunk of the chunked prefill. In WebAssembly a larger chunk would be faster,
+ * but the Stop button slower. With WebGPU on SwiftShader, onnxruntime-web 1.30 computes wrong logits
+ * for 32 or more tokens on some processors (`test/webgpu.test.js` measures it).
  */
 const CHUNK_TOKENS = { wasm: 32, webgpu: 16 };
 
@@ -30,16 +31,16 @@ const CHUNK_TOKENS = { wasm: 32, webgpu: 16 };
  * @property {import("./stored_folders.js").FileFolder} folder
  * @property {ModelEntry} model
  * @property {Backend} backend
- * @property {number} threads  of WebAssembly
+ * @property {number} threads  number of WebAssembly threads
  */
 
 /**
  * Load a graph and its weights.
  * @param {GraphRequest} request
  * @returns {Promise<Graph>}
- * @throws {BackendError} WebGPU cannot run it.
- * @throws {FolderError} onnxruntime refuses the graph, or a tensor is not as promised.
- * @throws {TooLargeError} there is no memory for the weights.
+ * @throws {BackendError} WebGPU cannot run the graph.
+ * @throws {FolderError} onnxruntime cannot load the graph, or a tensor does not match the manifest.
+ * @throws {TooLargeError} there is not enough memory for the weights.
  */
 export async function openGraph({ folder, model, backend, threads }) {
   const runtime = await importRuntime(backend, threads);
@@ -51,7 +52,7 @@ export async function openGraph({ folder, model, backend, threads }) {
   return graph;
 }
 
-/** A graph between whose runs messages come in: onnxruntime-web alone would never let the worker read them. */
+/** A graph that lets the worker receive messages between two runs; onnxruntime-web alone never does. */
 class YieldingGraph extends Graph {
   /** @type {Promise<unknown>} */ #last = Promise.resolve();
 
@@ -60,15 +61,15 @@ class YieldingGraph extends Graph {
    * @param {Parameters<Graph["run"]>[1]} [fetches]
    */
   run(feeds, fetches) {
-    // One after the other: two runs at once hang onnxruntime-web 1.30's WebGPU for good.
-    const run = this.#last.then(turn).then(() => super.run(feeds, fetches));
+    // Runs are serialized: WebGPU in onnxruntime-web 1.30 hangs forever if two runs overlap.
+    const run = this.#last.then(waitForMessages).then(() => super.run(feeds, fetches));
     this.#last = run.catch(() => {});
     return run;
   }
 }
 
-/** Wait for one turn of the event loop; setTimeout would take 4 ms. */
-function turn() {
+/** Wait for one turn of the event loop. setTimeout would wait for 4 ms. */
+function waitForMessages() {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = () => {
@@ -87,9 +88,9 @@ function turn() {
 async function importRuntime(backend, threads) {
   const base = new URL("onnxruntime/", import.meta.url).href;
   const runtime = await import(`${base}ort.${backend}.min.mjs`).catch((error) => {
-    // The service worker gives an older page nothing of a newer one.
+    // This also fails in an older page after an update: the service worker refuses files of another version.
     throw new GlmRuntimeError(
-      `onnxruntime-web does not come (${firstLine(error)}); check the connection, or close all tabs of this page and open it again.`,
+      `onnxruntime-web cannot be loaded (${firstLine(error)}); check the connection, or close all tabs of this page and open it again.`,
       error,
     );
   });
@@ -115,7 +116,7 @@ async function createSession(runtime, folder, model, backend) {
       executionProviders: [backend],
       externalData: data,
       logSeverityLevel: 3,
-      // Plans are kept for every shape of the inputs, and each step has another.
+      // onnxruntime would store a memory plan for every input shape, and every step has another shape.
       enableMemPattern: false,
       ...(backend === "webgpu" ? { preferredOutputLocation: Object.fromEntries(present) } : {}),
     });
@@ -131,19 +132,19 @@ async function createSession(runtime, folder, model, backend) {
 function explain(error, backend) {
   const found = firstLine(error);
   if (backend === "webgpu") {
-    return new BackendError(`WebGPU does not take this graph (${found}); ${WASM_ADVICE}`, error);
+    return new BackendError(`WebGPU cannot load this graph (${found}); ${WASM_ADVICE}`, error);
   }
   if (/out of memory|bad_alloc|aborted|failed to allocate/i.test(found)) {
-    return new TooLargeError(`there is no memory for the weights (${found}); close other tabs, or use a smaller model.`, error);
+    return new TooLargeError(`there is not enough memory for the weights (${found}); close other tabs, or use a smaller model.`, error);
   }
-  return new FolderError(`onnxruntime-web refuses model.onnx (${found}); check the folder with \`glm-run doctor\`.`, error);
+  return new FolderError(`onnxruntime-web cannot load model.onnx (${found}); check the folder with \`glm-run doctor\`.`, error);
 }
 
 /**
  * Read a file that may be too large for `arrayBuffer()`.
  * @param {GraphRequest["folder"]} folder
  * @param {string} name
- * @throws {TooLargeError} the browser gives no array of this size.
+ * @throws {TooLargeError} the browser cannot allocate an array of this size.
  */
 async function readLarge(folder, name) {
   const file = await folder.open(name);
@@ -152,7 +153,7 @@ async function readLarge(folder, name) {
     bytes = new Uint8Array(file.size);
   } catch (error) {
     throw new TooLargeError(
-      `there is no memory for ${name} (${formatBytes(file.size)}); close other tabs, or use a smaller model.`,
+      `there is not enough memory for ${name} (${formatBytes(file.size)}); close other tabs, or use a smaller model.`,
       error,
     );
   }

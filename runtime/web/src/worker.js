@@ -1,14 +1,14 @@
-/** The worker of one model: opens a folder, answers, and keeps the page free. Read `worker_channel.js` before. */
+/** The worker that runs one model, so that the page stays responsive. Read `worker_channel.js` first. */
 
 import { Decoder, openModel } from "glm-runtime/core";
 
-import { keepFolder, verifyStored } from "./keep_folder.js";
+import { storeFolder, verifyStored } from "./store_folder.js";
 import { AddressSource, PickedSource } from "./source_files.js";
 import { openStored } from "./stored_folders.js";
 import { serve } from "./worker_channel.js";
 import { openGraph } from "./web_graph.js";
 
-const REPORT_MS = 50; // between two reports of progress
+const REPORT_MS = 50; // least time between two progress reports
 
 /** @type {import("glm-runtime/core").Model} */ let model;
 /** @type {Map<number, import("glm-runtime/core").Session>} */ const sessions = new Map();
@@ -24,7 +24,7 @@ const REPORT_MS = 50; // between two reports of progress
 serve({
   /** @param {OpenRequest} request */
   async open({ from, backend, threads, verify }, { signal, report }) {
-    const { folder, note, isVerified } = await reach({ from, verify }, signal, report);
+    const { folder, note, isVerified } = await openFolder({ from, verify }, signal, report);
     if (verify && !isVerified) await verifyStored(folder);
     signal.throwIfAborted();
     report({ isStarting: true });
@@ -40,7 +40,7 @@ serve({
     sessions.set(number, session);
     const settings = { ...options, signal };
     const pieces = kind === "chat" ? session.chat(prompt, settings) : session.generate(prompt, settings);
-    report({ isRendered: true }); // a chat template that never ends never comes here
+    report({ isRendered: true }); // not reached if the chat template never ends
     for await (const piece of pieces) report(piece);
   },
 
@@ -81,13 +81,13 @@ serve({
  * @param {AbortSignal} signal
  * @param {(report: any) => void} report
  */
-async function reach({ from, verify }, signal, report) {
+async function openFolder({ from, verify }, signal, report) {
   if (typeof from === "object" && "storedId" in from) {
     return { folder: await openStored(from.storedId), note: "", isVerified: false };
   }
   const source = typeof from === "string" ? new AddressSource(from) : new PickedSource(from);
   let last = -Infinity;
-  return keepFolder({
+  return storeFolder({
     source,
     verify,
     signal,

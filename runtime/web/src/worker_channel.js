@@ -1,5 +1,5 @@
 /**
- * Calls from a page to its worker: each has one result or error, and reports on the way.
+ * Calls from a page to its worker. Each call has one result or error, and any number of reports before it.
  *
  *     page -> worker    { id, method, value } | { id, isAborted: true }
  *     worker -> page    { id, report } | { id, value } | { id, error }
@@ -7,16 +7,16 @@
 
 import { GenerationError, GlmRuntimeError } from "glm-runtime/core";
 
-import { flatten, restore } from "./errors.js";
+import { toPlainError, fromPlainError } from "./errors.js";
 
 /**
  * @typedef {object} CallOptions
  * @property {(report: any) => void} [onReport]
  * @property {AbortSignal | null} [signal]
- * @property {number} [patienceMs]  a worker that is silent for so long after an abort, and was before, is ended
+ * @property {number} [patienceMs]  the worker is ended if it has not reported anything this long after an abort
  */
 
-/** The page's end. */
+/** The page's side. */
 export class WorkerChannel {
   #worker;
   #last = 0;
@@ -30,7 +30,7 @@ export class WorkerChannel {
     worker.onmessage = ({ data }) => this.#receive(data);
     worker.onerror = (event) => {
       event.preventDefault();
-      this.close(new GlmRuntimeError(`the worker failed (${event.message ?? "it could not be loaded"}); load it again.`));
+      this.close(new GlmRuntimeError(`the worker failed (${event.message ?? "its script could not be loaded"}); load the model again.`));
     };
   }
 
@@ -63,7 +63,7 @@ export class WorkerChannel {
         this.#worker.postMessage({ id, method, value });
       });
     } catch (error) {
-      if (!(error instanceof GenerationError)) signal?.throwIfAborted(); // the caller's own reason, not its copy
+      if (!(error instanceof GenerationError)) signal?.throwIfAborted(); // throw the caller's own reason, not a copy of it
       throw error;
     } finally {
       signal?.removeEventListener("abort", abort);
@@ -73,10 +73,10 @@ export class WorkerChannel {
   }
 
   /**
-   * End the worker; what is under way fails.
+   * End the worker. Calls that are not finished fail.
    * @param {Error} [error]
    */
-  close(error = new GlmRuntimeError("the model was released; load it again.")) {
+  close(error = new GlmRuntimeError("the model was released; load the model again.")) {
     this.#worker.terminate();
     this.#end ??= error;
     for (const call of this.#calls.values()) call.reject(this.#end);
@@ -86,7 +86,7 @@ export class WorkerChannel {
   #receive({ id, report, value, error }) {
     const call = this.#calls.get(id);
     if (report !== undefined) call?.onReport?.(report);
-    else if (error) call?.reject(restore(error));
+    else if (error) call?.reject(fromPlainError(error));
     else call?.resolve(value);
   }
 }
@@ -94,17 +94,17 @@ export class WorkerChannel {
 /** @param {number} patienceMs */
 function giveUp(patienceMs) {
   return new GenerationError(
-    `the model did not stop within ${patienceMs / 1000} s, so it was ended; load it again, or another folder.`,
+    `the model did not stop within ${patienceMs / 1000} s and was ended; load it again, or load another folder.`,
   );
 }
 
 /**
- * What a call is answered with.
+ * Computes the result of a call.
  * @typedef {(value: any, context: { signal: AbortSignal, report: (report: any) => void }) => Promise<unknown>} Handler
  */
 
 /**
- * The worker's end.
+ * The worker's side.
  * @param {Record<string, Handler>} handlers
  */
 export function serve(handlers) {
@@ -119,7 +119,7 @@ export function serve(handlers) {
     try {
       self.postMessage({ id, value: await handlers[method](value, { signal: controller.signal, report }) });
     } catch (error) {
-      self.postMessage({ id, error: flatten(error) });
+      self.postMessage({ id, error: toPlainError(error) });
     } finally {
       calls.delete(id);
     }

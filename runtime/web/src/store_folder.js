@@ -1,4 +1,4 @@
-/** Brings a folder into this browser: fetched, or copied from the disk, and kept where there is room. */
+/** Copies a folder from a server or the disk into this browser's storage. */
 
 import { FolderError, MANIFEST_NAME, readManifest } from "glm-runtime/core";
 
@@ -17,7 +17,7 @@ import {
   identify,
   isReserved,
   listStored,
-  makePlace,
+  makeDirectory,
   markWhole,
   openStored,
   readChunks,
@@ -25,8 +25,8 @@ import {
 } from "./stored_folders.js";
 import { formatBytes } from "./units.js";
 
-const ADVICE = "give the folder that glm-export wrote.";
-const LARGEST_MANIFEST_BYTES = 2 ** 26; // the 9B's has 0.2 MB
+const ADVICE = "choose a folder that glm-export wrote.";
+const LARGEST_MANIFEST_BYTES = 2 ** 26; // the manifest of a 9B model has 0.2 MB
 
 /** @typedef {import("./source_files.js").Source} Source */
 /** @typedef {import("glm-runtime/core").FileEntry} FileEntry */
@@ -34,15 +34,15 @@ const LARGEST_MANIFEST_BYTES = 2 ** 26; // the 9B's has 0.2 MB
 /** @typedef {import("./fetch_files.js").Request} Request */
 
 /**
- * Fetch what is not here yet.
+ * Fetch the files of a folder that are not stored yet.
  * @param {Request} request
- * @returns {Promise<{ folder: FileFolder, note: string, isVerified: boolean }>}  a note says what the user should know
- * @throws {FolderError} a file is missing, or not what the manifest promises.
- * @throws {import("glm-runtime/core").FormatVersionError} a newer glm-export wrote it.
- * @throws {StorageError} there is no room.
- * @throws {import("./errors.js").TooLargeError} no page could hold the model.
+ * @returns {Promise<{ folder: FileFolder, note: string, isVerified: boolean }>}  `note` is a message for the user, or empty
+ * @throws {FolderError} a file is missing, or does not match the manifest.
+ * @throws {import("glm-runtime/core").FormatVersionError} a newer version of glm-export wrote the folder.
+ * @throws {StorageError} the browser's storage is full.
+ * @throws {import("./errors.js").TooLargeError} the model is larger than the memory that a page can use.
  */
-export async function keepFolder(request) {
+export async function storeFolder(request) {
   const { source, signal } = request;
   let bytes;
   try {
@@ -50,11 +50,11 @@ export async function keepFolder(request) {
   } catch (error) {
     const stored = error instanceof UnreachableError ? await findStored(source.key) : null;
     if (!stored) throw error;
-    return { folder: await openStored(stored.id), note: "no connection: the copy kept in this browser answers", isVerified: false };
+    return { folder: await openStored(stored.id), note: "the server cannot be reached, so the saved copy is used", isVerified: false };
   }
   const files = await checkManifest(source.label, bytes);
   const wanted = [...files].sort(([, left], [, right]) => left.sizeBytes - right.sizeBytes);
-  if (!(await canStore())) return holdFiles(request, bytes, wanted);
+  if (!(await canStore())) return loadIntoMemory(request, bytes, wanted);
   const id = identify(bytes);
   try {
     await storeFiles(request, bytes, wanted);
@@ -62,14 +62,14 @@ export async function keepFolder(request) {
     await deleteEmpty(id);
     throw error;
   }
-  if (source.isLasting) await replaceOthers(source.key, id);
+  if (source.replacesEarlier) await replaceOthers(source.key, id);
   return { folder: await openStored(id), note: "", isVerified: true };
 }
 
 /**
- * Refuse a kept folder that was changed. What is bad is deleted, so that the next try fetches it.
+ * Check the SHA-256 of a stored folder's files. Changed files are deleted, so that they are fetched again.
  * @param {FileFolder} folder
- * @throws {FolderError} names the files.
+ * @throws {FolderError} the message names the changed files.
  */
 export async function verifyStored(folder) {
   const { files } = await readManifest(folder);
@@ -78,8 +78,8 @@ export async function verifyStored(folder) {
   if (!bad.length) return;
   await discardFiles(folder.id, bad);
   throw new FolderError(
-    `${folder.label} is damaged: the SHA-256 of ${bad.join(", ")} is not the manifest's; ` +
-      "what is damaged was deleted: fetch or pick the folder again.",
+    `${folder.label} is damaged: the SHA-256 of ${bad.join(", ")} differs from the manifest; ` +
+      "the damaged files were deleted: download or pick the folder again.",
   );
 }
 
@@ -90,11 +90,11 @@ export async function verifyStored(folder) {
  */
 async function storeFiles(request, manifest, wanted) {
   const { source, verify = false } = request;
-  const place = await preparePlace(source, manifest, wanted);
-  await fetchFiles(request, wanted, (name, entry) => DiskPart.open(place, name, entry, verify));
+  const directory = await prepareDirectory(source, manifest, wanted);
+  await fetchFiles(request, wanted, (name, entry) => DiskPart.open(directory, name, entry, verify));
   try {
-    await writeFile(place, MANIFEST_NAME, manifest);
-    await markWhole(place, source);
+    await writeFile(directory, MANIFEST_NAME, manifest);
+    await markWhole(directory, source);
   } catch (error) {
     const full = explainFull(error, MANIFEST_NAME, manifest.length);
     throw full === error ? explainAccess(error, MANIFEST_NAME) : full;
@@ -119,7 +119,7 @@ async function readManifestBytes(source, signal) {
     chunks.push(/** @type {BlobPart} */ (chunk));
     size += chunk.length;
     if (size > LARGEST_MANIFEST_BYTES) {
-      throw new FolderError(`${source.label}/${MANIFEST_NAME} is endless; ${ADVICE}`);
+      throw new FolderError(`${source.label}/${MANIFEST_NAME} is larger than ${formatBytes(LARGEST_MANIFEST_BYTES)}; ${ADVICE}`);
     }
   }
   const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer());
@@ -130,7 +130,7 @@ async function readManifestBytes(source, signal) {
 /**
  * @param {Source} source
  * @param {AbortSignal} [signal]
- * @throws {AbsentError} there is none, or the server does not say.
+ * @throws {AbsentError} the source has no manifest.
  */
 async function openManifest(source, signal) {
   try {
@@ -142,7 +142,7 @@ async function openManifest(source, signal) {
 }
 
 /**
- * Refuse what cannot run before its weights are fetched.
+ * Check the manifest before any weights are fetched.
  * @param {string} label
  * @param {Uint8Array} bytes
  */
@@ -152,7 +152,7 @@ async function checkManifest(label, bytes) {
   const reserved = [...files.keys()].find(isReserved);
   if (reserved !== undefined) {
     throw new FolderError(
-      `${MANIFEST_NAME}: files names ${JSON.stringify(reserved)}, which is where this browser keeps something else; export the folder again.`,
+      `${MANIFEST_NAME}: files contains the name ${JSON.stringify(reserved)}, which this page uses for its own records; export the folder again.`,
     );
   }
   let total = 0;
@@ -162,39 +162,39 @@ async function checkManifest(label, bytes) {
 }
 
 /**
- * Where to keep it.
+ * Make the directory of a folder, if there is enough storage for its files.
  * @param {Source} source
  * @param {Uint8Array} manifest
  * @param {[string, FileEntry][]} files
- * @throws {StorageError} there is no room.
+ * @throws {StorageError} the browser's storage is full.
  */
-async function preparePlace(source, manifest, files) {
-  const place = await makePlace(identify(manifest));
+async function prepareDirectory(source, manifest, files) {
+  const directory = await makeDirectory(identify(manifest));
   let needed = 0;
   for (const [name, { sizeBytes }] of files) {
-    const found = (await findFile(place, name)) ?? (await findFile(place, `${name}${PART}`));
+    const found = (await findFile(directory, name)) ?? (await findFile(directory, `${name}${PART}`));
     needed += Math.max(0, sizeBytes - (found?.size ?? 0));
   }
   const { quota = Infinity, usage = 0 } = await navigator.storage.estimate();
-  if (needed <= quota - usage) return place;
+  if (needed <= quota - usage) return directory;
   throw new StorageError(
-    `${source.label} needs ${formatBytes(needed)} where this browser has ${formatBytes(Math.max(0, quota - usage))} ` +
-      "for this page; delete what is kept, or free disk space.",
+    `${source.label} needs ${formatBytes(needed)} of storage where this browser offers ${formatBytes(Math.max(0, quota - usage))} ` +
+      "to this page; delete saved models, or free disk space.",
   );
 }
 
 /**
- * Without a place to keep files they are held in memory, as long as the page is open.
+ * Load the files into memory, for browsers that store nothing for this page.
  * @param {Request} request
  * @param {Uint8Array} manifest
  * @param {[string, FileEntry][]} wanted
  */
-async function holdFiles(request, manifest, wanted) {
+async function loadIntoMemory(request, manifest, wanted) {
   /** @type {Map<string, Blob>} */
   const held = new Map([[MANIFEST_NAME, toBlob(manifest)]]);
   await fetchFiles(request, wanted, async (name) => new MemoryPart((whole) => held.set(name, whole)));
   const folder = new FileFolder(request.source.label, [...held.keys()], async (name) => held.get(name) ?? null);
-  return { folder, note: "this browser keeps no files for this page: it will not work offline", isVerified: true };
+  return { folder, note: "this browser does not save files for this page, so the model is lost when the page closes", isVerified: true };
 }
 
 /** @param {Uint8Array} bytes */
@@ -203,7 +203,7 @@ function toBlob(bytes) {
 }
 
 /**
- * What came from the same address before goes.
+ * Delete folders that came from the same address earlier.
  * @param {string} key
  * @param {string} id
  */
