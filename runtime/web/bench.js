@@ -1,7 +1,7 @@
 /**
- * How fast a folder runs in Chromium: `node bench.js DIR [past tokens] [new tokens] [rounds] [threads]`.
+ * Measures prefill and decode in Chromium: `node bench.js FOLDER [prompt tokens] [new tokens] [rounds] [threads]`.
  *
- * Prints medians of the rounds and, on the last line, JSON.
+ * Run `npm run build` before. Prints the medians of all rounds, and one JSON object on the last line.
  */
 
 import { join } from "node:path";
@@ -11,8 +11,10 @@ import { chromium } from "playwright-core";
 import { StaticServer } from "./test/static_server.js";
 
 const [folder, ...numbers] = process.argv.slice(2);
-if (!folder) throw new Error("no folder is given; write: node bench.js DIR [past] [new] [rounds] [threads]");
-const [past = 128, count = 64, rounds = 5, threads = 1] = numbers.map(Number);
+if (!folder) {
+  throw new Error("a folder is missing; write: node bench.js FOLDER [prompt tokens] [new tokens] [rounds] [threads]");
+}
+const [promptTokens = 128, newTokens = 64, rounds = 5, threads = 1] = numbers.map(Number);
 
 const server = await new StaticServer({ "/": join(import.meta.dirname, "dist"), "/model/": folder }).start();
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
@@ -20,7 +22,7 @@ const page = await browser.newPage();
 await page.goto(`${server.address}?threads=${threads}`);
 await page.waitForFunction(() => /** @type {any} */ (window).glm?.ready.then(() => true), null, { timeout: 0 });
 
-/** @returns {Promise<{ prefill: number, decode: number }>}  tokens a second */
+/** @returns {Promise<{ prefill: number, decode: number }>}  both rates in tokens per second */
 function measure() {
   return page.evaluate(async ([past, count]) => {
     const { model } = /** @type {any} */ (window).glm;
@@ -31,10 +33,10 @@ function measure() {
       times.push(performance.now());
     }
     return { prefill: (past * 1000) / (times[0] - start), decode: (count * 1000) / (times[count] - times[0]) };
-  }, [past, count]);
+  }, [promptTokens, newTokens]);
 }
 
-await measure(); // warms up
+await measure(); // warm-up
 const found = [];
 for (let round = 0; round < rounds; round++) found.push(await measure());
 /** @param {number[]} values */
@@ -44,8 +46,8 @@ const report = {
   browser: browser.version(),
   backend: await page.evaluate(() => /** @type {any} */ (window).glm.model.backend),
   threads,
-  past,
-  count,
+  prompt_tokens: promptTokens,
+  new_tokens: newTokens,
   rounds,
   decode_tokens_per_second: median(found.map((one) => one.decode)),
   prefill_tokens_per_second: median(found.map((one) => one.prefill)),

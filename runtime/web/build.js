@@ -1,4 +1,4 @@
-/** Makes `dist/`, static files for any server: `npm run build`. */
+/** Builds the static page into `dist/`: `npm run build`. */
 
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, readdir, rm } from "node:fs/promises";
@@ -10,7 +10,7 @@ const ROOT = import.meta.dirname;
 const OUTPUT = join(ROOT, "dist");
 const ONNXRUNTIME = join(ROOT, "node_modules", "onnxruntime-web", "dist");
 const STATIC = ["index.html", "style.css", "conversation.css", "icon.svg"];
-// With WebGPU and without: the browser fetches one of the two.
+// The build without WebGPU and the build with it. The browser fetches one of them.
 const VENDORED = [
   "ort.wasm.min.mjs",
   "ort-wasm-simd-threaded.mjs",
@@ -25,10 +25,10 @@ const options = {
   format: "esm",
   target: "es2022",
   minify: true,
-  keepNames: true, // errors carry their class's name
+  keepNames: true, // errors have the name of their class
   legalComments: "linked",
   alias: { "glm-runtime/core": join(ROOT, "..", "node", "src", "core.js") },
-  nodePaths: [join(ROOT, "node_modules")], // for what that file imports
+  nodePaths: [join(ROOT, "node_modules")], // where that file's imports are found
   logLevel: "warning",
 };
 
@@ -54,7 +54,7 @@ for (const name of [...shell, ...VENDORED.map((one) => `onnxruntime/${one}`)]) {
 }
 const page = await readFile(join(OUTPUT, "index.html"), "utf8");
 const policy = /http-equiv="Content-Security-Policy"\s+content="([^"]+)"/.exec(page)?.[1];
-if (!policy) throw new Error("page/index.html has no Content-Security-Policy where the service worker needs one; write it.");
+if (!policy) throw new Error("page/index.html has no Content-Security-Policy, which the service worker needs; add one.");
 await build({
   ...options,
   entryPoints: [join(ROOT, "src", "service_worker.js")],

@@ -1,13 +1,13 @@
-/** One conversation with one model: the composer, questions, answers, stopping. */
+/** One conversation with one model: the message field, questions, answers, and the Stop button. */
 
 import { GenerationError, PromptError } from "../src/index.js";
 import { AnswerView, clearTurns, showQuestion } from "./conversation_view.js";
 import { find } from "./elements.js";
 import { readOptions, readSystem } from "./settings_view.js";
 
-const IS_COMPOSING = 229; // keyCode while an input method is open; Safari says it only so
+const IS_COMPOSING = 229; // keyCode while an input method is open; Safari has no other sign of it
 
-/** Keeps messages; the worker's session keeps what the model has read. */
+/** Keeps the messages. The worker's session keeps the KV cache. */
 export class Chat {
   #model;
   #reopen;
@@ -18,7 +18,7 @@ export class Chat {
 
   /**
    * @param {import("../src/index.js").RemoteModel} model
-   * @param {() => Promise<unknown>} reopen  after its memory gave out
+   * @param {() => Promise<unknown>} reopen  loads the model again after an error
    */
   constructor(model, reopen) {
     this.#model = model;
@@ -31,7 +31,7 @@ export class Chat {
     find("message").focus();
   }
 
-  /** Begin anew. */
+  /** Start a new conversation. */
   restart() {
     this.#answering?.abort();
     const old = this.#session;
@@ -104,11 +104,11 @@ export class Chat {
   }
 
   /**
-   * Show an answer as it comes; a stopped one is an answer, too.
+   * Show an answer while it arrives. A stopped answer counts as an answer.
    * @param {import("glm-runtime/core").Message} asked
    * @param {AnswerView} view
    * @param {AbortSignal} signal
-   * @returns {Promise<string>}  what is to be said of it
+   * @returns {Promise<string>}  token count, speed, and how the answer ended
    */
   async #answer(asked, view, signal) {
     const messages = [...readSystem(), ...this.#messages, asked];
@@ -120,7 +120,7 @@ export class Chat {
       for await (const piece of prompt) {
         times.push(performance.now());
         view.add(piece);
-        if (piece.finishReason === "length") ending = "full";
+        if (piece.finishReason === "length") ending = "reached the length limit";
       }
     } catch (error) {
       if (!signal.aborted || error instanceof GenerationError) throw error;
@@ -130,7 +130,7 @@ export class Chat {
   }
 
   /**
-   * A base model has no chat template: it goes on with the text.
+   * Continue the text, for base models, which have no chat template.
    * @param {import("glm-runtime/core").Message} asked
    * @param {AbortSignal} signal
    */
@@ -146,12 +146,12 @@ export class Chat {
   async #fail(error, { question, view, text, isCurrent }) {
     const words = error instanceof Error ? error.message : String(error);
     if (error instanceof PromptError || !view.text) {
-      // It was never asked: back into the composer with it.
+      // The question was not answered: put it back into the message field.
       question.remove();
       view.remove();
       const message = /** @type {HTMLTextAreaElement} */ (find("message"));
       if (!message.value && isCurrent) message.value = text;
-    } else view.finish("broken off");
+    } else view.finish("interrupted by an error");
     if (error instanceof GenerationError) await this.#reopen();
     find("problem").textContent = words;
   }
@@ -178,14 +178,14 @@ function disable(id, isDisabled) {
 }
 
 /**
- * @param {number} start  milliseconds
- * @param {number[]} times  of each token
+ * @param {number} start  time of the question in milliseconds
+ * @param {number[]} times  time of each token in milliseconds
  * @param {string} ending
  */
 function describe(start, times, ending) {
   if (!times.length) return ending;
   const count = times.length;
-  const first = `first after ${((times[0] - start) / 1000).toFixed(2)} s`;
+  const first = `first token after ${((times[0] - start) / 1000).toFixed(2)} s`;
   const seconds = (times[count - 1] - times[0]) / 1000;
   const rate = seconds > 0 ? [`${((count - 1) / seconds).toFixed(1)} tokens/s`] : [];
   return [`${count} ${count === 1 ? "token" : "tokens"}`, ...rate, first, ...(ending ? [ending] : [])].join(", ");

@@ -1,11 +1,11 @@
-/** Turns of a conversation on the page: what was asked, and answers that grow. */
+/** Shows a conversation: questions, and answers that grow token by token. */
 
 import { find, make, makeButton } from "./elements.js";
 
 const COPIED_MS = 2000;
 const NEAR_END_PIXELS = 120;
 
-/** What is shown of one answer. */
+/** Shows one answer. */
 export class AnswerView {
   #item;
   #text = make("p", { className: "text" });
@@ -15,7 +15,7 @@ export class AnswerView {
 
   constructor() {
     this.#text.dir = this.#thoughts.dir = "auto";
-    this.#thinking.append(make("summary", { text: "Thinking" }), this.#thoughts);
+    this.#thinking.append(make("summary", { text: "Reasoning" }), this.#thoughts);
     this.#thinking.hidden = true;
     const title = make("h2", { className: "unseen", text: "Answer" });
     this.#item = make("li", {
@@ -40,8 +40,8 @@ export class AnswerView {
   }
 
   /**
-   * Say how it ended, and offer a copy.
-   * @param {string} facts
+   * Show the facts of a finished answer, and a Copy button.
+   * @param {string} facts  token count, speed, and how the answer ended
    */
   finish(facts) {
     this.#item.classList.remove("is-writing");
@@ -63,7 +63,7 @@ export class AnswerView {
       await navigator.clipboard.writeText(this.text);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Not allowed here"; // by the browser, or without https
+      button.textContent = "Copying is not allowed"; // by the browser, or without https
     }
     find("announcer").textContent = button.textContent;
     setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
@@ -71,7 +71,7 @@ export class AnswerView {
 }
 
 /**
- * Show what was asked.
+ * Show a question.
  * @param {string} text
  * @returns {HTMLElement}
  */

@@ -1,4 +1,4 @@
-/** The page's elements, by the ids of `index.html`; and new ones. Text is set as text, never as HTML. */
+/** Finds the elements of `index.html`, and makes new ones. Text is inserted as text, never as HTML. */
 
 /**
  * @template {HTMLElement} [T=HTMLElement]

@@ -1,39 +1,39 @@
 /**
- * The service worker: it keeps the page for offline use, and isolates it so that threads can share memory.
+ * Starts the service worker, which caches the page for offline use and isolates it for threads.
  *
- * Isolation begins with a page that the service worker answered, so the very first visit loads twice.
+ * A page is isolated only if it came from the service worker, so the first visit loads the page twice.
  */
 
 import { recall, remember } from "./remembered.js";
 
 const RELOADED = "glm-reloaded";
 const WAIT_MS = 10_000;
-const MOST_TRIES = 3; // Chromium may show a page an older state of its session storage, from before it was isolated
+const MAX_RELOADS = 3; // more than one, because Chromium may show an older state of the session storage after a reload
 
-/** Resolves when the page is as it can be; what is not so is said. */
+/** Isolate the page. Returns a message about what does not work, or an empty string. */
 export async function isolatePage() {
   if (!("serviceWorker" in navigator)) {
-    return "this page does not come by https, so it neither works offline nor uses threads";
+    return "this page was not loaded over https, so it does not work offline and uses one thread";
   }
   try {
     await navigator.serviceWorker.register("service_worker.js");
     await withTimeout(takeControl());
   } catch {
-    return "this browser refuses the service worker, so the page does not work offline";
+    return "this browser does not allow the service worker, so the page does not work offline";
   }
   if (crossOriginIsolated) {
     remember("sessionStorage", RELOADED, "0");
     return "";
   }
   const tries = Number(recall("sessionStorage", RELOADED));
-  // What cannot be counted would never end.
-  const mayTry = tries < MOST_TRIES && remember("sessionStorage", RELOADED, String(tries + 1));
-  if (!mayTry) return "this browser does not isolate the page, so one thread computes";
-  location.replace(location.href.split("#")[0]); // reload() would pass the service worker by once more
-  return new Promise(() => {}); // the page goes away
+  // Without a counter the page could reload forever.
+  const mayTry = tries < MAX_RELOADS && remember("sessionStorage", RELOADED, String(tries + 1));
+  if (!mayTry) return "this browser does not isolate the page, so it uses one thread";
+  location.replace(location.href.split("#")[0]); // reload() would bypass the service worker again
+  return new Promise(() => {}); // the page is replaced
 }
 
-/** A page that was loaded past the service worker, as by Shift and reload, asks it to come. */
+/** Ask the service worker to control this page, if it was loaded without it (for example by Shift and Reload). */
 async function takeControl() {
   if (navigator.serviceWorker.controller) return;
   const taken = new Promise((resolve) => {

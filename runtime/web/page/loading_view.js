@@ -1,9 +1,9 @@
-/** How far a folder is. */
+/** Shows the progress of loading a model. */
 
 import { formatBytes } from "../src/index.js";
 import { find } from "./elements.js";
 
-/** Shown from its making on. */
+/** The progress of one model; visible from its construction on. */
 export class LoadingView {
   #cancel;
 
@@ -12,12 +12,12 @@ export class LoadingView {
     this.#cancel = cancel;
     find("loading").hidden = false;
     find("cancel").addEventListener("click", cancel);
-    this.#waitFor("Looking for the folder");
+    this.#waitFor("Reading the manifest");
   }
 
   /** @param {import("../src/index.js").LoadProgress} progress */
   show(progress) {
-    if ("isStarting" in progress) return this.#waitFor("Starting");
+    if ("isStarting" in progress) return this.#waitFor("Starting the model");
     const bar = /** @type {HTMLProgressElement} */ (find("progress"));
     bar.max = progress.totalBytes;
     bar.value = progress.doneBytes;
@@ -26,7 +26,7 @@ export class LoadingView {
     return undefined;
   }
 
-  /** The button is somebody else's from now on. */
+  /** Stop using the Cancel button. */
   end() {
     find("cancel").removeEventListener("click", this.#cancel);
   }

@@ -1,4 +1,4 @@
-/** The page: opens a model, then asks and answers. `window.glm` is what it offers to scripts. */
+/** The page: opens a model, and starts a chat with it. `window.glm` is its interface for scripts. */
 
 import { AbsentError, UnreachableError, load } from "../src/index.js";
 import { Chat } from "./chat.js";
@@ -9,8 +9,8 @@ import { hideModels, prepareModels, showModels } from "./models_view.js";
 import { recall, remember } from "./remembered.js";
 import { prepareSettings, showDefaults } from "./settings_view.js";
 
-const LAST = "glm-last"; // what was opened last
-const BESIDE = "model/"; // a folder that is published with the page
+const LAST_ADDRESS = "glm-last"; // key in local storage
+const DEFAULT_FOLDER = "model/"; // a folder that is published beside the page
 
 /** @typedef {import("./models_view.js").From} From */
 
@@ -20,7 +20,7 @@ let pageNote = "";
 /** @type {AbortController | null} */ let opening = null;
 
 /**
- * Open a model in place of the one that is open.
+ * Open a model, and close the current one.
  * @param {From} from
  * @returns {Promise<import("../src/index.js").RemoteModel>}
  */
@@ -32,12 +32,12 @@ async function open(from) {
   const loading = new LoadingView(() => mine.abort());
   /** @param {import("../src/index.js").LoadProgress} progress */
   const onProgress = (progress) => {
-    if ("isStarting" in progress) close(); // not before: what cannot be fetched costs no conversation
+    if ("isStarting" in progress) close(); // not earlier: a failed download must not end the current conversation
     loading.show(progress);
   };
   try {
     const opened = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
-    if (mine.signal.aborted) opened.release(); // another one is wanted by now
+    if (mine.signal.aborted) opened.release(); // the user has chosen another model
     mine.signal.throwIfAborted();
     begin(opened, from);
     return opened;
@@ -58,9 +58,9 @@ function begin(opened, from) {
   close();
   hideModels();
   model = opened;
-  // Some browsers ask the user; without a yes they may delete what is kept when the disk is full.
+  // Ask the browser not to delete saved models when the disk is full. Some browsers ask the user.
   navigator.storage?.persist?.().catch(() => {});
-  if (typeof from === "string") remember("localStorage", LAST, from);
+  if (typeof from === "string") remember("localStorage", LAST_ADDRESS, from);
   showDefaults(model.defaults);
   chat = new Chat(model, () => {
     close();
@@ -69,7 +69,7 @@ function begin(opened, from) {
   showFacts();
 }
 
-/** What `?backend=` and `?threads=` say. */
+/** The options `?backend=` and `?threads=` of the page's address. */
 function readAddress() {
   const wanted = new URLSearchParams(location.search);
   const threads = wanted.get("threads");
@@ -84,7 +84,7 @@ function close() {
 }
 
 /**
- * Open, and say what is wrong.
+ * Open a model, and show the error if that fails.
  * @param {From} from
  */
 async function tryOpen(from) {
@@ -95,9 +95,9 @@ async function tryOpen(from) {
   }
 }
 
-/** @param {unknown} error  of `open` */
+/** @param {unknown} error  thrown by `open` */
 async function explain(error) {
-  if (opening) return; // another model is being opened by now
+  if (opening) return; // another model is being opened
   await showModels(tryOpen);
   const isCancelled = error instanceof DOMException && error.name === "AbortError";
   find("problem").textContent = isCancelled ? "" : error instanceof Error ? error.message : String(error);
@@ -107,16 +107,16 @@ function showFacts() {
   if (!model) return;
   const { backend, threads, label, note } = model;
   const engine = backend === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  find("facts").textContent = [`${label.replace(/^https?:\/\//, "")}: ${engine}`, note, pageNote].filter(Boolean).join("; ") + ".";
+  find("facts").textContent = [`${label.split("/").at(-1)} on ${engine}`, note, pageNote].filter(Boolean).join("; ") + ".";
 }
 
-/** What the address asks for, the folder beside the page, or the last one. */
+/** Open the folder in the page's address, or the folder beside the page, or the last address. */
 async function openFirst() {
   const wanted = new URLSearchParams(location.search).get("model");
   if (wanted) return tryOpen(wanted);
-  const beside = new URL(BESIDE, document.baseURI).href;
-  const last = recall("localStorage", LAST);
-  for (const address of new Set([beside, ...(last ? [last] : [])])) {
+  const standard = new URL(DEFAULT_FOLDER, document.baseURI).href;
+  const last = recall("localStorage", LAST_ADDRESS);
+  for (const address of new Set([standard, ...(last ? [last] : [])])) {
     try {
       return void (await open(address));
     } catch (error) {
@@ -135,7 +135,7 @@ const ready = openFirst();
 
 Object.defineProperty(window, "glm", {
   value: Object.freeze({
-    /** Settled when the first model is open, or the page waits for one. */
+    /** Resolves when the first model is open, or the page asks for one. */
     ready,
     open,
     get model() {

@@ -1,4 +1,4 @@
-/** Where models come from: a picked or dropped folder, an address, or what is kept in this browser. */
+/** The list of models: pick or drop a folder, download one from an address, or open a saved one. */
 
 import { deleteStored, formatBytes, listStored } from "../src/index.js";
 import { find, make, makeButton } from "./elements.js";
@@ -10,7 +10,7 @@ export function prepareModels(open) {
   const pick = /** @type {HTMLInputElement} */ (find("pick"));
   pick.addEventListener("change", () => {
     const files = [...(pick.files ?? [])];
-    pick.value = ""; // the same folder may be picked again
+    pick.value = ""; // otherwise picking the same folder again has no effect
     if (files.length) open(files);
   });
   find("fetch").addEventListener("submit", (event) => {
@@ -44,7 +44,7 @@ async function showKept(open) {
     const words = make("span", { className: "name", text: `${one.label}, ${formatBytes(one.sizeBytes)}` });
     const use = makeButton("Open", () => open({ storedId: one.id }));
     const remove = makeButton("Delete", async () => {
-      await deleteStored(one.id).catch(() => say(`${one.label} is in use; close the tab that uses it.`));
+      await deleteStored(one.id).catch(() => showProblem(`${one.label} is in use; close the tab that uses it.`));
       await showKept(open);
       find("models-title").focus();
     });
@@ -57,7 +57,7 @@ async function showKept(open) {
 }
 
 /** @param {string} text */
-function say(text) {
+function showProblem(text) {
   find("problem").textContent = text;
 }
 
@@ -65,7 +65,7 @@ function say(text) {
 function prepareDrop(open) {
   const area = find("drop");
   document.addEventListener("dragover", (event) => {
-    event.preventDefault(); // or the browser would leave the page for what is dropped
+    event.preventDefault(); // otherwise the browser would open the dropped file instead of this page
     area.classList.toggle("is-over", area.contains(/** @type {Node} */ (event.target)));
   });
   document.addEventListener("drop", async (event) => {
@@ -77,7 +77,7 @@ function prepareDrop(open) {
 }
 
 /**
- * The files of a dropped folder, or those dropped by themselves.
+ * The dropped files, or the files of a dropped folder.
  * @param {DataTransfer | null} transfer
  * @returns {Promise<File[]>}
  */

@@ -1,7 +1,7 @@
-/** Strings that the browser remembers for the page, where it is allowed to. */
+/** Reads and writes short strings in the browser's storage. A user may have blocked it. */
 
 /**
- * @param {"localStorage" | "sessionStorage"} where  its very name throws where site data is blocked
+ * @param {"localStorage" | "sessionStorage"} where  accessing the property throws if site data is blocked
  * @param {string} name
  * @returns {string | null}
  */
@@ -17,7 +17,7 @@ export function recall(where, name) {
  * @param {"localStorage" | "sessionStorage"} where
  * @param {string} name
  * @param {string} value
- * @returns {boolean} whether it will be known
+ * @returns {boolean} whether it was stored
  */
 export function remember(where, name, value) {
   try {

@@ -1,9 +1,9 @@
-/** The settings dialog: what the user wants otherwise than the folder says. */
+/** The settings dialog: options that override the folder's defaults. */
 
 import { find } from "./elements.js";
 
 /** @type {Record<string, "temperature" | "topP" | "seed" | "maxNewTokens">} */
-const FIELDS = { temperature: "temperature", "top-p": "topP", seed: "seed", "most-tokens": "maxNewTokens" };
+const FIELDS = { temperature: "temperature", "top-p": "topP", seed: "seed", "max-new-tokens": "maxNewTokens" };
 
 export function prepareSettings() {
   const dialog = /** @type {HTMLDialogElement} */ (find("settings"));
@@ -11,7 +11,7 @@ export function prepareSettings() {
 }
 
 /**
- * Show the folder's own values where nothing is filled in.
+ * Show the folder's defaults in empty fields.
  * @param {import("glm-runtime/core").Settings} defaults
  */
 export function showDefaults(defaults) {

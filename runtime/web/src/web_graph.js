@@ -18,7 +18,8 @@ const READ_BYTES = 2 ** 26; // size of one read
 /**
  * Number of tokens in one chunk of the chunked prefill. In WebAssembly a larger chunk would be faster,
  * but the Stop button slower. With WebGPU on SwiftShader, onnxruntime-web 1.30 computes wrong logits
- * for 32 or more tokens on some processors (`test/webgpu.test.js` measures it).
+ * for 32 or more tokens on some processors. To try another version or device, set `webgpu` to 128 and
+ * run `test/webgpu.test.js`.
  */
 const CHUNK_TOKENS = { wasm: 32, webgpu: 16 };
 

@@ -1,4 +1,4 @@
-/** Chromium, a server, and the folders under test. */
+/** What the tests share: Chromium, a server, and the folders under test. */
 
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { existsSync } from "node:fs";
@@ -6,16 +6,26 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
-import { after } from "node:test";
+import { after, test as register } from "node:test";
 
 import { chromium } from "playwright-core";
 
 import { StaticServer } from "./static_server.js";
 
-export const DIST = process.env.GLM_PAGE ?? join(import.meta.dirname, "..", "dist"); // a release's, too
+export const DIST = process.env.GLM_PAGE ?? join(import.meta.dirname, "..", "dist"); // or the page of a release
+const IS_EXHAUSTIVE = process.env.GLM_EXHAUSTIVE === "1";
+const PATIENCE_MS = 300_000; // a busy machine may be slow; a wait ends earlier as soon as its condition holds
+
+/** A test of the default suite. @type {typeof register} */
+export const test = IS_EXHAUSTIVE ? skipQuietly : register;
+/** A variant that runs only with GLM_EXHAUSTIVE=1, and then without the default suite. @type {typeof register} */
+export const exhaustive = IS_EXHAUSTIVE ? register : skipQuietly;
+
+function skipQuietly() {}
+
 /** Made by `glm-export artifacts/glm4-sample --method rtn --conformance -o DIR`. */
 export const FOLDER = process.env.GLM_FOLDER ?? "";
-/** The same with `--accuracy-level 0`: activations in float32, as WebAssembly computes any folder. */
+/** The same with `--accuracy-level 0`: activations are float32, as always in WebAssembly. */
 export const EXACT_FOLDER = process.env.GLM_EXACT_FOLDER ?? "";
 const CHROMIUM = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/google-chrome"].find((path) => path && existsSync(path));
 
@@ -40,7 +50,7 @@ export async function readVectors(folder) {
 }
 
 /**
- * A page with storage of its own, on a server of its own; what it logs as an error fails the test.
+ * Open the page with empty storage on a new server. An error in the browser's console fails the test.
  * @param {import("node:test").TestContext} test
  * @param {import("playwright-core").Browser} browser
  * @param {{ places?: Record<string, string>, query?: string, context?: object, expected?: RegExp, script?: string, prepare?: (server: StaticServer) => void }} [options]
@@ -49,6 +59,7 @@ export async function visit(test, browser, { places, query = "", context = {}, e
   const server = await new StaticServer(places ?? { "/": DIST, "/model/": FOLDER }).start();
   prepare?.(server);
   const visitor = await browser.newContext(context);
+  visitor.setDefaultTimeout(PATIENCE_MS);
   if (script) await visitor.addInitScript(script);
   const page = await visitor.newPage();
   const errors = watch(page, expected);
@@ -64,7 +75,7 @@ export async function visit(test, browser, { places, query = "", context = {}, e
 }
 
 /**
- * Errors of a page as they come. A missing file is the server's to say and the page's to handle.
+ * Collect the errors of a page. HTTP errors are not among them: the page handles them.
  * @param {import("playwright-core").Page} page
  * @param {RegExp} [expected]
  */
@@ -80,12 +91,12 @@ export function watch(page, expected) {
   return errors;
 }
 
-/** The page has opened what it opens first; the first visit loads twice. */
+/** Wait until the page has opened its first model, or asks for one. The first visit loads the page twice. */
 export async function ready(page) {
-  await page.waitForFunction(() => window.glm?.ready.then(() => true), null, { timeout: 120_000 });
+  await page.waitForFunction(() => window.glm?.ready.then(() => true), null, { timeout: PATIENCE_MS });
 }
 
-/** Open a folder, and get its label or what is wrong. */
+/** Open a folder; returns its label or the error. */
 export function open(page, from) {
   return page.evaluate(
     (from) => glm.open(from).then((model) => ({ label: model.label }), (error) => ({ error: error.name, message: error.message })),
@@ -93,7 +104,7 @@ export function open(page, from) {
   );
 }
 
-/** Everything an answer came to. */
+/** Ask, and collect the pieces of the answer. */
 export function answer(page, messages, options) {
   return page.evaluate(
     async ([messages, options]) => {
@@ -110,7 +121,7 @@ export function answer(page, messages, options) {
   );
 }
 
-/** Set the dialog's fields. */
+/** Fill the fields of the settings dialog. */
 export async function choose(page, fields) {
   await page.click("#show-settings");
   for (const [id, value] of Object.entries(fields)) {
@@ -120,7 +131,7 @@ export async function choose(page, fields) {
   await page.click("#settings .main");
 }
 
-/** Ask in the page, wait for the end, and read the last answer. */
+/** Ask in the page, wait until the answer is finished, and return its text. */
 export async function ask(page, text) {
   await page.fill("#message", text);
   await page.keyboard.press("Enter");
@@ -129,11 +140,11 @@ export async function ask(page, text) {
 }
 
 export async function finished(page) {
-  await page.locator("#send:not([hidden])").waitFor({ timeout: 120_000 });
+  await page.locator("#send:not([hidden])").waitFor();
   await page.waitForFunction(() => !document.querySelector(".is-writing"));
 }
 
-/** A copy of a folder that goes away with the test. */
+/** Copy a folder. The copy is deleted after the test. */
 export async function copyFolder(test, folder = FOLDER) {
   const root = await mkdtemp(join(tmpdir(), "glm-web-"));
   test.after(() => rm(root, { recursive: true }));
@@ -150,7 +161,7 @@ export async function changeManifest(folder, change) {
   await writeFile(path, JSON.stringify(manifest));
 }
 
-/** Replace a file of a copy; the manifest stays right. */
+/** Replace a file of a copy, and update the manifest. */
 export async function replaceFile(folder, name, content) {
   await writeFile(join(folder, name), content);
   await changeManifest(folder, ({ files }) => {
@@ -158,14 +169,14 @@ export async function replaceFile(folder, name, content) {
   });
 }
 
-/** The worker's code is fetched anew. */
+/** Delete the worker's code from the cache, so that it is fetched again. */
 export function forgetWorker(page) {
   return page.evaluate(async () => {
     for (const name of await caches.keys()) await (await caches.open(name)).delete("worker.js");
   });
 }
 
-/** The most that a logit differs from a vector's. */
+/** The largest difference between a logit and the vector's. */
 export async function measureLogits(page, vector) {
   const logits = await page.evaluate(async ([tokens, ids]) => {
     const all = await glm.model.readLogits(tokens);
@@ -175,8 +186,8 @@ export async function measureLogits(page, vector) {
 }
 
 /**
- * What `export/glm_export/folder/conformance.py` says of other kernels than those that made the vectors:
- * activations that they round, and WebAssembly does not, bound logits, and with them what is greedy.
+ * Bounds for kernels that round activations differently from those that made the vectors. They limit the
+ * difference of logits, and decide which greedy tokens must be equal (`glm_export/folder/conformance.py`).
  */
 export const boundOf = (vector) => 3 * vector.logit_rounding + 1e-3;
 export const isSure = (vector) => vector.smallest_margin > 2 * vector.logit_rounding;

@@ -1,9 +1,21 @@
 /** The folder's own vectors: rendered prompts, tokens, logits, greedy and sampled answers. */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, FOLDER, answer, boundOf, isSure, launch, measureLogits, open, readVectors, visit } from "./browser.js";
+import {
+  DIST,
+  EXACT_FOLDER,
+  FOLDER,
+  answer,
+  boundOf,
+  isSure,
+  launch,
+  measureLogits,
+  open,
+  readVectors,
+  test,
+  visit,
+} from "./browser.js";
 
 const browser = await launch();
 

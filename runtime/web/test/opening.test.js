@@ -1,17 +1,28 @@
-/** Opening a model: what is found first, cancelled, mistyped, or never ends; the page goes on. */
+/** Opening a model: the default model, cancelled, mistyped, or with a template that never ends. The page continues. */
 
 import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, ask, choose, copyFolder, launch, open, readVectors, replaceFile, visit } from "./browser.js";
+import {
+  DIST,
+  EXACT_FOLDER,
+  ask,
+  choose,
+  copyFolder,
+  launch,
+  open,
+  readVectors,
+  replaceFile,
+  test,
+  visit,
+} from "./browser.js";
 
 const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
 const [{ messages, greedy }] = vectors;
 const words = messages[0].content;
-const settings = { temperature: 0, "most-tokens": maxNewTokens };
+const settings = { temperature: 0, "max-new-tokens": maxNewTokens };
 const ONNXRUNTIME = "/onnxruntime/ort.wasm.min.mjs";
 const places = { "/": DIST, "/exact/": EXACT_FOLDER };
 const ENDLESS = "{% if messages[0].content == 'forever' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{% endif %}hello";
@@ -83,7 +94,7 @@ for (const [what, prepare] of [
   });
 }
 
-test("a model beside the page without its weights is said", async (t) => {
+test("a model beside the page without its weights gives an error message", async (t) => {
   const folder = await copyFolder(t);
   await rm(join(folder, "model.onnx.data"));
   const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": folder } });
@@ -91,9 +102,9 @@ test("a model beside the page without its weights is said", async (t) => {
   assert.ok(await page.locator("#models").isVisible());
 });
 
-test("what the page's address asks for is no address", async (t) => {
+test("the page's address contains an invalid address", async (t) => {
   const { page } = await visit(t, browser, { places, query: "?model=http://[" });
-  assert.match(await page.textContent("#problem"), /"http:\/\/\[" is no address of a folder/);
+  assert.match(await page.textContent("#problem"), /"http:\/\/\[" is not the address of a folder/);
 });
 
 test("site data is blocked", async (t) => {
@@ -111,11 +122,11 @@ test("a chat template that never ends is ended", async (t) => {
   const folder = await copyFolder(t, EXACT_FOLDER);
   await replaceFile(folder, "chat_template.jinja", ENDLESS);
   const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": folder } });
-  await choose(page, { ...settings, "most-tokens": 3 });
+  await choose(page, { ...settings, "max-new-tokens": 3 });
   await page.fill("#message", "forever");
   await page.keyboard.press("Enter");
   await page.click("#stop");
-  await page.locator("#problem:has-text('the model did not stop within 10 s, so it was ended')").waitFor({ timeout: 60_000 });
+  await page.locator("#problem:has-text('the model did not stop within 10 s and was ended')").waitFor();
   assert.equal(await page.inputValue("#message"), "forever");
   assert.ok((await ask(page, "once")).length > 0);
 });

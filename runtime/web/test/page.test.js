@@ -1,16 +1,15 @@
-/** What a visitor does: types, reads, stops, sets, copies; by mouse, by keyboard, by screen reader. */
+/** The chat page: asking, reading, stopping, settings and copying, with mouse, keyboard and screen reader. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, ask, choose, finished, launch, readVectors, visit } from "./browser.js";
+import { DIST, EXACT_FOLDER, ask, choose, finished, launch, readVectors, test, visit } from "./browser.js";
 
 const browser = await launch();
 const places = { "/": DIST, "/model/": EXACT_FOLDER };
-const { vectors, max_new_tokens: mostTokens } = await readVectors(EXACT_FOLDER);
-const greedy = { temperature: 0, "most-tokens": mostTokens };
+const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
+const greedy = { temperature: 0, "max-new-tokens": maxNewTokens };
 const [moses, poem, , endless] = vectors;
 const wordsOf = (vector) => vector.messages[0].content;
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -33,8 +32,8 @@ test("types a prompt, and sees the vector's text grow", async (t) => {
   assert.equal(await ask(page, wordsOf(moses)), moses.greedy.text);
   assert.ok((await page.evaluate(() => window.lengths.size)) > 10);
   const facts = await page.locator(".turn .facts span").textContent();
-  assert.match(facts, new RegExp(`^${moses.greedy.token_ids.length} tokens, \\d+\\.\\d tokens/s, first after \\d+\\.\\d\\d s$`));
-  assert.match(await page.textContent("#facts"), /WebAssembly, \d threads?\.$/);
+  assert.match(facts, new RegExp(`^${moses.greedy.token_ids.length} tokens, \\d+\\.\\d tokens/s, first token after \\d+\\.\\d\\d s$`));
+  assert.match(await page.textContent("#facts"), /^model on WebAssembly, \d threads?\.$/);
   // The conversation goes on, and a new one begins as the first did.
   await ask(page, "And then?");
   assert.equal(await page.locator(".turn").count(), 4);
@@ -109,8 +108,8 @@ test("by keyboard alone", async (t) => {
   await page.keyboard.press("Enter");
   await tabTo("temperature");
   await page.keyboard.type("0");
-  await tabTo("most-tokens");
-  await page.keyboard.type(String(mostTokens));
+  await tabTo("max-new-tokens");
+  await page.keyboard.type(String(maxNewTokens));
   await page.keyboard.press("Enter"); // the dialog's form is done
   assert.equal(await page.locator("dialog[open]").count(), 0);
   assert.equal(await focus(), "show-settings");
@@ -162,7 +161,7 @@ test("Enter sends, Shift and Enter do not, and neither does Enter of an input me
 
 test("thinking stands apart, folded", async (t) => {
   const { page } = await visit(t, browser, { places });
-  await choose(page, { ...greedy, "most-tokens": 12, thinking: true });
+  await choose(page, { ...greedy, "max-new-tokens": 12, thinking: true });
   await ask(page, wordsOf(moses));
   const thoughts = page.locator(".thinking");
   assert.equal(await thoughts.evaluate((element) => element.open), false);
@@ -172,7 +171,7 @@ test("thinking stands apart, folded", async (t) => {
 
 test("markup is shown as text, each paragraph in its own direction", async (t) => {
   const { page } = await visit(t, browser, { places });
-  await choose(page, { ...greedy, "most-tokens": 3 });
+  await choose(page, { ...greedy, "max-new-tokens": 3 });
   const markup = '<img src="x" onerror="window.isBroken = true">';
   await ask(page, markup);
   assert.equal(await page.locator(".asked .text").textContent(), markup);
@@ -196,7 +195,7 @@ test("an answer is copied; a system prompt is read", async (t) => {
       for await (const piece of glm.model.chat(messages, { temperature: 0, maxNewTokens })) text += piece.text;
       return text;
     },
-    [[{ role: "system", content: "Answer with a poem." }, ...moses.messages], mostTokens],
+    [[{ role: "system", content: "Answer with a poem." }, ...moses.messages], maxNewTokens],
   );
   assert.equal(shown, expected);
   assert.notEqual(shown, moses.greedy.text);

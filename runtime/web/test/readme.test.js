@@ -6,9 +6,8 @@ import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
 
-import { DIST, FOLDER, ask, launch, ready, watch } from "./browser.js";
+import { DIST, FOLDER, ask, launch, ready, test, watch } from "./browser.js";
 import { StaticServer } from "./static_server.js";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");

@@ -1,11 +1,25 @@
-/** What is kept: the page and the model, for when there is no connection; picked, resumed, deleted. */
+/** The browser's storage: the page and models without a connection; models that are picked, resumed and deleted. */
 
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
 
-import { DIST, EXACT_FOLDER, FOLDER, answer, ask, choose, copyFolder, forgetWorker, launch, open, readVectors, ready, visit } from "./browser.js";
+import {
+  DIST,
+  EXACT_FOLDER,
+  FOLDER,
+  answer,
+  ask,
+  choose,
+  copyFolder,
+  forgetWorker,
+  launch,
+  open,
+  readVectors,
+  ready,
+  test,
+  visit,
+} from "./browser.js";
 
 const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
@@ -24,8 +38,8 @@ test("the second time it needs no server", async (t) => {
   await server.stop();
   await page.reload();
   await ready(page);
-  assert.match(await page.textContent("#facts"), /no connection: the copy kept in this browser answers/);
-  await choose(page, { temperature: 0, "most-tokens": maxNewTokens });
+  assert.match(await page.textContent("#facts"), /the server cannot be reached, so the saved copy is used/);
+  await choose(page, { temperature: 0, "max-new-tokens": maxNewTokens });
   assert.equal(await ask(page, messages[0].content), greedy.text);
   await server.start(server.port);
 });
@@ -83,7 +97,7 @@ test("two folders of one name are both kept; one that is not kept is refused", a
   await page.locator("#kept li").nth(1).waitFor();
   const refused = await open(page, { storedId: "0".repeat(32) });
   assert.equal(refused.error, "FolderError");
-  assert.match(refused.message, /no folder 0{32} is kept in this browser; fetch or pick it again/);
+  assert.match(refused.message, /the folder 0{32} is not saved in this browser; download or pick it again/);
   await page.click("#show-models");
   await page.click("#show-models");
   assert.equal(await page.locator("#kept li").count(), 2);
@@ -106,9 +120,9 @@ for (const hasRanges of [true, false]) {
     server.breaks.set(`/exact/${DATA}`, data.size >> 1);
     const broken = await open(page, "exact/");
     assert.equal(broken.error, "UnreachableError");
-    assert.match(broken.message, /model\.onnx\.data broke off after \d\.\d\d MB .*open it again/);
+    assert.match(broken.message, /the download of .*model\.onnx\.data was interrupted after \d\.\d\d MB .*open the folder again/);
     await page.click("#show-models");
-    assert.match(await page.locator("#kept .name").textContent(), /a download left half-way, \d\.\d\d MB/);
+    assert.match(await page.locator("#kept .name").textContent(), /incomplete download, \d\.\d\d MB/);
     assert.ok((await open(page, "exact/")).label);
     await answers(page);
     const [, again] = server.requests.filter(({ path }) => path === `/exact/${DATA}`);
@@ -142,7 +156,7 @@ test("two tabs fetch the same folder", async (t) => {
   await page.locator("#progress-text:has-text('model.onnx.data')").waitFor();
   const refused = await open(other, "exact/");
   assert.equal(refused.error, "StorageError");
-  assert.match(refused.message, /is being written by another tab .*wait for it, or close that tab/);
+  assert.match(refused.message, /is being written by another tab .*wait until that tab is done, or close it/);
   await page.click("#cancel");
   assert.equal((await first).error, "AbortError");
   server.waits = "";
@@ -185,7 +199,7 @@ test("no room: said before anything is fetched", async (t) => {
   await forgetWorker(page);
   const refused = await open(page, "exact/");
   assert.equal(refused.error, "StorageError");
-  assert.match(refused.message, /exact needs 4\.\d\d MB where this browser has 1\.50 MB for this page; delete what is kept/);
+  assert.match(refused.message, /exact needs 4\.\d\d MB of storage where this browser offers 1\.50 MB to this page; delete saved models/);
   assert.ok(!server.requests.some(({ path }) => path.endsWith(DATA)));
 });
 
@@ -196,7 +210,7 @@ test("no room all of a sudden", async (t) => {
   await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 1_000_000 });
   const refused = await open(page, "exact/");
   assert.equal(refused.error, "StorageError", refused.message);
-  assert.match(refused.message, /this browser has no room for model\.onnx\.data \(3\.\d\d MB\); delete what is kept/);
+  assert.match(refused.message, /this browser has not enough storage for model\.onnx\.data \(3\.\d\d MB\); delete saved models/);
   await devtools.send("Storage.overrideQuotaForOrigin", { origin });
   assert.ok((await open(page, "exact/")).label);
   await answers(page);
@@ -207,7 +221,7 @@ test("a browser that keeps nothing, as some private windows", async (t) => {
   server.prefixes.set("/worker.js", "navigator.storage.getDirectory = async () => { throw new DOMException('no', 'SecurityError'); };\n");
   await forgetWorker(page);
   assert.ok((await open(page, "exact/")).label);
-  assert.match(await page.textContent("#facts"), /this browser keeps no files for this page/);
+  assert.match(await page.textContent("#facts"), /this browser does not save files for this page/);
   await answers(page);
 });
 
@@ -236,7 +250,7 @@ test("a kept file that was cut off, or changed", async (t) => {
         (error) => `${error.name}: ${error.message}`,
       );
     }, from);
-  assert.match(await verify(), /^FolderError: .*the SHA-256 of model\.onnx\.data is not the manifest's; what is damaged was deleted: fetch/);
+  assert.match(await verify(), /^FolderError: .*the SHA-256 of model\.onnx\.data differs from the manifest; the damaged files were deleted: download/);
   assert.ok((await open(page, "model/")).label);
   assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 3);
   await damage(null);
@@ -283,7 +297,7 @@ test("a server in trouble: what is kept answers", async (t) => {
   await open(page, "exact/");
   server.statuses.set("/exact/", 503);
   assert.ok((await open(page, "exact/")).label);
-  assert.match(await page.textContent("#facts"), /the copy kept in this browser answers/);
+  assert.match(await page.textContent("#facts"), /the saved copy is used/);
 });
 
 test("a folder that could not be begun leaves nothing", async (t) => {
@@ -338,7 +352,7 @@ test("an older page is given nothing of a newer onnxruntime", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected });
   server.prefixes.set("/onnxruntime/ort.wasm.min.mjs", "/* another version */");
   const { message } = await open(page, "exact/");
-  assert.match(message, /onnxruntime-web does not come .*close all tabs of this page and open it again/);
+  assert.match(message, /onnxruntime-web cannot be loaded .*close all tabs of this page and open it again/);
   server.prefixes.clear();
   assert.ok((await open(page, "exact/")).label);
   await answers(page);
