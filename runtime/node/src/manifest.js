@@ -97,7 +97,7 @@ function checkFormatVersion(version) {
   if (version > FORMAT_VERSION) {
     throw new FormatVersionError(
       `${MANIFEST_NAME} has format_version ${version} but this package reads up to ${FORMAT_VERSION}; ` +
-        "upgrade it with `npm install glm-runtime@latest`.",
+        "upgrade the package.",
     );
   }
 }
