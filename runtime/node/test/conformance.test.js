@@ -1,4 +1,4 @@
-/** The folder's own vectors: rendered prompts, tokens, logits, greedy and sampled answers. */
+/** The folder's vectors: rendered prompts, tokens, logits, greedy and sampled answers. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { load } from "glm-runtime";
 
 import { Decoder } from "../src/decoder.js";
-import { FOLDER, collect, vectors } from "./folders.js";
+import { FOLDER, boundOf, collect, isExact, isSure, vectors } from "./folders.js";
 
 const model = await load(FOLDER, { verify: true });
 
@@ -22,16 +22,15 @@ for (const vector of vectors.vectors) {
   test(`logits ${name}`, async () => {
     const decoder = new Decoder(model.graph, model.manifest.model);
     const logits = await decoder.append(vector.token_ids);
-    const squares = (values) => values.reduce((sum, value) => sum + value * value, 0);
-    const differences = vector.logit_ids.map((id, i) => logits[id] - vector.logits[i]);
-    // Activations are rounded to int8 in both; another version's kernels may add in another order.
-    assert.ok(squares(differences) <= 0.01 ** 2 * squares(vector.logits), `differ by ${differences}`);
+    const difference = Math.max(...vector.logit_ids.map((id, i) => Math.abs(logits[id] - vector.logits[i])));
+    assert.ok(difference < boundOf(vector), `${difference} where ${boundOf(vector)} is allowed`);
   });
 
   test(`greedy answer ${name}`, async () => {
     const options = { temperature: 0, maxNewTokens: vectors.max_new_tokens };
     const { tool_calls: calls, ...answer } = await collect(model.chat(vector.messages, options));
-    assert.deepEqual(answer, vector.greedy);
+    if (isSure(vector)) assert.deepEqual(answer, vector.greedy);
+    assert.ok(answer.token_ids.length > 0);
     assert.deepEqual(calls, []);
   });
 
@@ -39,6 +38,13 @@ for (const vector of vectors.vectors) {
     const { temperature, top_k: topK, top_p: topP, seed } = vectors.sampling;
     const options = { temperature, topK, topP, seed, maxNewTokens: vectors.max_new_tokens };
     const { tool_calls: _, ...answer } = await collect(model.chat(vector.messages, options));
-    assert.deepEqual(answer, vector.sampled);
+    if (isExact(vector)) assert.deepEqual(answer, vector.sampled);
+    assert.ok(answer.token_ids.length > 0);
   });
 }
+
+test("some tokens were compared", () => {
+  // A folder with random weights has narrow margins.
+  const isTrained = vectors.vectors.some((vector) => vector.smallest_margin > 1);
+  assert.ok(!isTrained || vectors.vectors.some(isSure));
+});

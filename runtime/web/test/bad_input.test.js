@@ -12,6 +12,7 @@ import {
   changeManifest,
   choose,
   copyFolder,
+  exhaustive,
   forgetWorker,
   launch,
   open,
@@ -99,8 +100,8 @@ test("no server, and no address", async (t) => {
   }
 });
 
-test("the page's policy binds the worker, too", async (t) => {
-  // A name that leads to this server, which would answer: only the policy stands between.
+test("the page's Content-Security-Policy applies to the worker", async (t) => {
+  // This name resolves to the test server, so only the policy prevents the request.
   const other = await launch(["--host-resolver-rules=MAP glm.example 127.0.0.1"]);
   const places = { "/": DIST, "/exact/": EXACT_FOLDER };
   const { page, server } = await visit(t, other, { places, expected: /Content Security Policy/ });
@@ -175,7 +176,7 @@ test("an answer is cancelled while it is decoded, and while a long prompt is rea
   assert.match(found[2], /the model was released; load the model again/);
 });
 
-test("out of memory in an answer: an error message, and the next answer succeeds", async (t) => {
+exhaustive("out of memory in an answer: an error message, and the next answer succeeds", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", `
     const { Memory } = WebAssembly;
@@ -194,7 +195,7 @@ test("out of memory in an answer: an error message, and the next answer succeeds
   assert.equal(await ask(page, messages[0].content), greedy.text);
 });
 
-test("the worker cannot be loaded", async (t) => {
+exhaustive("the worker cannot be loaded", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: /SyntaxError|Uncaught/ });
   server.prefixes.set("/worker.js", "this is no JavaScript;");
   await forgetWorker(page);

@@ -10,6 +10,7 @@ import {
   ask,
   choose,
   copyFolder,
+  exhaustive,
   launch,
   open,
   readVectors,
@@ -36,7 +37,7 @@ async function type(page, address) {
   await page.press("#address", "Enter");
 }
 
-test("cancelled while the model starts; another one is wanted while it starts", async (t) => {
+exhaustive("cancelled while the model starts; another one is wanted while it starts", async (t) => {
   const { page, server } = await visit(t, browser, { places, query: "?threads=1", expected: /ERR_/ });
   server.waits = ONNXRUNTIME;
   await type(page, `${server.address}exact/`);
@@ -55,7 +56,7 @@ test("cancelled while the model starts; another one is wanted while it starts", 
   assert.equal(await ask(page, words), greedy.text);
 });
 
-test("a mistyped address costs no conversation", async (t) => {
+exhaustive("a mistyped address costs no conversation", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
   await choose(page, settings);
   await ask(page, words);
@@ -66,7 +67,7 @@ test("a mistyped address costs no conversation", async (t) => {
   assert.equal(await page.locator(".turn").count(), 4);
 });
 
-test("a model that takes the place of one in the middle of an answer, and does not start, leaves no button", async (t) => {
+exhaustive("a model that takes the place of one in the middle of an answer, and does not start, leaves no button", async (t) => {
   const folder = await copyFolder(t);
   await replaceFile(folder, "model.onnx", "no graph");
   const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER, "/bad/": folder } });
@@ -87,7 +88,8 @@ for (const [what, prepare] of [
   ["answered with 503", (server) => server.statuses.set("/model/", 503)],
   ["answered with a web page", (server) => (server.instead = "<!doctype html><title>Not here</title>")],
 ]) {
-  test(`no model beside the page, ${what}: the page waits for one`, async (t) => {
+  const register = what.includes("web page") ? test : exhaustive;
+  register(`no model beside the page, ${what}: the page asks for one`, async (t) => {
     const { page } = await visit(t, browser, { places, prepare });
     assert.equal(await page.textContent("#problem"), "");
     assert.ok(await page.locator("#models").isVisible());
@@ -107,7 +109,7 @@ test("the page's address contains an invalid address", async (t) => {
   assert.match(await page.textContent("#problem"), /"http:\/\/\[" is not the address of a folder/);
 });
 
-test("site data is blocked", async (t) => {
+exhaustive("site data is blocked", async (t) => {
   const script = `for (const name of ["localStorage", "sessionStorage"]) {
     Object.defineProperty(window, name, { get() { throw new DOMException("blocked", "SecurityError"); } });
   }`;

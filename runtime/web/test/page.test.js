@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 
-import { DIST, EXACT_FOLDER, ask, choose, finished, launch, readVectors, test, visit } from "./browser.js";
+import { DIST, EXACT_FOLDER, ask, choose, exhaustive, finished, launch, readVectors, test, visit } from "./browser.js";
 
 const browser = await launch();
 const places = { "/": DIST, "/model/": EXACT_FOLDER };
@@ -14,14 +14,14 @@ const [moses, poem, , endless] = vectors;
 const wordsOf = (vector) => vector.messages[0].content;
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** The rules of WCAG 2.2 A and AA, and axe's own advice. */
+/** Check the rules of WCAG 2.2 A and AA, and axe's best practices. */
 async function check(page, what) {
-  await page.evaluate(axe); // not a script of the page: its policy allows none
+  await page.evaluate(axe); // evaluated by the browser's debugger, because the page's policy allows no other script
   const { violations } = await page.evaluate(() => axe.run());
   assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
 }
 
-test("types a prompt, and sees the vector's text grow", async (t) => {
+test("an answer grows token by token, and has the vector's text", async (t) => {
   const { page } = await visit(t, browser, { places });
   await choose(page, greedy);
   await page.evaluate(() => {
@@ -34,7 +34,6 @@ test("types a prompt, and sees the vector's text grow", async (t) => {
   const facts = await page.locator(".turn .facts span").textContent();
   assert.match(facts, new RegExp(`^${moses.greedy.token_ids.length} tokens, \\d+\\.\\d tokens/s, first token after \\d+\\.\\d\\d s$`));
   assert.match(await page.textContent("#facts"), /^model on WebAssembly, \d threads?\.$/);
-  // The conversation goes on, and a new one begins as the first did.
   await ask(page, "And then?");
   assert.equal(await page.locator(".turn").count(), 4);
   await page.click("#new-chat");
@@ -59,7 +58,8 @@ test("answers are spoken when they are finished, not token by token", async (t) 
 });
 
 for (const how of ["button", "Escape"]) {
-  test(`an answer is stopped in the middle (${how}), and the next one comes`, async (t) => {
+  const register = how === "Escape" ? test : exhaustive;
+  register(`an answer is stopped in the middle (${how}), and the next one comes`, async (t) => {
     const { page } = await visit(t, browser, { places });
     await choose(page, greedy);
     assert.equal(endless.greedy.finish_reason, "length");
@@ -77,7 +77,7 @@ for (const how of ["button", "Escape"]) {
   });
 }
 
-test("a new chat in the middle of an answer ends it", async (t) => {
+exhaustive("a new chat in the middle of an answer ends it", async (t) => {
   const { page } = await visit(t, browser, { places });
   await choose(page, greedy);
   await page.fill("#message", wordsOf(endless));
@@ -110,7 +110,7 @@ test("by keyboard alone", async (t) => {
   await page.keyboard.type("0");
   await tabTo("max-new-tokens");
   await page.keyboard.type(String(maxNewTokens));
-  await page.keyboard.press("Enter"); // the dialog's form is done
+  await page.keyboard.press("Enter"); // closes the dialog
   assert.equal(await page.locator("dialog[open]").count(), 0);
   assert.equal(await focus(), "show-settings");
   await tabTo("message");
@@ -148,7 +148,7 @@ test("Enter sends, Shift and Enter do not, and neither does Enter of an input me
   await page.evaluate(() => addEventListener("keydown", ({ key, isComposing }) => key === "Enter" && (window.wasComposing = isComposing), true));
   const devtools = await page.context().newCDPSession(page);
   await devtools.send("Input.imeSetComposition", { text: "jingyesi", selectionStart: 8, selectionEnd: 8 });
-  // What browsers send while an input method is open: a key without a text.
+  // While an input method is open, browsers send a key event without text.
   await devtools.send("Input.dispatchKeyEvent", { type: "rawKeyDown", key: "Enter", code: "Enter", windowsVirtualKeyCode: 229 });
   assert.equal(await page.evaluate(() => window.wasComposing), true);
   assert.equal(await page.locator(".turn").count(), 0);
@@ -159,7 +159,7 @@ test("Enter sends, Shift and Enter do not, and neither does Enter of an input me
   assert.equal(await page.locator(".turn:not(.asked) > .text").textContent(), poem.greedy.text);
 });
 
-test("thinking stands apart, folded", async (t) => {
+exhaustive("reasoning is shown separately, and folded", async (t) => {
   const { page } = await visit(t, browser, { places });
   await choose(page, { ...greedy, "max-new-tokens": 12, thinking: true });
   await ask(page, wordsOf(moses));
@@ -169,7 +169,7 @@ test("thinking stands apart, folded", async (t) => {
   assert.ok((await thoughts.locator(".text").textContent()).length > 5);
 });
 
-test("markup is shown as text, each paragraph in its own direction", async (t) => {
+test("markup is shown as text, and each paragraph has its own direction", async (t) => {
   const { page } = await visit(t, browser, { places });
   await choose(page, { ...greedy, "max-new-tokens": 3 });
   const markup = '<img src="x" onerror="window.isBroken = true">';
@@ -202,7 +202,8 @@ test("an answer is copied; a system prompt is read", async (t) => {
 });
 
 for (const colorScheme of ["light", "dark"]) {
-  test(`axe finds nothing, ${colorScheme}, wide and narrow`, async (t) => {
+  const register = colorScheme === "light" ? test : exhaustive;
+  register(`axe finds nothing, ${colorScheme}, wide and narrow`, async (t) => {
     const { page } = await visit(t, browser, { places, context: { colorScheme, reducedMotion: "reduce" } });
     await choose(page, greedy);
     await ask(page, wordsOf(moses));

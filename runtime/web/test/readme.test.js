@@ -1,4 +1,4 @@
-/** The block of README.md, in a page of somebody else's. */
+/** The server command and the example of README.md. */
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -13,10 +13,10 @@ import { StaticServer } from "./static_server.js";
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
 const blocks = [...readme.matchAll(/```js\n(.*?)```/gs)].map((match) => match[1]);
 
-test("the server of README.md", async (t) => {
+test("the server command of README.md", async (t) => {
   const [, command] = /^(python3 -m http\.server.*)$/m.exec(readme);
   const [program, ...rest] = command.split(" ");
-  const server = spawn(program, ["-u", ...rest, "--bind", "127.0.0.1", "0"], { cwd: new URL("..", import.meta.url), stdio: ["ignore", "pipe", "ignore"] });
+  const server = spawn(program, ["-u", ...rest, "--bind", "127.0.0.1", "0"], { cwd: new URL("../../..", import.meta.url), stdio: ["ignore", "pipe", "ignore"] });
   t.after(() => server.kill());
   const [first] = await once(server.stdout, "data");
   const page = await (await launch()).newPage();
@@ -30,7 +30,7 @@ test("the server of README.md", async (t) => {
   assert.deepEqual(errors, []);
 });
 
-test("the block of README.md", async (t) => {
+test("the example of README.md, in another page", async (t) => {
   assert.equal(blocks.length, 1);
   const site = await mkdtemp(join(tmpdir(), "glm-site-"));
   await mkdir(join(site, "deep"));
@@ -41,6 +41,6 @@ test("the block of README.md", async (t) => {
   const page = await (await launch()).newPage();
   const errors = watch(page, /favicon/);
   await page.goto(`${server.address}deep/index.html`);
-  await page.locator("p:has-text('only begotten Son')").waitFor({ timeout: 120_000 });
+  await page.locator("p:has-text('only begotten Son')").waitFor({ timeout: 300_000 });
   assert.deepEqual(errors, []);
 });

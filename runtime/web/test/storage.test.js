@@ -12,6 +12,7 @@ import {
   ask,
   choose,
   copyFolder,
+  exhaustive,
   forgetWorker,
   launch,
   open,
@@ -25,14 +26,14 @@ const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
 const [{ messages, greedy }] = vectors;
 const DATA = "model.onnx.data";
-const BROKEN = /net::ERR_CONTENT_LENGTH_MISMATCH/; // a download that breaks off
+const BROKEN = /net::ERR_CONTENT_LENGTH_MISMATCH/; // an interrupted download
 const data = await stat(join(EXACT_FOLDER, DATA));
 
 async function answers(page) {
   assert.deepEqual(await answer(page, messages, { temperature: 0, maxNewTokens }), greedy);
 }
 
-test("the second time it needs no server", async (t) => {
+test("the page and its model work without a server after the first visit", async (t) => {
   const offline = /ERR_CONNECTION_REFUSED/;
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER }, expected: offline });
   await server.stop();
@@ -44,14 +45,14 @@ test("the second time it needs no server", async (t) => {
   await server.start(server.port);
 });
 
-test("below any path, and the model at any address", async (t) => {
+test("the page and the model can be at any path", async (t) => {
   const places = { "/some/where/": DIST, "/folders/exact/": EXACT_FOLDER };
   const { page } = await visit(t, browser, { places, query: "?model=/folders/exact&threads=2" });
   assert.ok(await page.evaluate(() => crossOriginIsolated));
   await answers(page);
 });
 
-test("without a model it waits for one, which may be typed, and is fetched once", async (t) => {
+test("without a model the page asks for an address, and downloads the model once", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   assert.equal(await page.textContent("#problem"), "");
   assert.equal(await page.locator("#models").isVisible(), true);
@@ -87,7 +88,7 @@ test("a folder is picked, opened again without picking, and deleted", async (t) 
   }), 0);
 });
 
-test("two folders of one name are both kept; one that is not kept is refused", async (t) => {
+exhaustive("two folders of the same name are both saved; an unknown id is an error", async (t) => {
   const { page } = await visit(t, browser, { places: { "/": DIST } });
   for (const folder of [await copyFolder(t, EXACT_FOLDER), await copyFolder(t, FOLDER)]) {
     await page.setInputFiles("#pick", folder);
@@ -114,7 +115,8 @@ test("a dropped folder", async (t) => {
 });
 
 for (const hasRanges of [true, false]) {
-  test(`a download that broke off ${hasRanges ? "goes on" : "begins anew, where the server knows no ranges"}`, async (t) => {
+  const register = hasRanges ? test : exhaustive;
+  register(`an interrupted download ${hasRanges ? "continues" : "starts again if the server does not support ranges"}`, async (t) => {
     const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: BROKEN });
     server.hasRanges = hasRanges;
     server.breaks.set(`/exact/${DATA}`, data.size >> 1);
@@ -146,7 +148,7 @@ test("a download is cancelled", async (t) => {
   await answers(page);
 });
 
-test("two tabs fetch the same folder", async (t) => {
+exhaustive("two tabs fetch the same folder", async (t) => {
   const { page, server, visitor } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   const other = await visitor.newPage();
   await other.goto(server.address);
@@ -164,7 +166,7 @@ test("two tabs fetch the same folder", async (t) => {
   await answers(other);
 });
 
-test("past the service worker, and a model that takes another's place while it comes", async (t) => {
+exhaustive("a reload that bypasses the service worker, and a model that is opened during a download", async (t) => {
   const { page, server, visitor } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER, "/slow/": FOLDER } });
   const devtools = await visitor.newCDPSession(page);
   await page.evaluate(() => (window.isOld = true));
@@ -181,7 +183,7 @@ test("past the service worker, and a model that takes another's place while it c
   await answers(page);
 });
 
-test("a folder that was exported anew takes the place of the old one", async (t) => {
+exhaustive("a folder that was exported again replaces the saved one", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": FOLDER } });
   server.places["/model/"] = EXACT_FOLDER;
   await page.reload();
@@ -192,7 +194,7 @@ test("a folder that was exported anew takes the place of the old one", async (t)
   assert.equal(await page.locator("#kept li").count(), 1);
 });
 
-test("no room: said before anything is fetched", async (t) => {
+test("too little storage is reported before the download", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   // Chromium says 10 GB of room whatever there is, so the browser's word is given here.
   server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
@@ -203,7 +205,7 @@ test("no room: said before anything is fetched", async (t) => {
   assert.ok(!server.requests.some(({ path }) => path.endsWith(DATA)));
 });
 
-test("no room all of a sudden", async (t) => {
+test("storage that is exhausted during the download", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   const devtools = await page.context().newCDPSession(page);
   const { origin } = new URL(server.address);
@@ -216,7 +218,7 @@ test("no room all of a sudden", async (t) => {
   await answers(page);
 });
 
-test("a browser that keeps nothing, as some private windows", async (t) => {
+test("a browser that saves nothing, such as a private window", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", "navigator.storage.getDirectory = async () => { throw new DOMException('no', 'SecurityError'); };\n");
   await forgetWorker(page);
@@ -225,7 +227,7 @@ test("a browser that keeps nothing, as some private windows", async (t) => {
   await answers(page);
 });
 
-test("a kept file that was cut off, or changed", async (t) => {
+test("a saved file that was truncated or changed", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/model/": EXACT_FOLDER } });
   const damage = (size) =>
     page.evaluate(async ([name, size]) => {
@@ -237,7 +239,7 @@ test("a kept file that was cut off, or changed", async (t) => {
       }
     }, [DATA, size]);
   await damage(100);
-  assert.ok((await open(page, "model/")).label); // its size tells: fetched again
+  assert.ok((await open(page, "model/")).label); // the size is wrong, so it is downloaded again
   await answers(page);
   assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 2);
   await damage(null);
@@ -254,13 +256,13 @@ test("a kept file that was cut off, or changed", async (t) => {
   assert.ok((await open(page, "model/")).label);
   assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 3);
   await damage(null);
-  assert.equal(await verify("model/"), undefined); // its server heals it
+  assert.equal(await verify("model/"), undefined); // downloads the changed file again
   assert.equal(await verify(), undefined);
   await answers(page);
   assert.equal(server.requests.filter(({ path }) => path === `/model/${DATA}`).length, 4);
 });
 
-test("a folder of two addresses, picked as well: each finds it, and its records are not written again", async (t) => {
+exhaustive("a folder from two addresses that is also picked is saved once, and its records are not rewritten", async (t) => {
   const places = { "/": DIST, "/exact/": EXACT_FOLDER, "/same/": EXACT_FOLDER };
   const { page, server } = await visit(t, browser, { places, expected: /ERR_CONNECTION_REFUSED/ });
   const read = () =>
@@ -292,7 +294,7 @@ test("a folder of two addresses, picked as well: each finds it, and its records 
   assert.deepEqual(keys.map((one) => one.length).sort(), [1, 2]); // the new one; "same/" and what was picked
 });
 
-test("a server in trouble: what is kept answers", async (t) => {
+exhaustive("the saved copy is used while the server fails", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   await open(page, "exact/");
   server.statuses.set("/exact/", 503);
@@ -300,7 +302,7 @@ test("a server in trouble: what is kept answers", async (t) => {
   assert.match(await page.textContent("#facts"), /the saved copy is used/);
 });
 
-test("a folder that could not be begun leaves nothing", async (t) => {
+exhaustive("a download that cannot start leaves no files", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
   await forgetWorker(page);
@@ -310,7 +312,7 @@ test("a folder that could not be begun leaves nothing", async (t) => {
   assert.equal(await page.locator("#kept li").count(), 0);
 });
 
-test("a browser that lets nothing be written is not taken for another tab", async (t) => {
+exhaustive("a file that cannot be written is not reported as used by another tab", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", `FileSystemFileHandle.prototype.createSyncAccessHandle = async () => {
     throw new DOMException("no", "UnknownError");
@@ -324,7 +326,7 @@ test("a browser that lets nothing be written is not taken for another tab", asyn
   assert.equal(await page.locator("#kept li").count(), 0);
 });
 
-test("a download from another origin goes on, though the page may not read where", async (t) => {
+exhaustive("an interrupted download from another origin continues", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected: BROKEN });
   server.hasCors = server.hasRanges = true;
   server.breaks.set(`/exact/${DATA}`, data.size >> 1);
@@ -337,7 +339,7 @@ test("a download from another origin goes on, though the page may not read where
   assert.match(asked[1].range, /^bytes=\d{6,}-$/);
 });
 
-test("two copies of the page at one origin keep each its own files", async (t) => {
+exhaustive("two copies of the page at one origin have separate caches", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/other/": DIST } });
   const first = await page.evaluate(() => caches.keys());
   await page.goto(`${server.address}other/`);
@@ -347,7 +349,7 @@ test("two copies of the page at one origin keep each its own files", async (t) =
   assert.ok(both.includes(first[0]));
 });
 
-test("an older page is given nothing of a newer onnxruntime", async (t) => {
+exhaustive("an older page does not use files of a newer onnxruntime-web", async (t) => {
   const expected = /integrity|ERR_FAILED|digest/i;
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER }, expected });
   server.prefixes.set("/onnxruntime/ort.wasm.min.mjs", "/* another version */");

@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 
-import { DIST, EXACT_FOLDER, answer, launch, measureLogits, readVectors, test, visit } from "./browser.js";
+import { DIST, EXACT_FOLDER, answer, exhaustive, launch, measureLogits, readVectors, test, visit } from "./browser.js";
 
 const FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 const COUNT = 4;
@@ -36,7 +36,7 @@ test("tokens and logits are the vectors'", async (t) => {
   }
 });
 
-test("a session that returns to an earlier prompt answers like a new session", async (t) => {
+exhaustive("a session that returns to an earlier prompt answers like a new session", async (t) => {
   const { page, hasAdapter } = await visitGpu(t);
   if (!hasAdapter) return;
   const found = await page.evaluate(async ([first, second, maxNewTokens]) => {
@@ -53,7 +53,7 @@ test("a session that returns to an earlier prompt answers like a new session", a
   assert.deepEqual(found, [first, second, first]);
 });
 
-test("two answers at once", async (t) => {
+exhaustive("two answers at once", async (t) => {
   // Two overlapping runs hang WebGPU in onnxruntime-web forever.
   const { page, hasAdapter } = await visitGpu(t);
   if (!hasAdapter) return;
