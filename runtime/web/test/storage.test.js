@@ -194,7 +194,7 @@ exhaustive("a folder that was exported again replaces the saved one", async (t) 
   assert.equal(await page.locator("#kept li").count(), 1);
 });
 
-test("too little storage is reported before the download", async (t) => {
+exhaustive("too little storage is reported before the download", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   // Chromium says 10 GB of room whatever there is, so the browser's word is given here.
   server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
@@ -205,7 +205,7 @@ test("too little storage is reported before the download", async (t) => {
   assert.ok(!server.requests.some(({ path }) => path.endsWith(DATA)));
 });
 
-test("storage that is exhausted during the download", async (t) => {
+exhaustive("storage that is exhausted during the download", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   const devtools = await page.context().newCDPSession(page);
   const { origin } = new URL(server.address);
@@ -218,7 +218,7 @@ test("storage that is exhausted during the download", async (t) => {
   await answers(page);
 });
 
-test("a browser that saves nothing, such as a private window", async (t) => {
+exhaustive("a browser that saves nothing, such as a private window", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   server.prefixes.set("/worker.js", "navigator.storage.getDirectory = async () => { throw new DOMException('no', 'SecurityError'); };\n");
   await forgetWorker(page);
