@@ -4,13 +4,14 @@ import importlib
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
-from benchmarks.checkpoints import SHAPES, write_checkpoint
-from benchmarks.measurement import describe_machine
 from click.testing import CliRunner
 
+from benchmarks.checkpoints import SHAPES, write_checkpoint
+from benchmarks.measurement import describe_machine
 from glm_export import ExportOptions, export
 from glm_runtime.graph.machine import read_cpu_features
 
@@ -34,13 +35,13 @@ def list_commands() -> list[tuple[str, click.Command]]:
     return found
 
 
-def run(words: str, *arguments: object) -> dict[str, object]:
+def run(words: str, *arguments: object) -> dict[str, Any]:
     """Run `python -m benchmarks.WORDS ARGUMENTS` and read its last line."""
     room, *more = words.split()
     outcome = CliRunner().invoke(open_room(room), [*more, *map(str, arguments), "--json"])
     assert outcome.exit_code == 0, outcome.output
     (line,) = outcome.stdout.splitlines()  # the table goes to stderr
-    figures: dict[str, object] = json.loads(line)
+    figures: dict[str, Any] = json.loads(line)
     return figures
 
 
@@ -91,13 +92,13 @@ def test_structured(tiny_work: Path) -> None:
     pytest.importorskip("llguidance", reason="pip install 'glm-export[structured]'")
     figures = run("speed structured", "--folder", tiny_work / "ours-b128", "--rounds", 1)
     assert figures["vocabulary"] == 1024
-    assert figures["grammars"].keys() == {"json schema", "regex", "lark"}  # type: ignore[attr-defined]
+    assert figures["grammars"].keys() == {"json schema", "regex", "lark"}
 
 
 def test_speculation_changes_no_answer(tiny_work: Path) -> None:
     chosen = ("--folder", tiny_work / "ours-b128", "--rounds", 1, "--tokens", 4)
     figures = run("speed speculation", *chosen)
-    for work in figures["work"].values():  # type: ignore[attr-defined]
+    for work in figures["work"].values():
         assert work["answers"] == 4
         assert work["different_answers"] == 0
 
@@ -105,7 +106,7 @@ def test_speculation_changes_no_answer(tiny_work: Path) -> None:
 def test_quality_judges_a_recipe(tmp_path: Path) -> None:
     chosen = ("--only", "ours", "--match", "int4 b64 rtn", "--max-tokens", 512)
     figures = run("quality", *chosen, "--work", tmp_path)
-    (row,) = figures["rows"]  # type: ignore[misc]
+    (row,) = figures["rows"]
     assert row["name"] == "int4 b64 rtn"
     assert 0.01 < row["kl_mean"] < 0.1  # RESULTS.md: 0.0264 at block 32, 0.0422 at block 128
     assert run("quality", *chosen, "--work", tmp_path)["rows"] == [row]  # kept, not made again
@@ -122,15 +123,38 @@ def test_decode_gives_the_same_tokens_as_genai(tiny_work: Path) -> None:
     chosen = ("--decode-tokens", 4, "--prefill-prompt", 16, "--no-huge-pages", "--rounds", 1)
     figures = run("speed decode", "--folder", tiny_work / "ours-b128", *chosen)
     assert figures["is_same_tokens"]
-    assert figures["settings"]["decode_tokens"] == 4  # type: ignore[index]
-    assert {"instruction_set", "cpu", "versions"} <= figures["machine"].keys()  # type: ignore[attr-defined]
+    assert figures["settings"]["decode_tokens"] == 4
+    assert {"instruction_set", "cpu", "versions"} <= figures["machine"].keys()
 
 
 def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
     pytest.importorskip("onnxruntime_genai", reason="pip install 'glm-export[peers]'")
     chosen = ("--systems", "ours-b128,genai-b128", "--shape", "tiny", "--rounds", 1)
     figures = run("peers", *chosen, "--work", tiny_work)
-    assert list(figures["systems"]) == ["ours-b128", "genai-b128"]  # type: ignore[call-overload]
+    assert list(figures["systems"]) == ["ours-b128", "genai-b128"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("memory export --peer-rounds 0 --rounds 1", "ours"),
+        ("memory methods --methods rtn", "methods"),
+        ("memory full-size", "used"),
+        ("speed kv-cache --max-tokens 512 --rounds 1", "quality"),
+        ("speed long-prompt --lengths 64,128", "cache_bytes_per_token"),
+    ],
+)
+def test_slower_commands(words: str, key: str, tiny_work: Path) -> None:
+    room, command, *chosen = words.split()
+    figures = run(f"{room} {command}", *chosen, "--shape", "tiny", "--work", tiny_work)
+    assert figures[key]
+
+
+@pytest.mark.exhaustive
+def test_hosts_agree(tmp_path: Path) -> None:
+    figures = run("hosts", "--rounds", 1, "--work", tmp_path)
+    assert {"Python", "onnxruntime-genai"} <= figures["hosts"].keys()
 
 
 def test_a_failure_is_a_sentence(tmp_path: Path) -> None:

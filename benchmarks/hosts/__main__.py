@@ -18,6 +18,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+
+import glm_runtime
 from benchmarks.checkpoints import SHAPES
 from benchmarks.command import (
     Figures,
@@ -32,8 +34,6 @@ from benchmarks.exports import BLOCK_128, SAMPLE, count_bytes, export, provide_c
 from benchmarks.measurement import Spread, as_json, compare_pairs, summarize
 from benchmarks.processes import PAUSE_SECONDS, ROOT, Answer, ChildError, Worker
 from benchmarks.runtimes import OURS, OURS_ON_SMALL_PAGES, THEIRS, command_of
-
-import glm_runtime
 
 _HERE = Path(__file__).parent
 _NODE = ROOT / "runtime" / "node"

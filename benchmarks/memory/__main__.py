@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
 from benchmarks.checkpoints import SHAPES, Shape
 from benchmarks.command import (
     Figures,

@@ -18,11 +18,11 @@ import click
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+
 from benchmarks.checkpoints import SHAPES, Shape, list_tensors
 from benchmarks.command import Figures, benchmark, say, shape_option, work_option
 from benchmarks.exports import check_export, provide_checkpoint
 from benchmarks.processes import ChildError, ChildReport, find_module, run_child
-
 from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.graph.machine import read_peak_memory_bytes
 
@@ -113,12 +113,12 @@ def _use_folder(shape: Shape, folder: Path) -> dict[str, object]:
     """Run the folder by `glm-run bench`, or load a sparse shape's graph and compute one token."""
     if shape.name in _SPARSE:
         say("loading it")
-        figures = run_child([*find_module("memory"), "load-graph", str(folder), "--json"])
+        command = [*find_module("memory"), "load-graph", str(folder), "--json"]
     else:
         say("running it")
         command = [sys.executable, "-m", "glm_runtime", "bench", str(folder), *_RUN, "--json"]
-        figures = run_child(command)
-    return figures.read_json()
+    found = run_child(command).read_json()
+    return {key: found[key] for key in found.keys() - {"benchmark", "settings", "machine"}}
 
 
 def share_out(spans: Sequence[Sequence[object]], seconds: float) -> list[Share]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+
 from benchmarks.checkpoints import SHAPES
 from benchmarks.command import (
     Figures,

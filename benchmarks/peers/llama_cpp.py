@@ -22,8 +22,9 @@ import gguf
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from benchmarks.processes import serve
 from gguf.utility import SafetensorsLocal
+
+from benchmarks.processes import serve
 
 FloatArray = npt.NDArray[np.float32]
 _GGML_FLOAT32 = 0  # ggml.h, enum ggml_type

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 import openvino_genai
+
 from benchmarks.processes import serve
 
 

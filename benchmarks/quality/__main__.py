@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import click
+
 from benchmarks.command import Figures, benchmark, say, split_names, work_option
 from benchmarks.exports import SAMPLE
 from benchmarks.peers.environments import read_versions
@@ -32,7 +33,6 @@ from benchmarks.quality.report import (
     render_table,
     sort_by_bits,
 )
-
 from glm_export.errors import ExportError
 from glm_export.evaluation import comparison
 from glm_export.graph import logits_session

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import glm_export
+import glm_quantize
 from benchmarks.peers.environments import REQUIREMENTS, provide_python
 from benchmarks.processes import ROOT, ChildError, child_environment, find_module, run_child
 from benchmarks.quality.judge import (
@@ -25,9 +28,6 @@ from benchmarks.quality.judge import (
     reuse,
 )
 from benchmarks.quality.variants import LLAMA, ORT, OURS, OrtVariant, Recipe
-
-import glm_export
-import glm_quantize
 from glm_export import ExportOptions
 from glm_export.graph.logits_session import GraphSession
 

@@ -1,6 +1,7 @@
 """`python -m benchmarks.speed`: how fast our runtime reads prompts and writes tokens."""
 
 import click
+
 from benchmarks.speed.decode import decode
 from benchmarks.speed.kv_cache import kv_cache
 from benchmarks.speed.long_prompt import long_prompt

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+
 from benchmarks.checkpoints import SHAPES
 from benchmarks.command import (
     Figures,
@@ -27,7 +28,6 @@ from benchmarks.exports import BLOCK_32, provide_folder
 from benchmarks.measurement import as_json, compare_pairs, summarize
 from benchmarks.processes import PAUSE_SECONDS, Answer, Worker
 from benchmarks.runtimes import OURS, OURS_ON_SMALL_PAGES, THEIRS, start_worker
-
 from glm_runtime.folder.manifest import Manifest, read_manifest
 from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
 

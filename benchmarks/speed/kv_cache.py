@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 import numpy as np
+
 from benchmarks.checkpoints import SHAPES
 from benchmarks.command import Figures, benchmark, rounds_option, say, shape_option, work_option
 from benchmarks.exports import BLOCK_128, SAMPLE, export, provide_checkpoint
 from benchmarks.measurement import as_json, compare_pairs, summarize
 from benchmarks.processes import run_child
-
 from glm_runtime import load
 from glm_runtime.graph.decoding import Decoder
 

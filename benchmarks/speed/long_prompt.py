@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+
 from benchmarks.checkpoints import SHAPES, Shape
 from benchmarks.command import (
     Figures,

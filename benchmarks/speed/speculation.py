@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+
 from benchmarks.command import Figures, benchmark, folder_option, rounds_option, say_round
 from benchmarks.exports import SAMPLE, export
 from benchmarks.measurement import as_json, compare_pairs, summarize
-
 from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings, load
 
 _TEXTS = (

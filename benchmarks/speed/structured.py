@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.checkpoints import SHAPES
 from benchmarks.command import Figures, benchmark, folder_option, rounds_option
 from benchmarks.exports import BLOCK_128, provide_folder
 from benchmarks.measurement import as_json, compare_pairs, summarize
-
 from glm_runtime import GenerationSettings, Grammar, Model, SamplingSettings, load
 from glm_runtime.graph.decoding import Decoder
 from glm_runtime.sampling.structured import GrammarMask
