@@ -15,7 +15,7 @@ if (!picture) throw new Error("an argument is missing; write: npm run screenshot
 const SIZE = { width: 600, height: 640 };
 const QUESTIONS = ["Recite John 3:16.", "背诵李白的《静夜思》。"];
 
-const SCALE = 1.5; // device pixels per CSS pixel
+const SCALE = 1.25; // device pixels per CSS pixel
 
 const server = await new StaticServer({ "/": join(import.meta.dirname, "dist"), "/glm4-sample-int4/": folder }).start();
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });

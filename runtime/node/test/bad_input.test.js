@@ -52,7 +52,7 @@ for (const name of ["model.onnx", "model.onnx.data", "tokenizer.json", "generati
   });
 }
 
-test("a changed byte is found by its hash, if asked for", async (t) => {
+test("verify finds a changed byte by the SHA-256", async (t) => {
   const folder = await copyFolder(t);
   const file = await open(join(folder, "model.onnx.data"), "r+");
   await file.write(Buffer.from("?"), 0, 1, 1000);
@@ -188,16 +188,16 @@ test("no memory for the cache", () => {
   assert.equal(cache.capacity, capacity);
 });
 
-const onLinux = process.platform === "linux" ? false : "limits of memory are Linux's";
+const onLinux = process.platform === "linux" ? false : "memory limits need Linux";
 
-test("onnxruntime has no memory: an error, and the process lives", { skip: onLinux }, () => {
+test("onnxruntime runs out of memory: an error, and the process continues", { skip: onLinux }, () => {
   const script = new URL("out_of_memory.js", import.meta.url).pathname;
   const { status, stdout, stderr } = spawnSync(process.execPath, [script], { encoding: "utf8" });
   assert.equal(status, 0, stderr);
   assert.match(stdout, /^GenerationError: .*\nstill here: \d+ tokens\n$/);
 });
 
-test("onnxruntime fails: an error, and the session goes on", async () => {
+test("onnxruntime fails: an error, and the session continues", async () => {
   const session = model.newSession();
   const run = model.graph.run;
   const pieces = session.chat(question, { temperature: 0, maxNewTokens: 5 });

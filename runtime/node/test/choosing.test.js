@@ -1,4 +1,4 @@
-/** Numbers, settings, thinking and tools, against what the Python runtime does. */
+/** Random numbers, generation options, reasoning and tool calls, compared with the Python runtime. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -14,18 +14,18 @@ import { FOLDER, cases, collect, withoutCases } from "./folders.js";
 
 const model = await load(FOLDER);
 
-test("the generator is numpy's, whatever the seed", { skip: withoutCases }, () => {
+test("the random numbers are numpy's for every seed", { skip: withoutCases }, () => {
   for (const { seed, numbers } of cases.random) {
     const generator = new Pcg64(BigInt(seed));
     assert.deepEqual(numbers.map(() => generator.random()), numbers, seed);
   }
 });
 
-test("without a seed, numbers differ", () => {
+test("without a seed, random numbers differ", () => {
   assert.notEqual(new Pcg64(null).random(), new Pcg64(null).random());
 });
 
-test("every setting chooses as in Python", { skip: withoutCases }, async () => {
+test("every option gives the tokens of Python", { skip: withoutCases }, async () => {
   for (const { options, prompt, answer } of cases.sampled) {
     if (typeof options.seed === "string") options.seed = BigInt(options.seed);
     const { tool_calls: _, ...found } = await collect(model.generate(prompt, options));
@@ -33,7 +33,7 @@ test("every setting chooses as in Python", { skip: withoutCases }, async () => {
   }
 });
 
-test("candidates are those of a plain sort", () => {
+test("the candidates equal those of a simple sort", () => {
   const generator = new Pcg64(7);
   for (const settings of [{ topK: 40 }, { topK: 700 }, { topP: 0.9 }, { topP: 0.9999 }, { topK: 40, topP: 0.5 }, { minP: 0.2 }]) {
     const scores = Float32Array.from({ length: 3000 }, () => Math.round(generator.random() * 800) / 100);
@@ -43,7 +43,7 @@ test("candidates are those of a plain sort", () => {
   }
 });
 
-/** Top-k with ties, then the fewest that reach top-p, then min-p. */
+/** Top-k with ties, then top-p, then min-p, by sorting. */
 function sortNaively(scores, { topK, topP, minP }) {
   let order = [...scores.keys()].sort((left, right) => scores[right] - scores[left] || left - right);
   if (topK) order = order.filter((id) => scores[id] >= scores[order[topK - 1]]);
@@ -60,19 +60,19 @@ function sortNaively(scores, { topK, topP, minP }) {
   return order.filter((id) => weights.get(id) >= minP).sort((left, right) => left - right);
 }
 
-test("stop strings, thinking limits and forbidden ends", { skip: withoutCases }, async () => {
+test("stop strings, reasoning limits and ignored end-of-sequence tokens", { skip: withoutCases }, async () => {
   for (const { options, messages, answer } of cases.chats) {
     assert.deepEqual(await collect(model.chat(messages, options)), answer, JSON.stringify(options));
   }
 });
 
-test("tools are written into the prompt as in Python", { skip: withoutCases }, () => {
+test("the prompt with tools equals Python's", { skip: withoutCases }, () => {
   for (const { messages, tools, token_ids: tokens } of cases.tool_prompts) {
     assert.deepEqual(model.prepareChat(messages, { tools }).promptIds, tokens);
   }
 });
 
-test("calls are found however the text is cut", { skip: withoutCases }, () => {
+test("tool calls are found in text of any chunk size", { skip: withoutCases }, () => {
   for (const { text, names, shown, calls } of cases.tool_texts) {
     for (const size of [1, 3, text.length]) {
       const parser = new ToolCallParser(names);
@@ -84,7 +84,7 @@ test("calls are found however the text is cut", { skip: withoutCases }, () => {
   }
 });
 
-test("thinking is told from the answer however the text is cut", { skip: withoutCases }, () => {
+test("reasoning is separated from the answer in text of any chunk size", { skip: withoutCases }, () => {
   for (const { text, is_open: isOpen, reasoning, answer } of cases.thoughts) {
     for (const size of [1, 4, text.length]) {
       const splitter = new ThinkingSplitter(isOpen);
@@ -97,7 +97,7 @@ test("thinking is told from the answer however the text is cut", { skip: without
   }
 });
 
-test("characters are never cut", { skip: withoutCases }, () => {
+test("pieces contain whole characters", { skip: withoutCases }, () => {
   for (const { token_ids: tokens, parts } of cases.streams) {
     const stream = model.tokenizer.stream();
     assert.deepEqual([...tokens.map((token) => stream.add(token)), stream.flush()], parts);

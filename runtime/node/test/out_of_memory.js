@@ -1,4 +1,4 @@
-/** Started by a test: takes this process's memory away while a long prompt is read. */
+/** Started by a test: limits this process's memory during a long prompt. */
 
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -12,9 +12,9 @@ const model = await load(FOLDER);
 const decoder = new Decoder(model.graph, model.manifest.model);
 const tokens = Array.from({ length: 4000 }, (_, i) => i);
 for (let start = 0; start < 4000; start += 100) await decoder.append(tokens.slice(start, start + 100));
-decoder.truncate(3); // the cache has its room now, and only small activations were needed
+decoder.truncate(3); // the KV cache is allocated now; the activations were small
 
-setLimit(readSize() + 8 * 2 ** 20); // less than the activations of 4,000 tokens take
+setLimit(readSize() + 8 * 2 ** 20); // less than the activations of 4,000 tokens need
 const error = await decoder.append(tokens).catch((reason) => reason);
 setLimit("unlimited");
 console.log(`${error.name}: ${error.message}`);

@@ -1,4 +1,4 @@
-/** Conversations keep their cache; answers can be left, cancelled, and replaced. */
+/** Sessions keep their KV cache; answers can be abandoned, cancelled and replaced. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ const model = await load(FOLDER);
 const greedy = { temperature: 0, maxNewTokens: 40 };
 const question = [{ role: "user", content: "Recite Genesis 1:1." }];
 
-/** How many tokens are read while something happens. */
+/** Count the tokens that the decoder reads during an action. */
 async function countRead(action) {
   const append = Decoder.prototype.append;
   let count = 0;
@@ -35,7 +35,7 @@ async function askTwice(session) {
   return { first, second, tokens: session.tokens };
 }
 
-test("a second turn reads only what is new, and answers as if it had read all", async () => {
+test("a second question reads only new tokens, and has the answer of a new session", async () => {
   const session = model.newSession();
   const { second, tokens } = await askTwice(session);
   const { promptIds } = model.prepareChat(second);
@@ -57,7 +57,7 @@ test("the same question again reads one token", async () => {
   assert.equal(read, first.token_ids.length);
 });
 
-test("two sessions side by side do not disturb each other", async () => {
+test("two concurrent sessions are independent", async () => {
   const alone = await collect(model.chat(question, greedy));
   const both = await Promise.all([collect(model.chat(question, greedy)), collect(model.chat(question, greedy))]);
   assert.deepEqual(both, [alone, alone]);
@@ -74,8 +74,8 @@ test("a new answer ends the one before", async () => {
   assert.equal((await left.next()).done, true);
 });
 
-test("an answer that was never begun stands between two others, and changes nothing", async () => {
-  // return() passes by the body of a generator that never started: a chain of answers would break there.
+test("an answer that was never started between two others has no effect", async () => {
+  // return() does not run the body of a generator that never started, so a chain of answers would break.
   const session = model.newSession();
   const other = [{ role: "user", content: "Who was Moses?" }];
   const left = session.chat(question, greedy);
@@ -97,13 +97,13 @@ test("an answer that was never begun stands between two others, and changes noth
   assert.deepEqual(session.tokens, []);
 });
 
-test("an answer that is left half-way is not lost for the session", async () => {
+test("a session can continue after an abandoned answer", async () => {
   const session = model.newSession();
   for await (const piece of session.chat(question, greedy)) if (piece.text) break;
   assert.deepEqual(await collect(session.chat(question, greedy)), await collect(model.chat(question, greedy)));
 });
 
-test("a signal cancels between tokens, and the session goes on", async () => {
+test("a signal cancels between tokens, and the session continues", async () => {
   const session = model.newSession();
   const controller = new AbortController();
   const tokens = [];
@@ -121,7 +121,7 @@ test("a signal cancels between tokens, and the session goes on", async () => {
   assert.deepEqual(await collect(session.chat(question, greedy)), whole);
 });
 
-test("a timer can cancel: the event loop turns between tokens, and between pieces of a prompt", async () => {
+test("a timer can cancel, because the event loop runs between tokens and between chunks of a prompt", async () => {
   const long = "the ".repeat(1500);
   const signal = AbortSignal.timeout(20);
   await assert.rejects(collect(model.generate(long, { ignoreEos: true, signal })), { name: "TimeoutError" });
@@ -130,7 +130,7 @@ test("a timer can cancel: the event loop turns between tokens, and between piece
   await assert.rejects(refused.next(), reason);
 });
 
-test("a session that was released begins anew", async () => {
+test("a released session starts again", async () => {
   const session = model.newSession();
   const first = await collect(session.chat(question, greedy));
   const left = session.chat(question, greedy);
@@ -141,7 +141,7 @@ test("a session that was released begins anew", async () => {
   assert.deepEqual(await collect(session.chat(question, greedy)), first);
 });
 
-test("a cache that grows keeps what it holds", () => {
+test("a cache that grows keeps its content", () => {
   const cache = new KvCache(model.manifest.model, model.graph.Tensor);
   const { numKvHeads: heads, headDim: size } = model.manifest.model;
   cache.reserve(60);
@@ -159,7 +159,7 @@ test("a cache that grows keeps what it holds", () => {
   }
 });
 
-test("a prompt of several chunks is answered as in Python", { skip: withoutCases }, async () => {
+test("the answer to a prompt of several chunks equals Python's", { skip: withoutCases }, async () => {
   const { prompt, answer } = cases.long_prompt;
   const { token_ids: tokens } = await collect(model.generate(prompt, { temperature: 0, maxNewTokens: 32 }));
   assert.deepEqual(tokens, answer);

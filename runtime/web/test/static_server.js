@@ -1,4 +1,4 @@
-/** A plain static server, as `python -m http.server` is one: no headers of isolation, no ranges unless asked for. */
+/** A simple static server like `python -m http.server`: it sends no isolation headers, and supports ranges only on request. */
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
@@ -14,23 +14,23 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** Serves folders below paths: `{ "/": "dist", "/model/": "/folders/int4" }`; the longest path counts. */
+/** Serves folders below paths: `{ "/": "dist", "/model/": "/folders/int4" }`; the longest matching path is used. */
 export class StaticServer {
   #server;
-  /** Every path that was asked for, with its range. */
+  /** Every requested path, with its range. */
   requests = [];
-  /** Bytes after which an answer breaks off, by path. */
+  /** The number of bytes after which a response is interrupted, by path. */
   breaks = new Map();
-  /** Code put before a script, by path. */
+  /** Code that is inserted before a script, by path. */
   prefixes = new Map();
-  /** The path whose answer begins and never ends. */
+  /** The path of a response that starts and never ends. */
   waits = "";
   hasRanges = false;
-  /** Whether pages of other origins may read, and no more headers than they may anyway. */
+  /** Whether pages of other origins may read the files. They cannot read additional headers. */
   hasCors = false;
-  /** Answers with a status and nothing else, by the beginning of a path. */
+  /** The status of empty responses, by the prefix of a path. */
   statuses = new Map();
-  /** What stands for files that are missing, as servers of pages with routes do it. */
+  /** The content that is sent for missing files, as servers of single-page applications do. */
   instead = "";
 
   /** @param {Record<string, string>} places */

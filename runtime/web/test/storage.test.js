@@ -196,7 +196,7 @@ exhaustive("a folder that was exported again replaces the saved one", async (t) 
 
 exhaustive("too little storage is reported before the download", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
-  // Chromium says 10 GB of room whatever there is, so the browser's word is given here.
+  // Chromium always reports 10 GB of free storage, so the test replaces its answer.
   server.prefixes.set("/worker.js", "navigator.storage.estimate = async () => ({ quota: 2e6, usage: 5e5 });\n");
   await forgetWorker(page);
   const refused = await open(page, "exact/");
