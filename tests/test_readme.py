@@ -188,6 +188,15 @@ def list_sentences(text: str) -> Iterator[str]:
             yield " ".join(re.findall(r"\w[\w'-]*", sentence.lower()))
 
 
+def test_blocks_of_the_site_name_one_language() -> None:
+    """With two words behind the fence, mkdocs takes the end of a block for a beginning."""
+    for page in DOCS:
+        fences = re.findall(r"^```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) % 2 == 0
+        assert all(re.fullmatch(r"\w+", fence) for fence in fences[::2]), page.name
+        assert not any(fences[1::2]), page.name
+
+
 def test_no_sentence_stands_twice() -> None:
     places = defaultdict(list)
     for page in list_markdown():
