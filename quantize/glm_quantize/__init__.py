@@ -1,9 +1,9 @@
-"""Float weights to integer codes.
+"""Weight quantization: float weights to integer codes.
 
-Three separate axes: a *method* chooses the codes (`methods/`), a *scheme* says how many bits,
-which block size and whether zero points exist (`scheme.py`), a *packing* lays the bytes out for
-a kernel (`packing.py`). This package knows nothing of ONNX graphs or checkpoints; it is plain numpy
-but for the calibrated methods, which load torch when they are used.
+Three choices are independent. A *method* chooses the codes (`methods/`). A *scheme* sets the bits,
+the block size and whether there are zero points (`scheme.py`). A *packing* lays out the bytes for a
+kernel (`packing.py`). This package does not know ONNX graphs or checkpoints. It uses numpy; only
+the calibrated methods import PyTorch, when they are called.
 """
 
 from glm_quantize.codes import FloatArray, QuantizedRows, dequantize, round_scales
@@ -32,4 +32,4 @@ __all__ = [
     "round_scales",
     "unpack_rows",
 ]
-__version__ = "0.1.0"  # as glm_export's
+__version__ = "0.1.0"  # the same as glm_export's

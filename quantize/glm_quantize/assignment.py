@@ -1,7 +1,7 @@
-"""Which scheme each tensor gets, so that a budget of bytes costs the least quality.
+"""Mixed precision: choose a scheme for each tensor, with the least loss within a size budget.
 
-A multiple-choice knapsack: one choice per tensor, least total cost, total size within the budget.
-Knows sizes and costs only; where they come from is the caller's affair.
+This is a multiple-choice knapsack problem: one choice per tensor, the least total cost, and a total
+size within the budget. The caller measures the sizes and costs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,24 +18,24 @@ IntArray = npt.NDArray[np.int64]
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Partial assignments kept per tensor; the outcome is exact while fewer are worth keeping. At this
+# Largest number of partial assignments kept per tensor; with fewer, the result is optimal. At this
 # limit, costs of random models of 162 and 246 tensors were within 0.1 % of the Lagrangian bound.
 _MOST_STATES = 1 << 13
-# Sums of costs in another order differ by less than this share.
+# Largest relative difference between two orders of adding the costs.
 _ROUNDING = 1e-12
 
 
 class BudgetError(QuantizationError):
-    """A budget that even the smallest assignment exceeds.
+    """The smallest possible assignment exceeds the budget.
 
     Attributes:
-        smallest_bytes: the nearest budget that is possible.
+        smallest_bytes: size of the smallest possible assignment.
     """
 
     def __init__(self, budget_bytes: int, smallest_bytes: int) -> None:
         super().__init__(
-            f"a budget of {budget_bytes} bytes asked for, but the smallest assignment of schemes "
-            f"takes {smallest_bytes} bytes; ask for at least that."
+            f"the budget is {budget_bytes} bytes, but the smallest assignment of schemes takes "
+            f"{smallest_bytes} bytes; allow at least that."
         )
         self.smallest_bytes = smallest_bytes
 
@@ -46,8 +46,8 @@ class Choice:
 
     Attributes:
         scheme: the scheme.
-        size_bytes: what the tensor then takes, scales included.
-        cost: what it then costs, finite; costs of different tensors add up.
+        size_bytes: size of the tensor in this scheme, scales and zero points included.
+        cost: finite loss that this scheme causes; the losses of all tensors are added.
     """
 
     scheme: Scheme
@@ -56,19 +56,19 @@ class Choice:
 
 
 def assign_schemes(choices: Mapping[str, Sequence[Choice]], budget_bytes: int) -> dict[str, Choice]:
-    """Choose one scheme per tensor: least total cost, total size at most the budget.
+    """Choose one scheme per tensor with the least total cost within a size budget.
 
     Args:
-        choices: tensor -> at least one choice.
-        budget_bytes: of all tensors together.
+        choices: at least one choice for each tensor name.
+        budget_bytes: largest total size of all tensors.
 
     Returns:
-        Tensor -> its choice, in the order of `choices`. Of equal totals the smaller one. It is the
-        optimum unless more than 8192 partial assignments were worth keeping at a tensor; even then
-        no change of a single tensor saves anything.
+        The choice of each tensor, in the order of `choices`. If two assignments cost the same, the
+        smaller one is returned. The result is optimal unless more than 8192 partial assignments
+        were worth keeping at some tensor; even then no change of a single tensor lowers the cost.
 
     Raises:
-        BudgetError: not even the smallest choices fit.
+        BudgetError: the smallest choices together exceed the budget.
 
     Source: dominance as in Nemhauser and Ullmann 1969, bounds from the Lagrangian relaxation as in
     Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", section 11.2.
@@ -83,7 +83,7 @@ def assign_schemes(choices: Mapping[str, Sequence[Choice]], budget_bytes: int) -
 
 
 def _drop_dominated(options: Sequence[Choice]) -> list[Choice]:
-    """By rising size; each one larger than all before it costs less than they do."""
+    """Sort choices by size and drop each one that costs no less than a smaller one."""
     kept: list[Choice] = []
     for option in sorted(options, key=lambda option: (option.size_bytes, option.cost)):
         if not kept or option.cost < kept[-1].cost:
@@ -93,9 +93,14 @@ def _drop_dominated(options: Sequence[Choice]) -> list[Choice]:
 
 @dataclass(frozen=True)
 class _Problem:
-    """n tensors, m choices each, by rising size; rows with fewer repeat their smallest.
+    """The knapsack problem of n tensors with m choices each, sorted by size.
 
-    sizes [n, m] and budget in bytes, costs [n, m].
+    A tensor with fewer choices repeats its smallest one.
+
+    Attributes:
+        sizes: [n, m] sizes in bytes.
+        costs: [n, m] costs.
+        budget: largest total size in bytes.
     """
 
     sizes: IntArray
@@ -112,21 +117,21 @@ class _Problem:
         return cls(sizes.reshape(shape), costs.reshape(shape), budget)
 
     def measure(self, picked: IntArray) -> tuple[int, float]:
-        """Total size and cost of one choice [n] per tensor."""
+        """Return the total size and the total cost of an assignment [n]."""
         rows = np.arange(len(picked))
         return int(self.sizes[rows, picked].sum()), float(self.costs[rows, picked].sum())
 
 
 def _find_multiplier(problem: _Problem) -> float:
-    """The least price of a byte at which the best choices of all tensors fit the budget.
+    """Find the Lagrange multiplier: the lowest price per byte at which the assignment fits.
 
-    A tensor changes its mind only at prices where two of its choices cost the same.
+    A tensor's best choice changes only at prices at which two of its choices cost the same.
     """
     saved = problem.costs[:, :, None] - problem.costs[:, None, :]
     spent = problem.sizes[:, None, :] - problem.sizes[:, :, None]
     is_trade = (spent > 0) & (saved > 0)
     prices = np.unique(np.concatenate([[0.0], saved[is_trade] / spent[is_trade]]))
-    # Beyond the last price, where rounding cannot turn a tie, all are at their smallest.
+    # At twice the last price every tensor takes its smallest choice, whatever rounding does.
     prices = np.append(prices, 2 * prices[-1])
     low, high = 0, len(prices) - 1
     while low < high:
@@ -140,13 +145,13 @@ def _find_multiplier(problem: _Problem) -> float:
 
 
 def _pick_at_price(problem: _Problem, price: float) -> IntArray:
-    """The best choice of each tensor if a byte costs so much; the smaller one of equals."""
+    """Return the best choice [n] of each tensor at a price per byte, the smaller one if equal."""
     picked: IntArray = np.argmin(problem.costs + price * problem.sizes, axis=1)
     return picked
 
 
 def _fill(problem: _Problem, picked: IntArray) -> IntArray:
-    """Spend what a feasible assignment [n] leaves: the change that saves most, while one fits."""
+    """Improve a feasible assignment [n] by the best change that fits, until none does."""
     rows = np.arange(len(picked))
     picked = picked.copy()
     while True:
@@ -161,10 +166,11 @@ def _fill(problem: _Problem, picked: IntArray) -> IntArray:
 
 
 def _search(problem: _Problem, price: float) -> IntArray:
-    """Extend partial assignments tensor by tensor, dropping those that cannot be the best.
+    """Extend partial assignments tensor by tensor, and drop those that cannot become the best.
 
-    One is dropped if another is no larger and no costlier, or if its cost, and the least cost of
-    the other tensors with their bytes paid for at `price`, exceed an assignment known already.
+    A partial assignment is dropped if another one is neither larger nor costlier. It is also
+    dropped if its lower bound, which is the Lagrangian relaxation at `price`, exceeds the cost of a
+    known assignment.
     """
     known = _fill(problem, _pick_at_price(problem, price))
     largest = np.abs(problem.costs).max(axis=1) + price * problem.sizes.max(axis=1)
@@ -181,7 +187,7 @@ def _search(problem: _Problem, price: float) -> IntArray:
         kept = np.flatnonzero((left >= rest_bytes[index]) & (bounds <= ceiling))
         kept = kept[_find_undominated(sizes[kept], costs[kept])]
         kept = kept[_thin_out(sizes[kept], bounds[kept])]
-        if not len(kept):  # those that lead to the best were thinned out
+        if not len(kept):  # `_thin_out` has dropped all that lead to the best assignment
             return known
         sizes, costs = sizes[kept], costs[kept]
         steps.append(kept)
@@ -190,13 +196,13 @@ def _search(problem: _Problem, price: float) -> IntArray:
 
 
 def _sum_after(terms: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[n] sums of all later terms."""
+    """Return, for each of n terms, the sum of all later terms, [n]."""
     totals: npt.NDArray[Any] = terms[::-1].cumsum()[::-1] - terms
     return totals
 
 
 def _find_undominated(sizes: IntArray, costs: DoubleArray) -> IntArray:
-    """Indices, by rising size, of states that cost less than all that are no larger."""
+    """Return the indices of the Pareto-optimal states, sorted by size."""
     order: IntArray = np.lexsort((costs, sizes))
     least = np.minimum.accumulate(costs[order])
     is_better: BoolArray = np.append(True, least[1:] < least[:-1])
@@ -204,11 +210,13 @@ def _find_undominated(sizes: IntArray, costs: DoubleArray) -> IntArray:
 
 
 def _thin_out(sizes: IntArray, bounds: DoubleArray) -> IntArray:
-    """Indices of at most `_MOST_STATES` states: the one of the least bound in each range of sizes.
+    """Return the indices of at most `_MOST_STATES` states.
+
+    The sizes are cut into equal ranges, and the state with the least bound stays in each.
 
     Args:
-        sizes: [s], rising.
-        bounds: [s], the least total cost that each may lead to.
+        sizes: [s] sizes in rising order.
+        bounds: [s] lower bounds of the total cost.
     """
     if len(sizes) <= _MOST_STATES:
         return np.arange(len(sizes))
@@ -219,7 +227,7 @@ def _thin_out(sizes: IntArray, bounds: DoubleArray) -> IntArray:
 
 
 def _trace_back(steps: list[IntArray], width: int) -> IntArray:
-    """The choices of the last step's least cost, which is its last state."""
+    """Return the assignment [n] of the last state, which has the least cost."""
     picked = np.zeros(len(steps), np.int64)
     state = -1
     for index in reversed(range(len(steps))):

@@ -1,8 +1,8 @@
-"""Blocks side by side, for methods that try many scales.
+"""Blocks as columns, for the methods that try many scales.
 
-Inside such a method a piece of a weight lies as [B, M]: B inputs of a block down, M blocks across.
-Scales and zero points are then [M] and meet their blocks without copies, and every sum adds in the
-same order, however the weight was cut. Read `codes.py` before.
+Such a method holds a piece of a weight as [B, M]: M blocks of B inputs each. Scales and zero points
+are [M] and are broadcast without copies. Sums over B always add in the same order, however the
+weight was cut. Read `codes.py` before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,20 @@ from glm_quantize.scheme import Scheme
 
 _Array = TypeVar("_Array", FloatArray, npt.NDArray[np.float64])
 
-# With a quarter of it two threads are no faster than one, waiting for the interpreter between
-# short calls; with four times as much a core's caches no longer hold a piece (20 % slower).
+# With a quarter of this, two threads are no faster than one, since they wait for the interpreter
+# lock between short calls. With four times this, a piece no longer fits a core's caches, and the
+# search is 20 % slower.
 _PIECE_WEIGHTS = 1 << 18
-# 1 / scale overflows float32 below this, and processors that flush denormals read zero.
+# Below this, 1 / scale overflows float32, and processors that flush denormals read zero.
 _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 
 @dataclass
 class BestBlocks:
-    """The best scale and zero point that each of M blocks has met so far.
+    """The best scale and zero point found so far for each of M blocks.
 
     Attributes:
-        errors: [M] float32, what is minimised; infinite before the first offer.
+        errors: [M] float32, the error to minimise; infinite before the first `offer`.
         scales: [M] float32.
         zero_points: [M] float32.
     """
@@ -40,12 +41,12 @@ class BestBlocks:
 
     @classmethod
     def start(cls, rows: QuantizedRows) -> "BestBlocks":
-        """From blocks quantized already, whose errors are still to be offered."""
+        """Start from quantized blocks, whose errors are not known yet."""
         scales, zero_points = block_parameters(rows)
         return cls(np.full_like(scales, np.inf), scales.copy(), zero_points.copy())
 
     def offer(self, errors: FloatArray, scales: FloatArray, zero_points: FloatArray) -> None:
-        """Take over what is better, block by block; never NaN, nor a scale that is denormal."""
+        """Keep the offered values of each block with a smaller error; ignore NaN and denormals."""
         is_better = (errors < self.errors) & (np.abs(scales) >= _SMALLEST_SCALE)
         np.copyto(self.errors, errors, where=is_better)
         np.copyto(self.scales, scales, where=is_better)
@@ -53,13 +54,13 @@ class BestBlocks:
 
 
 class BlockRounder:
-    """Rounds the same blocks again and again, in memory that is taken once.
+    """Rounds the same blocks with different scales, in buffers that are allocated once.
 
     Attributes:
         weights: [B, M] float32.
-        max_code: the largest code.
-        codes: [B, M], the last `round`'s: whole numbers in float32. Callers may overwrite it.
-        residuals: [B, M], what these codes leave, in units of the block's scale:
+        max_code: largest code.
+        codes: [B, M] codes of the last `round`, whole numbers in float32. Callers may overwrite it.
+        residuals: [B, M] rounding errors of the last `round` in units of the block's scale:
             weight / scale + zero_point - code. Callers may overwrite it.
     """
 
@@ -70,11 +71,11 @@ class BlockRounder:
         self.residuals = np.empty_like(weights)
 
     def round(self, scales: FloatArray, zero_points: FloatArray) -> None:
-        """Find the nearest codes.
+        """Round to the nearest codes.
 
         Args:
-            scales: [M], of either sign; where zero or denormal, the outcome may be NaN.
-            zero_points: [M], whole or not.
+            scales: [M], positive or negative; zero or a denormal may give NaN.
+            zero_points: [M], whole numbers or fractions.
         """
         np.multiply(self.weights, np.float32(1) / scales, out=self.residuals)
         np.add(self.residuals, zero_points, out=self.residuals)
@@ -83,7 +84,7 @@ class BlockRounder:
         np.subtract(self.residuals, self.codes, out=self.residuals)
 
     def finish(self, best: BestBlocks, scheme: Scheme) -> QuantizedRows:
-        """The rows [M, B] of the best scales and zero points, which must be whole by now."""
+        """Return rows [M, B] with the best scales and zero points, which must be whole numbers."""
         self.round(best.scales, best.zero_points)
         codes = np.ascontiguousarray(self.codes.astype(np.uint8).T)
         zero_points = None if scheme.is_symmetric else best.zero_points.astype(np.uint8)[:, None]
@@ -91,10 +92,10 @@ class BlockRounder:
 
 
 def split_blocks(weight: FloatArray, scheme: Scheme) -> Iterator[tuple[int, FloatArray]]:
-    """Cut [N, C] into pieces of whole blocks.
+    """Cut a weight [N, C] into pieces of whole blocks.
 
     Returns:
-        For each piece the number of its first block, and the blocks, [M, B].
+        The index of the first block of each piece, and its blocks [M, B].
 
     Raises:
         SchemeError: C is not a multiple of the block size.
@@ -107,7 +108,7 @@ def split_blocks(weight: FloatArray, scheme: Scheme) -> Iterator[tuple[int, Floa
 
 
 def join_blocks(pieces: Sequence[QuantizedRows], rows: int) -> QuantizedRows:
-    """The inverse of `split_blocks`, for pieces that are quantized."""
+    """Join quantized pieces of `split_blocks` to rows."""
     scheme = pieces[0].scheme
     codes = np.concatenate([piece.codes for piece in pieces]).reshape(rows, -1)
     scales = np.concatenate([piece.scales for piece in pieces]).reshape(rows, -1)
@@ -118,7 +119,7 @@ def join_blocks(pieces: Sequence[QuantizedRows], rows: int) -> QuantizedRows:
 
 
 def block_parameters(rows: QuantizedRows) -> tuple[FloatArray, FloatArray]:
-    """Scales [M] and zero points [M] as float32, also those that a symmetric scheme implies."""
+    """Return scales [M] and zero points [M] as float32, also those of a symmetric scheme."""
     scales = rows.scales.reshape(-1)
     if rows.zero_points is None:
         return scales, np.full_like(scales, rows.scheme.default_zero_point)
@@ -128,7 +129,7 @@ def block_parameters(rows: QuantizedRows) -> tuple[FloatArray, FloatArray]:
 def choose_blocks(
     is_first: npt.NDArray[np.bool_], first: QuantizedRows, second: QuantizedRows
 ) -> QuantizedRows:
-    """Of two quantizations of blocks, rows [M, B], `first` where [M] `is_first`."""
+    """Choose each row of [M, B] from `first` where `is_first` [M] is true, else from `second`."""
     column = is_first[:, None]
     codes = np.where(column, first.codes, second.codes)
     scales = np.where(column, first.scales, second.scales)
@@ -139,7 +140,7 @@ def choose_blocks(
 
 
 def sum_inputs(terms: _Array) -> _Array:
-    """Add [B, M] along B, in pairs, so that the order depends on B alone.
+    """Add [B, M] along B in pairs, so that the order of the sum depends on B alone.
 
     Overwrites `terms` and returns a view of its first row.
     """

@@ -1,4 +1,4 @@
-"""The result of quantizing: codes with their scales and zero points, before any packing."""
+"""Quantized rows: codes with their scales and zero points, before packing."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ ByteArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class QuantizedRows:
-    """Rows of a weight as integers: weight ≈ (codes - zero_points) * scales, block by block.
+    """Rows of a weight as integers; in each block, weight ≈ (codes - zero_points) * scales.
 
     Attributes:
-        scheme: bits, block size, symmetry.
-        codes: [N, C] uint8, each in 0 ... scheme.max_code.
-        scales: [N, C / block_size] float32; negative is legal in symmetric blocks.
-        zero_points: [N, C / block_size] uint8, or None when the scheme is symmetric.
+        scheme: bits, block size and symmetry.
+        codes: [N, C] uint8, each from 0 to scheme.max_code.
+        scales: [N, C / block_size] float32; a symmetric block may have a negative scale.
+        zero_points: [N, C / block_size] uint8; None if the scheme is symmetric.
     """
 
     scheme: Scheme
@@ -29,7 +29,7 @@ class QuantizedRows:
 
 
 def dequantize(rows: QuantizedRows) -> FloatArray:
-    """The float weights that a kernel computes with.
+    """Return the float weights that a kernel computes with.
 
     Returns:
         [N, C] float32, exactly `(code - zero_point) * scale` rounded once to float32.
@@ -45,7 +45,7 @@ def dequantize(rows: QuantizedRows) -> FloatArray:
 
 
 def round_scales(rows: QuantizedRows, dtype: str) -> QuantizedRows:
-    """Scales as a file of "fp32" or "fp16" holds them; what overflows fp16 becomes infinite."""
+    """Round the scales to "fp32" or "fp16"; a scale too large for fp16 becomes infinite."""
     if dtype == "fp32":
         return rows
     with np.errstate(over="ignore"):

@@ -1,13 +1,13 @@
-"""What can go wrong while weights are quantized."""
+"""Errors of quantization."""
 
 
 class QuantizationError(Exception):
-    """Root of this package's errors."""
+    """Base class of this package's errors."""
 
 
 class SchemeError(QuantizationError):
-    """A scheme that no kernel computes, or one that does not fit the weight."""
+    """No kernel supports the scheme, or the scheme does not fit the weight."""
 
 
 class SingularStatisticsError(QuantizationError):
-    """Statistics of a weight's inputs that a method cannot use; another method has to do."""
+    """A method cannot use the statistics of a weight's inputs, so another method is needed."""

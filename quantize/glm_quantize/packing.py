@@ -1,8 +1,7 @@
 """Byte layout of ONNX Runtime's block-quantized kernels (MatMulNBits, GatherBlockQuantized).
 
-Codes of less than a byte lie two or four in a byte, the earliest in the lowest bits. Zero points
-are packed the same way along a row's blocks; a row whose blocks do not fill its last byte ends in
-padding.
+A byte holds two int4 or four int2 codes, the first one in the lowest bits. The zero points of a
+row's blocks are packed the same way; padding bits fill the last byte of a row.
 Source: `com.microsoft.MatMulNBits` in ONNX Runtime's docs/ContribOperators.md.
 """
 
@@ -16,12 +15,12 @@ from glm_quantize.scheme import Scheme
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Rows of a weight as the kernels read them.
+    """Rows of a weight in the layout that the kernels read.
 
     Attributes:
         packed: [N, C * bits / 8] uint8.
         scales: [N, blocks] float32.
-        zero_points: [N, ceil(blocks * bits / 8)] uint8, or None when the scheme is symmetric.
+        zero_points: [N, ceil(blocks * bits / 8)] uint8; None if the scheme is symmetric.
     """
 
     packed: ByteArray
@@ -30,7 +29,7 @@ class PackedRows:
 
 
 def pack_codes(codes: ByteArray, bits: int) -> ByteArray:
-    """[N, C] codes to [N, ceil(C * bits / 8)] bytes."""
+    """Pack codes [N, C] into bytes [N, ceil(C * bits / 8)]."""
     per_byte = 8 // bits
     if per_byte == 1:
         return codes
@@ -43,7 +42,7 @@ def pack_codes(codes: ByteArray, bits: int) -> ByteArray:
 
 
 def unpack_codes(packed: ByteArray, bits: int, count: int) -> ByteArray:
-    """[N, ceil(count * bits / 8)] bytes to [N, count] codes: the inverse of `pack_codes`."""
+    """Unpack bytes [N, ceil(count * bits / 8)] into codes [N, count]."""
     per_byte = 8 // bits
     if per_byte == 1:
         return packed
@@ -54,14 +53,14 @@ def unpack_codes(packed: ByteArray, bits: int, count: int) -> ByteArray:
 
 
 def pack_rows(rows: QuantizedRows) -> PackedRows:
-    """Lay codes and zero points out for the kernels; scales stay as they are."""
+    """Pack codes and zero points for the kernels; the scales stay unchanged."""
     bits = rows.scheme.bits
     zero_points = None if rows.zero_points is None else pack_codes(rows.zero_points, bits)
     return PackedRows(pack_codes(rows.codes, bits), rows.scales, zero_points)
 
 
 def unpack_rows(packed: PackedRows, scheme: Scheme) -> QuantizedRows:
-    """The inverse of `pack_rows`, used to check what was written."""
+    """Unpack what `pack_rows` packed, to verify a written file."""
     blocks = packed.scales.shape[1]
     codes = unpack_codes(packed.packed, scheme.bits, blocks * scheme.block_size)
     zero_points = packed.zero_points

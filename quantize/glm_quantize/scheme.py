@@ -1,26 +1,26 @@
-"""A scheme: bits per code, block size, symmetric or not; not how the codes are chosen."""
+"""A scheme: bits per code, block size and symmetry. The methods choose the codes."""
 
 from dataclasses import dataclass
 from typing import NoReturn
 
 from glm_quantize.errors import SchemeError
 
-# What ONNX Runtime's MatMulNBits and GatherBlockQuantized both compute on every device.
+# The values that both MatMulNBits and GatherBlockQuantized of ONNX Runtime support on all devices.
 SUPPORTED_BITS = (2, 4, 8)
 SUPPORTED_BLOCK_SIZES = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a weight [N, C] is stored: each row in C / block_size blocks, one scale a block.
+    """How a weight [N, C] is stored: each row has C / block_size blocks with one scale each.
 
     Attributes:
         bits: bits per code: 2 (experimental), 4 or 8.
-        block_size: inputs that share one scale, one of `SUPPORTED_BLOCK_SIZES`.
-        is_symmetric: True: the zero point is fixed at 2^(bits-1). False: one zero point a block.
+        block_size: number of inputs that share one scale, in `SUPPORTED_BLOCK_SIZES`.
+        is_symmetric: True if every zero point is 2^(bits-1); False if each block stores its own.
 
     Raises:
-        SchemeError: a value outside what the kernels compute.
+        SchemeError: the kernels do not support a value.
     """
 
     bits: int
@@ -28,7 +28,7 @@ class Scheme:
     is_symmetric: bool
 
     def __post_init__(self) -> None:
-        """Refuse by name what no kernel computes."""
+        """Check the values."""
         if self.bits not in SUPPORTED_BITS:
             _refuse(f"{self.bits} bits per weight", SUPPORTED_BITS)
         if self.block_size not in SUPPORTED_BLOCK_SIZES:
@@ -36,24 +36,24 @@ class Scheme:
 
     @property
     def name(self) -> str:
-        """For example `int4-b32-asym`."""
+        """Short name, for example `int4-b32-asym`."""
         return f"int{self.bits}-b{self.block_size}-{'sym' if self.is_symmetric else 'asym'}"
 
     @property
     def max_code(self) -> int:
-        """The largest code: 3, 15 or 255."""
+        """Largest code: 3, 15 or 255."""
         return (1 << self.bits) - 1
 
     @property
     def default_zero_point(self) -> int:
-        """The zero point of a symmetric block: half the range, the kernels' default without one."""
+        """Zero point 2^(bits-1), which the kernels assume if a block stores none."""
         return 1 << (self.bits - 1)
 
     def count_blocks(self, inputs: int) -> int:
-        """Blocks in a row of `inputs` weights.
+        """Return the number of blocks in a row of `inputs` weights.
 
         Raises:
-            SchemeError: the row does not divide into whole blocks.
+            SchemeError: `inputs` is not a multiple of the block size.
         """
         if inputs % self.block_size:
             raise SchemeError(

@@ -1,4 +1,4 @@
-"""What calibration saw of the inputs of one weight: second moments, for methods that use them."""
+"""Statistics of a weight's inputs over the calibration tokens, for the calibrated methods."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from glm_quantize.codes import FloatArray
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """Second moments of a linear's inputs x over calibration tokens.
+    """Second moments of the inputs x of a linear layer over the calibration tokens.
 
-    A rounding error d of one row of the weight costs d H dᵀ of that output's mean squared error,
-    where H is `moments`: all that a method needs to know of the data.
+    A rounding error d [C] of one row adds d H dᵀ to the mean squared error of that row's output,
+    where H is `moments`. A method needs no other statistics.
 
     Attributes:
         moments: [C, C] float32, the mean of x xᵀ.
-        tokens: how many inputs the mean is over.
+        tokens: number of tokens in the mean.
     """
 
     moments: FloatArray
@@ -24,6 +24,6 @@ class InputStatistics:
 
     @property
     def mean_squares(self) -> FloatArray:
-        """[C] mean square of each input, never negative; zeros where it is not finite."""
+        """[C] mean square of each input; zero if it is negative or not finite."""
         diagonal = np.nan_to_num(np.diagonal(self.moments), posinf=0.0, neginf=0.0)
         return np.maximum(diagonal, 0).astype(np.float32)

@@ -1,8 +1,7 @@
-"""The registry of methods: how codes are chosen. One file each, one line here.
+"""The registry of quantization methods. Each method has one file and one line here.
 
-A method looks at whole rows of a weight, each on its own, and perhaps at what calibration saw of
-the weight's inputs: a caller may hand it any run of rows. What all rows have in common is prepared
-once.
+A method quantizes each row of a weight independently, so a caller may pass any range of rows. It
+may use statistics of the weight's inputs. Work that all rows share is done once, by `prepare`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +22,14 @@ Prepare = Callable[[Scheme, InputStatistics | None, str], RowQuantizer]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to choose codes.
+    """One quantization method.
 
     Attributes:
-        prepare: (scheme, statistics of the inputs, torch device) -> a function of rows [N, C].
-        is_calibrated: it needs statistics; others take them where they help, or do without.
-        is_folding: input channels are scaled first, and the scales folded into what produces
-            them (AWQ); that is the caller's work, since it concerns two weights.
+        prepare: takes a scheme, statistics of the inputs and a PyTorch device, and returns a
+            function that quantizes rows [N, C].
+        is_calibrated: True if the method needs statistics; other methods may use them.
+        is_folding: True if the input channels are scaled first, as in AWQ. The caller folds the
+            inverse scales into the preceding weight.
     """
 
     prepare: Prepare
@@ -43,7 +43,7 @@ class Method:
         statistics: InputStatistics | None = None,
         device: str = "cpu",
     ) -> QuantizedRows:
-        """Prepare, and quantize rows [N, C] float32."""
+        """Prepare the method and quantize rows [N, C] float32."""
         return self.prepare(scheme, statistics, device)(weight)
 
 
@@ -53,7 +53,7 @@ def _search(scheme: Scheme, statistics: InputStatistics | None, _device: str) ->
 
 
 def _gptq(scheme: Scheme, statistics: InputStatistics | None, device: str) -> RowQuantizer:
-    from glm_quantize.methods.gptq import prepare_gptq  # noqa: PLC0415 - torch is slow to load
+    from glm_quantize.methods.gptq import prepare_gptq  # noqa: PLC0415 - torch is slow to import
 
     assert statistics is not None
     return prepare_gptq(scheme, statistics, device)
@@ -80,11 +80,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 
 def find_method(name: str) -> Method:
-    """The method of that name.
+    """Return the method with this name.
 
     Raises:
-        QuantizationError: no such method; the message lists those there are.
+        QuantizationError: there is no such method; the message lists the names.
     """
     if name not in METHODS:
-        raise QuantizationError(f"no method {name!r}; choose one of {', '.join(sorted(METHODS))}.")
+        raise QuantizationError(
+            f"there is no method {name!r}; choose one of {', '.join(sorted(METHODS))}."
+        )
     return METHODS[name]

@@ -1,7 +1,7 @@
-"""AWQ: columns that meet large inputs are blown up before rounding, so that their error shrinks.
+"""AWQ: columns with large inputs are scaled up before rounding, which makes their error smaller.
 
-W x = (W diag(s)) (x / s) for any positive s. This file searches s for one weight; whoever has the
-graph folds 1 / s into what produces x, and hands W diag(s) to a method. Read `rtn.py` before.
+W x = (W diag(s)) (x / s) for any positive s. This file searches s for one weight. The caller folds
+1 / s into the weight that produces x, and quantizes W diag(s). Read `rtn.py` before.
 """
 
 import numpy as np
@@ -15,40 +15,43 @@ from glm_quantize.scheme import Scheme
 DoubleArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 
-# The authors' grid (mit-han-lab/llm-awq, awq/quantize/auto_scale.py); 0 folds nothing.
+# Values of alpha that the authors try (mit-han-lab/llm-awq, awq/quantize/auto_scale.py); 0 leaves
+# the weight unchanged.
 _ALPHAS = np.arange(20) / 20
-# Enough to tell one alpha from another; more only costs time.
+# More rows or samples cost time without changing which alpha is best.
 _MOST_SAMPLES = 512
 _MOST_ROWS = 2048
-# A dead channel's scale would be zero. The authors' floor is absolute, ours follows the largest.
+# Without a floor the scale of an unused channel would be zero. The authors' floor is absolute; this
+# one is relative to the largest scale.
 _LARGEST_RATIO = 1e4
-# Rows that are rounded together. Products of few long rows are slow: with 2^19, 38 rows of 13696,
-# a search took 17 to 33 s on two busy cores, with this 6.
+# Number of weights rounded together. Matrix products of few long rows are slow: with 2^19 weights
+# (38 rows of 13696) a search took 17 to 33 s on two busy cores, with this number 6 s.
 _PIECE_WEIGHTS = 1 << 21
 
 
 def search_column_scales(
     weight: FloatArray, scheme: Scheme, samples: FloatArray, shared: IndexArray | None = None
 ) -> FloatArray:
-    """Find column scales s = (mean |x|)^alpha, alpha of least output error after rounding.
+    """Find the column scales s = (mean |x|)^alpha whose alpha gives the least output error.
 
     Args:
-        weight: [N, C] float32, finite; C is a multiple of `scheme.block_size`. Of more than 2048
-            rows so many are looked at, evenly spaced.
-        scheme: what W diag(s) will be rounded to.
-        samples: [n, C] float32, inputs of the weight; of more than 512 as above.
-        shared: [C], channels of the same number get the same scale, of their averaged magnitude.
+        weight: [N, C] float32, finite; C is a multiple of `scheme.block_size`. At most 2048 evenly
+            spaced rows are used.
+        scheme: scheme in which W diag(s) will be stored.
+        samples: [n, C] float32, inputs of the weight. At most 512 evenly spaced ones are used.
+        shared: [C] group numbers; channels with the same number get the same scale, computed from
+            their mean magnitude.
 
     Returns:
-        [C] float32, positive, around 1 (the geometric mean of the least and the largest), their
-        ratio at most 1e4. The error |(Q(W diag(s)) diag(1 / s) - W) x|^2, Q being
-        `round_to_nearest`, summed over what was looked at, is never above that of all ones, which
-        are returned where nothing is gained.
+        [C] float32, positive. The geometric mean of the least and the largest scale is 1, and their
+        ratio is at most 1e4. With Q for `round_to_nearest`, the error
+        |(Q(W diag(s)) diag(1 / s) - W) x|^2, summed over the rows and samples used, is never larger
+        than without scales; if no scales lower it, all are 1.
 
     Raises:
         SchemeError: C is not a multiple of the block size.
-        QuantizationError: the weight or a sample holds NaN or Inf; there are no samples, or shapes
-            do not fit.
+        QuantizationError: the weight or a sample holds NaN or Inf, there are no samples, or the
+            shapes do not fit.
 
     Source: Lin et al. 2023, eq. 4 and 5 (arXiv:2306.00978).
     """
@@ -68,25 +71,25 @@ def _check_shapes(weight: FloatArray, samples: FloatArray, shared: IndexArray | 
     inputs = weight.shape[1]
     if samples.ndim != 2 or not len(samples) or samples.shape[1] != inputs:
         raise QuantizationError(
-            f"the samples are {list(samples.shape)}, the weight's rows have {inputs} inputs; "
-            f"[n, {inputs}] with n at least 1 is needed: calibrate with the same model."
+            f"the samples are {list(samples.shape)}, but the weight has {inputs} inputs; pass "
+            f"samples [n, {inputs}] of the same model, n at least 1."
         )
     if shared is not None and shared.shape != (inputs,):
         raise QuantizationError(
-            f"the shared channels are {list(shared.shape)}, the weight's rows have {inputs} "
-            "inputs; give one number for each input."
+            f"the shared channels are {list(shared.shape)}, but the weight has {inputs} inputs; "
+            "pass one number for each input."
         )
 
 
 def _thin(rows: FloatArray, most: int) -> FloatArray:
-    """At most so many rows, evenly spaced."""
+    """Return at most `most` rows, evenly spaced."""
     if len(rows) <= most:
         return rows
     return rows[np.arange(most) * len(rows) // most]
 
 
 def _average_magnitudes(samples: FloatArray, shared: IndexArray | None) -> DoubleArray:
-    """[C] means of |x|, the largest 1; all ones if there is nothing but zeros."""
+    """Return the means of |x| [C], divided by the largest one; all ones if all samples are 0."""
     magnitudes: DoubleArray = np.abs(samples).mean(axis=0, dtype=np.float64)
     if shared is not None:
         _, numbers = np.unique(shared, return_inverse=True)
@@ -96,7 +99,7 @@ def _average_magnitudes(samples: FloatArray, shared: IndexArray | None) -> Doubl
 
 
 def _raise_magnitudes(magnitudes: DoubleArray, alpha: float) -> FloatArray:
-    """[C] scales for one alpha."""
+    """Return the scales [C] of one alpha."""
     powers: DoubleArray = np.maximum(magnitudes**alpha, 1 / _LARGEST_RATIO)
     scales: DoubleArray = powers / np.sqrt(powers.max() * powers.min())
     return scales.astype(np.float32)
@@ -105,7 +108,7 @@ def _raise_magnitudes(magnitudes: DoubleArray, alpha: float) -> FloatArray:
 def _measure_outputs(
     weight: FloatArray, scheme: Scheme, samples: FloatArray, candidates: list[FloatArray]
 ) -> DoubleArray:
-    """Squared output errors of each candidate, summed over rows and samples."""
+    """Return the squared output error of each candidate, summed over rows and samples."""
     errors = np.zeros(len(candidates))
     inputs = np.ascontiguousarray(samples.T)
     step = max(1, _PIECE_WEIGHTS // weight.shape[1])

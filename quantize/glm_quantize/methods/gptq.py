@@ -1,8 +1,8 @@
-"""GPTQ: columns are rounded one after the other, and each one's error is made up for by the rest.
+"""GPTQ: columns are rounded one after the other, and later ones compensate the errors before them.
 
-With L D Lᵀ = H reversed, the last column first, what a column has to make up for is a product of
-the errors before it and one row of L: no inverse of H is needed. Torch, since it runs on a GPU too;
-read `rtn_search.py` first, which chooses the scales.
+Let L D Lᵀ be the decomposition of H with its columns in reverse order. The compensation of a column
+is then the product of the earlier errors and one row of L, so no inverse of H is needed. This file
+uses PyTorch because it also runs on a GPU. Read `rtn_search.py` before; it chooses the scales.
 """
 
 from collections.abc import Callable
@@ -20,27 +20,28 @@ from glm_quantize.methods.rtn_search import search_scales
 from glm_quantize.scheme import Scheme
 from glm_quantize.statistics import InputStatistics
 
-# Shares of the mean of H's diagonal that are added to it, tried in turn until it can be factored.
-# The first is the paper's (section 3.3, step 3).
+# Damping: shares of the mean of H's diagonal that are added to the diagonal, tried in turn until
+# the Cholesky decomposition succeeds. The first is the paper's (section 3.3, step 3).
 DAMPING = (0.01, 0.1, 1.0)
-# Columns that are compensated by vectors; longer runs by matrices. 16 to 64 are equally fast on an
-# idle machine; on a busy one few calls that wait for all threads are better.
+# Runs of at most this many columns are compensated column by column, longer runs by matrix
+# products. 16 to 64 are equally fast on an idle machine. On a busy machine fewer calls are better,
+# since each call waits for all threads.
 _COLUMNS_BY_VECTOR = 32
 
 
 @dataclass(frozen=True)
 class GptqRounder:
-    """Rounds rows of one weight; rows do not depend on each other.
+    """Rounds the rows of one weight, each independently.
 
     Attributes:
-        scheme: of the codes.
+        scheme: scheme of the codes.
         importance: [C] mean squares of the inputs.
-        damping: what was added to the diagonal of H, divided by the largest entry there.
-        order: [C], columns by falling mean square ("activation order"): the ones that matter most
-            are rounded first, while there are many left to make up for them. Scales are chosen
-            before, so that a block is still a run of columns.
-        feedback: [C, C], in that order; below the diagonal, row k holds how much of the error of
-            each column before it column k makes up for.
+        damping: number added to the diagonal of H, divided by the diagonal's largest entry.
+        order: [C] columns by falling mean square ("activation order"), so that many columns are
+            left to compensate the most important ones. Scales are chosen before, so a block is
+            still a range of adjacent columns.
+        feedback: [C, C] in this order. Below the diagonal, row k holds the share of each earlier
+            column's error that column k compensates.
     """
 
     scheme: Scheme
@@ -50,14 +51,14 @@ class GptqRounder:
     feedback: Tensor
 
     def __call__(self, weight: FloatArray) -> QuantizedRows:
-        """Round rows.
+        """Round rows, which needs four times their memory.
 
         Args:
-            weight: [N, C] float32, finite. Needs four times its memory.
+            weight: [N, C] float32, finite.
 
         Returns:
-            Codes for the scales and zero points of `search_scales`, such that the outputs' mean
-            squared error over the calibration inputs is (greedily) small.
+            Codes that greedily minimize the mean squared error of the outputs over the calibration
+            inputs, with the scales and zero points of `search_scales`.
 
         Raises:
             SchemeError: C is not a multiple of the block size.
@@ -68,7 +69,7 @@ class GptqRounder:
         return replace(rows, codes=grid.to_codes(self._round_columns(weight, grid)))
 
     def _round_columns(self, weight: FloatArray, grid: "ColumnGrid") -> Tensor:
-        """[C, N] whole steps of the scales."""
+        """Return the rounded weight [C, N] in whole steps of the scales."""
         weights = transpose_rows(weight, self.feedback.device)
         steps = torch.empty_like(weights)
         rest = weights[torch.from_numpy(self.order).to(weights.device)]
@@ -89,13 +90,13 @@ class GptqRounder:
 
 @dataclass(frozen=True)
 class ColumnGrid:
-    """What codes of a run of rows mean, transposed: value = step * scale, step = code - zero point.
+    """Transposed scales of a range of rows: value = step * scale, step = code - zero point.
 
     Attributes:
-        scheme: of the codes.
+        scheme: scheme of the codes.
         scales: [C / B, N] float32.
-        lowest: [C / B, N] float32, the step of code 0.
-        highest: [C / B, N] float32, the step of the largest code.
+        lowest: [C / B, N] float32, step of code 0.
+        highest: [C / B, N] float32, step of the largest code.
     """
 
     scheme: Scheme
@@ -105,20 +106,20 @@ class ColumnGrid:
 
     @classmethod
     def transpose(cls, rows: QuantizedRows, device: torch.device) -> "ColumnGrid":
-        """From rows' scales and zero points."""
+        """Transpose the scales and zero points of rows."""
         scales, zero_points = block_parameters(rows)
         lowest = transpose_rows(-zero_points.reshape(rows.scales.shape), device)
         transposed = transpose_rows(scales.reshape(rows.scales.shape), device)
         return cls(rows.scheme, transposed, lowest, lowest + rows.scheme.max_code)
 
     def from_codes(self, codes: ByteArray) -> Tensor:
-        """Codes [N, C] to steps [C, N]."""
+        """Convert codes [N, C] to steps [C, N]."""
         steps = torch.from_numpy(codes).to(self.scales.device).T.to(torch.float32).contiguous()
         blocked = steps.view(-1, self.scheme.block_size, steps.shape[1])
         return blocked.add_(self.lowest[:, None]).view(steps.shape)
 
     def to_codes(self, steps: Tensor) -> ByteArray:
-        """Steps [C, N] to codes [N, C]. Overwrites the steps."""
+        """Convert steps [C, N] to codes [N, C]. The steps are overwritten."""
         blocked = steps.view(-1, self.scheme.block_size, steps.shape[1])
         codes = blocked.sub_(self.lowest[:, None]).to(torch.uint8).view(steps.shape)
         result: ByteArray = codes.T.contiguous().cpu().numpy()
@@ -127,12 +128,12 @@ class ColumnGrid:
 
 @dataclass(frozen=True)
 class Chain:
-    """Columns that depend on those before them: rest[k] += sum over j < k of F[k, j] errors[j].
+    """Columns that depend on earlier ones: rest[k] += sum over j < k of F[k, j] errors[j].
 
     Attributes:
-        rest: [c, N], what columns are to be; each is complete when its turn comes.
-        errors: [c, N], what columns left, known after their turn; may be `rest` itself.
-        feedback: [c, c], F; only what is below the diagonal is read.
+        rest: [c, N] values of the columns; column k is complete when it is visited.
+        errors: [c, N] errors of the visited columns; may be `rest` itself.
+        feedback: [c, c], F; only the entries below the diagonal are read.
     """
 
     rest: Tensor
@@ -141,9 +142,9 @@ class Chain:
 
 
 def visit_columns(chain: Chain, columns: range, visit: Callable[[int], None]) -> None:
-    """Call `visit`, which writes `errors[k]`, for each column k in turn.
+    """Call `visit`, which writes `errors[k]`, for each column k in order.
 
-    Halves a run until it is short, so that nearly all the work is products of large matrices.
+    The range is halved recursively, so that nearly all work is products of large matrices.
     """
     first, last = columns.start, columns.stop
     if len(columns) > _COLUMNS_BY_VECTOR:
@@ -160,26 +161,26 @@ def visit_columns(chain: Chain, columns: range, visit: Callable[[int], None]) ->
 
 
 def transpose_rows(rows: FloatArray, device: torch.device) -> Tensor:
-    """[N, C] to [C, N], a copy, so that a column is contiguous."""
+    """Copy [N, C] to [C, N], so that a column is contiguous."""
     return torch.from_numpy(np.array(rows.T, order="C")).to(device)
 
 
 def prepare_gptq(scheme: Scheme, statistics: InputStatistics, device: str = "cpu") -> GptqRounder:
-    """Everything that rows have in common: the order of columns and a factor of H.
+    """Compute the order of the columns and the factor of H, which all rows share.
 
-    Keeps as much memory as the moments take, and needs twice that while it runs.
+    The result takes as much memory as the moments; computing it takes twice as much more.
 
     Args:
-        scheme: of the codes.
-        statistics: of the weight's inputs.
-        device: a torch device.
+        scheme: scheme of the codes.
+        statistics: statistics of the weight's inputs.
+        device: PyTorch device that computes.
 
     Raises:
-        SingularStatisticsError: H is all zeros, holds NaN or Inf, or cannot be factored even with
-            its mean added to the diagonal.
+        SingularStatisticsError: H is zero, holds NaN or Inf, or has no Cholesky decomposition even
+            with the largest damping.
 
     Source: Frantar et al. 2022, algorithm 1 (arXiv:2210.17323), in the form of Chee et al. 2023,
-    section 3 (arXiv:2307.13304), who show that it is the same.
+    section 3 (arXiv:2307.13304), which is equivalent.
     """
     if not np.isfinite(statistics.moments).all():
         raise SingularStatisticsError("the inputs' second moments hold NaN or Inf")
@@ -192,14 +193,14 @@ def prepare_gptq(scheme: Scheme, statistics: InputStatistics, device: str = "cpu
 
 
 def _factor(moments: FloatArray, order: npt.NDArray[np.int64], device: str) -> tuple[float, Tensor]:
-    """The damping that was needed, and `GptqRounder.feedback`.
+    """Return the damping that was needed, and `GptqRounder.feedback`.
 
-    H backwards is Uᵀ U; U backwards again is lower triangular, and its rows over their diagonal
-    entries are the feedback.
+    H in reverse order is Uᵀ U. U in reverse order is lower triangular; its rows divided by their
+    diagonal entries are the feedback.
     """
     backwards = order[::-1]
     permuted = torch.from_numpy(moments[np.ix_(backwards, backwards)]).to(device)
-    permuted /= permuted.diagonal().max()  # inputs may be so small that reciprocals overflow
+    permuted /= permuted.diagonal().max()  # reciprocals of tiny inputs would overflow
     diagonal = permuted.diagonal().clone()
     for share in DAMPING:
         damping = share * float(diagonal.mean())
@@ -209,5 +210,5 @@ def _factor(moments: FloatArray, order: npt.NDArray[np.int64], device: str) -> t
             del permuted
             forwards = upper.flip(0, 1)
             return damping, forwards.div_(forwards.diagonal().clone()[:, None])
-        del upper  # else there were four matrices in the next round
+        del upper  # frees a matrix before the next attempt
     raise SingularStatisticsError("the inputs' second moments cannot be factored")

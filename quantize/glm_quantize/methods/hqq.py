@@ -1,15 +1,15 @@
-"""Half-quadratic quantization: least p-norm of the error, p < 1, so that outliers count for little.
+"""Half-quadratic quantization: minimize the p-norm of the error with p < 1, which allows outliers.
 
-With codes W_q, dequantized W_r = (W_q - z) s and an auxiliary error W_e, alternate between
+With codes W_q, dequantized weights W_r = (W_q - z) s and an auxiliary error W_e, alternate between
 
     W_e <- shrink(W - W_r, beta),  shrink(x, beta) = sign(x) max(|x| - |x|^(p-1) / beta, 0)
     z   <- mean over the block of W_q - (W - W_e) / s
     beta <- kappa beta
 
-Source: Badri and Shaji 2023, https://mobiusml.github.io/hqq_blog/. Ours differs in three points.
-Residuals are taken in units of s, so that scaling a weight scales its result. Kernels want whole
-zero points, and z rarely moves by a half: s is fitted too, by least squares of W - W_e, and once
-more after z is rounded. Each block keeps its best, where the source stops at the first rise.
+Source: Badri and Shaji 2023, https://mobiusml.github.io/hqq_blog/, with three differences.
+Residuals are in units of s, so that scaling a weight scales its result. The kernels need whole zero
+points, and z rarely moves by a half; so s is also fitted, by least squares of W - W_e, and again
+after z is rounded. Each block keeps its best result, where the source stops at the first increase.
 """
 
 import numpy as np
@@ -31,20 +31,20 @@ _NORM = 0.7
 _FIRST_BETA = 10.0
 _KAPPA = 1.01
 _ITERATIONS = 20
-# Stands for a residual of zero, whose power p - 1 would be infinite.
+# Smallest residual, since the power p - 1 of zero would be infinite.
 _SMALLEST_RESIDUAL = np.float32(1e-30)
 
 
 def half_quadratic(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
-    """Quantize every block with the scale and zero point of least p-norm, p = 0.7.
+    """Quantize every block with the scale and zero point that minimize the p-norm, p = 0.7.
 
     Args:
         weight: [N, C] float32, finite; C is a multiple of `scheme.block_size`.
         scheme: bits per code, block size, symmetric or not.
 
     Returns:
-        Codes, scales and (asymmetric) zero points. No block's sum of |weight - dequantized|^p is
-        above that of `round_to_nearest`, but for float32's rounding.
+        Codes, scales and, if asymmetric, zero points. In no block is the sum of
+        |weight - dequantized|^p above that of `round_to_nearest`, except for float32 rounding.
 
     Raises:
         SchemeError: C is not a multiple of the block size.
@@ -55,12 +55,12 @@ def half_quadratic(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
 
 
 def _optimize_piece(piece: FloatArray, scheme: Scheme) -> QuantizedRows:
-    """Blocks [M, B] to rows of one block each."""
+    """Quantize blocks [M, B] to rows of one block each."""
     plain = round_to_nearest(piece, scheme)
     splitting = _Splitting(np.ascontiguousarray(piece.T), scheme)
     best = BestBlocks.start(plain)
     scales, zero_points = block_parameters(plain)
-    # A block whose codes are all zero has no scale to fit: it ends as NaN, and is never better.
+    # A block whose codes are all zero has no scale to fit. Its error is NaN, which is never better.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         splitting.fit_scales(best, scales, zero_points)
         if not scheme.is_symmetric:
@@ -71,7 +71,7 @@ def _optimize_piece(piece: FloatArray, scheme: Scheme) -> QuantizedRows:
 
 
 class _Splitting:
-    """The half-quadratic splitting of blocks [B, M]."""
+    """Half-quadratic splitting of blocks [B, M]."""
 
     def __init__(self, weights: FloatArray, scheme: Scheme) -> None:
         self.rounder = BlockRounder(weights, scheme.max_code)
@@ -80,7 +80,7 @@ class _Splitting:
         self._shrinkage = np.empty_like(weights)
 
     def fit_scales(self, best: BestBlocks, scales: FloatArray, zero_points: FloatArray) -> None:
-        """Iterate over scales, zero points fixed; offer each."""
+        """Fit the scales in several steps with fixed zero points, and offer each step's result."""
         beta = _FIRST_BETA
         for _ in range(_ITERATIONS):
             norms = self._shrink(scales, zero_points, beta)
@@ -91,7 +91,7 @@ class _Splitting:
     def free_zero_points(
         self, scales: FloatArray, zero_points: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Iterate over zero points, whole or not, and scales in turn."""
+        """Fit zero points, which may be fractions, and scales in turn."""
         beta = _FIRST_BETA
         inputs = np.float32(len(self._shrinkage))
         for _ in range(_ITERATIONS):
@@ -103,9 +103,9 @@ class _Splitting:
         return scales, zero_points
 
     def _shrink(self, scales: FloatArray, zero_points: FloatArray, beta: float) -> FloatArray:
-        """Round, then split the residuals x: `_shrinkage` becomes x - shrink(x, beta).
+        """Round, set `_shrinkage` to x - shrink(x, beta) of the residuals x, return sums of |x|^p.
 
-        That is sign(x) min(|x|, |x|^(p-1) / beta). Returns [M] sums of |x|^p.
+        x - shrink(x, beta) is sign(x) min(|x|, |x|^(p-1) / beta). The sums are [M].
         """
         self.rounder.round(scales, zero_points)
         magnitudes, powers, shrinkage = self._magnitudes, self._powers, self._shrinkage

@@ -1,8 +1,8 @@
-"""Refinement of codes: each in turn takes the value of least output error, the others as they are.
+"""Refinement of GPTQ's codes by coordinate descent: each code in turn minimizes the output error.
 
-With the error E = W - Q, the output error is the sum of E H Eᵀ over rows, and H Eᵀ is what codes
-and scales are pulled by: the best value of one weight is its own plus its pull over its diagonal
-entry of H. Read `gptq.py` before, which sees each column once, and only those before it.
+With E = W - Q, the output error is the sum of E H Eᵀ over rows. The gradient H Eᵀ is called pull:
+the best value of one weight is its present value plus its pull divided by its diagonal entry of H.
+Read `gptq.py` before, which visits each column once.
 """
 
 from dataclasses import dataclass, replace
@@ -23,11 +23,12 @@ from glm_quantize.methods.gptq import (
 from glm_quantize.scheme import Scheme
 from glm_quantize.statistics import InputStatistics
 
-# Of the output error that GPTQ leaves, the first pass takes 3.3 %, the second 1.2, the third 0.6,
-# the fourth 0.3 (int4-b128-asym, geometric mean over six matrices of the sample and a synthetic
-# one); each takes about twice the time of GPTQ itself.
+# The first pass lowers GPTQ's output error by 3.3 %, the second by 1.2 %, the third by 0.6 % and
+# the fourth by 0.3 % (int4-b128-asym, geometric mean over six matrices of the sample and a
+# synthetic one). Each pass takes about twice as long as GPTQ.
 PASSES = 3
-# Columns whose pull is computed together: a multiple of every block size. 64 are 7 % slower.
+# Number of columns whose pulls are computed together, a multiple of every block size. A quarter of
+# it is 7 % slower.
 _COLUMNS_AT_ONCE = 256
 # 1 / scale overflows float32 below this.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -35,36 +36,39 @@ _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class RefinedRounder:
-    """GPTQ and its refinement; rows do not depend on each other.
+    """Rounds the rows of one weight by GPTQ and refines the result, each row independently.
 
     Attributes:
-        gptq: chooses the codes to start from.
-        moments: [C, C], H divided by the largest entry of its diagonal, with GPTQ's damping.
+        gptq: rounder that chooses the initial codes.
+        moments: [C, C], H with GPTQ's damping, divided by the largest entry of its diagonal.
     """
 
     gptq: GptqRounder
     moments: Tensor
 
     def __call__(self, weight: FloatArray) -> QuantizedRows:
-        """Round rows [N, C] float32, finite; needs five times their memory. Raises as GPTQ does."""
+        """Round rows [N, C], finite float32, which needs five times their memory.
+
+        Raises:
+            SchemeError: C is not a multiple of the block size.
+            QuantizationError: the weight holds NaN or Inf.
+        """
         return refine_codes(weight, self.gptq(weight), self.moments)
 
 
 def prepare_gptq_refine(
     scheme: Scheme, statistics: InputStatistics, device: str = "cpu"
 ) -> RefinedRounder:
-    """Everything that rows have in common.
-
-    Keeps twice the memory of the moments, and needs no more while it runs.
+    """Compute what all rows share, which takes twice the memory of the moments.
 
     Args:
-        scheme: of the codes.
-        statistics: of the weight's inputs.
-        device: a torch device.
+        scheme: scheme of the codes.
+        statistics: statistics of the weight's inputs.
+        device: PyTorch device that computes.
 
     Raises:
-        SingularStatisticsError: H is all zeros, holds NaN or Inf, or cannot be factored even with
-            its mean added to the diagonal.
+        SingularStatisticsError: H is zero, holds NaN or Inf, or has no Cholesky decomposition even
+            with the largest damping.
     """
     gptq = prepare_gptq(scheme, statistics, device)
     largest = np.diagonal(statistics.moments).max()
@@ -78,15 +82,15 @@ def refine_codes(weight: FloatArray, start: QuantizedRows, moments: Tensor) -> Q
 
     Args:
         weight: [N, C] float32.
-        start: codes, scales and zero points for it.
+        start: quantized weight to start from.
         moments: [C, C] float32, H, positive definite.
 
     Returns:
-        Other codes and scales, the same zero points. In no row is E H Eᵀ above that of the start,
-        but for float32's rounding; scales keep their sign.
+        New codes and scales with the same zero points. In no row does E H Eᵀ become larger, except
+        for float32 rounding. Scales keep their sign.
 
-    Source: QuantEase, Behdin et al. 2023, algorithm 1 (arXiv:2309.01885). They keep the scales;
-    here a block's scale is fitted by least squares whenever its turn comes.
+    Source: QuantEase, Behdin et al. 2023, algorithm 1 (arXiv:2309.01885). They keep the scales
+    fixed; here each visit of a block first fits its scale by least squares.
     """
     descent = _Descent(weight, start, moments)
     for _ in range(PASSES):
@@ -96,10 +100,10 @@ def refine_codes(weight: FloatArray, start: QuantizedRows, moments: Tensor) -> Q
 
 
 class _Descent:
-    """Rows on their way down.
+    """State of the coordinate descent.
 
     Attributes:
-        grid: scales and ranges of the steps; the scales change.
+        grid: scales, which the descent changes, and ranges of the steps.
         steps: [C, N] whole numbers, code - zero point.
         errors: [C, N], weight - step * scale.
     """
@@ -119,7 +123,7 @@ class _Descent:
         return slice(block * size, (block + 1) * size)
 
     def visit_all(self) -> None:
-        """Fit each block's scale, then its codes, once."""
+        """Visit every block once: fit its scale, then its codes."""
         block_size, columns = self.grid.scheme.block_size, len(self.steps)
         for first in range(0, columns, _COLUMNS_AT_ONCE):
             last = min(first + _COLUMNS_AT_ONCE, columns)
@@ -128,7 +132,10 @@ class _Descent:
                 self._visit_block(block, pulls, first)
 
     def _visit_block(self, block: int, pulls: Tensor, first: int) -> None:
-        """Pulls [c, N] are those of columns from `first` on; what comes after the block is kept."""
+        """Fit one block, and update the pulls [c, N] of the columns after it.
+
+        The first row of `pulls` belongs to the column `first`.
+        """
         columns, scales = self._locate(block), self.grid.scales[block]
         moments, steps = self._moments[columns, columns], self.steps[columns]
         own = pulls[columns.start - first : columns.stop - first]
@@ -147,11 +154,11 @@ class _Descent:
         """Choose the codes of one block.
 
         Args:
-            block: its number.
-            pulls: [B, N], in units of the block's scales. Overwrites them.
+            block: index of the block.
+            pulls: [B, N] in units of the block's scales; they are overwritten.
 
         Returns:
-            [B, N], by how much steps have become less.
+            [B, N] old steps minus new steps.
         """
         columns = self._locate(block)
         lowest, highest = self.grid.lowest[block], self.grid.highest[block]
@@ -172,7 +179,7 @@ class _Descent:
 
 
 def _fit_scales(scales: Tensor, products: Tensor, powers: Tensor) -> Tensor:
-    """[N] better scales by least squares; the old one where that is none, or of another sign."""
+    """Fit scales [N] by least squares; keep an old one if the new one is 0 or changes its sign."""
     fitted = scales + products / powers
     is_legal = (fitted.sign() == scales.sign()) & (fitted.abs() >= _SMALLEST_SCALE)
     return torch.where(is_legal & fitted.isfinite(), fitted, scales)

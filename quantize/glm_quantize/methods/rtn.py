@@ -1,4 +1,4 @@
-"""Round to nearest: every block on its own, from its extreme values, without any data."""
+"""Round to nearest: the extreme values of a block determine its scale and zero point."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ from glm_quantize.codes import FloatArray, QuantizedRows
 from glm_quantize.errors import QuantizationError
 from glm_quantize.scheme import Scheme
 
-# A block narrower than this is stored as zeros: 1 / scale would overflow float32.
+# A block with a smaller scale is stored as zeros, since 1 / scale would overflow float32.
 _SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 
@@ -19,21 +19,20 @@ def round_to_nearest(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
         scheme: bits per code, block size, symmetric or not.
 
     Returns:
-        Codes, scales and (asymmetric) zero points such that |weight - dequantized| is at most
-        |scale| / 2 in asymmetric blocks and inside the range of symmetric ones; at most |scale| at
-        the clipped end of a symmetric block, which has one code fewer on that side.
+        Codes, scales and, if asymmetric, zero points. The error |weight - dequantized| is at most
+        |scale| / 2, and |scale| at the clipped end of a symmetric block, which has one code fewer.
 
     Raises:
         SchemeError: C is not a multiple of the block size.
         QuantizationError: the weight holds NaN or Inf, or a block's range overflows float32.
 
     Source: Jacob et al. 2018, section 2.1 (arXiv:1712.05877); the symmetric scale divides the
-    value of largest magnitude, sign kept, by -2^(bits-1), as GGML's Q4_0 does.
+    value of largest magnitude, with its sign, by -2^(bits-1), as in GGML's Q4_0.
     """
     blocks = scheme.count_blocks(weight.shape[1])
     blocked = weight.reshape(weight.shape[0], blocks, scheme.block_size)
     low, high = blocked.min(axis=2), blocked.max(axis=2)
-    with np.errstate(over="ignore", invalid="ignore"):  # is refused on the next line
+    with np.errstate(over="ignore", invalid="ignore"):  # checked on the next line
         is_finite = np.isfinite(high - low).all()
     if not is_finite:
         raise QuantizationError(
@@ -57,7 +56,7 @@ def _round_symmetric(
 def _round_asymmetric(
     blocked: FloatArray, low: FloatArray, high: FloatArray, scheme: Scheme
 ) -> QuantizedRows:
-    # The range always holds zero, so that zero itself is exact and the zero point fits its bits.
+    # The range always includes zero, so that zero is exact and the zero point fits its bits.
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     scales = _replace_tiny((high - low) / np.float32(scheme.max_code))
     zero_points = np.clip(np.rint(-low / scales), 0, scheme.max_code).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Round to nearest with a search: scales and zero points of least squared error, block by block.
+"""Round to nearest with a search for the scale and zero point of least squared error in each block.
 
-Every block tries a grid of clipped ranges. Each try rounds, then fits its scale to the codes by
-least squares; the best is refined in turns: codes for the scale, scale for the codes. Inputs may be
-weighted by what calibration saw of them. Read `rtn.py` and `blocks.py` before.
+Every block tries a grid of clipped ranges. Each try rounds, and then fits the scale to the codes by
+least squares. The best try is refined in the same way. The error may be weighted by the mean square
+of each input over the calibration tokens. Read `rtn.py` and `blocks.py` before.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,10 @@ from glm_quantize.scheme import Scheme
 
 DoubleArray = npt.NDArray[np.float64]
 
-# Ratios of a block's extreme values: in symmetric blocks with both conventions and both signs, in
-# asymmetric ones at each end on its own. Above 1 the codes fall elsewhere between the extremes,
-# which helps short blocks. Chosen on normal and Student t weights, weighted and not.
+# Tried ranges, as ratios of the block's extreme values. Symmetric blocks try each ratio with both
+# conventions and both signs; asymmetric blocks try each pair of ratios at the two ends. Ratios
+# above 1 shift the grid of values, which helps short blocks. The ratios were chosen on normal and
+# Student t weights, with and without input weighting.
 _SYMMETRIC_RATIOS = {
     2: (1.1, 1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.55, 0.5, 0.4, 0.3, 0.25),
     4: (1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5),
@@ -39,7 +40,7 @@ _ASYMMETRIC_RATIOS = {
     4: (1.25, 1.1, 1.0, 0.9, 0.8, 0.7, 0.55),
     8: (1.1, 1.05, 1.0),
 }
-# Refinements in turn: the zero point is moved by so much, then the scale is fitted again.
+# Refinement steps: the zero point is moved by this number, then the scale is fitted again.
 _OFFSETS_SYMMETRIC = (0, 0)
 _OFFSETS_ASYMMETRIC = (0, -1, 1, 0, -1, 1)
 
@@ -47,26 +48,26 @@ _OFFSETS_ASYMMETRIC = (0, -1, 1, 0, -1, 1)
 def search_scales(
     weight: FloatArray, scheme: Scheme, importance: FloatArray | None = None
 ) -> QuantizedRows:
-    """Quantize every block with the scale and zero point of least weighted squared error.
+    """Quantize every block with the scale and zero point that minimize the weighted squared error.
 
     Args:
         weight: [N, C] float32, finite; C is a multiple of `scheme.block_size`.
         scheme: bits per code, block size, symmetric or not.
-        importance: [C] float32, the mean square of each input over calibration tokens; None, or a
-            block of zeros, weighs all inputs alike.
+        importance: [C] float32, mean square of each input over the calibration tokens. None, or
+            zeros in a whole block, gives all inputs the same weight.
 
     Returns:
-        Codes, scales and (asymmetric) zero points. No block's sum of importance * (weight -
-        dequantized)^2 is above that of `round_to_nearest`.
+        Codes, scales and, if asymmetric, zero points. In no block is the sum of
+        importance * (weight - dequantized)^2 above that of `round_to_nearest`.
 
     Raises:
         SchemeError: C is not a multiple of the block size.
-        QuantizationError: the weight holds NaN or Inf, or a block's range overflows float32; the
-            importance is not [C], or negative, NaN or Inf somewhere.
+        QuantizationError: the weight holds NaN or Inf, a block's range overflows float32, or the
+            importance is not [C], or is negative, NaN or Inf somewhere.
 
-    Source: fitting the scale to the codes by least squares is what GGML's `make_qx_quants` does.
-    Of the symmetric conventions, max/8 makes the extreme value exact at one sign of the scale, and
-    max/7.5 leaves it half a step outside at either.
+    Source: GGML's `make_qx_quants` also fits the scale to the codes by least squares. Of the two
+    symmetric conventions, max/8 makes the extreme value exact with one sign of the scale, and
+    max/7.5 leaves it half a step outside the range with either sign.
     """
     blocks = scheme.count_blocks(weight.shape[1])
     shares = _share_blocks(importance, weight.shape[1], blocks)
@@ -78,12 +79,12 @@ def search_scales(
 
 
 def _share_blocks(importance: FloatArray | None, inputs: int, blocks: int) -> DoubleArray:
-    """[C] importance as [blocks, B], the largest of each block 1."""
+    """Reshape the importance [C] to [blocks, B] and divide each block by its largest value."""
     if importance is None:
         return np.ones((blocks, inputs // blocks))
     if importance.shape != (inputs,):
         raise QuantizationError(
-            f"the importance is {list(importance.shape)}, the weight's rows have {inputs} inputs; "
+            f"the importance is {list(importance.shape)}, but the weight has {inputs} inputs; "
             "calibrate with the same model."
         )
     if not (np.isfinite(importance) & (importance >= 0)).all():
@@ -97,11 +98,11 @@ def _share_blocks(importance: FloatArray | None, inputs: int, blocks: int) -> Do
 
 
 def _search_piece(piece: FloatArray, shares: DoubleArray, scheme: Scheme) -> QuantizedRows:
-    """Blocks [M, B] with shares [B, M] to rows of one block each."""
+    """Quantize blocks [M, B], weighted by shares [B, M], to rows of one block each."""
     plain = round_to_nearest(piece, scheme)
     search = _Search(np.ascontiguousarray(piece.T), shares.astype(np.float32), plain)
-    # Where all codes are zero nothing can be fitted, and huge blocks overflow: such tries end as
-    # NaN, and lose.
+    # If all codes are zero there is no scale to fit, and huge blocks overflow. The error of such a
+    # try is NaN, which is never better.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         for scales, zero_points in _candidates(search.rounder.weights, scheme):
             search.try_scales(scales, zero_points)
@@ -114,7 +115,7 @@ def _search_piece(piece: FloatArray, shares: DoubleArray, scheme: Scheme) -> Qua
 
 
 def _candidates(weights: FloatArray, scheme: Scheme) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Scales [M] and zero points [M] to start from."""
+    """Yield the scales [M] and zero points [M] to try."""
     low, high = weights.min(axis=0), weights.max(axis=0)
     if scheme.is_symmetric:
         extreme = np.maximum(-low, high)
@@ -132,7 +133,7 @@ def _candidates(weights: FloatArray, scheme: Scheme) -> Iterator[tuple[FloatArra
 
 
 class _Search:
-    """Tries scales on blocks [B, M] and keeps each block's best."""
+    """Tries scales on blocks [B, M] and keeps the best of each block."""
 
     def __init__(self, weights: FloatArray, importance: FloatArray, plain: QuantizedRows) -> None:
         self.rounder = BlockRounder(weights, plain.scheme.max_code)
@@ -141,11 +142,11 @@ class _Search:
         self._weighted = np.empty_like(weights)
 
     def try_scales(self, scales: FloatArray, zero_points: FloatArray) -> None:
-        """Round with these scales, fit the scales to the codes, offer them.
+        """Round with these scales, fit the scales to the codes, and offer the result.
 
-        With q = code - zero_point and r = weight / scale - q, in units of the scale, the error
-        sum importance (r - shift q)^2 is least at shift = sum importance r q / sum importance q^2,
-        where it is sum importance r^2 - shift sum importance r q.
+        Let q = code - zero_point and r = weight / scale - q. In units of the scale, the error
+        sum importance (r - shift q)^2 is least at shift = sum importance r q / sum importance q^2.
+        The least error is sum importance r^2 - shift sum importance r q.
         """
         self.rounder.round(scales, zero_points)
         codes, residuals, weighted = self.rounder.codes, self.rounder.residuals, self._weighted
@@ -161,7 +162,7 @@ class _Search:
 
 
 def _measure(piece: FloatArray, shares: DoubleArray, rows: QuantizedRows) -> DoubleArray:
-    """[M] weighted squared errors of rows [M, B], as a kernel would see them."""
+    """Return the weighted squared errors [M] of rows [M, B], as a kernel dequantizes them."""
     errors = np.subtract(piece.T, dequantize(rows).T, dtype=np.float64, order="C")
     errors *= errors
     errors *= shares
