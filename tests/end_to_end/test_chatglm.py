@@ -135,9 +135,9 @@ def damage(kind: str, shard: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("truncated", "is no zip file, as PyTorch writes since version 1.6"),
-        ("old", "is no zip file, as PyTorch writes since version 1.6"),
-        ("transposed", "lies in the file with its rows mixed"),
+        ("truncated", "is not a zip file, which PyTorch writes since version 1.6"),
+        ("old", "is not a zip file, which PyTorch writes since version 1.6"),
+        ("transposed", "is not stored row by row"),
         ("integers", "of torch.int8; supported are F32, F16, BF16"),
         ("a number", "is a float where a tensor with numbers is expected"),
         ("nothing", "holds no tensors by name"),

@@ -34,7 +34,7 @@ def test_model_type(tmp_path: Path, model_type: object) -> None:
         lambda c: edit_config(c, model_type=model_type),
         UnsupportedModelError,
         *words,
-        "take a checkpoint of that type",
+        "use a checkpoint of that type",
     )
 
 

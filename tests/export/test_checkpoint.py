@@ -113,7 +113,7 @@ def test_config_that_is_not_json(tmp_path: Path, content: bytes) -> None:
 def test_config_that_is_no_object(tmp_path: Path, content: str) -> None:
     folder = write_small(tmp_path / "checkpoint")
     (folder / "config.json").write_text(content)
-    refuse(folder, "config.json holds no JSON object; download it again")
+    refuse(folder, "config.json does not hold a JSON object; download it again")
 
 
 def test_no_weights(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_git_lfs_pointer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "word"),
     [
-        ([], "no JSON object"),
-        (None, "no JSON object"),
+        ([], "not hold a JSON object"),
+        (None, "not hold a JSON object"),
         ({"x": []}, "x has no dtype, shape and data_offsets"),
         ({"x": {"dtype": "F32", "shape": [1]}}, "x has no dtype, shape and data_offsets"),
         ({"x": entry([1], 0, 4) | {"shape": 1}}, "shape is no list of whole numbers"),

@@ -1,1 +1,1 @@
-"""What is read of a checkpoint: tensors, config values, license, quantized formats."""
+"""Reading checkpoints: tensors, config values, licenses and pre-quantized formats."""

@@ -1,8 +1,8 @@
-"""A Hugging Face checkpoint as lazy named tensors: nothing but headers is read until asked for.
+"""A Hugging Face checkpoint as named tensors that are read row by row on request.
 
-Rows are read with plain file reads, never through a memory map: mapped pages count as resident
-memory, and a model's worth of them would. This module knows files, not architectures.
-Read next: `architectures/`.
+Opening a checkpoint reads only the headers. Rows are read with plain file reads, not through a
+memory map, because the pages of a map count as resident memory. This module does not know
+architectures. Read next: `model/architectures/`.
 """
 
 import json
@@ -23,17 +23,24 @@ from glm_quantize.codes import ByteArray
 
 INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
-_NOT_IN_NAMES = "/\\:\0"  # of files beside an index, on any system
-_CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32: stays in a core's share of the cache
-# Rows shorter than this are read whole where columns are asked for: copying 8 KB takes about as
-# long as one more call.
+_NOT_IN_NAMES = "/\\:\0"  # characters that no file name in an index may contain, on any system
+_CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32 fit in a core's share of the cache
+# To read some columns, shorter rows are read whole: copying 8 KB takes about as long as one more
+# system call.
 _SHORT_ROW_BYTES = 8192
 _BAND_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with config.json and weights, its headers checked."""
+    """A checkpoint folder whose config.json and headers were read and checked.
+
+    Attributes:
+        folder: the folder.
+        config: content of config.json.
+        tensors: location, shape and type of each tensor by name.
+        weight_files: the files that hold the tensors.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -41,13 +48,14 @@ class Checkpoint:
     weight_files: tuple[Path, ...]
 
     def read_rows(self, name: str, start: int, stop: int) -> FloatArray:
-        """Rows start ... stop of a tensor, converted to float32.
+        """Read rows start ... stop of a tensor as float32.
 
         Returns:
             [stop - start, C] float32, or [stop - start] for a vector.
 
         Raises:
-            CheckpointError: the file ends too early or cannot be read; the tensor is no float.
+            CheckpointError: the file ends too early or cannot be read, or the tensor has no
+                supported float type.
         """
         tensor = self.tensors[name]
         tensor.require_float()
@@ -55,21 +63,21 @@ class Checkpoint:
         return _to_float32(data, tensor.dtype).reshape(stop - start, *tensor.shape[1:])
 
     def read_columns(self, name: str, start: int, stop: int) -> FloatArray:
-        """Columns start ... stop of a matrix [R, M], as [R, stop - start] float32."""
+        """Read columns start ... stop of a matrix [R, M] as float32 [R, stop - start]."""
         tensor = self.tensors[name]
         tensor.require_float()
         data = self.read_raw_columns(name, start, stop)
         return _to_float32(data, tensor.dtype).reshape(len(data), stop - start)
 
     def read_integers(self, name: str) -> npt.NDArray[np.int64]:
-        """A whole tensor of I32 or I64: indices and shapes."""
+        """Read a whole tensor of type I32 or I64, for example group indices."""
         tensor = self.tensors[name]
         stored = {"I32": "<i4", "I64": "<i8"}[tensor.dtype]
         data = self.read_raw_rows(name, 0, tensor.shape[0]).view(stored)
         return data.astype(np.int64).reshape(tensor.shape)
 
     def read_raw_rows(self, name: str, start: int, stop: int) -> ByteArray:
-        """Rows start ... stop as their bytes, [stop - start, bytes of a row]."""
+        """Read rows start ... stop as bytes [stop - start, bytes per row]."""
         tensor = self.tensors[name]
         data = np.empty((stop - start, tensor.row_bytes), dtype=np.uint8)
         with _open_tensor(tensor) as descriptor:
@@ -78,7 +86,7 @@ class Checkpoint:
         return data
 
     def read_raw_columns(self, name: str, start: int, stop: int) -> ByteArray:
-        """Columns start ... stop of a matrix [R, M] as their bytes, [R, bytes of the columns]."""
+        """Read columns start ... stop of a matrix [R, M] as bytes [R, bytes of these columns]."""
         tensor = self.tensors[name]
         first, last = start * tensor.item_bytes, stop * tensor.item_bytes
         data = np.empty((tensor.shape[0], last - first), dtype=np.uint8)
@@ -94,11 +102,11 @@ class Checkpoint:
         return data
 
     def read(self, name: str) -> FloatArray:
-        """A whole tensor as float32: for layers and vectors, not for models."""
+        """Read a whole tensor as float32."""
         return self.read_rows(name, 0, self.tensors[name].shape[0])
 
     def iterate_chunks(self, name: str) -> Iterator[tuple[int, int]]:
-        """Row ranges of about a million numbers each, in order."""
+        """Yield row ranges of about a million numbers each, in order."""
         tensor = self.tensors[name]
         step = max(1, _CHUNK_ELEMENTS // max(1, tensor.row_elements))
         for start in range(0, tensor.shape[0], step):
@@ -138,10 +146,10 @@ def _refuse_unreadable(folder: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        CheckpointError: the file is missing, is not UTF-8 JSON, or holds something else.
+        CheckpointError: the file is missing, is not UTF-8 JSON, or does not hold an object.
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
@@ -155,12 +163,12 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.name} is not readable JSON ({error}); download it again."
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds no JSON object; download it again.")
+        raise CheckpointError(f"{path.name} does not hold a JSON object; download it again.")
     return content
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, an empty one where there is no file."""
+    """Read a JSON object from a file; return an empty one if there is no file."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -204,13 +212,13 @@ def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredT
 def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
     if path.suffix != ".bin":
         return read_header(path, is_quantized=is_quantized)
-    from glm_export.checkpoint.torch_file import read_torch_file  # noqa: PLC0415 - torch is slow to import
+    from glm_export.checkpoint.torch_file import read_torch_file  # noqa: PLC0415 - imports torch
 
     return read_torch_file(path)
 
 
 def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
-    """An index, or else all files, of the first kind there is; safetensors before PyTorch's own."""
+    """Find the index or, without one, all weight files; safetensors before PyTorch files."""
     for index_name, pattern in zip(INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
         index = folder / index_name
         if index.exists():
@@ -225,7 +233,7 @@ def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """Tensor -> file; links are followed, as a hub's cache is made of them."""
+    """Read the file name of each tensor. A file may be a link, as in the Hugging Face cache."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index.name} has no weight_map; download it again.")
@@ -243,26 +251,26 @@ def _check_name(index: Path, tensor: str, file: object) -> None:
     is_plain = isinstance(file, str) and file not in ("", ".", "..")
     if not is_plain or set(str(file)) & set(_NOT_IN_NAMES):
         raise CheckpointError(
-            f"{index.name} says that {tensor} is in {file!r}, which is no file's name or is "
+            f"{index.name} says that {tensor} is in {file!r}, which is not a file name or is "
             "outside its folder; download it again."
         )
 
 
 @contextmanager
 def _open_tensor(tensor: StoredTensor) -> Iterator[int]:
-    """The tensor's file, as a descriptor; what the system says of it becomes a sentence."""
+    """Open the tensor's file as a descriptor, and turn an OSError into a CheckpointError."""
     try:
         with tensor.path.open("rb", buffering=0) as file:
             yield file.fileno()
     except OSError as error:
         raise CheckpointError(
             f"{tensor.path.name}: {tensor.name} cannot be read ({error}); "
-            "check the disk, and that nothing changes the checkpoint meanwhile."
+            "check the disk, and that no other program changes the checkpoint."
         ) from error
 
 
 def _fill(descriptor: int, data: ByteArray, offset_bytes: int) -> None:
-    """Read as many bytes as the contiguous array has."""
+    """Fill a contiguous array with bytes of the file."""
     view = data.reshape(-1).data
     while view:
         if hasattr(os, "preadv"):
@@ -276,7 +284,7 @@ def _fill(descriptor: int, data: ByteArray, offset_bytes: int) -> None:
 
 
 def _read_at(descriptor: int, view: memoryview, offset_bytes: int) -> int:
-    """What Windows has instead of preadv."""
+    """Read at an offset on Windows, which has no preadv."""
     os.lseek(descriptor, offset_bytes, os.SEEK_SET)
     data = os.read(descriptor, len(view))
     view[: len(data)] = data
@@ -288,7 +296,7 @@ def _to_float32(data: ByteArray, dtype: str) -> FloatArray:
         return data.view("<f4").astype(np.float32, copy=False)
     if dtype == "F16":
         return data.view("<f2").astype(np.float32)
-    # bfloat16 is the upper half of a float32.
+    # A bfloat16 number is the upper half of a float32 number.
     widened = data.view("<u2").astype(np.uint32)
     widened <<= 16
     return widened.view(np.float32)

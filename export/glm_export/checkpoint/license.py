@@ -1,6 +1,6 @@
-"""What a checkpoint says of its license: the model card's head, and the files that hold its text.
+"""The license of a checkpoint: the metadata of its model card, and its license files.
 
-Nothing is concluded from names or addresses: what no file says is not known.
+Nothing is guessed from names or addresses. If no file states the license, it is unknown.
 """
 
 import re
@@ -14,7 +14,7 @@ CARD_NAME = "README.md"
 _FILE_NAME = re.compile(r"((model[_-])?licen[cs]e([_-]model)?|notice)(\.(txt|md))?", re.IGNORECASE)
 _LARGEST_FILE_BYTES = 1 << 20
 _KEYS = ("license", "license_name", "license_link")
-_ELSEWHERE = "other"  # the hub's word for a license that it has no short name for
+_ELSEWHERE = "other"  # Hugging Face's value for a license without a short name
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class License:
     """A checkpoint's license.
 
     Attributes:
-        name: as the card says it, "" if it does not.
-        files: name -> content, to be handed on with the weights.
+        name: license name from the model card; "" if the card has none.
+        files: contents of the license files by name, which are copied to the output.
     """
 
     name: str
@@ -34,7 +34,7 @@ def read_license(folder: Path) -> License:
     """Read the card and the license files of a checkpoint.
 
     Raises:
-        CheckpointError: one of them cannot be read.
+        CheckpointError: a file cannot be read.
 
     Source: Hugging Face's model card metadata (`license`, `license_name`, `license_link`).
     """
@@ -60,7 +60,7 @@ def _is_license(path: Path) -> bool:
 
 
 def _read_head(text: str) -> dict[str, str]:
-    """The plain `key: value` lines between the first two lines of three dashes."""
+    """Read the plain `key: value` lines between the first two lines of three dashes."""
     lines = text.lstrip("\ufeff").splitlines()
     if not lines or lines[0].strip() != "---":
         return {}
@@ -73,4 +73,4 @@ def _read_head(text: str) -> dict[str, str]:
         is_said = value.isprintable() and value[:1] not in ("", ">", "|", "~") and value != "null"
         if colon and key.strip("\"' ") in _KEYS and is_said:
             found[key.strip("\"' ")] = value
-    return {}  # it never ends, so it is none
+    return {}  # without a second line of dashes there is no head

@@ -1,4 +1,4 @@
-"""The decoder's float parameters, row by row out of a checkpoint. Read `checkpoint.py` before."""
+"""The decoder's float parameters, read from a checkpoint by rows. Read `checkpoint.py` before."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ _WHOLE = 1 << 62
 
 @dataclass(frozen=True)
 class ParameterRows:
-    """Parameters by the decoder's own names, as float32."""
+    """Reads parameters by the decoder's names, as float32."""
 
     checkpoint: Checkpoint
     sources: Mapping[str, ParameterSource]
 
     def read(self, name: str) -> FloatArray:
-        """A whole parameter.
+        """Read a whole parameter.
 
         Raises:
-            CheckpointError: it cannot be read, or holds NaN or Inf.
+            CheckpointError: the parameter cannot be read, or holds NaN or Inf.
         """
         parts = [rows for _, rows in self.iterate_rows(name, _WHOLE)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def sample_rows(self, name: str, count: int) -> FloatArray:
-        """At most so many rows [n, C], evenly spread; no others are read."""
+        """Read at most `count` evenly spaced rows [n, C]."""
         starts: list[tuple[str, int]] = [
             (part, row) for part, shape in self.sources[name].tensors for row in range(shape[0])
         ]
@@ -39,10 +39,10 @@ class ParameterRows:
         return np.concatenate([self.checkpoint.read_rows(p, row, row + 1) for p, row in chosen])
 
     def iterate_rows(self, name: str, numbers: int) -> Iterator[tuple[int, FloatArray]]:
-        """(first row, rows) in order, about so many numbers at a time.
+        """Yield the index of the first row, and rows with about `numbers` numbers, in order.
 
         Raises:
-            CheckpointError: as `read` does.
+            CheckpointError: the parameter cannot be read, or holds NaN or Inf.
         """
         row = 0
         for part, shape in self.sources[name].tensors:

@@ -1,4 +1,4 @@
-"""Rotary settings that a user gives in place of config.json's, and doubts about the latter."""
+"""Options that replace the rotary settings of config.json, and a warning about doubtful ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from glm_export.model.architectures import DecoderConfig
 
 ROPE_SCALINGS = ("yarn",)
 ROPE_NAMES = ("rope_scaling", "factor", "original_context", "rope_theta")
-# What in config.json decides on rotation.
+# Keys of config.json that set the rotary embedding.
 ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
 _LONG_CONTEXT = 131_072
 _SHORT_THETA = 10_000.0
@@ -19,16 +19,16 @@ _SHORT_THETA = 10_000.0
 
 @dataclass(frozen=True)
 class RopeOptions:
-    """What a user may change; None leaves it.
+    """Rotary settings; None keeps the value of config.json.
 
     Attributes:
-        scaling: "yarn".
-        factor: of YaRN, above 1.
-        original_context: of YaRN, tokens that the model was trained for.
+        scaling: "yarn" extends the context.
+        factor: YaRN scaling factor, above 1.
+        original_context: number of tokens of the training context, for YaRN.
         theta: base of the rotary embedding.
 
     Raises:
-        OptionsError: a value is none of these, or of YaRN without it.
+        OptionsError: a value is not supported, or a YaRN value is given without "yarn".
     """
 
     scaling: str | None = None
@@ -37,12 +37,12 @@ class RopeOptions:
     theta: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse by name what is no choice."""
+        """Check the values."""
         if self.scaling is None:
             for name in ("factor", "original_context"):
                 if getattr(self, name) is not None:
                     raise OptionsError(
-                        f"{name.replace('_', ' ')} {getattr(self, name)} asked for without rope "
+                        f"{name.replace('_', ' ')} {getattr(self, name)} is given without rope "
                         "scaling; add --rope-scaling yarn, or leave it out."
                     )
         elif self.scaling not in ROPE_SCALINGS:
@@ -53,7 +53,7 @@ class RopeOptions:
             raise OptionsError(f"rope theta is {self.theta}; choose a number such as 10000.")
 
     def list_changes(self, folder: Path) -> dict[str, Any]:
-        """The values of a checkpoint's config.json that become others.
+        """Return the values that replace those of a checkpoint's config.json.
 
         Raises:
             CheckpointError: config.json cannot be read.
@@ -78,7 +78,7 @@ class RopeOptions:
 
 
 def find_doubts(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
-    """What a user should know of a config.json that is probably not what the model computes."""
+    """Warn about rotary settings in config.json that are probably not those of the model."""
     is_short = config.rope_theta == _SHORT_THETA and config.yarn is None
     if model_type != "glm" or not is_short or config.context_length < _LONG_CONTEXT:
         return ()
@@ -90,5 +90,5 @@ def find_doubts(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
 
 
 def read_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary settings of a config.json."""
+    """Return the rotary settings of a config.json."""
     return {key: config.get(key) for key in ROPE_KEYS}

@@ -1,6 +1,7 @@
-"""Where the tensors of one *.safetensors file lie, told by its header and by nothing else.
+"""The header of a *.safetensors file: type, shape and location of each tensor.
 
-As strict as the format: every byte belongs to exactly one tensor. `checkpoint.py` reads them.
+The check is as strict as the format: every byte belongs to exactly one tensor. `checkpoint.py`
+reads the tensors.
 """
 
 import json
@@ -17,14 +18,14 @@ from glm_export.errors import CheckpointError
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-# What pre-quantized checkpoints hold besides: packed codes, indices, shapes, small floats.
+# Further types in pre-quantized checkpoints: packed codes, indices, shapes and 8-bit floats.
 _QUANTIZED_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _ITEM_BYTES = _FLOAT_BYTES | _QUANTIZED_BYTES
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: [N, C] or [N], row-major, in one file."""
+    """Location of a tensor [N, C] or [N] in a file, row-major."""
 
     name: str
     path: Path
@@ -34,12 +35,12 @@ class StoredTensor:
 
     @property
     def row_elements(self) -> int:
-        """Numbers in one row: C, or 1 for a vector."""
+        """Number of elements in one row: C, or 1 for a vector."""
         return math.prod(self.shape[1:])
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one number."""
+        """Bytes of one element."""
         return _ITEM_BYTES[self.dtype]
 
     @property
@@ -53,7 +54,7 @@ class StoredTensor:
         return self.shape[0] * self.row_bytes
 
     def require_float(self) -> None:
-        """Refuse a tensor that is no weight: packed integers, or floats of 8 bits.
+        """Refuse packed integers and 8-bit floats.
 
         Raises:
             CheckpointError: its dtype is not F32, F16 or BF16.
@@ -63,11 +64,11 @@ class StoredTensor:
 
 
 def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]:
-    """The tensors of one file, in the order of their bytes.
+    """Read the location of each tensor in a file, in the order of their bytes.
 
     Args:
         path: the file.
-        is_quantized: integers and 8-bit floats are accepted besides F32, F16 and BF16.
+        is_quantized: accept integers and 8-bit floats in addition to F32, F16 and BF16.
 
     Raises:
         CheckpointError: the header is broken, or does not account for every byte of the file.
@@ -101,7 +102,7 @@ def _read_header_bytes(path: Path, size: int) -> bytes:
 def _parse_header(path: Path, header: bytes, dtypes: Container[str]) -> list[StoredTensor]:
     entries = json.loads(header.decode("utf-8"))
     if not isinstance(entries, dict):
-        raise TypeError("it is no JSON object")
+        raise TypeError("it is not a JSON object")
     entries.pop("__metadata__", None)
     data_offset = _LENGTH_BYTES + len(header)
     for name, entry in entries.items():
@@ -113,7 +114,7 @@ def _parse_header(path: Path, header: bytes, dtypes: Container[str]) -> list[Sto
 
 
 def _check_layout(path: Path, tensors: list[StoredTensor], start: int, size: int) -> None:
-    """Refuse what the format forbids: overlaps, holes, and bytes that belong to no tensor."""
+    """Refuse overlapping tensors, holes, and bytes that belong to no tensor."""
     end = start
     for tensor in tensors:
         if tensor.offset_bytes != end:
@@ -158,5 +159,5 @@ def _refuse_dtype(path: Path, name: str, dtype: object) -> CheckpointError:
 def _read_sizes(entry: Mapping[str, Any], key: str) -> tuple[int, ...]:
     sizes = entry[key]
     if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
-        raise TypeError(f"{key} is no list of whole numbers")
+        raise TypeError(f"{key} is not a list of whole numbers")
     return tuple(sizes)

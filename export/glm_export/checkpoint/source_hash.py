@@ -1,4 +1,4 @@
-"""The checkpoint's fingerprint, taken in the background while the weights are being written."""
+"""Hashes of the checkpoint's files, computed by a thread while the weights are written."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class SourceHash:
-    """Hashes files from `__enter__` on; leaving early (an error, Ctrl-C) stops it at once."""
+    """Hashes files in a thread that starts at `__enter__` and is stopped at `__exit__`."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = sorted(paths)
@@ -22,7 +22,7 @@ class SourceHash:
         self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> "SourceHash":
-        """Start."""
+        """Start the thread."""
         self._future = self._pool.submit(self._hash_all)
         return self
 
@@ -32,22 +32,22 @@ class SourceHash:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop within a megabyte if it still runs."""
+        """Stop the thread, after one more megabyte at most."""
         self._stop.set()
         self._pool.shutdown()
 
     def result(self) -> dict[str, FileEntry]:
-        """Size and hash by file name; waits for them.
+        """Wait for the thread, and return size and hash by file name.
 
         Raises:
-            CheckpointError: a file became unreadable meanwhile.
+            CheckpointError: a file could not be read.
         """
         try:
             return self._future.result()
         except OSError as error:
             raise CheckpointError(
                 f"a weight file became unreadable ({error}); "
-                "check the disk, and that nothing changes the checkpoint meanwhile."
+                "check the disk, and that no other program changes the checkpoint."
             ) from error
 
     def _hash_all(self) -> dict[str, FileEntry]:

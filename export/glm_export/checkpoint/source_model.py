@@ -1,4 +1,4 @@
-"""A checkpoint with all that its config and headers say: the start of every command."""
+"""A checkpoint with its config and headers, read and checked. Every command starts with it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -20,15 +20,15 @@ from glm_quantize import FloatArray
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A checkpoint whose tensors are all there and have the right shapes.
+    """A checkpoint that has all tensors in the right shapes.
 
     Attributes:
         checkpoint: the files.
-        model_type: as config.json names it.
-        config: the decoder's shape.
-        parameters: where each parameter lies.
-        stored_format: how it is quantized already ("gptq", ...), "" if it is float.
-        matrices: the parameters that are quantized already.
+        model_type: model type from config.json.
+        config: shape of the decoder.
+        parameters: tensors of the checkpoint that make up each parameter of the decoder.
+        stored_format: quantized format, for example "gptq"; "" if the checkpoint is float.
+        matrices: parameters that the checkpoint holds quantized.
     """
 
     checkpoint: Checkpoint
@@ -49,12 +49,12 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     """Read config.json and every header of a checkpoint, and check them against each other.
 
     Args:
-        folder: the checkpoint.
-        changes: of config.json's values; see `rope_options.py`.
+        folder: folder of the checkpoint.
+        changes: values that replace those of config.json; see `rope_options.py`.
 
     Raises:
-        CheckpointError: a file or tensor is missing, broken or surplus.
-        UnsupportedModelError: a config value that this exporter does not support, by name.
+        CheckpointError: a file or tensor is missing, broken or unexpected.
+        UnsupportedModelError: the exporter does not support a value of config.json.
     """
     checkpoint = open_checkpoint(folder)
     checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})

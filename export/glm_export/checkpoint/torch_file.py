@@ -1,7 +1,7 @@
-"""Where the tensors of one `pytorch_model*.bin` lie: a zip file of a pickle and plain bytes.
+"""Type, shape and location of each tensor of a `pytorch_model*.bin`, a zip file with a pickle.
 
-The pickle is read by torch's own restricted reader (`weights_only`), which runs nothing, onto
-tensors without memory; they say where in the file their numbers are. `checkpoint.py` reads them.
+PyTorch's restricted reader (`weights_only`) reads the pickle without running code. It makes tensors
+without memory, which know their location in the file. `checkpoint.py` reads the tensors.
 """
 
 import math
@@ -23,12 +23,12 @@ _DTYPES: Mapping[torch.dtype, str] = MappingProxyType(
 
 
 def read_torch_file(path: Path) -> list[StoredTensor]:
-    """The tensors of one file.
+    """Read the location of each tensor in a file.
 
     Raises:
-        CheckpointError: it is broken, of PyTorch's format before 1.6, compressed, or holds
-            something else than plain tensors of a supported type.
-        OSError: it cannot be opened or read.
+        CheckpointError: the file is broken, compressed or in the format of PyTorch before 1.6, or
+            holds anything except plain tensors of a supported type.
+        OSError: the file cannot be opened or read.
     """
     _check_zip(path)
     try:
@@ -38,7 +38,7 @@ def read_torch_file(path: Path) -> list[StoredTensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path.name} cannot be read without running its code ({reason}); "
-            "download it again, or take the checkpoint's *.safetensors."
+            "download it again, or use the checkpoint's *.safetensors."
         ) from error
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(f"{path.name} holds no tensors by name; download it again.")
@@ -49,7 +49,7 @@ def read_torch_file(path: Path) -> list[StoredTensor]:
 def _check_zip(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
-            f"{path.name} is no zip file, as PyTorch writes since version 1.6: it is older, "
+            f"{path.name} is not a zip file, which PyTorch writes since version 1.6: it is older, "
             "truncated, or something else; download it again, or load and save it with PyTorch."
         )
     with zipfile.ZipFile(path) as archive:
@@ -64,25 +64,27 @@ def _locate(path: Path, name: object, value: object, size: int) -> StoredTensor:
     if not isinstance(value, torch.Tensor) or not value.dim() or not min(value.shape):
         raise CheckpointError(
             f"{path.name}: {name} is {_describe(value)} where a tensor with numbers is expected; "
-            "take a checkpoint that holds weights only."
+            "use a checkpoint that holds weights only."
         )
     dtype = _DTYPES.get(value.dtype)
     if dtype is None:
         raise CheckpointError(
             f"{path.name}: {name} is {_describe(value)}; supported are "
-            f"{', '.join(_DTYPES.values())}: get the checkpoint that is not quantized, or "
+            f"{', '.join(_DTYPES.values())}: use the checkpoint that is not quantized, or "
             "save this one in bfloat16."
         )
     if not value.is_contiguous():
         raise CheckpointError(
-            f"{path.name}: {name} lies in the file with its rows mixed; "
+            f"{path.name}: {name} is not stored row by row; "
             "make it contiguous and save it again with PyTorch."
         )
     shape = tuple(int(length) for length in value.shape)
     first = int(value.storage_offset()) * value.element_size()
     offset = (value.untyped_storage()._checkpoint_offset or size) + first
     if offset + math.prod(shape) * value.element_size() > size:
-        raise CheckpointError(f"{path.name}: {name} ends behind the file; download it again.")
+        raise CheckpointError(
+            f"{path.name}: {name} ends after the end of the file; download it again."
+        )
     return StoredTensor(str(name), path, dtype, shape, offset)
 
 

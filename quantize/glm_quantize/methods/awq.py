@@ -71,13 +71,13 @@ def _check_shapes(weight: FloatArray, samples: FloatArray, shared: IndexArray | 
     inputs = weight.shape[1]
     if samples.ndim != 2 or not len(samples) or samples.shape[1] != inputs:
         raise QuantizationError(
-            f"the samples are {list(samples.shape)}, but the weight has {inputs} inputs; pass "
-            f"samples [n, {inputs}] of the same model, n at least 1."
+            f"the samples are {list(samples.shape)}, but the weight's rows have {inputs} inputs; "
+            f"pass samples [n, {inputs}] of the same model, n at least 1."
         )
     if shared is not None and shared.shape != (inputs,):
         raise QuantizationError(
-            f"the shared channels are {list(shared.shape)}, but the weight has {inputs} inputs; "
-            "pass one number for each input."
+            f"the shared channels are {list(shared.shape)}, but the weight's rows have {inputs} "
+            "inputs; pass one number for each input."
         )
 
 

@@ -84,8 +84,8 @@ def _share_blocks(importance: FloatArray | None, inputs: int, blocks: int) -> Do
         return np.ones((blocks, inputs // blocks))
     if importance.shape != (inputs,):
         raise QuantizationError(
-            f"the importance is {list(importance.shape)}, but the weight has {inputs} inputs; "
-            "calibrate with the same model."
+            f"the importance is {list(importance.shape)}, but the weight's rows have {inputs} "
+            "inputs; calibrate with the same model."
         )
     if not (np.isfinite(importance) & (importance >= 0)).all():
         raise QuantizationError(

@@ -268,7 +268,7 @@ def test_dynamic_rules_of_gptqmodel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rules", "found", "expected"),
     [
-        ({"+:(": {"bits": 8}}, "names modules by '('", "no regular expression ("),
+        ({"+:(": {"bits": 8}}, "names modules by '('", "not a regular expression ("),
         ({"+:.*": {"bits": 3}}, "bits=3", "4 or 8"),
         ({"+:.*": 8}, "dynamic +:.*=8", "an object"),
         ([], "dynamic=[]", "an object"),
@@ -309,7 +309,7 @@ def test_the_group_that_targets_a_linear(tmp_path: Path, targets: dict[str, int]
     ("target", "kind", "expected"),
     [
         ("Embedding", CheckpointError, f"{PREFIX} is stored as compressed-tensors but none"),
-        ("re:[", UnsupportedModelError, "names modules by '[', which is no regular expression ("),
+        ("re:[", UnsupportedModelError, "names modules by '[', which is not a regular expression ("),
     ],
 )
 def test_a_linear_that_no_group_targets(

@@ -1,7 +1,7 @@
-"""Checkpoints that somebody quantized already: their codes become ours, unchanged.
+"""Pre-quantized checkpoints, whose codes are exported unchanged.
 
-The registry of formats: config.json's `quant_method` -> how to read its settings. One file each,
-one line here. Read `description.py` first, then `gptq.py`; `matrices.py` is what the plan asks.
+This is the registry of formats by the `quant_method` of config.json. Each format has one file and
+one line here. Read `description.py`, `gptq.py` and then `matrices.py`, which the plan uses.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,10 +43,10 @@ __all__ = [
 
 
 def find_format(config: Mapping[str, Any]) -> PrequantizedFormat | None:
-    """The format that config.json's quantization_config names; None if it has none.
+    """Return the format that quantization_config of config.json names; None if there is none.
 
     Raises:
-        UnsupportedModelError: an unknown `quant_method`, or settings that no kernel computes.
+        UnsupportedModelError: the `quant_method` is unknown, or no kernel supports the settings.
     """
     if config.get("quantization_config") is None:
         return None
@@ -55,6 +55,6 @@ def find_format(config: Mapping[str, Any]) -> PrequantizedFormat | None:
     if not isinstance(method, str) or method not in FORMATS:
         raise UnsupportedModelError(
             f"config.json says quant_method={method!r}; supported are {', '.join(FORMATS)}: "
-            "take a checkpoint in one of these formats, or one that is not quantized."
+            "use a checkpoint in one of these formats, or one that is not quantized."
         )
     return FORMATS[method](settings)

@@ -1,7 +1,8 @@
-"""AWQ in AutoAWQ's "gemm" version: 4-bit codes packed along outputs, eight in a word, shuffled.
+"""AWQ in AutoAWQ's "gemm" version, which packs the 4-bit codes of eight outputs in one word.
 
-`qweight` [C, N / 8], `qzeros` [groups, N / 8], `scales` [groups, N]; zero points are stored as
-they are. Source: AutoAWQ's `awq/modules/linear/gemm.py` and `awq/utils/packing_utils.py`.
+The tensors are `qweight` [C, N / 8], `qzeros` [groups, N / 8] and `scales` [groups, N]. The order
+of the codes in a word is not the order of the outputs.
+Source: AutoAWQ's `awq/modules/linear/gemm.py` and `awq/utils/packing_utils.py`.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class AwqFormat:
     settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Refuse other versions, which pack otherwise."""
+        """Refuse other versions, which pack the codes differently."""
         read_bits(self.settings, "bits", _BITS)
         read_group_size(self.settings)
         for key in ("version", "format", "checkpoint_format"):
@@ -48,13 +49,13 @@ class AwqFormat:
         return METHOD
 
     def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """True if any of qweight, qzeros and scales is there."""
+        """Return True if the checkpoint has a qweight, qzeros or scales with this prefix."""
         return any(f"{prefix}.{part}" in checkpoint.tensors for part in _PARTS)
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
-        """Check a linear's tensors and settle its scheme; see `PrequantizedFormat`."""
+        """Check a linear layer's tensors and determine its scheme; see `PrequantizedFormat`."""
         rows, inputs = shape
         if rows % _WORD_CODES:
             raise UnsupportedModelError(
@@ -89,7 +90,7 @@ class _Reader:
         return GroupedRows(codes, scales.T, self.read_outputs("qzeros", start, stop))
 
     def read_outputs(self, part: str, start: int, stop: int) -> ByteArray:
-        """[stop - start, C or groups] of qweight or qzeros."""
+        """Read outputs start ... stop of qweight or qzeros, [stop - start, C or groups]."""
         first, last = start // _WORD_CODES, -(-stop // _WORD_CODES)
         words = self.checkpoint.read_raw_columns(f"{self.prefix}.{part}", first, last)
         begin = first * _WORD_CODES

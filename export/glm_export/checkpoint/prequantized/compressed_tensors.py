@@ -1,8 +1,9 @@
-"""compressed-tensors, format "pack-quantized": codes and zero points as words, outputs as rows.
+"""compressed-tensors in the format "pack-quantized", which packs codes in 32-bit words by rows.
 
-`weight_packed` [N, C * bits / 32], `weight_scale` [N, groups], and where it applies
-`weight_zero_point` [N * bits / 32, groups] (packed along outputs) and `weight_g_idx` [C];
-`weight_shape` holds N and C. Codes and zero points are signed, stored plus 2^(bits - 1).
+The tensors are `weight_packed` [N, C * bits / 32], `weight_scale` [N, groups], `weight_shape` with
+N and C, and optionally `weight_zero_point` [N * bits / 32, groups], which is packed along outputs,
+and `weight_g_idx` [C]. Codes and zero points are signed; 2^(bits - 1) is added before they are
+stored.
 Source: compressed-tensors' `compressors/pack_quantized/` and, for `weight_g_idx`, which its
 version 0.20 no longer writes, `quantization/lifecycle/forward.py` of version 0.9.
 """
@@ -51,7 +52,7 @@ _CLASS = "Linear"
 
 @dataclass(frozen=True)
 class _Group:
-    """One of config_groups: which linears, and how they were quantized."""
+    """An entry of config_groups: the linear layers it applies to, and their settings."""
 
     targets: tuple[str, ...]
     bits: int
@@ -72,13 +73,13 @@ class CompressedTensorsFormat:
         return METHOD
 
     def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """True if any of the tensors that stand for a weight is there."""
+        """Return True if the checkpoint has any of the format's tensors with this prefix."""
         return any(f"{prefix}.{part}" in checkpoint.tensors for part in _PARTS)
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
-        """Check a linear's tensors and settle its scheme; see `PrequantizedFormat`."""
+        """Check a linear layer's tensors and determine its scheme; see `PrequantizedFormat`."""
         group = self._find_group(prefix)
         layout = lay_out_groups(prefix, shape[1], group.group_size)
         parts = _list_parts(checkpoint, prefix, shape, group, layout)
@@ -90,7 +91,7 @@ class CompressedTensorsFormat:
         return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)
 
     def _find_group(self, prefix: str) -> _Group:
-        """The library's order: a module's own name, then expressions, then its class."""
+        """Find the entry as the library does: by module name, then by expression, then by class."""
         for rank in (_is_named, _is_described, _is_of_class):
             for group in self.groups:
                 if any(rank(target, prefix) for target in group.targets):
@@ -130,7 +131,7 @@ def read_format(settings: Mapping[str, Any]) -> CompressedTensorsFormat:
     """Read quantization_config.
 
     Raises:
-        UnsupportedModelError: a value that would be computed wrongly, by name.
+        UnsupportedModelError: a value is not supported; the message names it.
     """
     require_name(settings, "format", _FORMAT)
     require_name(settings, "quantization_status", "compressed")
@@ -159,7 +160,7 @@ def _read_group(groups: Mapping[str, Any], name: str) -> _Group:
     weights = read_object(group, "weights")
     require_name(weights, "type", "int")
     require_name(weights, "strategy", "group", "channel")
-    order = weights.get("actorder") or None  # false is another word for none
+    order = weights.get("actorder") or None  # false means none
     require_name({"actorder": order}, "actorder", "weight", "static", "group", "dynamic")
     require_value(weights, "dynamic", False)
     return _Group(

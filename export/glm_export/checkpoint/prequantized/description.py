@@ -1,7 +1,7 @@
-"""What a pre-quantized format says of a matrix: its tensors, its scheme, and how rows are read.
+"""The interface of the pre-quantized formats: a matrix's tensors, its scheme, and its rows.
 
-Codes are taken over as they are, never computed from floats. Each format's file names its tensors
-and unpacks them; `grouping.py` turns a checkpoint's groups into the kernels' blocks.
+Codes are copied, never computed from floats. The file of a format names and unpacks the tensors;
+`grouping.py` converts the groups of the checkpoint to the blocks of the kernels.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from glm_quantize import QuantizedRows, Scheme
 
 FLOATS = ("F32", "F16", "BF16")
 WORDS = ("I32",)
-# Codes of a few megabytes at a time: a piece of a stored row then has some hundred bytes or more.
+# A few megabytes of codes at a time, so that each read of a stored row has 100 bytes or more.
 _CHUNK_ELEMENTS = 1 << 23
-_ROWS_OF_A_WORD = 8  # formats that pack along outputs hold up to eight rows in a word
+_ROWS_OF_A_WORD = 8  # a word holds up to eight rows if the format packs along outputs
 
 
 @dataclass(frozen=True)
 class StoredPart:
-    """One of the tensors that stand in a checkpoint in place of a weight."""
+    """Expected name, shape and types of one tensor of a quantized weight."""
 
     name: str
     dtypes: tuple[str, ...]
@@ -31,15 +31,15 @@ class StoredPart:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLinear:
-    """A matrix [N, C] that the checkpoint holds as integers.
+    """A linear layer's weight [N, C] that the checkpoint holds as integers.
 
     Attributes:
-        prefix: what its tensors' names begin with, `model.layers.0.mlp.down_proj`.
+        prefix: start of its tensors' names, for example `model.layers.0.mlp.down_proj`.
         rows: N.
-        parts: the tensors it consists of; all were found with these shapes.
-        layout: how its groups become blocks, and in which order its inputs are stored.
-        scheme: what the kernels compute it with.
-        read_groups: rows start ... stop as the checkpoint has them.
+        parts: its tensors, which were found with these shapes.
+        layout: mapping of its groups to blocks, and the order of its inputs.
+        scheme: scheme in which the kernels compute it.
+        read_groups: function that reads rows start ... stop in the checkpoint's layout.
     """
 
     prefix: str
@@ -50,7 +50,7 @@ class QuantizedLinear:
     read_groups: Callable[[int, int], GroupedRows]
 
     def read_rows(self, start: int, stop: int) -> QuantizedRows:
-        """Rows start ... stop for the kernels, inputs in the order of `layout.order`.
+        """Read rows start ... stop for the kernels, with inputs in the order of `layout.order`.
 
         Raises:
             CheckpointError: a file ends too early or cannot be read.
@@ -58,7 +58,7 @@ class QuantizedLinear:
         return self.layout.arrange(self.read_groups(start, stop), self.scheme)
 
     def iterate_chunks(self) -> Iterator[tuple[int, int]]:
-        """Row ranges of about eight million codes each, in order."""
+        """Yield row ranges of about eight million codes each, in order."""
         step = _CHUNK_ELEMENTS // self.layout.inputs // _ROWS_OF_A_WORD * _ROWS_OF_A_WORD
         step = max(_ROWS_OF_A_WORD, step)
         for start in range(0, self.rows, step):
@@ -66,36 +66,36 @@ class QuantizedLinear:
 
 
 class PrequantizedFormat(Protocol):
-    """What config.json's quantization_config says, as one `quant_method` understands it."""
+    """The settings of quantization_config for one `quant_method`."""
 
     @property
     def method(self) -> str:
         """The `quant_method`."""
 
     def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """True if any of the format's tensors is there for a linear; it may still be incomplete."""
+        """Return True if the checkpoint has any of the format's tensors for a linear layer."""
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
-        """Check a linear's tensors and settle its scheme; reads zero points and indices only.
+        """Check a linear layer's tensors and determine its scheme, without reading the codes.
 
         Args:
-            checkpoint: where its tensors are.
-            prefix: of their names.
-            shape: [N, C], as the architecture wants it.
+            checkpoint: checkpoint that holds the tensors.
+            prefix: start of the tensors' names.
+            shape: [N, C] that the architecture requires.
 
         Raises:
-            CheckpointError: a tensor is missing, or is not what config.json makes it.
-            UnsupportedModelError: no kernel computes it; the message says why.
+            CheckpointError: a tensor is missing, or contradicts config.json.
+            UnsupportedModelError: no kernel supports it; the message says why.
         """
 
 
 def check_parts(checkpoint: Checkpoint, parts: tuple[StoredPart, ...], method: str) -> None:
-    """Every part is there, with its shape and type.
+    """Check that the checkpoint has every part with its shape and type.
 
     Raises:
-        CheckpointError: names the tensor and both shapes or types.
+        CheckpointError: a part is missing or differs; the message names both shapes or types.
     """
     for part in parts:
         found = checkpoint.tensors.get(part.name)

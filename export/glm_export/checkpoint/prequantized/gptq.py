@@ -1,9 +1,10 @@
-"""GPTQ, as AutoGPTQ and GPTQModel store it: codes packed along inputs, group indices, zero points.
+"""GPTQ in the format of AutoGPTQ and GPTQModel, which packs codes along inputs in 32-bit words.
 
-`qweight` [C * bits / 32, N], `qzeros` [groups, N * bits / 32], `scales` [groups, N], `g_idx` [C].
-Words hold their earliest code in the lowest bits. `checkpoint_format` "gptq" stores zero points
-less one, "gptq_v2" as they are. Source: AutoGPTQ's `qlinear_cuda_old.py` and GPTQModel's
-`nn_modules/qlinear/__init__.py`, `pack` and `dequantize_weight`.
+The tensors are `qweight` [C * bits / 32, N], `qzeros` [groups, N * bits / 32], `scales` [groups, N]
+and `g_idx` [C]. The first code of a word is in its lowest bits. `checkpoint_format` "gptq" stores
+the zero points minus one, "gptq_v2" stores them unchanged.
+Source: AutoGPTQ's `qlinear_cuda_old.py` and GPTQModel's `nn_modules/qlinear/__init__.py`, `pack`
+and `dequantize_weight`.
 """
 
 from collections.abc import Mapping
@@ -50,13 +51,13 @@ _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 @dataclass(frozen=True)
 class _Settings:
-    """What config.json says of one linear."""
+    """Settings of one linear layer in config.json."""
 
     bits: int
     group_size: int
     has_order: bool
     is_symmetric: bool
-    stored_zero_offset: int  # what was subtracted from a zero point before it was stored
+    stored_zero_offset: int  # subtracted from a zero point before it is stored
 
     @property
     def max_code(self) -> int:
@@ -70,7 +71,7 @@ class GptqFormat:
     settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Refuse settings that no linear could have."""
+        """Check the settings."""
         _read_settings(self.settings)
 
     @property
@@ -79,13 +80,13 @@ class GptqFormat:
         return METHOD
 
     def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """True if any of qweight, qzeros, scales and g_idx is there."""
+        """Return True if the checkpoint has a qweight, qzeros, scales or g_idx with this prefix."""
         return any(f"{prefix}.{part}" in checkpoint.tensors for part in _PARTS)
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
-        """Check a linear's tensors and settle its scheme; see `PrequantizedFormat`."""
+        """Check a linear layer's tensors and determine its scheme; see `PrequantizedFormat`."""
         settings = self._read_settings_of(prefix)
         layout = lay_out_groups(prefix, shape[1], settings.group_size)
         parts = _list_parts(checkpoint, prefix, shape, settings, layout)
@@ -97,7 +98,7 @@ class GptqFormat:
         return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)
 
     def _read_settings_of(self, prefix: str) -> _Settings:
-        """GPTQModel's `dynamic`: the first expression that fits a module overrides values."""
+        """Apply the first entry of GPTQModel's `dynamic` whose expression matches the module."""
         for pattern, override in read_object(self.settings, "dynamic").items():
             if pattern.startswith("-:") or not is_match(pattern.removeprefix("+:"), prefix):
                 continue
@@ -124,7 +125,7 @@ class _Reader:
         return GroupedRows(codes, scales.T, zeros.T)
 
     def read_stored_zeros(self, start: int, stop: int) -> ByteArray:
-        """[groups, stop - start] as they are stored."""
+        """Read the stored zero points of outputs start ... stop, [groups, stop - start]."""
         bits = self.settings.bits
         per_word = WORD_BITS // bits
         first = start // per_word
@@ -140,7 +141,11 @@ def _read_settings(settings: Mapping[str, Any]) -> _Settings:
     require_name(settings, format_key, "gptq", "gptq_v2")
     require_name(settings, "pack_dtype", "int32")
     require_value(settings, "is_marlin_format", False)
-    for key in ("adapter", "rotation", "activation"):  # computed beside the weights, by GPTQModel
+    for key in (
+        "adapter",
+        "rotation",
+        "activation",
+    ):  # GPTQModel computes these in addition to the weights
         require_value(settings, key)
     stored_format = settings.get(format_key) or "gptq"
     return _Settings(
@@ -172,11 +177,11 @@ def _list_parts(
 
 
 def _settle_symmetry(stored: ByteArray, prefix: str, settings: _Settings) -> bool:
-    """True if every zero point is the kernels' default.
+    """Return True if every zero point is the kernels' default.
 
     Raises:
         UnsupportedModelError: a zero point is one above the largest code.
-        CheckpointError: all are one beside the default, though `sym` is true.
+        CheckpointError: all zero points are one off the default, although `sym` is true.
     """
     bits, offset = settings.bits, settings.stored_zero_offset
     if offset and stored.max() == settings.max_code:
@@ -184,7 +189,7 @@ def _settle_symmetry(stored: ByteArray, prefix: str, settings: _Settings) -> boo
         raise UnsupportedModelError(
             f"{prefix}.qzeros stores {settings.max_code} for group {group} of output {output}, "
             f"zero point {settings.max_code + 1} in checkpoint_format gptq, which {bits} bits do "
-            "not hold; take a checkpoint with sym true, or one in checkpoint_format gptq_v2."
+            "not hold; use a checkpoint with sym true, or one in checkpoint_format gptq_v2."
         )
     default = 1 << (bits - 1)
     other_offset = 1 - offset

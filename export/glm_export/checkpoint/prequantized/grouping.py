@@ -1,8 +1,8 @@
-"""A checkpoint's groups of inputs, expressed as the kernels' blocks, exactly.
+"""Exact conversion of a checkpoint's groups of inputs to the blocks of the kernels.
 
-Kernels know few block sizes and one block after the other. A larger group becomes several blocks
-with the same scale; groups of scattered inputs (activation order) become adjacent once the inputs
-are permuted, W x = W[:, order] x[order].
+The kernels support few block sizes, and only blocks of adjacent inputs. A larger group becomes
+several blocks with the same scale. Groups of scattered inputs (activation order) become adjacent by
+permuting the inputs: W x = W[:, order] x[order].
 """
 
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ IndexArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class GroupedRows:
-    """Rows as a checkpoint holds them: weight = (code - zero point) * scale of its group.
+    """Rows in the checkpoint's groups: weight = (code - zero point) * scale of its group.
 
     Attributes:
         codes: [N, C] uint8, inputs in the model's order.
         scales: [N, groups] float32.
-        zero_points: [N, groups] uint8, or None where the format has none.
+        zero_points: [N, groups] uint8; None if the format has none.
     """
 
     codes: ByteArray
@@ -36,13 +36,13 @@ class GroupedRows:
 
 @dataclass(frozen=True, eq=False)
 class GroupLayout:
-    """Which group each input belongs to, in the checkpoint and for the kernels.
+    """The group of each input in the checkpoint, and the blocks for the kernels.
 
     Attributes:
         inputs: C.
-        group_size: inputs of one group; the last group may have fewer.
-        block_size: divides both.
-        order: [C], the inputs sorted by group, or None where they are stored that way.
+        group_size: number of inputs in a group; the last group may have fewer.
+        block_size: block size of the kernels, which divides both numbers.
+        order: [C] inputs sorted by group; None if they are already sorted.
     """
 
     inputs: int
@@ -52,11 +52,11 @@ class GroupLayout:
 
     @property
     def num_groups(self) -> int:
-        """Scales of one row in the checkpoint."""
+        """Number of groups in a row."""
         return -(-self.inputs // self.group_size)
 
     def arrange(self, rows: GroupedRows, scheme: Scheme) -> QuantizedRows:
-        """Sort the inputs, give every block its group's scale and zero point."""
+        """Sort the inputs by group, and give each block the scale and zero point of its group."""
         codes = rows.codes if self.order is None else np.take(rows.codes, self.order, axis=1)
         groups = np.arange(0, self.inputs, self.block_size) // self.group_size
         zero_points = None
@@ -67,15 +67,15 @@ class GroupLayout:
 
 
 def lay_out_groups(prefix: str, inputs: int, group_size: int) -> GroupLayout:
-    """The largest blocks that hold no input of two groups.
+    """Choose the largest block size such that no block has inputs of two groups.
 
     Args:
-        prefix: of the linear, for the message.
+        prefix: name of the linear layer, for the error.
         inputs: C.
-        group_size: as config.json says it; -1 is one group for the whole row.
+        group_size: group size from config.json; -1 means one group for the whole row.
 
     Raises:
-        UnsupportedModelError: no block size divides both.
+        UnsupportedModelError: no supported block size divides both numbers.
     """
     group_size = inputs if group_size == -1 else min(group_size, inputs)
     for block_size in sorted(SUPPORTED_BLOCK_SIZES, reverse=True):
@@ -84,20 +84,20 @@ def lay_out_groups(prefix: str, inputs: int, group_size: int) -> GroupLayout:
     sizes = ", ".join(str(size) for size in SUPPORTED_BLOCK_SIZES)
     raise UnsupportedModelError(
         f"{prefix} has {inputs} inputs in groups of {group_size}; the kernels compute blocks of "
-        f"{sizes}, one of which must divide both: take a checkpoint with another group_size."
+        f"{sizes}, one of which must divide both: use a checkpoint with another group_size."
     )
 
 
 def sort_inputs(checkpoint: Checkpoint, name: str, layout: GroupLayout) -> GroupLayout:
-    """The layout with the order that a tensor of group indices asks for.
+    """Add the order of inputs that a tensor of group indices requires to a layout.
 
     Args:
-        checkpoint: may hold the tensor or not.
-        name: of the tensor: [C], the group of each input.
-        layout: how many inputs a group must have.
+        checkpoint: checkpoint that may hold the tensor.
+        name: name of the tensor [C] with the group of each input.
+        layout: layout with the number of inputs in each group.
 
     Returns:
-        The same layout where the tensor is absent, or counts 0, 0, ... 1, 1, ... already.
+        The same layout if there is no such tensor, or if the inputs are already sorted by group.
 
     Raises:
         UnsupportedModelError: a group has more or fewer inputs than the others.
@@ -115,6 +115,6 @@ def sort_inputs(checkpoint: Checkpoint, name: str, layout: GroupLayout) -> Group
         raise UnsupportedModelError(
             f"{name} puts {np.count_nonzero(groups == group)} inputs into group {group} where "
             f"{np.count_nonzero(expected == group)} are expected; the kernels know groups of one "
-            "size only: check config.json's group_size, or take a checkpoint without desc_act."
+            "size only: check config.json's group_size, or use a checkpoint without desc_act."
         )
     return replace(layout, order=order)

@@ -1,7 +1,7 @@
-"""Quantized linears as the decoder's parameters: query, key and value rows are one matrix.
+"""Quantized linear layers as the decoder's parameters. Query, key and value become one matrix.
 
-One kernel computes it, so that they need the same bits and the same order of inputs. Smaller blocks
-and explicit zero points express what larger ones and implied ones do, exactly.
+One kernel computes all three, so they need the same bits and the same order of inputs. If their
+block sizes or symmetry differ, smaller blocks and explicit zero points represent them exactly.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ _EMBEDDING = "model.embed_tokens"
 
 @dataclass(frozen=True, eq=False)
 class QuantizedMatrix:
-    """One parameter of the decoder whose rows the checkpoint holds as integers.
+    """A parameter of the decoder that the checkpoint holds as integers.
 
     Attributes:
-        linears: whose rows make it up, in order.
-        scheme: of all of them.
-        order: [C] or None; the kernel's inputs are x[..., order].
-        tensors: names of all tensors it is made of, and of empty biases beside them.
+        linears: linear layers whose rows form the matrix, in order.
+        scheme: scheme of the whole matrix.
+        order: [C] order of the kernel's inputs x[..., order]; None: the model's order.
+        tensors: names of the tensors that form the matrix, and of their all-zero biases.
     """
 
     linears: tuple[QuantizedLinear, ...]
@@ -36,23 +36,23 @@ class QuantizedMatrix:
     tensors: frozenset[str]
 
     def read_rows(self, index: int, start: int, stop: int) -> QuantizedRows:
-        """Rows start ... stop of one of the linears, in the matrix's scheme and order."""
+        """Read rows start ... stop of a linear layer, in the matrix's scheme and order."""
         return _express(self.linears[index].read_rows(start, stop), self.scheme)
 
     def iterate_chunks(self) -> Iterator[tuple[int, int, int]]:
-        """Every row once, in order, as (index of a linear, start, stop)."""
+        """Yield (index of the linear layer, start, stop) for all rows in order."""
         for index, linear in enumerate(self.linears):
             for start, stop in linear.iterate_chunks():
                 yield index, start, stop
 
     def read_weight(self) -> FloatArray:
-        """The whole matrix [N, C] as float32, inputs in the model's order."""
+        """Dequantize the whole matrix [N, C] to float32, with inputs in the model's order."""
         chunks = [dequantize(self.read_rows(*chunk)) for chunk in self.iterate_chunks()]
         return restore_order(np.concatenate(chunks), self.order)
 
 
 def restore_order(weight: FloatArray, order: IndexArray | None) -> FloatArray:
-    """A weight [N, C] whose inputs are stored in some order, with them back in the model's."""
+    """Move the inputs of a weight [N, C] from `order` back to the model's order."""
     if order is None:
         return weight
     restored = np.empty_like(weight)
@@ -89,8 +89,8 @@ def find_matrices(
         found[name] = join_linears(linears, biases)
     if not found:
         raise CheckpointError(
-            f"config.json says quant_method={stored_format.method!r} but no linear is stored that "
-            "way; check that config.json belongs to these weights."
+            f"config.json says quant_method={stored_format.method!r} but no linear layer is stored "
+            "that way; check that config.json belongs to these weights."
         )
     return found
 
@@ -98,10 +98,10 @@ def find_matrices(
 def join_linears(
     linears: list[QuantizedLinear], other_tensors: list[str] | None = None
 ) -> QuantizedMatrix:
-    """Linears that read the same inputs, as one matrix.
+    """Join linear layers with the same inputs to one matrix.
 
     Raises:
-        UnsupportedModelError: they differ in bits or in the order of inputs, by name.
+        UnsupportedModelError: they differ in bits or in the order of inputs.
     """
     first = linears[0]
     for linear in linears[1:]:
@@ -109,12 +109,12 @@ def join_linears(
             raise UnsupportedModelError(
                 f"{first.prefix} has {first.scheme.bits} bits and {linear.prefix} has "
                 f"{linear.scheme.bits}, but one kernel computes both; "
-                "take a checkpoint with the same bits for query, key and value."
+                "use a checkpoint with the same bits for query, key and value."
             )
         if not _is_same_order(linear.layout.order, first.layout.order):
             raise UnsupportedModelError(
                 f"{first.prefix} and {linear.prefix} store their inputs in different orders, but "
-                "one kernel computes both; take a checkpoint without desc_act."
+                "one kernel computes both; use a checkpoint without desc_act."
             )
     scheme = Scheme(
         bits=first.scheme.bits,
@@ -130,20 +130,20 @@ def _check_kind(prefixes: list[str], are_quantized: list[bool], method: str) -> 
     if _EMBEDDING in prefixes:
         raise UnsupportedModelError(
             f"{_EMBEDDING} is stored as {method}; supported are quantized linears only: "
-            "take a checkpoint whose embedding is not quantized."
+            "use a checkpoint whose embedding is not quantized."
         )
     if not all(are_quantized):
         first, second = prefixes[are_quantized.index(True)], prefixes[are_quantized.index(False)]
         raise UnsupportedModelError(
             f"{first} is quantized but {second} is not, and one kernel computes both; "
-            "take a checkpoint that quantizes all of query, key and value, or none."
+            "use a checkpoint that quantizes all of query, key and value, or none."
         )
 
 
 def _find_bias(
     checkpoint: Checkpoint, linear: QuantizedLinear, expected: set[str]
 ) -> Iterator[str]:
-    """AutoGPTQ gave every linear a bias, of zeros where the model has none."""
+    """Find the all-zero bias that AutoGPTQ adds to a linear layer without bias."""
     name = f"{linear.prefix}.bias"
     if name in expected or name not in checkpoint.tensors:
         return
@@ -162,7 +162,7 @@ def _is_same_order(first: IndexArray | None, second: IndexArray | None) -> bool:
 
 
 def _express(rows: QuantizedRows, scheme: Scheme) -> QuantizedRows:
-    """The same weights in a scheme of smaller blocks, or with explicit zero points."""
+    """Represent the same weights in smaller blocks, or with explicit zero points."""
     if rows.scheme == scheme:
         return rows
     repeats = rows.scheme.block_size // scheme.block_size

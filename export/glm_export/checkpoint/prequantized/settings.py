@@ -1,4 +1,4 @@
-"""Values out of config.json's quantization_config; what would be computed wrongly is refused."""
+"""Reading values of config.json's quantization_config; unsupported values are refused."""
 
 import re
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from glm_export.model.architectures.description import read_count, require_value
 
 
 def read_bits(settings: Mapping[str, Any], key: str, *supported: int) -> int:
-    """Bits of a code.
+    """Read the number of bits of a code.
 
     Raises:
-        UnsupportedModelError: missing, or not one of those supported.
+        UnsupportedModelError: the value is missing or not supported.
     """
     bits = read_count(settings, key)
     require_value(settings, key, *supported)
@@ -20,10 +20,10 @@ def read_bits(settings: Mapping[str, Any], key: str, *supported: int) -> int:
 
 
 def read_group_size(settings: Mapping[str, Any]) -> int:
-    """Inputs that share one scale; -1: all of a row.
+    """Read the number of inputs that share one scale; -1 means the whole row.
 
     Raises:
-        UnsupportedModelError: missing, or neither -1 nor positive.
+        UnsupportedModelError: the value is missing, or neither -1 nor positive.
     """
     value = settings.get("group_size")
     if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and value != -1):
@@ -35,10 +35,10 @@ def read_group_size(settings: Mapping[str, Any]) -> int:
 
 
 def read_object(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A JSON object; empty where it is absent or null.
+    """Read a JSON object; return an empty one if it is missing or null.
 
     Raises:
-        UnsupportedModelError: it is something else.
+        UnsupportedModelError: the value is not an object.
     """
     value = settings.get(key)
     if value is None:
@@ -51,21 +51,21 @@ def read_object(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def require_name(settings: Mapping[str, Any], key: str, *supported: str) -> None:
-    """Refuse a name, in capitals or not, that would be computed wrongly; absent is fine."""
+    """Refuse a name that is not supported. Case is ignored, and a missing value is accepted."""
     value = settings.get(key)
     require_value({key: value.lower() if isinstance(value, str) else value}, key, *supported)
 
 
 def is_match(pattern: str, name: str) -> bool:
-    """True if a regular expression out of config.json fits the beginning of a module's name.
+    """Return True if a regular expression of config.json matches the start of a module's name.
 
     Raises:
-        UnsupportedModelError: it is no regular expression.
+        UnsupportedModelError: the pattern is not a regular expression.
     """
     try:
         return re.match(pattern, name) is not None
     except re.error as error:
         raise UnsupportedModelError(
-            f"config.json names modules by {pattern!r}, which is no regular expression ({error}); "
+            f"config.json names modules by {pattern!r}, not a regular expression ({error}); "
             "check quantization_config."
         ) from error

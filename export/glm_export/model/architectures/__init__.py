@@ -43,6 +43,6 @@ def find_architecture(values: Mapping[str, object]) -> Architecture:
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"config.json says model_type={model_type!r}; "
-            f"supported are {', '.join(sorted(ARCHITECTURES))}: take a checkpoint of that type."
+            f"supported are {', '.join(sorted(ARCHITECTURES))}: use a checkpoint of that type."
         )
     return ARCHITECTURES[model_type]

@@ -165,5 +165,5 @@ def require_value(config: Mapping[str, Any], key: str, *supported: object) -> No
         names = " or ".join(repr(item) for item in supported) if supported else "no such value"
         raise UnsupportedModelError(
             f"config.json says {key}={value!r}, which would be computed wrongly; "
-            f"supported is {names}: take another checkpoint."
+            f"supported is {names}: use another checkpoint."
         )
