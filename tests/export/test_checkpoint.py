@@ -185,8 +185,8 @@ def test_a_git_lfs_pointer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "word"),
     [
-        ([], "not hold a JSON object"),
-        (None, "not hold a JSON object"),
+        ([], "not a JSON object"),
+        (None, "not a JSON object"),
         ({"x": []}, "x has no dtype, shape and data_offsets"),
         ({"x": {"dtype": "F32", "shape": [1]}}, "x has no dtype, shape and data_offsets"),
         ({"x": entry([1], 0, 4) | {"shape": 1}}, "shape is no list of whole numbers"),

@@ -201,7 +201,7 @@ def test_sentencepiece_ids_are_the_same(sentencepiece_model: bytes, tmp_path: Pa
 def test_a_unigram_model_is_refused_by_name(tmp_path: Path) -> None:
     model = train_sentencepiece(model_type="unigram")
     (tmp_path / "tokenizer.model").write_bytes(model)
-    with pytest.raises(UnsupportedModelError, match="no BPE with pieces for bytes"):
+    with pytest.raises(UnsupportedModelError, match="not a BPE with pieces for bytes"):
         read_tokenizer_json(tmp_path)
 
 

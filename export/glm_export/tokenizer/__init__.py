@@ -1,1 +1,1 @@
-"""tokenizer.json, token ids and the chat table, from whatever a checkpoint holds."""
+"""Conversion of a checkpoint's tokenizer to tokenizer.json, token ids and chat_table.json."""

@@ -1,8 +1,8 @@
-"""`chat_table.json`: what a role's messages stand between, for hosts without Jinja.
+"""`chat_table.json`: prefix and suffix of each role's messages, for hosts without Jinja.
 
-A table is guessed from a few renderings of the checkpoint's template, and kept only if it gives the
-template's own text for hundreds of generated conversations. Plain conversations are all it holds:
-no tools or calls, no `metadata`, no contents in parts.
+The table is derived from a few renderings of the checkpoint's chat template. It is kept only if it
+gives the same text as the template for hundreds of generated conversations. It supports plain
+conversations only: no tools, tool calls, `metadata` or content in parts.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from glm_runtime.text.chat_template import ChatTemplate
 FILE_NAME = "chat_table.json"
 FORMAT_NAME, FORMAT_VERSION = "glm-chat-table", 1
 _REFUSALS = (PromptError, HostileTemplateError)
-# Hosts are told what a table leaves out.
+# Features that a table does not support; hosts are told about them.
 NOT_EXPRESSED = (
     "tools and tool calls",
     "metadata of a message",
@@ -30,7 +30,7 @@ NOT_EXPRESSED = (
 
 _ROLES = ("system", "user", "assistant", "observation", "tool")
 _CLOSING = "</think>"
-_MARKS = ("Aq1", "Bq2", "Cq3")  # stand for contents; no template changes or holds them
+_MARKS = ("Aq1", "Bq2", "Cq3")  # placeholders for contents; no template contains or changes them
 _CONVERSATIONS = 400
 _CONTENTS = (
     "Hello",
@@ -53,7 +53,7 @@ def _take_answer(content: str) -> str:
     return content.rsplit(_CLOSING, maxsplit=1)[-1].strip()
 
 
-# What a template may do to a message's content, by its name in the table.
+# Changes that a template may make to a message's content, by their names in the table.
 _CHANGES: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {"as_is": str, "strip": str.strip, "answer": _take_answer}
 )
@@ -71,10 +71,10 @@ class RoleRule:
     """How the messages of a role are written.
 
     Attributes:
-        first: what stands before the first message of a conversation; `None`: it cannot be first.
-        prefix: before a later one; `None`: it can only be first.
-        suffix: behind each.
-        content: what becomes of the content, a key of `_CHANGES`.
+        first: prefix of the conversation's first message; None if the role cannot be first.
+        prefix: prefix of a later message; None if the role can only be first.
+        suffix: text after each message.
+        content: change made to the content, a key of `_CHANGES`.
     """
 
     first: str | None
@@ -83,7 +83,7 @@ class RoleRule:
     content: str
 
     def to_jinja(self) -> str:
-        """What writes one `message` of the role; `place.is_first` says where it stands."""
+        """Return Jinja that writes one `message`; `place.is_first` is true for the first one."""
         first, later = (
             "{{- raise_exception('no rule for this order of roles') -}}"
             if text is None
@@ -98,12 +98,12 @@ class RoleRule:
 
 @dataclass(frozen=True)
 class ChatTable:
-    """A template as a table.
+    """A chat template as a table.
 
     Attributes:
-        roles: by name; others are not known.
-        generation_prompt: what asks for the answer, by what is said of thinking.
-        is_system_first: system messages are written before all others.
+        roles: rule of each supported role.
+        generation_prompt: text that starts the answer, by thinking mode.
+        is_system_first: True if system messages are written before all others.
     """
 
     roles: Mapping[str, RoleRule]
@@ -111,7 +111,7 @@ class ChatTable:
     is_system_first: bool
 
     def render(self, messages: Sequence[Message], thinking: str = "default") -> str | None:
-        """The prompt, as a host makes it; `None` where the table has no rule."""
+        """Render the prompt as a host does; return None if a message has no rule."""
         if self.is_system_first:
             messages = sorted(messages, key=lambda message: message["role"] != "system")
         parts = []
@@ -125,9 +125,9 @@ class ChatTable:
         return "".join(parts) + self.generation_prompt[thinking]
 
     def to_jinja(self) -> str:
-        """The table as a template of the plainest kind, for hosts whose Jinja knows only a part.
+        """Return the table as a simple Jinja template, for hosts that support a part of Jinja.
 
-        Their `strip` may know ASCII's white space only.
+        The `strip` of such a host may remove ASCII white space only.
         """
         if self.is_system_first:
             loops = [" if message.role == 'system'", " if message.role != 'system'"]
@@ -150,7 +150,7 @@ class ChatTable:
         return "".join(parts)
 
     def to_json(self) -> bytes:
-        """The file's content; the same table gives the same bytes."""
+        """Return the file's content; equal tables give equal bytes."""
         content = {
             "format": FORMAT_NAME,
             "format_version": FORMAT_VERSION,
@@ -164,7 +164,7 @@ class ChatTable:
 
 
 def _write(text: str) -> str:
-    """Jinja that writes just this."""
+    """Return Jinja that writes this text."""
     return f"{{{{- {_quote(text)} -}}}}" if text else ""
 
 
@@ -179,7 +179,7 @@ def _branch_words() -> Iterator[str]:
 
 
 def build_chat_table(template: ChatTemplate) -> ChatTable | None:
-    """A table that gives the template's text; `None` where there is none."""
+    """Build a table that gives the template's text; return None if no table can."""
     table = _guess(_Renderer(template))
     if table is None or not _is_equal(table, template):
         return None
@@ -187,7 +187,7 @@ def build_chat_table(template: ChatTemplate) -> ChatTable | None:
 
 
 class _Renderer:
-    """Renders marks in the place of contents, and takes the text apart at them."""
+    """Renders placeholders instead of contents, and splits the text at them."""
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
@@ -199,7 +199,7 @@ class _Renderer:
             return None
 
     def split(self, *roles: str) -> list[str] | None:
-        """What stands before, between and behind the marks; `None` if one is not there once."""
+        """Return the text around the placeholders; None unless each one occurs exactly once."""
         messages = [
             {"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)
         ]
@@ -217,7 +217,7 @@ class _Renderer:
 
 
 def _guess(renderer: _Renderer) -> ChatTable | None:
-    """A table that fits the simplest conversations."""
+    """Derive a table from the simplest conversations."""
     turns = renderer.split("user", "assistant", "user")
     asked = renderer.split("user", "assistant")
     if turns is None or asked is None or not turns[2].startswith(asked[2]):
@@ -258,7 +258,7 @@ def _guess_role(
 
 
 def _guess_content(renderer: _Renderer, role: str, parts: list[str], *, is_first: bool) -> str:
-    """The first change that fits; if none does, the comparison will say so."""
+    """Return the first change that matches; if none does, `_is_equal` will reject the table."""
     before = [] if is_first else [("user", _MARKS[0]), ("assistant", _MARKS[1])]
     for name, change in _CHANGES.items():
         for content in (" \n x \n ", f"t{_CLOSING} u "):
@@ -285,14 +285,14 @@ def _guess_prompts(renderer: _Renderer) -> dict[str, str] | None:
 
 
 def _is_system_first(renderer: _Renderer) -> bool:
-    """Whether a late system message is written before the others."""
+    """Return True if the template writes a later system message before the other messages."""
     messages = [{"role": "user", "content": _MARKS[0]}, {"role": "system", "content": _MARKS[1]}]
     text = renderer.render(messages) or ""
     return 0 <= text.find(_MARKS[1]) < text.find(_MARKS[0])
 
 
 def _is_equal(table: ChatTable, template: ChatTemplate) -> bool:
-    """Whether table and template write every generated conversation alike."""
+    """Return True if table and template give the same text for every generated conversation."""
     choices = {"default": None, "thinking": True, "not_thinking": False}
     for messages in generate_conversations(table):
         for name, choice in choices.items():
@@ -306,7 +306,7 @@ def _is_equal(table: ChatTable, template: ChatTemplate) -> bool:
 
 
 def generate_conversations(table: ChatTable, seed: int = 0) -> Iterator[list[Message]]:
-    """Conversations that the table has rules for: every content once, then roles in any order."""
+    """Yield conversations the table has rules for: each content once, then roles in any order."""
     first = [role for role, rule in table.roles.items() if rule.first is not None]
     later = [role for role, rule in table.roles.items() if rule.prefix is not None]
     for role, content in itertools.product(first, _CONTENTS):

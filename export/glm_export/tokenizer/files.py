@@ -1,6 +1,6 @@
-"""A checkpoint's tokenizer as tokenizer.json: its own, or made of its tokenizer.model.
+"""tokenizer.json of a checkpoint, which may have to be converted from tokenizer.model.
 
-Also the chat template of models that were released without one.
+It also holds the chat templates of models that were released without one.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 MODEL_NAME = "tokenizer.model"
 _CONFIG_NAME = "tokenizer_config.json"
-_CODE_NAME = "tokenization_chatglm.py"  # is looked into, never run
+_CODE_NAME = "tokenization_chatglm.py"  # is read, never run
 _FIRST_TURN = "{% if loop.first %}[gMASK]<sop>{% endif %}"
 _ASSISTANT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-# Source: `tokenization_chatglm.py` of GLM-4-9B-chat, of ChatGLM3, whose SentencePiece wants a space
-# where a message begins, and of ChatGLM2, which counts rounds.
+# Source: `tokenization_chatglm.py` of GLM-4-9B-chat, of ChatGLM3, whose SentencePiece model needs a
+# space at the start of a message, and of ChatGLM2, which numbers the rounds.
 _GLM4_TEMPLATE = (
     "{% for message in messages %}"
     + _FIRST_TURN
@@ -42,12 +42,12 @@ _CHATGLM2_TEMPLATE = (
 
 
 def read_tokenizer_json(folder: Path) -> bytes:
-    """The content of tokenizer.json.
+    """Return the content of tokenizer.json, converted from tokenizer.model if it is missing.
 
     Raises:
-        CheckpointError: neither tokenizer.json nor tokenizer.model is there, or one is broken.
-        UnsupportedModelError: tokenizer.model is of a kind that is not converted.
-        MissingPackageError: converting it needs a package that is not installed.
+        CheckpointError: both files are missing, or one is broken.
+        UnsupportedModelError: this kind of tokenizer.model cannot be converted.
+        MissingPackageError: the conversion needs a package that is not installed.
     """
     path = folder / TOKENIZER_NAME
     try:
@@ -57,7 +57,7 @@ def read_tokenizer_json(folder: Path) -> bytes:
         if not model.is_file():
             raise CheckpointError(
                 f"no {TOKENIZER_NAME} and no {MODEL_NAME} in {folder}; "
-                "save the tokenizer in its fast form first."
+                "save the tokenizer in its fast form (tokenizer.json) first."
             )
         config = folder / _CONFIG_NAME
         settings = config.read_bytes() if config.is_file() else b""
@@ -68,7 +68,7 @@ def read_tokenizer_json(folder: Path) -> bytes:
         ) from error
 
 
-@lru_cache(maxsize=2)  # asked for when planning, for the calibration text, and when writing
+@lru_cache(maxsize=2)  # called by the plan, the calibration and the writer
 def _convert(model: bytes, settings: bytes, folder: Path) -> bytes:
     if not is_tiktoken(model):
         return convert_sentencepiece(model, has_roles=_has_roles(folder)).encode()
@@ -77,7 +77,7 @@ def _convert(model: bytes, settings: bytes, folder: Path) -> bytes:
 
 
 def choose_template(folder: Path) -> str | None:
-    """A chat template for a checkpoint whose tokenizer is converted; `None` for all others."""
+    """Return the chat template of a checkpoint whose tokenizer is converted, else None."""
     model = folder / MODEL_NAME
     if (folder / TOKENIZER_NAME).is_file() or not model.is_file():
         return None
@@ -87,6 +87,6 @@ def choose_template(folder: Path) -> str | None:
 
 
 def _has_roles(folder: Path) -> bool:
-    """ChatGLM3 from ChatGLM2: the code beside its tokenizer names the tokens of roles."""
+    """Tell ChatGLM3 from ChatGLM2: its tokenizer code names special tokens for roles."""
     paths = [folder / name for name in (_CODE_NAME, _CONFIG_NAME)]
     return any(path.is_file() and b"<|assistant|>" in path.read_bytes() for path in paths)

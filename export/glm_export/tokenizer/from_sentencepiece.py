@@ -1,8 +1,8 @@
-"""ChatGLM2's and 3's `tokenizer.model`, a SentencePiece BPE, as tokenizer.json.
+"""Conversion of the SentencePiece `tokenizer.model` of ChatGLM2 and ChatGLM3 to tokenizer.json.
 
-SentencePiece joins the two neighbours whose piece scores highest. The same is a BPE whose merges
-are all pairs of pieces that make up a piece, ordered by its score. A character that is no piece
-becomes its bytes. Spaces are written as "▁", and each run of text begins with one.
+SentencePiece joins the two neighbours whose piece has the highest score. This equals a BPE whose
+merges are all pairs of pieces that form a piece, ordered by the score of that piece. A character
+that is not a piece becomes its bytes. Spaces are written as "▁", and each text starts with one.
 Source: the sentencepiece package's `sentencepiece_model.proto`; the tokens after the pieces are
 those of `tokenization_chatglm.py`.
 """
@@ -16,28 +16,28 @@ from glm_export.tokenizer.from_tiktoken import add_tokens, number_tokens
 
 _SPACE = "▁"
 _NORMAL, _BPE = 1, 2  # ModelProto.SentencePiece.Type, TrainerSpec.ModelType
-# `sop` and `eop` get brackets, as GLM-4's have: without, the words would be taken for the tokens.
+# `sop` and `eop` get brackets as in GLM-4; otherwise these words in a text would become the tokens.
 _SPECIAL_TOKENS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 
 def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
-    """The tokenizer.json of a tokenizer.model.
+    """Convert a tokenizer.model to a tokenizer.json.
 
     Args:
-        content: of tokenizer.model.
-        has_roles: whether tokens for roles follow the others, as in ChatGLM3.
+        content: content of tokenizer.model.
+        has_roles: True if tokens for roles follow the other special tokens, as in ChatGLM3.
 
     Raises:
         MissingPackageError: the sentencepiece package is not installed.
         CheckpointError: the content is broken.
-        UnsupportedModelError: it is no BPE with pieces for bytes.
+        UnsupportedModelError: the model is not a BPE with pieces for bytes.
     """
     model = _parse(content)
     if model.trainer_spec.model_type != _BPE or not model.trainer_spec.byte_fallback:
         raise UnsupportedModelError(
-            "tokenizer.model is of SentencePiece, but no BPE with pieces for bytes as ChatGLM's "
-            "are; give the folder a tokenizer.json."
+            "tokenizer.model is a SentencePiece model, but not a BPE with pieces for bytes as "
+            "ChatGLM's are; give the folder a tokenizer.json."
         )
     names = [piece.piece for piece in model.pieces]
     vocabulary = {name: index for index, name in enumerate(names)}
@@ -61,19 +61,19 @@ def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
 
 
 def _parse(content: bytes) -> Any:
-    """A `ModelProto`, whose class has no types."""
+    """Parse a `ModelProto`, whose class has no type annotations."""
     try:
         from sentencepiece import sentencepiece_model_pb2  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise MissingPackageError(
-            f"tokenizer.model is of SentencePiece, whose package cannot be imported ({error}); "
+            f"tokenizer.model needs the sentencepiece package, which cannot be imported ({error}); "
             "install it with `pip install 'glm-export[export]'`."
         ) from error
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
     try:
         model.ParseFromString(content)
         is_whole = bool(model.pieces) and 0 <= model.trainer_spec.unk_id < len(model.pieces)
-    except Exception as error:  # protobuf's class is in a package of its own
+    except Exception as error:  # protobuf's error class is not importable without protobuf
         raise CheckpointError(
             f"tokenizer.model is not what SentencePiece writes ({error}); download it again."
         ) from error
@@ -83,7 +83,7 @@ def _parse(content: bytes) -> Any:
 
 
 def _list_merges(model: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """All pairs of pieces that make up a piece, those of the highest score first."""
+    """Return all pairs of pieces that form a piece, the piece with the highest score first."""
     pieces = [(-piece.score, piece.piece) for piece in model.pieces if piece.type == _NORMAL]
     merges = []
     for _, name in sorted(pieces):
@@ -94,7 +94,7 @@ def _list_merges(model: Any, vocabulary: dict[str, int]) -> list[tuple[str, str]
 
 
 def _list_normalizers(model: Any) -> list[normalizers.Normalizer]:
-    """In SentencePiece's order: characters, surplus spaces, the first space, spaces as letters."""
+    """Return SentencePiece's steps in order: characters, repeated spaces, first space, "▁"."""
     spec = model.normalizer_spec
     found: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:

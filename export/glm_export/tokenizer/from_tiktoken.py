@@ -1,8 +1,8 @@
-"""GLM-4's `tokenizer.model` (a line a token: its bytes in base64, its rank) as tokenizer.json.
+"""Conversion of GLM-4's `tokenizer.model`, a tiktoken file, to tokenizer.json.
 
-tiktoken joins the two neighbours whose bytes together have the lowest rank, again and again. The
-same is a BPE whose merges are all pairs of tokens that make up a token, ordered by its rank; a
-piece of text that is a token as a whole is taken as it is.
+Each line of the file holds a token's bytes in base64 and its rank. tiktoken repeatedly joins the
+two neighbours whose joined bytes have the lowest rank. This equals a BPE whose merges are all pairs
+of tokens that form a token, ordered by its rank. A piece of text that is a token is not split.
 Source: tiktoken's `_educational.py`; the pattern and the special tokens are those of GLM-4's
 `tokenization_chatglm.py`.
 """
@@ -20,7 +20,7 @@ _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# In this order after the last rank, where tokenizer_config.json does not list them.
+# Special tokens after the last rank, in this order, if tokenizer_config.json does not list them.
 _SPECIAL_TOKENS = (
     "<|endoftext|>",
     "[MASK]",
@@ -41,18 +41,18 @@ _BYTES = 256
 
 
 def is_tiktoken(content: bytes) -> bool:
-    """Whether a tokenizer.model is of this kind; SentencePiece's are binary."""
+    """Return True if a tokenizer.model is a tiktoken file; SentencePiece files are binary."""
     first, _, _ = content.partition(b"\n")
     parts = first.split()
     return len(parts) == 2 and parts[1].isdigit()
 
 
 def convert_tiktoken(content: bytes, config: Mapping[str, Any]) -> str:
-    """The tokenizer.json of a tokenizer.model.
+    """Convert a tokenizer.model to a tokenizer.json.
 
     Args:
-        content: of tokenizer.model.
-        config: tokenizer_config.json, for `added_tokens_decoder`.
+        content: content of tokenizer.model.
+        config: content of tokenizer_config.json, for `added_tokens_decoder`.
 
     Raises:
         CheckpointError: a line is broken, ranks are not 0, 1, 2 ..., a byte has no token, or an
@@ -77,10 +77,10 @@ def convert_tiktoken(content: bytes, config: Mapping[str, Any]) -> str:
 
 
 def read_added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """`added_tokens_decoder` of a tokenizer_config.json, by id; empty where there is none.
+    """Read `added_tokens_decoder` of a tokenizer_config.json by id; empty if it is missing.
 
     Raises:
-        CheckpointError: it is not what transformers writes.
+        CheckpointError: it is not in the format of transformers.
     """
     found = config.get("added_tokens_decoder") or {}
     try:
@@ -102,10 +102,10 @@ def read_added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
 
 
 def add_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> None:
-    """Give added tokens their ids, which follow the vocabulary's without a gap.
+    """Add tokens with their ids, which must follow the vocabulary's ids without a gap.
 
     Raises:
-        CheckpointError: one cannot get its id.
+        CheckpointError: a token cannot get its id.
     """
     for id_ in sorted(added):
         tokenizer.add_tokens([added[id_]])
@@ -118,13 +118,13 @@ def add_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> None:
 
 
 def number_tokens(names: Sequence[str], first: int) -> dict[int, AddedToken]:
-    """Special tokens by id, one after the other from `first` on."""
+    """Number special tokens from `first` on."""
     tokens = [AddedToken(name, special=True, normalized=False) for name in names]
     return dict(enumerate(tokens, first))
 
 
 def _read_tokens(content: bytes) -> list[bytes]:
-    """Tokens by rank."""
+    """Read the tokens in the order of their ranks."""
     tokens: list[bytes] = []
     for line in content.splitlines():
         try:
@@ -147,7 +147,7 @@ def _read_tokens(content: bytes) -> list[bytes]:
 
 
 def _list_merges(tokens: Sequence[bytes], ranks: Mapping[bytes, int]) -> list[tuple[int, int]]:
-    """All pairs of ranks whose bytes make up a token, in the order of that token's rank."""
+    """Return all pairs of ranks whose bytes form a token, in the order of that token's rank."""
     found = []
     for token in tokens:
         pairs = ((token[:place], token[place:]) for place in range(1, len(token)))
@@ -157,7 +157,7 @@ def _list_merges(tokens: Sequence[bytes], ranks: Mapping[bytes, int]) -> list[tu
 
 
 def _spell_bytes() -> dict[int, str]:
-    """A printable letter for each byte, as ByteLevel has them: visible ones stand for themselves.
+    """Return ByteLevel's printable letter for each byte; a visible byte maps to itself.
 
     Source: OpenAI's GPT-2 `encoder.py`.
     """

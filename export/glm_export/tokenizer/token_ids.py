@@ -1,4 +1,4 @@
-"""Which token ids end, pad and begin a text, and how many ids a tokenizer has."""
+"""Special token ids that end, pad and begin a text, and the number of ids of a tokenizer."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Token ids that end or pad a text, and how many ids the tokenizer has."""
+    """Special token ids of a model, and the number of ids of its tokenizer."""
 
     eos: tuple[int, ...]
     pad: int | None
@@ -22,10 +22,10 @@ class TokenIds:
 
 
 def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
-    """Ids from generation_config.json, or else config.json; the count from tokenizer.json.
+    """Read ids from generation_config.json or config.json, and their number from tokenizer.json.
 
     Raises:
-        CheckpointError: no tokenizer.json, no eos anywhere, or ids beyond the vocabulary.
+        CheckpointError: tokenizer.json or eos_token_id is missing, or an id is too large.
     """
     generation = read_optional_json(checkpoint.folder / "generation_config.json")
     count = _count_tokens(checkpoint.folder, config.vocab_size)
@@ -45,7 +45,7 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
 
 
 def _count_tokens(folder: Path, vocab_size: int) -> int:
-    """One more than the largest id of the tokenizer."""
+    """Return the largest id of the tokenizer plus one."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
 
     content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
@@ -53,9 +53,9 @@ def _count_tokens(folder: Path, vocab_size: int) -> int:
         ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
         added = json.loads(content).get("added_tokens") or []
         said = {str(token["content"]): int(token["id"]) for token in added}
-    except Exception as error:  # tokenizers has no class of its own
+    except Exception as error:  # tokenizers has no error class
         raise CheckpointError(
-            f"{name} is not what the tokenizers package loads ({error}); "
+            f"{name} cannot be loaded by the tokenizers package ({error}); "
             "download it again, or save the tokenizer in its fast form."
         ) from error
     if not ids:
@@ -67,7 +67,7 @@ def _count_tokens(folder: Path, vocab_size: int) -> int:
             "check that both come from the same revision."
         )
     wrong = [token for token, id_ in said.items() if ids.get(token) != id_]
-    if wrong:  # the package gives the next id without a word
+    if wrong:  # the package silently gives the next id
         raise CheckpointError(
             f"{name} says that {wrong[0]!r} has the id {said[wrong[0]]} where "
             f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
@@ -81,7 +81,7 @@ def _name_tokenizer(folder: Path) -> str:
 
 
 def _check_ids(key: str, value: object, vocab_size: int) -> tuple[int, ...]:
-    """One id, a list of ids or None, as a tuple."""
+    """Convert one id, a list of ids or None to a tuple."""
     ids = tuple(value) if isinstance(value, list) else () if value is None else (value,)
     if not all(type(i) is int and 0 <= i < vocab_size for i in ids):
         raise CheckpointError(

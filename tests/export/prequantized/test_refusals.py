@@ -309,7 +309,11 @@ def test_the_group_that_targets_a_linear(tmp_path: Path, targets: dict[str, int]
     ("target", "kind", "expected"),
     [
         ("Embedding", CheckpointError, f"{PREFIX} is stored as compressed-tensors but none"),
-        ("re:[", UnsupportedModelError, "names modules by '[', which is not a regular expression ("),
+        (
+            "re:[",
+            UnsupportedModelError,
+            "names modules by '[', which is not a regular expression (",
+        ),
     ],
 )
 def test_a_linear_that_no_group_targets(
