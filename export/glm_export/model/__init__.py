@@ -1,1 +1,1 @@
-"""The PyTorch decoder of the GLM family, and what each architecture makes of it."""
+"""The PyTorch decoder of the GLM family, and its architectures."""

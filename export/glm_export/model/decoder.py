@@ -1,13 +1,13 @@
-"""The GLM decoder, one torch module for the family. Read `operators.py` first.
+"""The GLM decoder: one PyTorch module for the whole family. Read `operators.py` before.
 
-It runs in plain PyTorch (parity with transformers, evaluation) and is what `trace.py` traces.
-Query, key and value are one matrix, since one kernel call reads them; parameter names are ours,
-`architectures/` says where each lies in a checkpoint.
+It runs in plain PyTorch, for comparison with transformers and for evaluation, and `trace.py` traces
+it. Query, key and value are one matrix, because one kernel reads them. `architectures/` maps the
+parameter names to the tensors of a checkpoint.
 
-float16 holds nothing above 65,504, and GLM-4 goes beyond: in the MLP's product, in what `o_proj`
-and `down_proj` give, and so in the residual stream (llama.cpp issues 9130 and 13101). These, and
-the norms, have a `wide` type of their own: float32 where the rest is float16. Every matrix turns
-its input into its own type, so that the casts are where the types change.
+The largest float16 number is 65,504. GLM-4 exceeds it in the product inside the MLP, in the outputs
+of `o_proj` and `down_proj`, and thus in the residual stream (llama.cpp issues 9130 and 13101).
+These and the norms have the type `wide`, which is float32 if the rest is float16. Every matrix
+converts its input to its own type.
 """
 
 import torch
@@ -20,7 +20,7 @@ from glm_export.model.rotary import COARSE_TABLES, FINE_TABLES, is_factored, lis
 
 
 class Linear(nn.Module):
-    """A weight [N, C] and perhaps a bias [N]; `dtype` None: torch's default."""
+    """A weight [N, C] with an optional bias [N]; `dtype` None is PyTorch's default."""
 
     bias: nn.Parameter | None
 
@@ -39,7 +39,7 @@ class Linear(nn.Module):
         self.register_parameter("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, S, C] to [B, S, N]."""
+        """Map [B, S, C] to [B, S, N]."""
         return operators.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
@@ -52,31 +52,31 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(size, dtype=dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape stays."""
+        """Normalize over the last axis; the shape stays the same."""
         return operators.rms_norm(x, self.weight, self.epsilon)
 
 
 class Embedding(nn.Module):
-    """A table [V, C]."""
+    """An embedding table [V, C]."""
 
     def __init__(self, rows: int, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, size), requires_grad=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """[B, S] to [B, S, C]."""
+        """Map token ids [B, S] to embeddings [B, S, C]."""
         return operators.embed(self.weight, input_ids)
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each between norms; `glm4` normalises their outputs too.
+    """Attention and MLP, each with a norm before it; `glm4` has another norm after each.
 
     h = x + post_self_attn_layernorm(attention(input_layernorm(x)))
     y = h + post_mlp_layernorm(mlp(post_attention_layernorm(h)))
 
     Args:
-        config: its shape.
-        wide: type of the residual stream; None: torch's default.
+        config: shape of the decoder.
+        wide: type of the residual stream; None is PyTorch's default.
     """
 
     def __init__(self, config: DecoderConfig, wide: torch.dtype | None = None) -> None:
@@ -99,7 +99,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, past: tuple[Tensor, Tensor], positions: Positions
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, S, C] and the layer's past to [B, S, C] and its present key and value."""
+        """Map [B, S, C] and the layer's past to [B, S, C] and its present key and value."""
         attended, key, value = self.attend(x, past, positions)
         x = self.add_attention(x, attended)
         return self.add_mlp(x, self.gate(x)), key, value
@@ -107,35 +107,40 @@ class DecoderLayer(nn.Module):
     def attend(
         self, x: Tensor, past: tuple[Tensor, Tensor], positions: Positions
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What o_proj reads, [B, S, H * D], and the present key and value."""
+        """Return the input of o_proj [B, S, H * D], and the present key and value."""
         qkv = self.qkv_proj(self.input_layernorm(x))
         return operators.attention(qkv, past, positions, self.shape)
 
     def add_attention(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The residual stream after attention, [B, S, C]."""
+        """Return the residual stream after attention, [B, S, C]."""
         projected: Tensor = self.post_self_attn_layernorm(self.o_proj(attended))
         return x + projected
 
     def gate(self, x: Tensor) -> Tensor:
-        """What down_proj reads, [B, S, I]."""
+        """Return the input of down_proj, [B, S, I]."""
         gate_up: Tensor = self.gate_up_proj(self.post_attention_layernorm(x))
         return operators.gated_silu(gate_up.to(self.down_proj.weight.dtype))
 
     def add_mlp(self, x: Tensor, gated: Tensor) -> Tensor:
-        """The residual stream after the MLP, [B, S, C]."""
+        """Return the residual stream after the MLP, [B, S, C]."""
         projected: Tensor = self.post_mlp_layernorm(self.down_proj(gated))
         return x + projected
 
 
 class Decoder(nn.Module):
-    """Token ids and a KV cache to logits and a longer KV cache; arguments as a layer's."""
+    """Maps token ids and a KV cache to logits and a longer KV cache.
+
+    Args:
+        config: shape of the decoder.
+        wide: type of the residual stream; None is PyTorch's default.
+    """
 
     def __init__(self, config: DecoderConfig, wide: torch.dtype | None = None) -> None:
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, wide) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_epsilon, wide)
-        # A tied head has no parameter of its own: one name, one initializer, one copy.
+        # Tied embeddings: the head has no parameter of its own, so the graph stores one copy.
         self.lm_head = None if config.is_tied else Linear(config.hidden_size, config.vocab_size)
         self.is_factored = is_factored(config)
         dtype = wide if self.is_factored else None  # factors are multiplied
@@ -149,16 +154,16 @@ class Decoder(nn.Module):
         num_logits_to_keep: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """One pass over new tokens.
+        """Run the new tokens.
 
         Args:
             input_ids: [B, S] int64.
-            attention_mask: [B, T] int64, ones; zeros on the right where a row is padded.
-            num_logits_to_keep: [1] int64: logits are wanted for so many last positions.
-            past: key, value, key, value ... of all layers, each [B, K, P, D].
+            attention_mask: [B, T] int64, 1 for real tokens and 0 for padding on the right.
+            num_logits_to_keep: [1] int64, number of last positions whose logits are returned.
+            past: keys and values of all layers in turn, each [B, K, P, D].
 
         Returns:
-            logits [B, min(S, num_logits_to_keep), V], and present keys and values [B, K, T, D].
+            Logits [B, min(S, num_logits_to_keep), V], and present keys and values [B, K, T, D].
         """
         cos, sin = self.read_tables(attention_mask)
         positions = operators.locate_positions(attention_mask, cos, sin)
@@ -172,7 +177,7 @@ class Decoder(nn.Module):
         return operators.linear(x.to(head.weight.dtype), head.weight, None), present
 
     def read_tables(self, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [at least T, R / 2] of the tokens' positions."""
+        """Return cosines and sines [at least T, R / 2] by position."""
         if not self.is_factored:
             return self.get_buffer("cos"), self.get_buffer("sin")
         coarse, fine = (

@@ -1,10 +1,9 @@
-"""The decoder's heavy operations, each with two faces.
+"""The decoder's operators, each with two implementations.
 
-In plain PyTorch they compute, so that the decoder can be compared with transformers before ONNX
-comes in. Inside `torch.onnx.export` they emit one ONNX Runtime operator each (or one placeholder
-of the `glm_export` domain that a pass lowers according to the plan), which works on fake tensors
-too. Letters: B batch, S new tokens, P past, T = P + S, H heads, K kv heads, D head size,
-C hidden size, R rotary dims.
+In eager PyTorch an operator computes, so that the decoder can be compared with transformers. Inside
+`torch.onnx.export` it emits one ONNX Runtime operator, or a placeholder of the domain `glm_export`
+that a pass replaces according to the plan. Both also work on fake tensors. Letters: B batch, S new
+tokens, P past, T = P + S, H heads, K kv heads, D head size, C hidden size, R rotary dimension.
 
 Source of the ONNX operators: ONNX Runtime's docs/ContribOperators.md.
 """
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-# Operators that only our own passes know; none is left in a finished graph.
+# Domain of the placeholders; a finished graph has none.
 PLACEHOLDER_DOMAIN = "glm_export"
 ORT_DOMAIN = "com.microsoft"
 Attribute = (
@@ -28,7 +27,7 @@ _INT32 = 6  # onnx.TensorProto.DataType
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Heads of one attention layer."""
+    """Number and size of the heads of an attention layer."""
 
     num_heads: int
     num_kv_heads: int
@@ -37,13 +36,13 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where the new tokens stand.
+    """Positions of the new tokens.
 
     Attributes:
-        last_index: [B] int32, real tokens of each row minus one, past included.
+        last_index: [B] int32, number of real tokens of each row, past included, minus one.
         total_length: scalar int32, T.
-        cos: [context, R / 2]; sin alike: rotation tables by absolute position.
-        sin: see cos.
+        cos: [context, R / 2] cosines by absolute position.
+        sin: [context, R / 2] sines by absolute position.
     """
 
     last_index: Tensor
@@ -53,7 +52,7 @@ class Positions:
 
 
 def embed(weight: Tensor, input_ids: Tensor) -> Tensor:
-    """Rows [B, S, C] of an embedding table [V, C]."""
+    """Look up rows [B, S, C] of an embedding table [V, C]."""
     if not torch.onnx.is_in_onnx_export():
         return F.embedding(input_ids, weight)
     shape = (*input_ids.shape, weight.shape[1])
@@ -62,7 +61,7 @@ def embed(weight: Tensor, input_ids: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X [B, S, C] times weight [N, C] transposed, plus bias [N]: [B, S, N]."""
+    """Multiply x [B, S, C] by the transposed weight [N, C] and add the bias [N]: [B, S, N]."""
     if not torch.onnx.is_in_onnx_export():
         return F.linear(x, weight, bias)
     inputs = [x, weight] if bias is None else [x, weight, bias]
@@ -71,7 +70,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Root-mean-square norm over the last axis, computed in float32."""
+    """Normalize by the root mean square over the last axis, computed in float32."""
     if not torch.onnx.is_in_onnx_export():
         wide = x.to(torch.float32)
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
@@ -83,7 +82,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:
-    """[B, S, 2 * I], gate first, to silu(gate) * up [B, S, I]."""
+    """Split [B, S, 2 * I] into gate and up, and return silu(gate) * up [B, S, I]."""
     if not torch.onnx.is_in_onnx_export():
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
@@ -95,7 +94,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
         dtypes=[gate_up.dtype] * 2,
         shapes=[half] * 2,
     )
-    # QuickGelu with alpha 1 is SiLU: x * sigmoid(alpha * x), in one kernel.
+    # QuickGelu, x * sigmoid(alpha * x), computes SiLU in one kernel if alpha is 1.
     gate = symbolic(
         f"{ORT_DOMAIN}::QuickGelu", [gate], {"alpha": 1.0}, dtype=gate.dtype, shape=half, version=1
     )
@@ -103,7 +102,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
 
 
 def locate_positions(attention_mask: Tensor, cos: Tensor, sin: Tensor) -> Positions:
-    """Positions of the new tokens from a [B, T] mask of ones, padded on the right with zeros."""
+    """Compute the positions from a mask [B, T], which is 1, and 0 for padding on the right."""
     last_index = (attention_mask.sum(1) - 1).to(torch.int32)
     if torch.onnx.is_in_onnx_export():
         total = _emit_size(attention_mask, 1)
@@ -117,11 +116,11 @@ def locate_positions(attention_mask: Tensor, cos: Tensor, sin: Tensor) -> Positi
 def combine_tables(
     coarse: tuple[Tensor, Tensor], fine: tuple[Tensor, Tensor], attention_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rotation tables from those of factors, for as many positions as there are tokens, and some.
+    """Compute rotation tables for at least T positions from two smaller tables.
 
     Args:
         coarse: cosines and sines [n, R / 2] of every F-th position.
-        fine: cosines and sines [F, R / 2] of the positions between two of those.
+        fine: cosines and sines [F, R / 2] of the positions 0 ... F - 1.
         attention_mask: [B, T].
 
     Returns:
@@ -136,7 +135,7 @@ def combine_tables(
 
 
 def _take_blocks(table: Tensor, step: int, attention_mask: Tensor) -> Tensor:
-    """The first rows of [n, R / 2] that it takes to cover T positions, `step` a row."""
+    """Return the first rows of [n, R / 2] that cover T positions, with `step` positions a row."""
     if not torch.onnx.is_in_onnx_export():
         return table[: -(-attention_mask.shape[1] // step)]
     zero, before, size = (
@@ -145,12 +144,12 @@ def _take_blocks(table: Tensor, step: int, attention_mask: Tensor) -> Tensor:
     )
     raised = _emit_integer("Add", [_emit_size(attention_mask, 1), before], shape=(1,))
     count = _emit_integer("Div", [raised, size], shape=(1,))
-    # The shape is not what it will be; none of the nodes that follow ask for it.
+    # The declared shape is wrong, but no later node uses it.
     return symbolic("Slice", [table, zero, count, zero], dtype=table.dtype, shape=table.shape)
 
 
 def _flatten_tables(tables: Tensor) -> Tensor:
-    """[n, F, R / 2] to [n * F, R / 2]."""
+    """Reshape [n, F, R / 2] to [n * F, R / 2]."""
     rows, half = tables.shape[0] * tables.shape[1], tables.shape[2]
     if not torch.onnx.is_in_onnx_export():
         return tables.reshape(rows, half)
@@ -161,16 +160,16 @@ def _flatten_tables(tables: Tensor) -> Tensor:
 def attention(
     qkv: Tensor, past: tuple[Tensor, Tensor], positions: Positions, shape: AttentionShape
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Grouped-query attention with rotary embedding and a KV cache.
+    """Compute grouped-query attention with rotary embedding and a KV cache.
 
     Args:
         qkv: [B, S, (H + 2K) * D], query heads first, then key heads, then value heads.
         past: key and value, each [B, K, P, D].
-        positions: the new tokens' positions.
-        shape: heads.
+        positions: positions of the new tokens.
+        shape: number and size of the heads.
 
     Returns:
-        output [B, S, H * D]; present key and value [B, K, T, D].
+        The output [B, S, H * D], and the present key and value [B, K, T, D].
     """
     if not torch.onnx.is_in_onnx_export():
         return _attend(qkv, past, positions, shape)
@@ -196,19 +195,19 @@ def attention(
 
 
 def select_last(hidden: Tensor, attention_mask: Tensor, num_logits_to_keep: Tensor) -> Tensor:
-    """The last min(S, num_logits_to_keep) real positions of each row, in order: [B, k, C].
+    """Select the last k = min(S, num_logits_to_keep) real positions of each row, [B, k, C].
 
-    The last real position of a row is S - 1 - (T - real tokens); rows with fewer real positions
-    repeat their first. In a graph k is declared as 1, which is the default of
-    num_logits_to_keep [1], because onnxruntime-genai reads the declared size.
+    The last real position of a row is S - 1 - (T - number of real tokens). A row with fewer real
+    positions repeats its first one. A graph declares k as 1, the default of num_logits_to_keep [1],
+    because onnxruntime-genai reads the declared size.
     """
     if not torch.onnx.is_in_onnx_export():
         count = min(int(num_logits_to_keep), hidden.shape[1])
         missing = (1 - attention_mask).sum(1, keepdim=True)
         index = hidden.shape[1] - missing - count + torch.arange(count, device=hidden.device)
         return torch.take_along_dim(hidden, index.clamp(min=0)[:, :, None], dim=1)
-    # ONNX Runtime computes with sizes on the CPU. That they meet values of the GPU in Range only,
-    # which reads its bounds on the CPU, keeps copies out of it: one would forbid CUDA graphs.
+    # ONNX Runtime computes sizes on the CPU. They are combined with values on the GPU only in
+    # Range, which reads its bounds on the CPU; a copy in another place would forbid CUDA graphs.
     zero = _emit_integer("Constant", [], {"value_ints": [0]}, shape=(1,))
     step = _emit_integer("Constant", [], {"value_int": 1}, shape=())
     new = _emit_size(hidden, 1)
@@ -227,7 +226,7 @@ def select_last(hidden: Tensor, attention_mask: Tensor, num_logits_to_keep: Tens
 
 
 def _emit_size(x: Tensor, axis: int) -> Tensor:
-    """One dimension of a tensor, as [1] int64."""
+    """Emit one dimension of a tensor as [1] int64."""
     return _emit_integer("Shape", [x], {"start": axis, "end": axis + 1}, shape=(1,))
 
 
@@ -238,14 +237,14 @@ def _emit_integer(
     *,
     shape: tuple[int, ...],
 ) -> Tensor:
-    """One standard operator with an int64 result."""
+    """Emit one standard operator with an int64 result."""
     return symbolic(name, inputs, attributes, dtype=torch.int64, shape=shape)
 
 
 def _attend(
     qkv: Tensor, past: tuple[Tensor, Tensor], positions: Positions, shape: AttentionShape
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The eager face: rows are equally long, or there is no past."""
+    """Compute attention in PyTorch; all rows have the same length, or there is no past."""
     batch, new = qkv.shape[:2]
     heads = qkv.view(batch, new, -1, shape.head_dim).transpose(1, 2)
     sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
@@ -262,7 +261,7 @@ def _attend(
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn adjacent pairs of the first R dims of [B, H, S, D]; the rest passes."""
+    """Rotate adjacent pairs of the first R elements of [B, H, S, D]; the rest is unchanged."""
     rotary = 2 * cos.shape[1]
     even, odd = heads[..., 0:rotary:2], heads[..., 1:rotary:2]
     turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)

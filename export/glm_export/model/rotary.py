@@ -1,9 +1,9 @@
-"""The rotary embedding's tables: cosine and sine of every pair's angle at every position.
+"""Tables of the rotary embedding: cosine and sine of the angle of each pair at each position.
 
-Angles are products of float32 numbers, as transformers computes them: far positions then get the
-same rounding, which at 100,000 tokens is a few thousandths of a radian.
+Angles are products of float32 numbers, as in transformers, so that far positions have the same
+rounding error, a few thousandths of a radian at 100,000 tokens.
 Source: Su et al. 2021, eq. 15 (arXiv:2104.09864); for YaRN, Peng et al. 2023, section 3
-(arXiv:2309.00071), and transformers' `modeling_rope_utils.py` for what it leaves open.
+(arXiv:2309.00071), and for its details transformers' `modeling_rope_utils.py`.
 """
 
 import math
@@ -23,11 +23,11 @@ FINE_TABLES = ("cos_fine", "sin_fine")
 def rotation_tables(
     config: DecoderConfig, length: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Cosines and sines by position, each [length, rotary_dim / 2] float32.
+    """Compute cosines and sines by position, each [length, rotary_dim / 2] float32.
 
     Args:
-        config: the decoder's shape.
-        length: positions from 0 on; None: the whole context.
+        config: shape of the decoder.
+        length: number of positions from 0 on; None is the whole context.
     """
     positions = np.arange(length or config.context_length, dtype=np.float32)
     angles = np.outer(positions, find_frequencies(config))
@@ -36,16 +36,16 @@ def rotation_tables(
 
 
 def is_factored(config: DecoderConfig) -> bool:
-    """Whether the context is so long that whole tables would weigh on file and memory.
+    """Return True if the context is so long that the graph stores two small tables instead.
 
-    They are then made from small ones in the graph, as far as the tokens reach: the angle of
-    position 1024 i + j is the sum of two, and cosine and sine of a sum are products of those.
+    The graph then computes the tables up to the last token: the angle of position 1024 i + j is a
+    sum of two angles, whose cosine and sine follow from the stored ones.
     """
     return config.context_length > LONGEST_TABLE
 
 
 def list_tables(config: DecoderConfig) -> dict[str, tuple[int, int]]:
-    """Name -> shape of the tables that the graph holds."""
+    """Return the shapes of the tables that the graph stores, by name."""
     half = config.rotary_dim // 2
     if not is_factored(config):
         return dict.fromkeys(("cos", "sin"), (config.context_length, half))
@@ -56,7 +56,7 @@ def list_tables(config: DecoderConfig) -> dict[str, tuple[int, int]]:
 
 
 def stored_tables(config: DecoderConfig) -> dict[str, FloatArray]:
-    """The tables of `list_tables`; factors are those of exact angles."""
+    """Compute the tables of `list_tables`; two small tables have exact angles."""
     if not is_factored(config):
         return dict(zip(("cos", "sin"), rotation_tables(config), strict=True))
     frequencies = find_frequencies(config).astype(np.float64)
@@ -71,9 +71,9 @@ def stored_tables(config: DecoderConfig) -> dict[str, FloatArray]:
 
 
 def find_frequencies(config: DecoderConfig) -> FloatArray:
-    """Radians per position of every pair, [rotary_dim / 2] float32."""
+    """Compute the radians per position of each pair, [rotary_dim / 2] float32."""
     exponents = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32) / config.rotary_dim
-    # By torch: numpy's powers differ in the last bit, which is 0.002 radians at a million tokens.
+    # PyTorch's and numpy's powers differ in the last bit, 0.002 radians at a million tokens.
     periods: FloatArray = torch.pow(config.rope_theta, exponents).numpy()
     frequencies: FloatArray = (1.0 / periods).astype(np.float32)
     if config.yarn is None:
@@ -85,7 +85,7 @@ def find_frequencies(config: DecoderConfig) -> FloatArray:
 
 
 def _slowed_part(config: DecoderConfig, yarn: Yarn) -> FloatArray:
-    """0 for pairs that turn often within the original context, 1 for those that hardly do."""
+    """Return YaRN's ramp: 0 for pairs that rotate often in the original context, 1 for slow."""
     first, last = (_find_pair(config, yarn, turns) for turns in (yarn.beta_fast, yarn.beta_slow))
     if yarn.is_truncated:
         first, last = math.floor(first), math.ceil(last)
@@ -99,6 +99,6 @@ def _slowed_part(config: DecoderConfig, yarn: Yarn) -> FloatArray:
 
 
 def _find_pair(config: DecoderConfig, yarn: Yarn, turns: float) -> float:
-    """Which pair, in between two perhaps, turns so often within the original context."""
+    """Return the (fractional) index of the pair with `turns` rotations in the original context."""
     ratio = yarn.original_context / (turns * 2 * math.pi)
     return config.rotary_dim * math.log(ratio) / (2 * math.log(config.rope_theta))

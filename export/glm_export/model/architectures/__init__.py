@@ -1,6 +1,6 @@
-"""The registry of architectures: `model_type` -> how to read its config and name its tensors.
+"""The registry of architectures by `model_type`. Each architecture has one file and one line here.
 
-One file each, one line here. Read `description.py` first, then `glm.py`.
+An architecture reads config.json and names the tensors. Read `description.py`, then `glm.py`.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""`chatglm`: ChatGLM2-6B, ChatGLM3-6B, GLM-4-9B, -chat and -chat-1M as first released.
+"""`chatglm`: ChatGLM2-6B, ChatGLM3-6B, and GLM-4-9B, -chat and -chat-1M as first released.
 
-The decoder of `glm` under other names: query, key and value rows lie in one tensor already, in that
-order, and so do gate and up rows. These checkpoints bring Python code of their own, which is never
-run. ChatGLM-6B, the first of the name, is another model and is refused.
+The decoder is that of `glm` with other tensor names. The checkpoint already joins query, key and
+value rows in one tensor, and gate and up rows in another. These checkpoints contain Python code,
+which is never run. ChatGLM-6B, the first of that name, is a different model and is refused.
 Source: the published config.json files and `modeling_chatglm.py` of the named models.
 """
 
@@ -20,18 +20,18 @@ from glm_export.model.architectures.description import (
 )
 
 _ROPE_THETA = 10_000.0
-# The rest of a head passes unturned.
+# The rotary embedding covers half of a head.
 _ROTARY_PART = 2
 _SAVED_TABLES = ("transformer.rotary_pos_emb.inv_freq",)
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
-    """The decoder of a `chatglm` config.json.
+    """Read the decoder's shape from a `chatglm` config.json.
 
-    `rope_ratio` multiplies the base of the rotary embedding: 500 in GLM-4-9B-chat.
+    `rope_ratio` multiplies the base of the rotary embedding; it is 500 in GLM-4-9B-chat.
 
     Raises:
-        UnsupportedModelError: a value that this exporter does not support, by name.
+        UnsupportedModelError: a value is not supported; the message names it.
     """
     for key, value in (
         ("rmsnorm", True),
@@ -70,7 +70,7 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def locate_parameters(config: DecoderConfig) -> dict[str, ParameterSource]:
-    """Decoder parameter name -> checkpoint tensor, one each, in the order of `glm`."""
+    """Map each parameter of the decoder to its tensor in the checkpoint, in the order of `glm`."""
     hidden, inter = config.hidden_size, config.intermediate_size
     packed = config.query_size + 2 * config.key_value_size
     vocabulary = (config.vocab_size, hidden)

@@ -1,7 +1,7 @@
-"""What the exporter knows of a GLM decoder: one frozen config, and where each parameter lies.
+"""The interface of an architecture: the decoder's shape, and the location of its parameters.
 
-The whole family is one decoder; what differs (post-norms, biases, rotary width, tied head) are
-fields here. Reading them out of a config.json is each architecture file's job.
+The family is one decoder. Its variations (post-norms, biases, rotary dimension, tied embeddings)
+are fields of `DecoderConfig`, which the architecture's file reads from config.json.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,20 +13,20 @@ from glm_export.errors import UnsupportedModelError
 _LARGEST_FLOAT32 = 3.4028234e38
 
 
-_MOST_LAYERS = 1000  # ten times what any published model has
+_MOST_LAYERS = 1000  # ten times the layers of any published model
 
 
 @dataclass(frozen=True)
 class Yarn:
-    """YaRN's stretching of the context, at all lengths alike.
+    """YaRN's extension of the context, which does not depend on the length of the prompt.
 
     Attributes:
-        factor: by how much.
-        original_context: tokens that the model was trained for.
-        attention_factor: of cosines and sines.
-        beta_fast: pairs that turn at least so often within the original context stay as they are.
-        beta_slow: pairs that turn at most so often are slowed by the whole factor.
-        is_truncated: these bounds are rounded to whole pairs.
+        factor: scaling factor of the context.
+        original_context: number of tokens of the training context.
+        attention_factor: factor of cosines and sines.
+        beta_fast: rotations in the original context from which on a pair keeps its frequency.
+        beta_slow: rotations up to which the frequency of a pair is divided by `factor`.
+        is_truncated: True if these bounds are rounded to whole pairs.
     """
 
     factor: float
@@ -39,7 +39,7 @@ class Yarn:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The shape of one GLM decoder. Sizes are counts of numbers, `context_length` of tokens."""
+    """The shape of a GLM decoder. Sizes count elements; `context_length` counts tokens."""
 
     num_layers: int
     hidden_size: int
@@ -58,8 +58,8 @@ class DecoderConfig:
     yarn: Yarn | None = None
 
     def __post_init__(self) -> None:
-        """Refuse shapes that no GLM has and that the attention kernel cannot compute."""
-        if self.num_layers > _MOST_LAYERS:  # naming the tensors of a billion would fill the memory
+        """Refuse shapes that the attention kernel does not support."""
+        if self.num_layers > _MOST_LAYERS:  # the tensor names alone could fill the memory
             raise UnsupportedModelError(
                 f"config.json says num_hidden_layers={self.num_layers}; "
                 f"at most {_MOST_LAYERS} are expected: check config.json."
@@ -84,33 +84,37 @@ class DecoderConfig:
 
     @property
     def query_size(self) -> int:
-        """Width of all query heads together."""
+        """Total size of all query heads."""
         return self.num_heads * self.head_dim
 
     @property
     def key_value_size(self) -> int:
-        """Width of all key heads together; values have the same."""
+        """Total size of all key heads, which is that of all value heads too."""
         return self.num_kv_heads * self.head_dim
 
 
 @dataclass(frozen=True)
 class ParameterSource:
-    """The checkpoint tensors, (name, shape), whose rows make up one parameter, in order."""
+    """Names and shapes of the checkpoint tensors whose rows form one parameter, in order."""
 
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the parameter: rows add up."""
+        """Shape of the parameter, whose rows are those of all tensors."""
         first = self.tensors[0][1]
         return (sum(shape[0] for _, shape in self.tensors), *first[1:])
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One `model_type`: its reader and its tensor names.
+    """A supported `model_type`.
 
-    `ignored` names tensors that a checkpoint may hold and that are computed anew.
+    Attributes:
+        model_type: value in config.json.
+        read_config: reads the decoder's shape from config.json.
+        locate_parameters: maps the decoder's parameters to tensors of the checkpoint.
+        ignored: names of tensors that a checkpoint may hold and the exporter does not need.
     """
 
     model_type: str
@@ -120,10 +124,10 @@ class Architecture:
 
 
 def read_count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A positive whole number out of config.json.
+    """Read a positive whole number from config.json.
 
     Raises:
-        UnsupportedModelError: it is missing without a default, or is something else.
+        UnsupportedModelError: the value is missing without a default, or is not such a number.
     """
     value = config.get(key)
     value = default if value is None else value
@@ -136,7 +140,7 @@ def read_count(config: Mapping[str, Any], key: str, default: int | None = None) 
 
 
 def read_flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
-    """A true or false out of config.json."""
+    """Read true or false from config.json."""
     value = config.get(key, default)
     if not isinstance(value, bool):
         raise UnsupportedModelError(
@@ -146,7 +150,7 @@ def read_flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def read_number(config: Mapping[str, Any], key: str, default: float) -> float:
-    """A positive number out of config.json."""
+    """Read a positive number from config.json."""
     value = config.get(key)
     value = default if value is None else value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -159,7 +163,7 @@ def read_number(config: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def require_value(config: Mapping[str, Any], key: str, *supported: object) -> None:
-    """Refuse a config value that would change the computation; absent is fine."""
+    """Refuse a config value that is not supported; a missing value is accepted."""
     value = config.get(key)
     if value is not None and value not in supported:
         names = " or ".join(repr(item) for item in supported) if supported else "no such value"

@@ -35,16 +35,16 @@ _YARN_KEYS = (
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
-    """The decoder of a `glm` config.json, of transformers 4 or 5.
+    """Read the decoder's shape from a `glm` config.json of transformers 4 or 5.
 
     Raises:
-        UnsupportedModelError: a value that this exporter does not support, by name.
+        UnsupportedModelError: a value is not supported; the message names it.
     """
     return build_config(config, has_post_norms=False)
 
 
 def build_config(config: Mapping[str, Any], *, has_post_norms: bool) -> DecoderConfig:
-    """What `glm` and `glm4` have in common, which is all but the post-norms."""
+    """Read the decoder's shape for `glm` and `glm4`, which differ in the post-norms only."""
     require_value(config, "hidden_act", "silu")
     rope = _read_rope(config)
     heads = read_count(config, "num_attention_heads")
@@ -74,7 +74,7 @@ def build_config(config: Mapping[str, Any], *, has_post_norms: bool) -> DecoderC
 
 
 def locate_parameters(config: DecoderConfig) -> dict[str, ParameterSource]:
-    """Decoder parameter name -> checkpoint tensors. Query, key and value rows become one matrix."""
+    """Map each parameter of the decoder to its tensors; query, key and value become one matrix."""
     vocabulary = (config.vocab_size, config.hidden_size)
     found = {"embed_tokens.weight": _source("model.embed_tokens.weight", vocabulary)}
     for index in range(config.num_layers):
@@ -119,7 +119,7 @@ def _source(name: str, shape: tuple[int, ...]) -> ParameterSource:
 
 
 def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rotary settings from the root (transformers 4) and `rope_parameters` (5, which wins)."""
+    """Read rotary settings from the root (transformers 4) or `rope_parameters` (5, preferred)."""
     settings = {key: config.get(key) for key in _ROPE_KEYS} | {"rope_type": None}
     for name in ("rope_scaling", "rope_parameters"):
         nested = config.get(name)
@@ -141,7 +141,7 @@ def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _read_yarn(rope: Mapping[str, Any], context_length: int) -> Yarn:
-    """YaRN's settings; what is absent gets transformers' defaults."""
+    """Read YaRN's settings; missing values get the defaults of transformers."""
     factor = read_number(rope, "factor", 0.0)
     attention_factor = _stretch_attention(factor)
     if rope.get("mscale") and rope.get("mscale_all_dim"):

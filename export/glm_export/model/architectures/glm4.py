@@ -1,7 +1,7 @@
-"""`glm4`: GLM-4-0414 and GLM-Z1, 9B and 32B. `glm` with two more norms in a layer.
+"""`glm4`: GLM-4-0414 and GLM-Z1, 9B and 32B. Each layer has two norms more than in `glm`.
 
-`post_self_attn_layernorm` and `post_mlp_layernorm` normalise what attention and MLP return before
-it is added ("sandwich"). `post_attention_layernorm` is the MLP's input norm, as in `glm`.
+`post_self_attn_layernorm` and `post_mlp_layernorm` normalize the outputs of attention and MLP
+before they are added. `post_attention_layernorm` is the MLP's input norm, as in `glm`.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from glm_export.model.architectures.description import Architecture, DecoderConf
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
-    """The decoder of a `glm4` config.json, of transformers 4 or 5.
+    """Read the decoder's shape from a `glm4` config.json of transformers 4 or 5.
 
     Raises:
-        UnsupportedModelError: a value that this exporter does not support, by name.
+        UnsupportedModelError: a value is not supported; the message names it.
     """
     return glm.build_config(config, has_post_norms=True)
 
