@@ -215,7 +215,8 @@ def test_estimates_follow_from_their_figures() -> None:
     assert len(rows) == len(bandwidths)
     for row, (mark, bandwidth) in zip(rows, bandwidths.items(), strict=True):
         assert mark in row
-        file, memory, decode = (cell.strip() for cell in row.split("|")[3:6])
+        options, file, memory, decode = (cell.strip() for cell in row.split("|")[3:7])
+        assert f"{options.strip('`')} -o artifacts/" in README
         size = float(file.removesuffix(" GB"))
         assert float(decode.split()[0]) == round(bandwidth / 2 / size)
         if "estimated" in memory:
