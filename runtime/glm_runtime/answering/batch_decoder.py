@@ -120,7 +120,7 @@ class BatchDecoder:
         shape = (self._max_rows, model.num_kv_heads, capacity, model.head_dim)
         buffers = {}
         for name in list_buffers(model):
-            # Zeros, not empty: a masked position must not bring a NaN into a product.
+            # Zeros, because a NaN at a masked position would spread through the product.
             buffer = np.zeros(shape, model.cache_dtype)
             if longest:
                 buffer[:, :, :longest] = self._buffers[name][:, :, :longest]

@@ -1,7 +1,7 @@
-"""What an exported folder promises: `glm_manifest.json`, and whether the files keep the promise.
+"""The manifest of an exported folder, `glm_manifest.json`, and the check of files against it.
 
-The exporter writes it, every host may read it. It holds no date and no machine path, so that the
-same export gives the same bytes. Read `strict_json.py` for how JSON becomes these records.
+The exporter writes it and every host may read it. It contains no date and no path of a machine, so
+that the same export gives the same bytes. Read `strict_json.py` for how JSON becomes these records.
 """
 
 import hashlib
@@ -57,7 +57,20 @@ _HASH_BLOCK_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a folder promises; `files` names every file but the manifest itself."""
+    """The content of `glm_manifest.json`.
+
+    Attributes:
+        tool_version: version of glm-export that wrote the folder.
+        source: the checkpoint.
+        recipe: how the checkpoint was quantized and for what.
+        model: shape of the model, as a runtime needs it.
+        tensors: the tensors of the model.
+        parameters: number of weights.
+        bits_per_weight: average over all weights, scales and zero points included.
+        size_bytes: size of all files together.
+        files: size and hash of every file except the manifest.
+        verification: how the export was checked.
+    """
 
     tool_version: str
     source: SourceEntry
@@ -77,17 +90,17 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Of graph and weights alone: what else lies in the folder does not change a number."""
+        """Hash of graph and weights, which alone determine the logits."""
         hashes = [self.files[name].sha256 for name in GRAPH_FILES if name in self.files]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Sorted keys, two spaces, newline at the end: the same manifest gives the same text.
+        """Return the manifest as JSON; equal manifests give equal text.
 
-        `checksum` covers all the rest, so that `check_files` notices any changed byte here too.
+        The key `checksum` covers all other keys, so that `check_files` notices a changed byte.
 
         Raises:
-            FolderError: a figure is NaN or infinite, which JSON cannot hold.
+            FolderError: a number is NaN or infinite, which JSON cannot represent.
         """
         header = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION}
         content = header | encode_record(self)
@@ -96,11 +109,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Read what `to_json` wrote.
+        """Read the JSON that `to_json` wrote.
 
         Raises:
-            FormatVersionError: the text comes from a newer format.
-            FolderError: it is not a manifest, or a value does not fit.
+            FormatVersionError: the text has a newer format.
+            FolderError: the text is not a manifest, or a value has the wrong type or range.
         """
         try:
             content = json.loads(text)
@@ -114,13 +127,19 @@ class Manifest:
                 "it comes from another tool: export the checkpoint with glm-export."
             )
         _check_format_version(content.pop("format_version", None))
-        content.pop("checksum", None)  # `check_files` looks at it; a corrected file still loads
+        content.pop("checksum", None)  # for `check_files`; an edited manifest still loads
         return decode_record(cls, content, MANIFEST_NAME)
 
 
 @dataclass(frozen=True)
 class FileProblem:
-    """One file that is not what the manifest promises."""
+    """A difference between one file and the manifest.
+
+    Attributes:
+        name: name of the file.
+        kind: kind of the difference.
+        detail: the difference in words, to follow the name.
+    """
 
     name: str
     kind: Literal["missing", "surplus", "size", "hash", "link"]
@@ -128,7 +147,7 @@ class FileProblem:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether the model cannot be trusted; a surplus file only puzzles."""
+        """Whether the model must not be used; a surplus file does no harm."""
         return self.kind != "surplus"
 
     def __str__(self) -> str:
@@ -139,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an exported folder.
 
     Raises:
-        FolderError: no such folder, no manifest in it, or a manifest that does not hold together.
+        FolderError: there is no such folder, no manifest in it, or the manifest is not valid.
         FormatVersionError: the folder comes from a newer glm-export.
     """
     require_folder(folder)
@@ -164,7 +183,7 @@ def require_folder(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest into `folder`, the same bytes on every platform."""
+    """Write the manifest into `folder`, with the same bytes on every platform."""
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json().encode("utf-8"))
 
 
@@ -191,16 +210,16 @@ def describe_file(path: Path, advance: Callable[[int], None] | None = None) -> F
 def check_files(
     folder: Path, manifest: Manifest, is_full: bool, progress: Progress = ignore_progress
 ) -> list[FileProblem]:
-    """Compare the files of `folder` with what `manifest` promises.
+    """Compare the files of `folder` with `manifest`.
 
     Args:
         folder: the exported folder.
         manifest: its manifest.
-        is_full: compare every byte (by hash), not only the sizes.
+        is_full: whether to compare hashes, not only sizes.
         progress: called with ("checking files", bytes done, bytes in all) while hashing.
 
     Returns:
-        One problem per bad file, sorted by name; empty when all is well.
+        One problem per bad file, sorted by name; an empty list if there is none.
     """
     problems = list(_find_surplus(folder, manifest))
     if is_full:
@@ -223,7 +242,7 @@ def check_files(
 def require_whole(
     folder: Path, manifest: Manifest, *, is_full: bool, progress: Progress = ignore_progress
 ) -> None:
-    """Refuse a folder that does not keep its promise; see `check_files`.
+    """Refuse a folder that differs from its manifest; see `check_files`.
 
     Raises:
         FolderError: names every bad file.
@@ -272,7 +291,7 @@ def _dump(content: dict[str, object]) -> str:
         text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise FolderError(
-            f"{MANIFEST_NAME} cannot hold a figure that is not finite ({error}); "
+            f"{MANIFEST_NAME} cannot hold a number that is not finite ({error}); "
             "leave that metric out."
         ) from error
     return text + "\n"

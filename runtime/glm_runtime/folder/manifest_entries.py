@@ -1,6 +1,6 @@
-"""The records a manifest is made of, each checked when it is built.
+"""The records of a manifest, each checked when it is built.
 
-Read `manifest.py` for how they make up a folder's promise.
+Read `manifest.py` for the manifest itself.
 """
 
 import re
@@ -15,7 +15,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size and fingerprint of one file."""
+    """Size and SHA-256 of one file."""
 
     size_bytes: int
     sha256: str
@@ -28,9 +28,15 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """The checkpoint a folder was made from; `name` is its last path component only.
+    """The checkpoint of an exported folder.
 
-    `license` is what its card says, "" if nothing; `license_files` were copied into the folder.
+    Attributes:
+        name: last component of the checkpoint's path.
+        model_type: `model_type` of config.json.
+        architecture: name of the architecture.
+        files: sizes and hashes of the checkpoint's files.
+        license: license that the checkpoint's card names; "" if it names none.
+        license_files: names of the license files that were copied into the folder.
     """
 
     name: str
@@ -43,7 +49,13 @@ class SourceEntry:
 
 @dataclass(frozen=True)
 class CalibrationEntry:
-    """The texts that codes were calibrated on; `sha256` is of their token ids."""
+    """The calibration text.
+
+    Attributes:
+        name: name of the text.
+        sha256: hash of its token ids.
+        tokens: number of its tokens.
+    """
 
     name: str
     sha256: str
@@ -52,7 +64,7 @@ class CalibrationEntry:
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """How the folder was made; `None` where a value has no meaning or differs between tensors."""
+    """How the folder was made; `None` means no value, or different values for some tensors."""
 
     quant: str
     method: str
@@ -68,8 +80,8 @@ class RecipeEntry:
 class ModelEntry:
     """The shape of the model, as a runtime needs it.
 
-    `vocab_size` counts the rows of the logits, `tokenizer_vocab_size` the ids that stand for text:
-    ids from there on are padding and must never be sampled.
+    `vocab_size` is the number of logits. `tokenizer_vocab_size` is the number of ids that stand for
+    text; higher ids are padding and must never be sampled.
     """
 
     num_layers: int
@@ -112,7 +124,7 @@ _MODEL_COUNTS = (
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor of the checkpoint, in a file of it, that fills a tensor from `first_row` on."""
+    """A tensor of the checkpoint that fills a tensor of the model from row `first_row` on."""
 
     file: str
     tensor: str
@@ -121,9 +133,15 @@ class TensorSource:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of the model: how it is stored, and what it came from; nothing if computed.
+    """One tensor of the model.
 
-    `initializers` names its parts in the graph: codes, scales and zero points, or itself.
+    Attributes:
+        name: name of the tensor.
+        shape: shape of the tensor.
+        scheme: how the tensor is stored.
+        size_bytes: size of all its parts.
+        initializers: names of its parts in the graph: codes, scales and zero points, or itself.
+        sources: tensors of the checkpoint that it came from; empty if it was computed.
     """
 
     name: str
@@ -136,7 +154,13 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class VerificationEntry:
-    """How the export was checked (`level`), and the figures that came out."""
+    """How the export was checked, and the measured errors.
+
+    Attributes:
+        level: level of the check.
+        is_passed: whether the check passed.
+        metrics: measured numbers by name.
+    """
 
     level: str
     is_passed: bool
@@ -144,7 +168,7 @@ class VerificationEntry:
 
 
 def require(is_met: bool, found: str, expected: str) -> None:
-    """Refuse a manifest that says something impossible.
+    """Refuse a manifest with an impossible value.
 
     Raises:
         FolderError: `is_met` is false.

@@ -1,7 +1,7 @@
-"""JSON to frozen dataclasses, refusing what does not fit.
+"""Reads JSON into frozen dataclasses and refuses values of other types.
 
-Knows the few types our files are made of: str, int, float, bool, None, tuples, string-keyed
-dictionaries and dataclasses. Knows nothing about folders or models; `manifest.py` uses it.
+Supported types are str, int, float, bool, None, tuples, dictionaries with string keys, and
+dataclasses. This file knows nothing about folders or models; `manifest.py` uses it.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ def decode_record(kind: type[_Record], value: object, where: str) -> _Record:
     """Build one `kind` (a dataclass) from a decoded JSON object.
 
     Args:
-        kind: the dataclass; fields with defaults may be missing from the JSON.
-        value: what `json.loads` gave.
-        where: how to name this place in an error, for example `glm_manifest.json: source`.
+        kind: the dataclass; fields with defaults may be missing in the JSON.
+        value: the result of `json.loads`.
+        where: name of the value in an error, for example `glm_manifest.json: source`.
 
     Raises:
-        FolderError: a key is missing, unknown, or of the wrong type.
+        FolderError: a key is missing or unknown, or a value has the wrong type.
     """
     record = _expect_mapping(value, where)
-    hints = _type_hints(kind)
+    hints = get_type_hints(kind)
     for key in record:
         if key not in hints:
             raise FolderError(
@@ -53,13 +53,9 @@ def decode_record(kind: type[_Record], value: object, where: str) -> _Record:
 
 
 def encode_record(record: object) -> dict[str, object]:
-    """Turn one dataclass, with all it holds, into what `json.dumps` takes."""
+    """Return a dataclass and the records in it as values that `json.dumps` accepts."""
     fields = dataclasses.fields(record)  # type: ignore[arg-type]  # any dataclass
     return {field.name: _encode(getattr(record, field.name)) for field in fields}
-
-
-def _type_hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _decode(hint: Any, value: object, where: str) -> object:
@@ -89,7 +85,7 @@ def _decode_optional(hint: Any, value: object, where: str) -> object:
 def _decode_scalar(hint: type, value: object, where: str) -> object:
     if hint is float and type(value) is int:
         return float(value)
-    # `type is`, not isinstance: True is an int to Python, not to us.
+    # `type is` instead of isinstance, because True is an int in Python.
     if type(value) is not hint:
         raise _wrong_type(value, _JSON_NAMES[hint], where)
     return value

@@ -1,8 +1,8 @@
-"""How fast this machine reads memory, the bound of decoding: every token reads every weight once.
+"""Measures memory bandwidth, which bounds decoding: every token reads every weight once.
 
-Method: the sum of a buffer of 1 GiB (far larger than any cache, less where memory is short), split
-over 1, 2, ... threads; numpy's integer sum is vectorized and releases Python's lock. The best of
-several passes over the best number of threads counts.
+Method: 1, 2, ... threads sum a buffer of 1 GiB (far larger than any cache, smaller where memory is
+short). numpy's integer sum is vectorized and releases Python's lock. The result is the best of
+several passes and numbers of threads.
 """
 
 import time
@@ -17,7 +17,12 @@ _PASSES = 5
 
 
 def measure_read_bytes_per_second(max_threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
-    """Measure the best rate with up to `max_threads` threads, in bytes per second."""
+    """Return the best rate with up to `max_threads` threads, in bytes per second.
+
+    Args:
+        max_threads: the largest number of threads to try.
+        buffer_bytes: size of the buffer; at most a quarter of the available memory is taken.
+    """
     size_bytes = min(buffer_bytes, read_available_memory_bytes() // 4)
     buffer = np.ones(max(1, size_bytes // 8), np.int64)
     return max(_measure(buffer, threads) for threads in range(1, max_threads + 1))

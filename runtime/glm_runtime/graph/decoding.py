@@ -1,8 +1,8 @@
-"""Runs the graph: tokens in, logits of the last positions out, the KV cache kept in place.
+"""Runs the graph: tokens in, logits of the last positions out, with the KV cache in place.
 
-Knows the graph's tensor names and nothing about text or sampling. A step costs the
-Python side about 0.02 ms beside the graph itself. Letters: S new tokens,
-T tokens in all, K positions whose logits are wanted, V vocabulary.
+This file knows the names of the graph's tensors and nothing about text or sampling. Python takes
+about 0.02 ms of a step. Letters: S new tokens, T all tokens, K positions whose logits are returned,
+V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,10 @@ from glm_runtime.graph.fixed_step import FixedStep, make_run_options
 from glm_runtime.graph.inference import OpenGraph, import_onnxruntime
 from glm_runtime.graph.kv_cache import KvCache
 
-# Bounds the memory of a long prompt: 120 MB less than 512 at 1.5 B parameters, and no slower.
+# Chunked prefill bounds the memory of a long prompt: 128 takes 120 MB less than 512 at 1.5 B
+# parameters and is as fast.
 PREFILL_CHUNK = 128
-_DEVICE_CHUNK = 2048  # a GPU has memory for it, and is idle with less; not measured
+_DEVICE_CHUNK = 2048  # chosen for GPUs without a measurement
 
 _CACHE_KINDS = MappingProxyType(
     {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
@@ -34,7 +35,7 @@ _CACHE_KINDS = MappingProxyType(
 
 
 class Decoder:
-    """One sequence being read and written; several can share one loaded graph."""
+    """Runs one sequence with a KV cache of its own; several decoders can share one graph."""
 
     def __init__(self, graph: OpenGraph, model: ModelEntry) -> None:
         self._graph = graph
@@ -51,23 +52,23 @@ class Decoder:
 
     @property
     def length(self) -> int:
-        """Tokens whose keys and values are in the cache."""
+        """Number of tokens in the KV cache."""
         return self._cache.length
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` tokens at once, as far as the context goes."""
+        """Make room for `length` tokens, at most for the context length."""
         self._cache.reserve(min(length, self._model.context_length))
 
     def truncate(self, length: int) -> None:
-        """Forget every token from position `length` on; costs nothing."""
+        """Forget every token from position `length` on, without copying."""
         self._cache.length = min(length, self._cache.length)
 
     def copy_values(self) -> dict[str, CacheArray]:
-        """Keys and values of the tokens so far; see `KvCache.copy_values`."""
+        """Return the keys and values of the tokens so far; see `KvCache.copy_values`."""
         return self._cache.copy_values()
 
     def load_values(self, values: dict[str, CacheArray], length: int) -> None:
-        """Hold `length` tokens of another decoder of this model instead of one's own."""
+        """Replace the cache by `length` tokens of another decoder of this model."""
         self._cache.load_values(values, length)
 
     @property
@@ -76,14 +77,14 @@ class Decoder:
         return self._graph.has_fixed_steps and self._graph.chooses_greedily
 
     def choose_next(self, token: int) -> tuple[int, float]:
-        """Read one token and find the likeliest next one on the device.
+        """Read one token and choose the most likely next one on the device.
 
         Returns:
-            its id and its logit, which is not finite where the logits are not.
+            the id of the next token and its logit, which is not finite if the logits are not.
 
         Raises:
             PromptError: the token does not fit into the context.
-            GenerationError: ONNX Runtime failed, for example for want of memory.
+            GenerationError: ONNX Runtime failed, for example because memory ran out.
         """
         with explain_failure(f"at token {self.length + 1}"):
             return self._run_step(token).fetch_choice()
@@ -113,14 +114,14 @@ class Decoder:
 
         Args:
             tokens: S ids, at least one.
-            num_logits: how many positions at the end to give logits for.
+            num_logits: number of last positions whose logits are returned.
 
         Returns:
             logits [K, V], K = min(S, num_logits): a view, valid until the next call.
 
         Raises:
             PromptError: the tokens do not fit into the context.
-            GenerationError: ONNX Runtime failed, for example for want of memory.
+            GenerationError: ONNX Runtime failed, for example because memory ran out.
         """
         with explain_failure(f"at token {self.length + len(tokens)}"):
             if self._graph.has_fixed_steps and len(tokens) == 1:
@@ -131,7 +132,7 @@ class Decoder:
     def _run(self, tokens: Sequence[int], num_logits: int) -> FloatArray:
         total = self._reserve(len(tokens))
         self._bind_logits(num_logits)
-        # Bound anew at every step (2 us each): on a GPU, binding is what copies the values over.
+        # Bound again at every step (2 us each), since binding copies the values to a GPU.
         self._binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
         self._binding.bind_cpu_input("attention_mask", self._ones[:, :total])
         self._graph.run(self._binding, self._run_options)
@@ -148,7 +149,7 @@ class Decoder:
         return self._step
 
     def _reserve(self, count: int) -> int:
-        """Make room for so many tokens more; returns how many there will be."""
+        """Make room for `count` more tokens; return the new number of tokens."""
         total = self._cache.length + count
         check_length(total, self._model)
         self._cache.reserve(total)
@@ -163,7 +164,7 @@ class Decoder:
         self._bound = self._cache.buffers
 
     def _bind_logits(self, num_logits: int) -> None:
-        """Have one row written to a buffer of ours, several to a new one at every step.
+        """Bind our buffer for one row of logits; several rows get a new buffer at every step.
 
         The graph declares one row, and ONNX Runtime refuses a bound buffer of another shape.
         """
@@ -178,7 +179,7 @@ class Decoder:
         self._num_logits = num_logits
 
     def _fetch_logits(self) -> FloatArray:
-        """Outputs are in the order in which they were bound first: the cache's, then the logits."""
+        """Return the logits, which come after the cache in the order of first binding."""
         outputs = self._binding.get_outputs()
         # `numpy()` is a view that does not keep its buffer alive.
         logits: FloatArray = outputs[len(self._cache.buffers)].numpy().copy()
@@ -187,16 +188,20 @@ class Decoder:
 
 @contextmanager
 def explain_failure(place: str, advice: str = "") -> Iterator[None]:
-    """Make a sentence of what onnxruntime raises.
+    """Turn an error of ONNX Runtime into one sentence.
+
+    Args:
+        place: where it happened, such as "at token 12".
+        advice: what to try first, such as "try fewer rows, or ".
 
     Raises:
-        GenerationError: with the place, and what to try before looking at folder and memory.
+        GenerationError: ONNX Runtime failed.
     """
     try:
         yield
     except GlmRuntimeError:
         raise
-    except Exception as error:  # onnxruntime's own classes share no root but this
+    except Exception as error:  # onnxruntime's classes have no other common root
         raise GenerationError(
             f"onnxruntime failed {place} ({first_line(error)}); {advice}"
             "check the folder and the free memory with `glm-run doctor`."
@@ -207,7 +212,7 @@ def check_length(num_tokens: int, model: ModelEntry) -> None:
     """Refuse more tokens than the context holds.
 
     Raises:
-        PromptError: always says both numbers.
+        PromptError: there are too many tokens.
     """
     if num_tokens > model.context_length:
         raise PromptError(
@@ -217,7 +222,7 @@ def check_length(num_tokens: int, model: ModelEntry) -> None:
 
 
 def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
-    """Compare the graph's inputs and outputs with what the manifest says.
+    """Compare the graph's inputs and outputs with the manifest.
 
     Raises:
         FolderError: a tensor is missing, or has another shape or type.
@@ -259,7 +264,7 @@ def _expected_tensors(model: ModelEntry) -> dict[str, tuple[str, tuple[int | Non
 
 
 def _fits(found: list[int | str | None], expected: tuple[int | None, ...]) -> bool:
-    """Whether every fixed size is as expected; a named or open dimension fits any size."""
+    """Return whether every fixed size is as expected; a symbolic dimension fits any size."""
     if len(found) != len(expected):
         return False
     pairs = zip(found, expected, strict=True)
@@ -267,6 +272,6 @@ def _fits(found: list[int | str | None], expected: tuple[int | None, ...]) -> bo
 
 
 def count_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of what two sequences begin with in common."""
+    """Return the length of the common prefix of two sequences."""
     pairs = enumerate(zip(left, right, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))

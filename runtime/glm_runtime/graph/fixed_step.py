@@ -1,9 +1,9 @@
-"""The decode step with every tensor at a fixed place on the device, which CUDA graphs ask for.
+"""The decode step with all tensors in fixed device buffers, which CUDA graphs require.
 
-The attention mask is as long as the cache and says by its ones how many tokens there are, so that
-no shape changes from step to step. That is right for one new token only: the graph takes a mask's
-zeros on the right for padding. The token that the graph finds likeliest is written where the next
-step reads its input, so greedy decoding sends two numbers a step to the host.
+The attention mask is as long as the cache, and its ones count the tokens, so no shape changes
+between steps. This is correct for one new token only, because the graph takes zeros on the right of
+the mask for padding. The graph writes the most likely token where the next step reads its input, so
+greedy decoding copies two numbers per step to the host.
 """
 
 import itertools
@@ -25,11 +25,11 @@ GREEDY_LOGIT = "greedy_logit"
 
 _GRAPH_ID = "gpu_graph_id"
 _NO_CAPTURE = "-1"
-_graph_ids = itertools.count(1)  # 0 is what ONNX Runtime takes for a run that names none
+_graph_ids = itertools.count(1)  # ONNX Runtime uses 0 for a run without an id
 
 
 class FixedStep:
-    """One step after the other over the buffers of one cache, until it grows."""
+    """Runs decode steps on the buffers of one cache; a cache that grows needs a new object."""
 
     def __init__(self, graph: OpenGraph, model: ModelEntry, cache: KvCache) -> None:
         self._graph = graph
@@ -49,10 +49,10 @@ class FixedStep:
             weakref.finalize(self, graph.release, self._graph_id)
 
     def run(self, token: int, length: int) -> None:
-        """Read one token that comes after `length` others."""
+        """Read one token after `length` others."""
         if token != self._held:
             self._ids.update_inplace(np.array([[token]], np.int64))
-        if self._num_real != length:  # after anything but the step before
+        if self._num_real != length:  # the last run was not the step before this one
             self._mask_values[0] = 0
             self._mask_values[0, :length] = 1
         self._mask_values[0, length] = 1
@@ -62,12 +62,12 @@ class FixedStep:
         self._graph.run(self._binding, self._options)
 
     def fetch_logits(self) -> FloatArray:
-        """The logits [1, 1, V] of the last run, on the host: a view, valid until the next run."""
+        """Return the logits [1, 1, V] of the last run: a view, valid until the next run."""
         logits: FloatArray = self._logits.numpy()
         return logits
 
     def fetch_choice(self) -> tuple[int, float]:
-        """The likeliest token after the last run, and its logit."""
+        """Return the most likely token after the last run, and its logit."""
         self._held = int(self._ids.numpy()[0, 0])
         return self._held, float(self._logit.numpy()[0, 0])
 
@@ -87,7 +87,7 @@ class FixedStep:
 
 
 def make_run_options(graph: OpenGraph, graph_id: int | None) -> "onnxruntime.RunOptions | None":
-    """Options of a run that is captured under a number, or, where others are, is not."""
+    """Return run options that capture the run under an id; `None` as id captures nothing."""
     if not graph.has_cuda_graph:
         return None
     options = import_onnxruntime().RunOptions()

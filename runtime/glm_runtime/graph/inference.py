@@ -1,7 +1,7 @@
-"""Opens the graph with ONNX Runtime: which device, how many threads, which session options.
+"""Opens the graph with ONNX Runtime on a device, with threads and session options.
 
-The only file that imports onnxruntime by name, and only when a model is opened, so that `--help`
-is quick and a missing package gives one clear sentence.
+Only this file imports onnxruntime, and only when a model is opened, so that `--help` is fast and a
+missing package gives one clear sentence.
 """
 
 import contextlib
@@ -31,24 +31,25 @@ LOGIT_TYPES: Mapping[str, str] = MappingProxyType(
     {"tensor(float)": "float32", "tensor(float16)": "float16"}
 )
 
-_ERRORS_ONLY = 3  # asking for several logits warns at every run about the output's shape
+_ERRORS_ONLY = 3  # several rows of logits cause a warning about the output's shape at every run
 _RECORD_PLACES = "session.record_ep_graph_assignment_info"
 _ATTENTION = "GroupQueryAttention"
-# Nodes that compute sizes stay on the CPU, and CUDA graphs go without them.
+# Nodes that compute shapes stay on the CPU, and CUDA graphs do not contain them.
 _SIZE_OPERATORS = ("Cast", "Constant", "Min", "Range", "Shape", "Squeeze", "Sub")
 
 
 @dataclass(frozen=True)
 class OpenGraph:
-    """A loaded graph and where it runs.
+    """A loaded graph and the device that runs it.
 
     Attributes:
-        session: onnxruntime's.
-        device: where.
-        threads: of the CPU.
-        has_fixed_steps: a step of one token runs on buffers that stay on the device.
-        has_cuda_graph: such steps are captured and replayed.
-        cpu_nodes: names of nodes that a device other than the CPU left to it, sizes aside.
+        session: the ONNX Runtime session.
+        device: the device of the execution provider.
+        threads: number of CPU threads.
+        has_fixed_steps: whether a step of one token runs on buffers that stay on the device.
+        has_cuda_graph: whether such steps are captured and replayed.
+        cpu_nodes: names of the nodes that another device leaves to the CPU, without those that
+            compute shapes.
     """
 
     session: "onnxruntime.InferenceSession"
@@ -62,18 +63,18 @@ class OpenGraph:
     def run(
         self, binding: "onnxruntime.IOBinding", options: "onnxruntime.RunOptions | None" = None
     ) -> None:
-        """Run the graph. With CUDA graphs onnxruntime allows one run of a session at a time."""
+        """Run the graph; with CUDA graphs ONNX Runtime allows one run of a session at a time."""
         with self._lock if self.has_cuda_graph else contextlib.nullcontext():
             self.session.run_with_iobinding(binding, options)
 
     def release(self, graph_id: int) -> None:
-        """Forget what was captured under a number."""
+        """Release the CUDA graph that was captured under an id."""
         with self._lock:
             self.session.release_captured_graph(graph_id)
 
     @property
     def place(self) -> str:
-        """Where it runs, for people."""
+        """The device in words, such as "CPU (4 threads)"."""
         if self.device == "cpu":
             return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
         words = [PROVIDERS[self.device].title, "untested by glm-export's authors"]
@@ -87,24 +88,24 @@ class OpenGraph:
 
     @property
     def memory(self) -> str:
-        """Where the KV cache lies, as onnxruntime calls it."""
+        """The memory of the KV cache, as ONNX Runtime names it."""
         is_on_gpu = self.device == "cuda" and not self.has_cpu_attention
         return "cuda" if is_on_gpu else "cpu"
 
     @property
     def has_cpu_attention(self) -> bool:
-        """Whether the device left attention to the CPU, as CUDA does in float32."""
+        """Whether the device leaves attention to the CPU, as CUDA does in float32."""
         return any(name.startswith(_ATTENTION) for name in self.cpu_nodes)
 
     @cached_property
     def logits_dtype(self) -> str:
-        """What the logits are, as numpy calls it."""
+        """The numpy type of the logits."""
         kinds = {output.name: output.type for output in self.session.get_outputs()}
         return LOGIT_TYPES.get(kinds.get("logits", ""), "float32")
 
     @cached_property
     def chooses_greedily(self) -> bool:
-        """Whether the graph gives the likeliest token itself."""
+        """Whether the graph has an output for the most likely token."""
         return any(output.name == GREEDY_TOKEN for output in self.session.get_outputs())
 
 
@@ -112,10 +113,10 @@ def import_onnxruntime() -> ModuleType:
     """Import onnxruntime.
 
     Raises:
-        MissingDependencyError: it is not installed, or cannot be loaded.
+        MissingDependencyError: onnxruntime is not installed, or cannot be loaded.
     """
-    # Read when the library is loaded: 1.31 otherwise writes an id of this device, and a database
-    # of events, into ~/.cache before anyone can turn them off.
+    # The library reads this when it is loaded; otherwise 1.31 writes a device id and a database of
+    # events into ~/.cache before they can be turned off.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime  # noqa: PLC0415  # see the module's docstring
@@ -141,17 +142,19 @@ def open_graph(
     """Load a graph and its weights.
 
     Args:
-        path: the `.onnx` file; its weights lie beside it.
-        device: `auto` takes CUDA where onnxruntime offers it and it starts, else the CPU.
-        threads: for the CPU; `None` takes the physical cores this process may use.
-        prepared: the same model as `write_packed` wrote it on this machine, to be opened in place
-            of `path` on the CPU.
-        cuda_graph: capture the step of one token; `None` does where the graph allows it.
+        path: the `.onnx` file, with its weights beside it.
+        device: the device; `auto` takes CUDA where onnxruntime offers it and it starts, else the
+            CPU.
+        threads: number of CPU threads; `None` takes the physical cores that this process may use.
+        prepared: a copy of the model that `write_packed` wrote on this machine; on the CPU it is
+            opened instead of `path`.
+        cuda_graph: whether to capture the step of one token; `None` captures it where the graph
+            allows it.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: a device was asked for and is not offered, or does not start; or `threads` is
-            less than 1; or a CUDA graph was asked for and some node stands in its way.
+        DeviceError: the device is not offered or does not start, `threads` is less than 1, or the
+            requested CUDA graph is not possible.
         FolderError: onnxruntime refuses the graph.
     """
     if threads is not None and threads < 1:
@@ -169,11 +172,11 @@ def open_graph(
         except DeviceError:
             if cuda_graph:
                 raise
-            return opener.open_on_cpu()  # if the graph is to blame, the CPU refuses it, too
+            return opener.open_on_cpu()  # raises if the graph itself is the cause
         return opener.open_on_cpu() if graph.has_cpu_attention else graph
     if cuda_graph and device != "cuda":
         raise DeviceError(
-            f"a CUDA graph was asked for on {device} where there is none; "
+            f"a CUDA graph was asked for on {device} where only CUDA has one; "
             "leave it out, or use --device cuda."
         )
     if device == "cpu":
@@ -184,7 +187,7 @@ def open_graph(
 
 @dataclass(frozen=True)
 class _Opener:
-    """What every way of opening a graph needs."""
+    """Opens one graph on the device that its methods name."""
 
     runtime: ModuleType
     path: Path
@@ -195,7 +198,7 @@ class _Opener:
         if self.prepared is not None:
             options = _make_options(self.runtime, self.threads)
             options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            with contextlib.suppress(FolderError):  # a damaged copy: the folder itself is there
+            with contextlib.suppress(FolderError):  # a damaged copy: open the folder's graph
                 session = _create(self.runtime, self.prepared, options, [CPU_PROVIDER])
                 return OpenGraph(session, "cpu", self.threads)
         options = _make_options(self.runtime, self.threads)
@@ -203,24 +206,24 @@ class _Opener:
         return OpenGraph(session, "cpu", self.threads)
 
     def open_on_cuda(self, cuda_graph: bool | None) -> OpenGraph:
-        """With a CUDA graph if that is wanted and possible.
+        """Open on CUDA, with a CUDA graph if it is requested and possible.
 
         Raises:
-            DeviceError: CUDA does not start, or a CUDA graph is wanted and not possible.
+            DeviceError: CUDA does not start, or a requested CUDA graph is not possible.
         """
         if cuda_graph is False:
             return self.open_on("cuda")
-        # Captured graphs hold memory; before 1.31 nothing gives it back.
-        is_known = hasattr(self.runtime.InferenceSession, "release_captured_graph")
+        # Captured graphs hold memory, which versions before 1.31 cannot release.
+        can_release = hasattr(self.runtime.InferenceSession, "release_captured_graph")
         reason = f"onnxruntime {self.runtime.__version__} is older than 1.31"
-        if is_known:
+        if can_release:
             try:
                 return self.open_on("cuda", {"enable_cuda_graph": "1"}, has_cuda_graph=True)
             except DeviceError as error:
                 reason = first_line(error.__cause__ or error)
         graph = self.open_on("cuda")
         if cuda_graph:
-            named = ", ".join(graph.cpu_nodes) or "none that is known"
+            named = ", ".join(graph.cpu_nodes) or "none known"
             raise DeviceError(
                 f"CUDA runs this graph, but not as a CUDA graph ({reason}; nodes on the CPU: "
                 f"{named}); leave out --cuda-graph, or export again with --target cuda."
@@ -234,10 +237,10 @@ class _Opener:
         *,
         has_cuda_graph: bool = False,
     ) -> OpenGraph:
-        """Open on a device; without it onnxruntime raises, or goes on with the CPU by itself.
+        """Open on a device other than the CPU.
 
         Raises:
-            DeviceError: it does not start.
+            DeviceError: the device does not start; onnxruntime then raises or uses the CPU.
         """
         provider = PROVIDERS[device]
         options = _make_options(self.runtime, self.threads)
@@ -253,7 +256,7 @@ class _Opener:
             cause = error.__cause__ or error
             raise DeviceError(self._say(device, first_line(cause))) from cause
         if provider.name not in session.get_providers():
-            raise DeviceError(self._say(device, "onnxruntime went on with the CPU"))
+            raise DeviceError(self._say(device, "onnxruntime uses the CPU instead"))
         nodes = list_cpu_nodes(session)
         graph = OpenGraph(
             session, device, self.threads, has_cuda_graph=has_cuda_graph, cpu_nodes=nodes
@@ -269,7 +272,7 @@ class _Opener:
 
 
 def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
-    """Nodes on the CPU that do more than compute sizes; none before onnxruntime 1.24 tells."""
+    """Return the nodes on the CPU that do not compute shapes; none before onnxruntime 1.24."""
     tell = getattr(session, "get_provider_graph_assignment_info", None)
     if tell is None:
         return ()
@@ -281,11 +284,11 @@ def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
 
 
 def write_packed(path: Path, output: Path) -> None:
-    """Write a graph as this machine's CPU kernels want it: optimized, its weights packed.
+    """Write an optimized graph whose weights are packed for this machine's CPU kernels.
 
     Args:
-        path: the `.onnx` file; its weights lie beside it.
-        output: the `.onnx` file to make; its weights go beside it.
+        path: the `.onnx` file, with its weights beside it.
+        output: the `.onnx` file to write; its weights go beside it.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -307,7 +310,7 @@ def _make_options(runtime: ModuleType, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
-    # Plans are kept for every shape of the inputs, and each step has another: 45 MB for nothing.
+    # Memory plans are kept per input shape, but every step has another shape: saves 45 MB.
     options.enable_mem_pattern = False
     return options
 
@@ -316,7 +319,7 @@ def _create(
     runtime: ModuleType, path: Path, options: Any, providers: list[Any]
 ) -> "onnxruntime.InferenceSession":
     try:
-        # onnxruntime's own fallback would print on stdout.
+        # onnxruntime's own fallback prints to stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes share no root but this
         raise FolderError(

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens so far: one buffer each per layer, read and written in place.
+"""The KV cache: one buffer for keys and one for values per layer, updated in place.
 
 The same buffer is bound as past and as present, so a step copies nothing. Letters: B batch (1),
 H key/value heads, C capacity, D head size. Read `decoding.py` for how it is bound.
@@ -15,14 +15,14 @@ from glm_runtime.graph.inference import import_onnxruntime
 if TYPE_CHECKING:
     import onnxruntime
 
-_GRAIN = 256  # tokens
+_GRANULARITY = 256  # tokens; the capacity is a multiple of it
 
 
 class KvCache:
     """Buffers [1, H, C, D] that grow with the tokens, up to the context length."""
 
     def __init__(self, model: ModelEntry, memory: str) -> None:
-        """`memory`: where the buffers lie, "cpu" or "cuda"."""
+        """Make an empty cache in the memory of "cpu" or "cuda"."""
         self._model = model
         self._memory = memory
         self.length = 0
@@ -30,36 +30,42 @@ class KvCache:
         self.buffers: dict[str, onnxruntime.OrtValue] = {}
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` tokens; `buffers` is then another dict, to be bound again.
+        """Make room for `length` tokens and keep the tokens so far.
 
-        The tokens so far are kept. On a GPU they travel through the host, which is rare.
+        If the buffers grow, `buffers` is a new dictionary that must be bound again. On a GPU the
+        values are then copied through the host.
         """
         if length > self.capacity:
             capacity = choose_capacity(length, self.capacity, self._model)
             self._replace(capacity, {name: self._read(name) for name in self.buffers})
 
     def bind(self, binding: "onnxruntime.IOBinding") -> None:
-        """Have the graph read and write these buffers."""
+        """Bind the buffers as past and present of every layer."""
         for name, buffer in self.buffers.items():
             binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
             binding.bind_ortvalue_output(f"present.{name}", buffer)
 
     def copy_values(self) -> dict[str, CacheArray]:
-        """The keys and values of the tokens so far, [H, length, D] by "layer.key|value"."""
+        """Return the keys and values of the tokens so far, [H, length, D] by buffer name."""
         return {name: self._read(name).copy() for name in self.buffers}
 
     def load_values(self, values: dict[str, CacheArray], length: int) -> None:
-        """Take over what `copy_values` of another cache of this model gave, in new buffers."""
+        """Replace the content by what `copy_values` of another cache returned.
+
+        Args:
+            values: keys and values [H, length, D] by buffer name.
+            length: number of tokens.
+        """
         self._replace(choose_capacity(length, 0, self._model), values)
         self.length = length
 
     def _read(self, name: str) -> CacheArray:
-        """What a buffer holds [H, length, D]: on the CPU a view that does not keep it alive."""
+        """Return [H, length, D] of a buffer; on the CPU a view that does not keep it alive."""
         values: CacheArray = self.buffers[name].numpy()[0, :, : self.length]
         return values
 
     def _replace(self, capacity: int, values: dict[str, CacheArray]) -> None:
-        """New buffers in place of all old ones, at once: an interruption leaves the old ones."""
+        """Replace all buffers in one assignment, so that an interruption leaves the old ones."""
         names = list_buffers(self._model)
         buffers = {name: self._make_buffer(capacity, values.get(name)) for name in names}
         self.buffers, self.capacity = buffers, capacity
@@ -67,7 +73,7 @@ class KvCache:
     def _make_buffer(self, capacity: int, values: CacheArray | None) -> "onnxruntime.OrtValue":
         model = self._model
         shape = (1, model.num_kv_heads, capacity, model.head_dim)
-        # Zeros, not empty: a masked position must not bring a NaN into a product.
+        # Zeros, because a NaN at a masked position would spread through the product.
         buffer = np.zeros(shape, model.cache_dtype)
         if values is not None:
             buffer[0, :, : values.shape[1]] = values
@@ -75,16 +81,16 @@ class KvCache:
 
 
 def choose_capacity(length: int, old: int, model: ModelEntry) -> int:
-    """Tokens to make room for when `length` are more than the `old` capacity.
+    """Return the new capacity for `length` tokens, which are more than the `old` capacity.
 
-    A quarter more than before: a token is then copied about four times on average over the whole
-    growth, and little is taken that is never used.
+    The capacity grows by at least a quarter, so that each token is copied about four times on
+    average, and little memory stays unused.
     """
     wanted = max(length, old + old // 4)
-    return min(-(-wanted // _GRAIN) * _GRAIN, model.context_length)
+    return min(-(-wanted // _GRANULARITY) * _GRANULARITY, model.context_length)
 
 
 def list_buffers(model: ModelEntry) -> list[str]:
-    """Names of a cache's buffers, as the graph's inputs and outputs end with them."""
+    """Return the buffers' names, which are the ends of the graph's tensor names."""
     layers = range(model.num_layers)
     return [f"{layer}.{part}" for layer in layers for part in ("key", "value")]

@@ -1,7 +1,7 @@
-"""What this machine offers to this process: cores, memory, CPU features.
+"""Cores, memory and CPU features that this process may use.
 
-Respects CPU affinity and Linux control groups, so that a container with two of 64 cores gets two
-threads. Knows nothing about models.
+CPU affinity and Linux control groups are respected, so a container with two of 64 cores gets two
+threads. This file knows nothing about models.
 """
 
 import math
@@ -14,7 +14,7 @@ import psutil
 
 _SYSTEM = Path("/sys")
 _PROCESS = Path("/proc")
-# What ONNX Runtime's kernels look for.
+# Instruction sets that ONNX Runtime's kernels use.
 _KNOWN_FEATURES = (
     "avx2",
     "fma",
@@ -35,9 +35,9 @@ _KNOWN_FEATURES = (
 
 
 def count_usable_cores() -> int:
-    """Physical cores that this process may use, at least 1.
+    """Return the number of physical cores that this process may use, at least 1.
 
-    Two hyper-threads of a core share its arithmetic units, so a core counts once.
+    The hyper-threads of a core share its arithmetic units, so a core counts once.
     """
     quota = _read_cpu_quota()
     cores = _count_allowed_cores()
@@ -45,7 +45,7 @@ def count_usable_cores() -> int:
 
 
 def read_available_memory_bytes() -> int:
-    """Memory that can still be used without swapping, within the limit of a container."""
+    """Return the memory that can be used without swapping, within the container's limit."""
     available = int(psutil.virtual_memory().available)
     limit = _read_group_number("memory.max", "memory/memory.limit_in_bytes")
     used = _read_group_number("memory.current", "memory/memory.usage_in_bytes")
@@ -55,18 +55,18 @@ def read_available_memory_bytes() -> int:
 
 
 def read_total_memory_bytes() -> int:
-    """Memory of the machine, or of the container where that is less."""
+    """Return the memory of the machine, or of the container if that is less."""
     total = int(psutil.virtual_memory().total)
     limit = _read_group_number("memory.max", "memory/memory.limit_in_bytes")
     return total if limit is None else min(total, int(limit))
 
 
 def read_peak_memory_bytes() -> int:
-    """Largest resident memory this process has had so far."""
+    """Return the largest resident memory of this process so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     status = _read_words(_PROCESS / "self/status") or []
-    if "VmHWM:" in status:  # getrusage's maximum begins with that of the process that started us
+    if "VmHWM:" in status:  # getrusage's maximum includes the parent process
         return int(status[status.index("VmHWM:") + 1]) * 1024
     import resource  # noqa: PLC0415  # not on Windows
 
@@ -75,7 +75,7 @@ def read_peak_memory_bytes() -> int:
 
 
 def read_cpu_name() -> str:
-    """Name of the processor as its maker gives it."""
+    """Return the name of the processor."""
     for line in _read_cpu_lines():
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
@@ -83,7 +83,7 @@ def read_cpu_name() -> str:
 
 
 def read_cpu_features() -> tuple[str, ...]:
-    """Instruction sets that matter for speed, in a fixed order; empty where Linux is not."""
+    """Return the instruction sets that matter for speed, in a fixed order; empty off Linux."""
     flags: set[str] = set()
     for line in _read_cpu_lines():
         if line.startswith(("flags", "Features")):
@@ -107,7 +107,7 @@ def _count_allowed_cores() -> int:
 
 
 def _read_cpu_quota() -> float | None:
-    """Cores' worth of time that the control group grants, `None` without a limit."""
+    """Return the CPU limit of the control group in cores; `None` without a limit."""
     root = _SYSTEM / "fs/cgroup"
     unified = _read_words(root / "cpu.max")
     if unified is not None:

@@ -1,8 +1,9 @@
-"""A copy of a model as this machine's kernels want it, so that loading needs no packing.
+"""Prepared copies: models whose weights are already packed for this machine's CPU kernels.
 
-ONNX Runtime packs weights anew at every load, into memory of its own. A prepared copy holds them
-packed, and is mapped: a second or two less, and memory that several processes share. It is good for
-one version of ONNX Runtime on one kind of processor, and takes about twice the folder's space.
+ONNX Runtime packs the weights into its own memory at every load. A prepared copy holds them packed
+and is memory-mapped, which saves a second or two and lets several processes share the memory. It is
+valid for one version of ONNX Runtime on one kind of processor and takes about twice the folder's
+space.
 """
 
 import contextlib
@@ -29,17 +30,21 @@ _RECORD_NAME = "prepared.json"
 
 @dataclass(frozen=True)
 class PreparedModels:
-    """The prepared copies of one user, one folder for each model, version and processor."""
+    """The prepared copies of one user.
+
+    Attributes:
+        root: folder with one subfolder for each model, version and processor.
+    """
 
     root: Path
 
     @classmethod
     def of_user(cls) -> "PreparedModels":
-        """Those in the user's cache folder, as the system names it."""
+        """Return the copies in the user's cache folder."""
         return cls(Path(platformdirs.user_cache_dir("glm-export", appauthor=False)) / "prepared")
 
     def locate(self, manifest: Manifest) -> Path:
-        """Where a model's copy for this machine is, or would be."""
+        """Return the folder of a model's copy for this machine; it may not exist."""
         parts = [
             manifest.fingerprint,
             import_onnxruntime().__version__,
@@ -52,11 +57,11 @@ class PreparedModels:
         return self.root / f"{name}-{key}"
 
     def find(self, manifest: Manifest, *, is_full: bool = False) -> Path | None:
-        """The graph of a whole copy for this machine; `None` where there is none.
+        """Return the graph of a complete copy for this machine; `None` if there is none.
 
         Args:
-            manifest: of the model.
-            is_full: compare every byte, by hash, not only the sizes.
+            manifest: the model's manifest.
+            is_full: whether to compare hashes, not only sizes.
         """
         folder = self.locate(manifest)
         record = _read_record(folder)
@@ -69,7 +74,7 @@ class PreparedModels:
         return folder / MODEL_NAME if is_whole else None
 
     def make(self, folder: Path, manifest: Manifest, progress: Progress = ignore_progress) -> Path:
-        """Make a copy, unless there is one; several processes may do so at once.
+        """Make a copy if there is none; several processes may do so at the same time.
 
         Args:
             folder: the exported folder.
@@ -77,8 +82,8 @@ class PreparedModels:
             progress: called with (stage, done, total).
 
         Raises:
-            FolderError: a byte is not what the manifest says; onnxruntime refuses the graph.
-            OSError: the copy cannot be written; nothing of it stays.
+            FolderError: a file differs from the manifest, or onnxruntime refuses the graph.
+            OSError: the copy cannot be written; no part of it is left.
         """
         found = self.find(manifest)
         if found is not None:
@@ -97,8 +102,8 @@ class PreparedModels:
             record = json.dumps(encode_record(_Record(manifest.fingerprint, files)))
             (made / _RECORD_NAME).write_text(record, encoding="utf-8")
             if place.exists() and self.find(manifest) is None:
-                shutil.rmtree(place, ignore_errors=True)  # half of one, from an older way of making
-            with contextlib.suppress(OSError):  # another process was faster: its copy is as good
+                shutil.rmtree(place, ignore_errors=True)  # an incomplete copy
+            with contextlib.suppress(OSError):  # another process was faster
                 made.rename(place)
         made_path = self.find(manifest)
         if made_path is None:
@@ -106,7 +111,7 @@ class PreparedModels:
         return made_path
 
     def remove(self, manifest: Manifest) -> int:
-        """Delete the copies of a model, those for other versions too; returns the bytes freed."""
+        """Delete all copies of a model; return the number of bytes freed."""
         freed = 0
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             record = _read_record(folder)
@@ -118,7 +123,7 @@ class PreparedModels:
 
 @dataclass(frozen=True)
 class _Record:
-    """Whose copy a folder is, and what files it has."""
+    """The content of prepared.json: the model's fingerprint and the copy's files."""
 
     fingerprint: str
     files: dict[str, FileEntry]

@@ -1,7 +1,6 @@
-"""Execution providers of ONNX Runtime that can be asked for by name, and where each comes from.
+"""Execution providers of ONNX Runtime by device name, and the packages that contain them.
 
-A provider is either built into an onnxruntime package or comes as a plugin: a Python package of
-its own beside a plain onnxruntime.
+A provider is built into an onnxruntime package, or is a plugin in another Python package.
 """
 
 import importlib
@@ -24,10 +23,10 @@ class Provider:
     """An execution provider.
 
     Attributes:
-        name: onnxruntime's.
-        title: for people.
-        packages: what to install for it, as a sentence goes on after "install".
-        plugin: the Python package that brings it, if it is a plugin.
+        name: name in ONNX Runtime.
+        title: name for people.
+        packages: what to install, written so that it can follow the word "install".
+        plugin: Python package of a plugin; `None` for a built-in provider.
     """
 
     name: str
@@ -73,10 +72,10 @@ PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
 
 
 def register(runtime: ModuleType, device: Device) -> None:
-    """Make a provider known to onnxruntime, once in a process, whatever thread asks first.
+    """Register a device's provider with ONNX Runtime, once per process; safe to call in threads.
 
     Raises:
-        DeviceError: this onnxruntime does not have it, and no plugin brings it.
+        DeviceError: this onnxruntime does not have the provider, and no plugin provides it.
     """
     with _registering:
         _register(runtime, PROVIDERS[device])
@@ -95,7 +94,7 @@ def _register(runtime: ModuleType, provider: Provider) -> None:
         except Exception as error:  # onnxruntime's own classes share no root but this
             raise DeviceError(
                 f"{provider.title} does not start ({first_line(error)}) where it was asked for; "
-                f"install {provider.packages} anew, or use --device cpu."
+                f"install {provider.packages} again, or use --device cpu."
             ) from error
         else:
             if find_devices(runtime, provider):
@@ -111,7 +110,7 @@ def _register(runtime: ModuleType, provider: Provider) -> None:
 
 
 def find_devices(runtime: ModuleType, provider: Provider) -> list[Any]:
-    """The devices that a plugin offers, a CPU first; none if it is built in or not registered."""
+    """Return the devices of a registered plugin, a CPU first; none for a built-in provider."""
     if provider.plugin is None:
         return []
     devices = [device for device in runtime.get_ep_devices() if device.ep_name == provider.name]

@@ -1,6 +1,6 @@
-"""Tokens of one answer to its parts: thinking, text, tool calls; stop strings end it.
+"""Tokens of one answer to its parts: reasoning, text and tool calls.
 
-Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` for each step.
+Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` for the steps.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from glm_runtime.text.thinking import CLOSING, ThinkingSplitter
 from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
 
-# Between calls the model begins another turn of its own.
+# The model writes this token between two tool calls.
 _TURN = "<|assistant|>"
 
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """What an answer may be made of.
+    """The parts that an answer may have.
 
     Attributes:
-        is_chat: thinking is told from the answer; otherwise all is text.
-        is_thinking: the prompt ends inside the thinking.
-        keeps_blanks: blank lines before the answer are part of it.
-        tool_names: of the declared tools.
+        is_chat: whether reasoning is separated from the answer; otherwise all is text.
+        is_thinking: whether the prompt ends inside the reasoning.
+        keeps_blanks: whether blank lines before the answer are part of it.
+        tool_names: names of the declared tools.
     """
 
     is_chat: bool = False
@@ -37,7 +37,7 @@ PLAIN_TEXT = AnswerForm()
 
 @dataclass(frozen=True)
 class AnswerPart:
-    """What became known with one token."""
+    """The parts of an answer that one token completes."""
 
     text: str = ""
     reasoning: str = ""
@@ -45,7 +45,7 @@ class AnswerPart:
 
 
 class AnswerReader:
-    """Reads the tokens of one answer, in order."""
+    """Turns the tokens of one answer, in order, into its parts."""
 
     def __init__(self, tokenizer: Tokenizer, form: AnswerForm, stop: Sequence[str]) -> None:
         self._tokenizer = tokenizer
@@ -63,24 +63,24 @@ class AnswerReader:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a stop string appeared."""
+        """Whether a stop string has appeared."""
         return self._stop_strings.is_found
 
     @property
     def is_thinking(self) -> bool:
-        """Whether the next token belongs to the thinking."""
+        """Whether the next token belongs to the reasoning."""
         return self._splitter is not None and self._splitter.is_thinking
 
     def must_close_thinking(self, limit: int) -> bool:
-        """Whether so many tokens were thought, and the last one finished its character."""
+        """Return whether the reasoning has `limit` tokens and ends at a complete character."""
         return self.is_thinking and self._thinking_tokens >= limit and self._stream.is_complete
 
     def close_thinking(self) -> list[int]:
-        """The tokens that end the thinking here."""
+        """Return the tokens that end the reasoning."""
         return self._tokenizer.encode(self._closing)
 
     def add(self, token: int) -> AnswerPart:
-        """Take one token."""
+        """Take one token; return the parts that it completes."""
         if self.is_thinking:
             self._thinking_tokens += 1
         text = "\n" if token == self._turn_id else self._stream.add(token)
@@ -88,7 +88,7 @@ class AnswerReader:
         return AnswerPart(self._parser.add(self._stop_strings.add(text)), reasoning)
 
     def finish(self) -> AnswerPart:
-        """What was held back; nothing after a stop string."""
+        """Return the parts that were held back; nothing after a stop string."""
         reasoning, text = "", ""
         if not self.is_stopped:
             reasoning, text = self._split(self._stream.flush(), is_last=True)

@@ -1,4 +1,4 @@
-"""Stop strings: text that ends an answer and must not be shown, even when it arrives in parts."""
+"""Stop strings end an answer and are not shown, even if they arrive in parts."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from glm_runtime.errors import SamplingError
 
 
 class StopStrings:
-    """Passes text through, holding back what may be the beginning of a stop string."""
+    """Passes text through and holds back what may be the beginning of a stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         """Watch for any of `stops`.
@@ -23,7 +23,7 @@ class StopStrings:
         self.is_found = False
 
     def add(self, text: str) -> str:
-        """Take new text, return what is safe to show; sets `is_found` at a stop string."""
+        """Take new text; return the text before any stop string, and set `is_found` at one."""
         self._held += text
         starts = [self._held.find(stop) for stop in self._stops]
         found = [start for start in starts if start >= 0]
@@ -36,12 +36,12 @@ class StopStrings:
         return shown
 
     def flush(self) -> str:
-        """Return what was held back, when no more text comes."""
+        """Return the text that was held back, at the end of the answer."""
         shown, self._held = self._held, ""
         return shown
 
     def _count_held(self) -> int:
-        """Length of the longest end of the text that begins a stop string."""
+        """Return the length of the longest suffix that is a prefix of a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             end = self._held[-length:]

@@ -1,8 +1,8 @@
-"""Tokens to text while they arrive: text comes out at whole characters only.
+"""Decodes tokens to text while they arrive; only complete characters come out.
 
-One Chinese character or emoji may be spread over several tokens; showing its bytes one by one
-would show U+FFFD. Byte-level BPE (GLM's own) is decoded byte by byte, exactly and in constant time
-per token; any other tokenizer through its `decode`, over a window of a few tokens.
+A Chinese character or an emoji may consist of several tokens, and incomplete bytes would show as
+U+FFFD. Byte-level BPE, which GLM uses, is decoded byte by byte, exactly and in constant time per
+token. Other tokenizers are decoded with their `decode` over a window of a few tokens.
 """
 
 import codecs
@@ -26,20 +26,20 @@ class StreamDecoder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no character is unfinished."""
+        """Whether the text so far ends at a complete character."""
         return self._decoder.is_complete
 
     def add(self, token: int) -> str:
-        """Take one token; return the text that is complete now, often none."""
+        """Take one token; return the text that it completes."""
         return "" if token in self._special_ids else self._decoder.add(token)
 
     def flush(self) -> str:
-        """Return what is left when no more tokens come, unfinished characters as U+FFFD."""
+        """Return the rest at the end of the answer, with incomplete characters as U+FFFD."""
         return self._decoder.flush()
 
 
 class _ByteDecoder:
-    """Byte-level BPE: every character of a token's name stands for one byte."""
+    """Decodes byte-level BPE, where every character of a token's name stands for one byte."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -58,10 +58,10 @@ class _ByteDecoder:
 
 
 class _WindowDecoder:
-    """Any tokenizer: decode the last tokens with and without the new one, show the difference.
+    """Decodes the last tokens of any tokenizer with and without the new one; the rest is new.
 
-    The window begins at tokens already shown, since some decoders treat the first token of a text
-    differently (SentencePiece drops its leading space).
+    The window includes tokens whose text is already out, because some decoders treat the first
+    token differently: SentencePiece drops its leading space.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
@@ -76,7 +76,7 @@ class _WindowDecoder:
     def add(self, token: int) -> str:
         self._pending.append(token)
         text = self._pending_text()
-        # An unfinished character has fewer tokens than bytes; a longer wait is for nothing.
+        # A character has at most four bytes, so more tokens cannot complete it.
         is_unfinished = text.endswith(_REPLACEMENT)
         if is_unfinished and len(self._pending) < _LONGEST_CHARACTER_BYTES:
             return ""
@@ -95,7 +95,7 @@ class _WindowDecoder:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's table: printable Latin-1 bytes stand for themselves, the others follow from U+0100.
+    """Return GPT-2's table: printable Latin-1 stands for itself, other bytes from U+0100 on.
 
     Source: openai/gpt-2, encoder.py, bytes_to_unicode; tokenizers' ByteLevel uses the same.
     """
@@ -112,5 +112,5 @@ _BYTE_OF_CHARACTER = _byte_of_character()
 def _name_to_bytes(name: str) -> bytes:
     try:
         return bytes(_BYTE_OF_CHARACTER[character] for character in name)
-    except KeyError:  # an added token such as "<think>" with a space or Chinese: plain text
+    except KeyError:  # an added token, whose name is plain text
         return name.encode("utf-8")

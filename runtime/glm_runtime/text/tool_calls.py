@@ -1,9 +1,8 @@
 """Finds tool calls in an answer while it arrives.
 
-GLM-4-0414 and Z1 call a tool by its name alone on a line and, on the next, its arguments as a JSON
-object; nothing marks where a call begins. So a call must name a declared tool, and calls are the
-last thing in an answer: whatever has other text after it on its line or below, stands inside a
-code fence, or is not whole, stays text.
+GLM-4-0414 and GLM-Z1 write the tool's name alone on a line and its arguments as a JSON object on
+the next line; no special token marks the call. Text is therefore a call only if it names a declared
+tool, is complete, stands outside of code fences, and is followed by nothing except other calls.
 """
 
 import json
@@ -12,17 +11,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 _FENCE = "```"
-# What may stand outside of strings in JSON.
+# Characters that JSON allows outside of strings.
 _OUTSIDE = frozenset('{}[]:,"+-.0123456789eEtrufalsn \t\r\n')
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model asks for.
+    """A tool call of the model.
 
     Attributes:
-        name: of a declared tool.
-        arguments: a JSON object, as the model wrote it.
+        name: name of a declared tool.
+        arguments: JSON object, as the model wrote it.
     """
 
     name: str
@@ -31,31 +30,31 @@ class ToolCall:
 
 class _State(Enum):
     LINE_START = auto()  # a call may begin here
-    LINE = auto()  # in the middle of a line of text
-    ARGUMENTS = auto()  # after name and newline
-    AFTER_CALL = auto()  # white space, another call, or the end
+    LINE = auto()  # inside a line of text
+    ARGUMENTS = auto()  # after the name and a newline
+    AFTER_CALL = auto()  # white space, another call or the end may come
 
 
 class ToolCallParser:
     """Passes text through, without the calls at its end.
 
-    What comes out does not depend on how the text was cut.
+    The result does not depend on how the text is divided into pieces.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        """`names`: of the declared tools; without any, everything is text."""
+        """Start an answer; `names` are the declared tools, and without any all is text."""
         self._names = tuple(names)
         self._state = _State.LINE_START if names else _State.LINE
         self._is_fenced = False
-        self._line = ""  # what is known of the current line of text
-        self._held = ""  # text that may be calls, from the first one on
+        self._line = ""  # the current line of text so far
+        self._held = ""  # text from the first possible call on
         self._unread = ""
         self._name = ""
-        self._braces = _Braces()
+        self._braces = _BraceCounter()
         self._calls: list[ToolCall] = []
 
     def add(self, text: str) -> str:
-        """Take new text; return what is certainly text."""
+        """Take new text; return the text that cannot be part of a call."""
         if not self._names:
             return text
         self._unread += text
@@ -65,7 +64,7 @@ class ToolCallParser:
         return shown
 
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
-        """The end of the answer: what was held back as text, and the calls."""
+        """Return the text that was held back and the calls, at the end of the answer."""
         shown = ""
         if not (self._held + self._unread).rstrip().endswith("}"):
             held, self._held = self._held + self._unread, ""
@@ -77,7 +76,7 @@ class ToolCallParser:
         return shown + self._unread, ()
 
     def _step(self) -> str | None:
-        """Go on as far as one state leads; None when more text is needed."""
+        """Advance by one state; return text, or `None` if more input is needed."""
         if self._state is _State.LINE_START:
             return self._start_line()
         if self._state is _State.LINE:
@@ -127,7 +126,7 @@ class ToolCallParser:
         return ""
 
     def _follow_call(self) -> str | None:
-        """After a call: another one on a line of its own, or there was none."""
+        """Expect another call on a new line; otherwise the text before was not a call."""
         rest = self._unread.lstrip()
         if not rest:
             return None
@@ -142,20 +141,20 @@ class ToolCallParser:
         return ""
 
     def _begin_call(self, name: str) -> None:
-        self._name, self._braces, self._state = name, _Braces(), _State.ARGUMENTS
+        self._name, self._braces, self._state = name, _BraceCounter(), _State.ARGUMENTS
         head = len(name) + 1
         self._held, self._unread = self._held + self._unread[:head], self._unread[head:]
         self._begin = len(self._held)
 
     def _give_up(self) -> str:
-        """What was held is no call: its first line is text, the rest is looked at again."""
+        """Return the first held line as text, because it is not a call; read the rest again."""
         line, newline, rest = self._held.partition("\n")
         self._held, self._unread, self._calls = "", rest + self._unread, []
         self._state = _State.LINE_START
         return line + newline
 
     def _find_name(self, text: str) -> str:
-        """The tool whose name is the whole first line, before an opening brace."""
+        """Return the tool that is named by the whole first line, before an opening brace."""
         line, newline, rest = text.partition("\n")
         return line if newline and line in self._names and rest.startswith("{") else ""
 
@@ -163,12 +162,12 @@ class ToolCallParser:
         return any(f"{name}\n{{".startswith(text) for name in self._names)
 
 
-class _Braces:
-    """Counts braces outside of strings, to find where a JSON object ends.
+class _BraceCounter:
+    """Counts braces outside of strings, to find the end of a JSON object.
 
     Attributes:
-        is_broken: this can be no JSON, whatever follows. Seen as soon as may be: what is held of a
-            broken call is read again, and a model may write thousands of them.
+        is_broken: whether the text cannot be JSON. It is set as early as possible, because the text
+            of a broken call is read again, and a model may write thousands of them.
     """
 
     def __init__(self) -> None:
@@ -178,7 +177,7 @@ class _Braces:
         self._is_escaped = False
 
     def find_end(self, text: str) -> int | None:
-        """Go on with new text; the place after the brace that closes the first one."""
+        """Take new text; return the position after the brace that closes the first one."""
         for place, character in enumerate(text):
             if self._is_string:
                 self._read_string(character)
