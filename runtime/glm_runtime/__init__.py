@@ -1,4 +1,4 @@
-"""Folders of ONNX to tokens: what glm-export writes, answered without PyTorch.
+"""Runs folders that glm-export wrote on ONNX Runtime, without PyTorch.
 
 Reading order: manifest, tokenizer, chat_template, inference, kv_cache, decoding, sampler, answer,
 generation, session, model, conversation.

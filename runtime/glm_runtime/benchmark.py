@@ -1,4 +1,4 @@
-"""Measures a loaded model: prefill, decode, first token, and the share of memory bandwidth.
+"""Measures prefill, decode, time to first token, and the share of memory bandwidth of a model.
 
 Read `bandwidth.py` for how the bandwidth is measured.
 """
@@ -26,7 +26,13 @@ _ROTARY_NAMES = ("cos", "sin")
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What to measure: `rounds` times a prompt of random tokens and an answer to it."""
+    """Lengths of a benchmark.
+
+    Attributes:
+        prompt_tokens: number of random tokens in the prompt.
+        new_tokens: number of decoded tokens after the first.
+        rounds: number of repetitions.
+    """
 
     prompt_tokens: int
     new_tokens: int
@@ -35,10 +41,10 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """Medians over the rounds; decode is per token after the first.
+    """Medians over the rounds; decode rates count the tokens after the first.
 
-    `bandwidth_share` is decode rate x `weight_bytes_per_token` / `read_bytes_per_second`; both are
-    `None` on a GPU, whose memory is not measured here.
+    `bandwidth_share` is decode rate * `weight_bytes_per_token` / `read_bytes_per_second`. The last
+    two are `None` on a GPU, whose memory bandwidth is not measured.
     """
 
     decode_tokens_per_second: float
@@ -74,7 +80,7 @@ def run_benchmark(
     check_length(plan.prompt_tokens + plan.new_tokens, model.manifest.model)
     decoder = Decoder(model.graph, model.manifest.model)
     progress("measuring", 0, plan.rounds)
-    _run_round(model, decoder, plan)  # warms up: buffers are allocated and pages read
+    _run_round(model, decoder, plan)  # warm-up: allocates buffers and reads pages
     rounds = []
     for done in range(plan.rounds):
         rounds.append(_run_round(model, decoder, plan))
@@ -83,10 +89,10 @@ def run_benchmark(
 
 
 def count_weight_bytes_per_token(manifest: Manifest) -> int:
-    """Bytes of weights one decode step reads: the data file without the tables it looks up.
+    """Return the bytes of weights that one decode step reads.
 
-    Of the embedding and the rotary tables only a row is read. An embedding that is the head as
-    well (tied: the manifest has no tensor for a head) is read whole.
+    Only one row is read of the embedding and of the rotary tables, so they do not count. Tied
+    embeddings, where the manifest has no tensor for the head, are read completely.
     """
     is_tied = not any(entry.name.startswith(_HEAD_NAMES) for entry in manifest.tensors)
     tables = _ROTARY_NAMES if is_tied else _ROTARY_NAMES + _EMBEDDING_NAMES

@@ -1,10 +1,10 @@
-"""Messages so far, and the session whose cache already holds them.
+"""The messages of a conversation, and the session whose cache holds them.
 
     conversation = Conversation(model, settings)
     for piece in conversation.ask("Hello"):
         print(piece.text, end="", flush=True)
 
-History keeps answers without the thinking before them, as the models were trained.
+The history keeps answers without their reasoning, as in the models' training.
 """
 
 from bisect import bisect_left
@@ -20,8 +20,8 @@ from glm_runtime.text.tool_calls import ToolCall
 Overflow = Literal["error", "slide"]
 OVERFLOWS: tuple[Overflow, ...] = ("error", "slide")
 
-# Room for an answer without a limit of its own, and what sliding leaves of the context: dropping
-# turns one by one would have the whole conversation read again at every turn.
+# An answer without a limit reserves 1 / 8 of the context. Sliding keeps 1 / 2 of it at most:
+# dropping turns one by one would read the whole conversation again at every turn.
 _ANSWER_SHARE = 8
 _KEPT_SHARE = 2
 
@@ -30,11 +30,11 @@ class Conversation:
     """A conversation with one model.
 
     Attributes:
-        messages: so far, as OpenAI writes them.
-        dropped: messages that sliding has dropped so far.
+        messages: messages so far, in OpenAI's format.
+        dropped: number of messages that sliding has dropped.
     """
 
-    def __init__(  # by name, but for the first two
+    def __init__(
         self,
         model: Model,
         settings: GenerationSettings | None = None,
@@ -47,13 +47,13 @@ class Conversation:
         """Start a conversation.
 
         Args:
-            model: a loaded folder.
-            settings: of every answer; `None` takes the folder's.
-            system: a system message before all others.
-            options: tools, and whether to think.
-            overflow: when the context is full, `error` raises, `slide` drops the oldest turns; the
-                system message and the last turn stay.
-            draft: see `Model.new_session`.
+            model: the loaded model.
+            settings: settings of every answer; `None` takes the folder's defaults.
+            system: system message before all others.
+            options: tools, and whether the model reasons.
+            overflow: what to do when the context is full: `error` raises, `slide` drops the oldest
+                turns but keeps the system message and the last turn.
+            draft: draft model for speculative decoding; see `Model.new_session`.
         """
         self._model = model
         self._settings = settings or model.default_settings
@@ -65,7 +65,7 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all but the system message; ends an answer that is under way."""
+        """Forget all messages except the system message; this ends an unfinished answer."""
         self._answer.close()
         self._session.reset()
         self.dropped = 0
@@ -74,18 +74,18 @@ class Conversation:
             self.messages.append({"role": "system", "content": self._system})
 
     def ask(self, text: str) -> Generator[Piece, None, None]:
-        """Stream the answer to a message; what was answered is remembered, even if cut short.
+        """Stream the answer to a user's message; an interrupted answer is kept as far as it came.
 
         Raises:
-            PromptError: the conversation is too long; the message is then not remembered.
+            PromptError: the conversation is too long; the message is then not kept.
         """
         return self.answer([{"role": "user", "content": text}])
 
     def return_results(self, results: Sequence[str]) -> Generator[Piece, None, None]:
-        """Stream the answer to what the tools gave, in the order they were called.
+        """Stream the answer to tool results, one for each call, in the order of the calls.
 
         Raises:
-            PromptError: the conversation is too long; the results are then not remembered.
+            PromptError: the conversation is too long; the results are then not kept.
         """
         messages: list[Message] = [
             {"role": "tool", "tool_call_id": f"call_{index}", "content": result}
@@ -94,8 +94,8 @@ class Conversation:
         return self.answer(messages)
 
     def answer(self, added: Sequence[Message]) -> Generator[Piece, None, None]:
-        """Stream the answer to any new messages; see `ask`. Ends an answer that is under way."""
-        self._answer.close()  # what it said is remembered now, not after this one
+        """Stream the answer to new messages; see `ask`. This ends an unfinished answer."""
+        self._answer.close()  # so that it is kept before the new messages
         asked, prompt = self._make_room([*self.messages, *added])
         pieces = self._session.generate(prompt.token_ids, self._settings, prompt.form)
         self._answer = self._remember_pieces(asked, len(added), pieces)
@@ -115,7 +115,7 @@ class Conversation:
             self.messages = [*asked, _remember(said, calls)]
 
     def _make_room(self, messages: list[Message]) -> tuple[list[Message], ChatPrompt]:
-        """The messages, without the oldest turns where they do not fit; and what they become."""
+        """Return the messages, without the oldest turns if they do not fit, and their prompt."""
         prompt = self._prepare(messages)
         if self._overflow == "error":
             return messages, prompt
@@ -136,7 +136,7 @@ class Conversation:
 
 
 def _drop_turns(messages: list[Message]) -> Iterator[list[Message]]:
-    """Without the first question and what follows it, without two, and so on; the last stays."""
+    """Yield the messages without the first turn, without the first two, and so on."""
     users = [i for i, message in enumerate(messages) if message.get("role") == "user"]
     if len(users) < 2:
         yield messages

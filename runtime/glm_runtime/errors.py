@@ -1,50 +1,50 @@
-"""What can go wrong in the runtime, one class for each thing a caller may want to catch.
+"""The errors of the runtime, one class for each case that a caller may want to catch.
 
-Every message is one sentence with three parts: what was found, what was expected, what to do.
+Every message is one sentence that says what was found, what was expected, and what to do.
 """
 
 
 class GlmRuntimeError(Exception):
-    """Root of every error the runtime raises on purpose."""
+    """Base class of the runtime's errors."""
 
 
 class FolderError(GlmRuntimeError):
-    """The folder is not what its manifest promises, or is no exported folder at all."""
+    """The folder differs from its manifest, or is not an exported folder."""
 
 
 class FormatVersionError(FolderError):
-    """The folder was written by a newer glm-export than this runtime understands."""
+    """The folder has a newer format than this runtime reads."""
 
 
 class PromptError(GlmRuntimeError):
-    """The prompt is empty, too long, or the chat template refuses it."""
+    """The prompt is empty or too long, or the chat template refuses it."""
 
 
 class HostileTemplateError(PromptError):
-    """The chat template reaches for Python's insides, or for more time or memory than any needs."""
+    """The chat template accesses Python's internals, or takes too much time or memory."""
 
 
 class SamplingError(GlmRuntimeError):
-    """A sampling or length setting is outside its range."""
+    """A setting is outside its range."""
 
 
 class GrammarError(GlmRuntimeError):
-    """A schema, pattern or grammar is not valid."""
+    """A JSON schema, regular expression or grammar is not valid."""
 
 
 class GenerationError(GlmRuntimeError):
-    """The model produced something no token can be chosen from."""
+    """ONNX Runtime failed, or no token can be chosen from the logits."""
 
 
 class DeviceError(GlmRuntimeError):
-    """The device asked for is not offered here, or refused to run the model."""
+    """The requested device is not available, or cannot run the model."""
 
 
 class MissingDependencyError(GlmRuntimeError):
-    """A package that this command needs is not installed."""
+    """A package that is needed is not installed."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another package says, for the middle of a sentence."""
+    """Return the first line of another package's error, to be put into a sentence."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

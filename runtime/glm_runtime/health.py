@@ -1,6 +1,6 @@
-"""Examines this machine and a folder: what is installed, is the folder whole, will it fit.
+"""Examines this machine and a folder: packages, integrity of the files, and memory.
 
-Returns findings; the command line prints them. Never loads the model.
+The functions return reports, which the command line prints. They do not load the model.
 """
 
 import platform
@@ -27,7 +27,10 @@ _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 @dataclass(frozen=True)
 class MachineReport:
-    """What this machine offers; `onnxruntime_version` is `None` when it cannot be imported."""
+    """The machine's packages, processor and memory.
+
+    `onnxruntime_version` is `None` if onnxruntime cannot be imported.
+    """
 
     onnxruntime_version: str | None
     onnxruntime_packages: tuple[str, ...]
@@ -43,10 +46,10 @@ class MachineReport:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """Whether a folder is whole, and what running it takes.
+    """The integrity of a folder, and the memory that it needs.
 
-    `cache_bytes` is the KV cache at the full context; `fitting_context_length` the longest that
-    fits beside the weights in the memory available now.
+    `cache_bytes` is the size of the KV cache at the full context. `fitting_context_length` is the
+    longest context that fits into the available memory beside the weights.
     """
 
     format_version: int | None
@@ -59,7 +62,7 @@ class FolderReport:
 
 
 def examine_machine() -> MachineReport:
-    """Look at onnxruntime, processor and memory."""
+    """Return the report of this machine."""
     problems = []
     version, providers = None, ()
     try:
@@ -90,11 +93,11 @@ def examine_machine() -> MachineReport:
 def examine_folder(
     folder: Path, memory_available_bytes: int, progress: Progress = ignore_progress
 ) -> FolderReport:
-    """Check every byte of a folder against its manifest, and its needs against the memory.
+    """Check every byte of a folder against its manifest, and its size against the memory.
 
     Args:
         folder: the exported folder.
-        memory_available_bytes: memory that the model may take.
+        memory_available_bytes: memory that the model may use.
         progress: called with (stage, done, total) while files are read.
     """
     try:
@@ -125,7 +128,7 @@ def examine_folder(
 
 
 def count_cache_bytes(model: ModelEntry, length: int) -> int:
-    """Bytes of keys and values of `length` tokens."""
+    """Return the size of the KV cache for `length` tokens."""
     values = 2 * model.num_layers * model.num_kv_heads * model.head_dim * length
     return values * np.dtype(model.cache_dtype).itemsize
 

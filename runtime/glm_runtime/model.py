@@ -1,10 +1,10 @@
-"""An exported folder, opened: text in, pieces of text out.
+"""A loaded model: text in, pieces of text out.
 
     model = glm_runtime.load("artifacts/glm4-int4")
     for piece in model.chat([{"role": "user", "content": "Hello"}]):
         print(piece.text, end="", flush=True)
 
-Read `generation.py` for what happens between prompt and piece.
+Read `generation.py` for the steps between prompt and piece.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,11 +35,11 @@ from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A rendered conversation, up to where the answer begins.
+    """A rendered conversation, up to the beginning of the answer.
 
     Attributes:
-        token_ids: to be read.
-        form: what the answer may be made of.
+        token_ids: ids of the prompt.
+        form: parts that the answer may have.
     """
 
     token_ids: list[int]
@@ -48,7 +48,15 @@ class ChatPrompt:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model; made by `load`."""
+    """A loaded model, made by `load`.
+
+    Attributes:
+        manifest: manifest of the folder.
+        graph: the loaded graph.
+        tokenizer: the folder's tokenizer.
+        chat_template: the folder's chat template; `None` if it has none.
+        sampling_defaults: sampling settings of the folder's generation_config.json.
+    """
 
     manifest: Manifest
     graph: OpenGraph
@@ -58,11 +66,11 @@ class Model:
 
     @cached_property
     def default_settings(self) -> GenerationSettings:
-        """The folder's own sampling settings, no limit but the context."""
+        """The folder's sampling settings, with no length limit except the context."""
         return GenerationSettings(sampling=self.sampling_defaults)
 
     def new_session(self, draft: "Model | None" = None) -> Session:
-        """Start a conversation with a cache of its own.
+        """Start a session with a KV cache of its own.
 
         Args:
             draft: a smaller model that drafts tokens where the settings ask for speculative
@@ -82,8 +90,8 @@ class Model:
         """Continue a prompt.
 
         Args:
-            prompt: text, encoded as it is without special tokens added, or token ids.
-            settings: `None` takes the folder's defaults.
+            prompt: text, which gets no special tokens, or token ids.
+            settings: settings of the answer; `None` takes the folder's defaults.
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
@@ -97,10 +105,15 @@ class Model:
         settings: GenerationSettings | None = None,
         options: ChatOptions | None = None,
     ) -> Iterator[Piece]:
-        """Answer a conversation, rendered by the model's own chat template.
+        """Answer a conversation, rendered by the model's chat template.
 
-        Thinking comes in the pieces' `reasoning`, the answer in `text`, and calls of the tools that
-        `options` declares in `tool_calls` of the last one.
+        The pieces have the reasoning in `reasoning` and the answer in `text`; the last piece has
+        the calls of declared tools in `tool_calls`.
+
+        Args:
+            messages: messages in OpenAI's format.
+            settings: settings of the answer; `None` takes the folder's defaults.
+            options: tools, and whether the model reasons.
 
         Raises:
             PromptError: the folder has no chat template, the template refuses the messages, or
@@ -111,21 +124,29 @@ class Model:
         return session.generate(prompt.token_ids, settings or self.default_settings, prompt.form)
 
     def generate_many(self, requests: Iterable[Request], max_rows: int = 8) -> Iterator[BatchPiece]:
-        """Answer many prompts side by side; what they have in common is read once.
+        """Answer many prompts with continuous batching; a shared prefix is read once.
 
         Args:
-            requests: taken one by one, as there is room.
-            max_rows: so many at a time; memory grows with it.
+            requests: the requests, taken one by one as rows become free.
+            max_rows: the largest batch size; memory grows with it.
 
         Yields:
-            Pieces with the number of their request; those of one answer in order.
+            Pieces with the number of their request; the pieces of one answer come in order.
+
+        Raises:
+            SamplingError: `max_rows` is less than 1.
+            GenerationError: ONNX Runtime failed.
         """
         return Batch(self.graph, self.manifest.model, self.tokenizer).run(requests, max_rows)
 
     def search(
         self, prompt: str | Sequence[int], settings: BeamSettings | None = None
     ) -> list[Beam]:
-        """Find likely answers to a prompt by beam search, the best first.
+        """Find likely answers to a prompt by beam search, the one with the highest score first.
+
+        Args:
+            prompt: text, which gets no special tokens, or token ids.
+            settings: settings of the search; `None` takes their defaults.
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
@@ -137,24 +158,24 @@ class Model:
     def prepare_chat(
         self, messages: Sequence[Message], options: ChatOptions | None = None
     ) -> ChatPrompt:
-        """Render a conversation up to where the answer begins.
+        """Render a conversation up to the beginning of the answer.
 
         Raises:
-            PromptError: the folder has no chat template, or the template refuses the messages or
-                leaves out the tools.
+            PromptError: the folder has no chat template, the template refuses the messages, or
+                it does not write the tools.
         """
         if self.chat_template is None:
             raise PromptError(
                 "this folder has no chat template where one is expected; "
-                "give the whole text yourself with --raw, or Model.generate."
+                "write the whole prompt yourself with --raw, or Model.generate."
             )
         options = options or ChatOptions()
         text = self.chat_template.render(messages, options)
         missing = [name for name in options.tool_names if name not in text]
         if missing:
             raise PromptError(
-                f"the model's chat template writes no tool {missing[0]!r} into the prompt; "
-                "leave them out, or describe them in a system message."
+                f"the model's chat template does not write the tool {missing[0]!r} into the "
+                "prompt; leave the tools out, or describe them in a system message."
             )
         form = AnswerForm(
             is_chat=True, is_thinking=is_open_thinking(text), tool_names=options.tool_names
@@ -162,7 +183,7 @@ class Model:
         return ChatPrompt(self.tokenizer.encode(text), form)
 
 
-def load(  # noqa: PLR0913  # a door with many keywords, most left out
+def load(  # noqa: PLR0913  # most arguments are optional keywords
     folder: str | Path,
     device: DeviceChoice = "auto",
     threads: int | None = None,
@@ -176,25 +197,25 @@ def load(  # noqa: PLR0913  # a door with many keywords, most left out
     """Open an exported folder.
 
     Args:
-        folder: what `glm-export` wrote.
-        device: `auto` takes CUDA where onnxruntime offers it, else the CPU; see `providers.py`
-            for the others.
-        threads: for the CPU; `None` takes the physical cores this process may use.
-        is_verified: read every file first and compare it with the manifest's hash; without, only
+        folder: folder that `glm-export` wrote.
+        device: device to run on; `auto` takes CUDA where onnxruntime offers it, else the CPU. See
+            `providers.py` for the others.
+        threads: number of CPU threads; `None` takes the physical cores that this process may use.
+        is_verified: whether to compare the hash of every file with the manifest; otherwise only
             sizes are compared.
-        has_huge_pages: move the weights onto huge pages (Linux): some seconds now, several percent
-            more tokens per second afterwards. For processes that live long.
-        prepared: where copies of models for this machine may be; one that is there is opened in
-            place of the folder's graph. `PreparedModels.make` makes them.
-        cuda_graph: on CUDA, record the step of one token once and replay it; `None` does where the
-            graph allows it, as folders of `--target cuda` do.
+        has_huge_pages: whether to move the weights onto huge pages (Linux). This takes seconds and
+            gives several percent more tokens per second.
+        prepared: place of prepared copies; a copy of this model is opened instead of the folder's
+            graph. `PreparedModels.make` makes copies.
+        cuda_graph: whether to record the decode step on CUDA and replay it; `None` records it where
+            the graph allows it, as in folders of `--target cuda`.
         progress: called with (stage, done, total) while files are verified.
 
     Raises:
-        FolderError: the folder is not whole, or not what its manifest promises.
+        FolderError: the folder differs from its manifest.
         FormatVersionError: the folder comes from a newer glm-export.
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not offered here.
+        DeviceError: the device is not available.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

@@ -100,4 +100,4 @@ def test_the_commands_show_thinking_apart_and_calls_as_json(folder: Path, tmp_pa
     lines = "Look up Micah 6:8.\nHe hath shewed thee, O man, what is good.\n"
     shown, aside = run("chat", str(folder), "--tools", str(tools), *common, stdin=lines)
     assert shown.startswith('get_verse\n{"reference": "Micah 6:8"}\nHe hath shewed thee')
-    assert "the next line is what get_verse returned" in aside
+    assert "type the result of get_verse as the next line" in aside

@@ -64,7 +64,7 @@ def test_tools_go_into_the_system_message_where_the_template_looks_for_them_ther
 
 
 def test_a_template_that_leaves_out_the_tools_is_refused(tiny_model: Model):
-    with pytest.raises(PromptError, match="chat template writes no tool 'verse'"):
+    with pytest.raises(PromptError, match="chat template does not write the tool 'verse'"):
         tiny_model.prepare_chat([{"role": "user", "content": "a"}], ChatOptions((VERSE,)))
 
 
@@ -90,7 +90,7 @@ def test_a_tool_without_a_name_is_refused(tool: dict):
 
 
 def test_two_tools_of_one_name_are_refused():
-    with pytest.raises(PromptError, match="two tools are named 'a' where names must differ"):
+    with pytest.raises(PromptError, match="two tools have the name 'a' where names must differ"):
         ChatOptions(({"name": "a"}, {"function": {"name": "a"}}))
 
 

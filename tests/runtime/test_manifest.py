@@ -171,7 +171,7 @@ def test_a_file_name_that_could_leave_the_folder_is_refused(name: str):
 
 def test_a_figure_that_json_cannot_hold_is_refused():
     verification = VerificationEntry("full", is_passed=True, metrics={"kl_mean": float("nan")})
-    with pytest.raises(FolderError, match="cannot hold a figure that is not finite"):
+    with pytest.raises(FolderError, match="cannot hold a number that is not finite"):
         dataclasses.replace(MANIFEST, verification=verification).to_json()
 
 

@@ -33,8 +33,8 @@ def test_a_way_out_is_named(source: str) -> None:
     with pytest.raises(HostileTemplateError) as caught:
         ChatTemplate(source).render(MESSAGES)
     message = str(caught.value)
-    assert "does what no template may (access to attribute" in message
-    assert message.endswith("or give the text itself with --raw.") and "\n" not in message
+    assert "does something that is not allowed (access to attribute" in message
+    assert message.endswith("or write the prompt yourself with --raw.") and "\n" not in message
     assert MESSAGES == [{"role": "user", "content": "hi"}]
 
 

@@ -1,6 +1,6 @@
-"""`glm-run`: answer, chat, measure and examine exported folders.
+"""The program `glm-run`, with one file per command.
 
-One file per command. Only this package prints, parses and exits.
+Only this package parses arguments, prints and exits.
 """
 
 import click
@@ -29,7 +29,7 @@ from glm_runtime.cli.prepare import prepare
 @click.version_option(glm_runtime.__version__, prog_name="glm-run")
 @debug_option
 def cli() -> None:
-    """Run a model that glm-export wrote, on ONNX Runtime."""
+    """Run a model that glm-export wrote on ONNX Runtime."""
 
 
 for _command in (generate, chat, bench, info, doctor, prepare):

@@ -1,4 +1,4 @@
-"""`glm-run bench`: how fast a folder runs on this machine."""
+"""`glm-run bench` measures how fast a model runs on this machine."""
 
 import dataclasses
 import json

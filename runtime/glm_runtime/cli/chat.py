@@ -1,4 +1,4 @@
-"""`glm-run chat`: a conversation in the terminal, or from a pipe with one message per line."""
+"""`glm-run chat` is a conversation in the terminal, or from a pipe with one message per line."""
 
 import contextlib
 import sys
@@ -29,7 +29,7 @@ from glm_runtime.text.tool_calls import ToolCall
 
 T = TypeVar("T")
 
-_HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer"
+_HELP = "/reset forgets the conversation; /exit or Ctrl-D ends it; Ctrl-C stops an answer."
 
 
 @click.command(
@@ -40,13 +40,13 @@ _HELP = "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an 
     )
 )
 @folder_argument
-@click.option("--system", help="A system message before the conversation.")
+@click.option("--system", help="System message before the conversation.")
 @click.option(
     "--overflow",
     type=click.Choice(OVERFLOWS),
     default="error",
     show_default=True,
-    help="When the context is full: say so, or slide: drop the oldest turns and say so.",
+    help="What to do when the context is full: stop with an error, or drop the oldest turns.",
 )
 @chat_inputs
 @generation_options
@@ -61,9 +61,10 @@ def chat(
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
-    """Talk with the model; /reset forgets the conversation, /exit ends it.
+    """Chat with a model; /reset forgets the conversation, /exit ends it.
 
-    Thinking is shown dimmed, on stderr. After a tool call the next line is what the tool returned.
+    Reasoning is shown dimmed on stderr. After a tool call, type the tool's result as the next line.
+    Sampling options that are not given come from the folder's generation_config.json.
     """
     chat_options = inputs.read()
     model = load_for_command(folder, machine, options.draft, is_long_lived=True)
@@ -78,15 +79,15 @@ def chat(
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         say(_HELP)
-    talk = Talk(conversation, is_terminal=is_terminal)
+    chat_loop = ChatLoop(conversation, is_terminal=is_terminal)
     for line in _read_terminal() if is_terminal else read_lines():
         if line == "/exit":
             return
-        talk.take_line(line)
+        chat_loop.take_line(line)
 
 
-class Talk:
-    """Lines of a user to answers on the screen."""
+class ChatLoop:
+    """Takes the user's lines and shows the answers."""
 
     def __init__(self, conversation: Conversation, *, is_terminal: bool) -> None:
         self._conversation = conversation
@@ -95,20 +96,20 @@ class Talk:
         self._results: list[str] = []
 
     def take_line(self, line: str) -> None:
-        """Do what a line asks for; while a call waits, it is what the tool returned."""
+        """Answer a message, run a command, or take the result of a tool call."""
         if line == "/reset":
             self._conversation.reset()
             self._results, self._calls = [], ()
-            click.echo("the conversation is forgotten", err=True)
+            click.echo("The conversation is forgotten.", err=True)
         elif self._calls:
             self._take_result(line)
         elif line.startswith("/"):
-            click.echo(f"there is no command {line}: {_HELP}", err=True)
+            click.echo(f"There is no command {line}. {_HELP}", err=True)
         elif line:
             self._show_answer(self._conversation.ask, line)
 
     def _take_result(self, line: str) -> None:
-        """A line for each call, in order; then the model goes on."""
+        """Collect one line for each call; then let the model continue."""
         self._results.append(line)
         if len(self._results) < len(self._calls):
             self._ask_for_result()
@@ -118,10 +119,10 @@ class Talk:
 
     def _ask_for_result(self) -> None:
         call = self._calls[len(self._results)]
-        click.echo(f"(the next line is what {call.name} returned)", err=True)
+        click.echo(f"(type the result of {call.name} as the next line)", err=True)
 
     def _show_answer(self, begin: Callable[[T], Generator[Piece, None, None]], said: T) -> None:
-        """Stream an answer; in a terminal, Ctrl-C and a full context end no conversation."""
+        """Stream an answer; in a terminal the conversation survives Ctrl-C and a full context."""
         dropped = self._conversation.dropped
         try:
             with contextlib.closing(begin(said)) as pieces:
@@ -140,7 +141,9 @@ class Talk:
 
     def _tell_dropped(self, count: int) -> None:
         if count:
-            click.echo(f"(the context was full: the {count} oldest messages are gone)", err=True)
+            click.echo(
+                f"(the context was full; the {count} oldest messages were dropped)", err=True
+            )
 
 
 def _read_terminal() -> Iterator[str]:

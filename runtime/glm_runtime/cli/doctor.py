@@ -1,4 +1,4 @@
-"""`glm-run doctor`: what this machine offers, and whether a folder is whole and will fit."""
+"""`glm-run doctor` examines this machine and the integrity and size of a folder."""
 
 import dataclasses
 import json
@@ -27,7 +27,10 @@ from glm_runtime.health import FolderReport, MachineReport, examine_folder, exam
 @debug_option
 @click.pass_context
 def doctor(ctx: click.Context, folder: Path | None, is_json: bool) -> None:
-    """Examine this machine and, if given, every byte of a folder; exits with 1 on a problem."""
+    """Examine this machine and, if given, every byte of a folder.
+
+    The exit code is 1 if there is a problem.
+    """
     if folder is not None:
         require_folder(folder)
     machine = examine_machine()

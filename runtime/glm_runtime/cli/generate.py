@@ -1,4 +1,4 @@
-"""`glm-run generate`: one prompt, one answer, streamed or as JSON."""
+"""`glm-run generate` answers one prompt or a file of prompts."""
 
 import dataclasses
 import json
@@ -16,11 +16,11 @@ from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate_many import (
-    FileRun,
-    ManyOptions,
-    complete_often,
+    BatchOptions,
+    PromptFileRun,
+    batch_options,
     describe_pieces,
-    many_options,
+    sample_completions,
     search_beams,
 )
 from glm_runtime.cli.generation_options import (
@@ -58,15 +58,15 @@ from glm_runtime.text.chat_messages import ChatOptions
     )
 )
 @folder_argument
-@click.option("--prompt", help="The text, or - to read it from stdin.")
+@click.option("--prompt", help="Text of the prompt, or - to read it from stdin.")
 @click.option(
     "--chat/--raw",
     "is_chat",
     default=True,
-    help="Send the prompt as a user's message (default), or as it is.",
+    help="Send the prompt as a user's message, or as raw text.  [default: --chat]",
 )
 @logprobs_option
-@many_options
+@batch_options
 @chat_inputs
 @generation_options
 @machine_options
@@ -80,24 +80,28 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     is_chat: bool,
     top_logprobs: int | None,
     is_json: bool,
-    many: ManyOptions,
+    batch: BatchOptions,
     inputs: ChatInputs,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
-    """Answer one prompt, or a file of them; thinking goes to stderr, dimmed."""
-    if (prompt is None) == (many.prompts is None):
+    """Answer one prompt or a file of prompts.
+
+    The answer goes to stdout, and reasoning goes dimmed to stderr. Sampling options that are not
+    given come from the folder's generation_config.json.
+    """
+    if (prompt is None) == (batch.prompts is None):
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
-    options.require_use(is_beams=many.num_beams is not None, is_many=many.is_many)
-    lines = [] if many.prompts is None else read_prompts(many.prompts)
+    options.require_use(is_beams=batch.num_beams is not None, is_many=batch.is_many)
+    lines = [] if batch.prompts is None else read_prompts(batch.prompts)
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None
     model = load_for_command(folder, machine, options.draft, is_long_lived=bool(lines))
     settings = options.settings(model.sampling_defaults)
     settings = dataclasses.replace(settings, top_logprobs=top_logprobs)
     if text is None:
-        run = FileRun(model, lines, settings, chat_options)
-        run.run(many.output, many.rows)
+        run = PromptFileRun(model, lines, settings, chat_options)
+        run.run(batch.output, batch.rows)
         if run.num_failed:
             raise PromptError(
                 f"{run.num_failed} of {len(lines)} prompts failed; see `error` in their answers."
@@ -105,12 +109,12 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         return
     settings = _fix_seed(settings)
     request = _encode(model, text, settings, chat_options)
-    if many.num_beams is not None:
-        beams = many.beam_settings(options.max_new_tokens)
+    if batch.num_beams is not None:
+        beams = batch.beam_settings(options.max_new_tokens)
         found = search_beams(model, list(request.prompt_ids), beams)
         _show_many({"beams": found}, found, is_json=is_json)
-    elif many.completions > 1:
-        found = complete_often(model, request, many.completions, many.rows)
+    elif batch.completions > 1:
+        found = sample_completions(model, request, batch.completions, batch.rows)
         content = {"completions": found, **_describe_run(model, request)}
         _show_many(content, found, is_json=is_json)
     else:
@@ -130,7 +134,7 @@ def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json:
 
 
 def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: bool) -> None:
-    """Several answers: the texts below each other, or one JSON object."""
+    """Print several answers one below the other, or as one JSON object."""
     if is_json:
         click.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
         return
@@ -140,11 +144,15 @@ def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: b
 
 
 def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Result:
-    """Take pieces to the end, showing them if wanted, and time them.
+    """Collect all pieces, with their timing.
+
+    Args:
+        pieces: pieces of one answer.
+        is_shown: whether to print them as they arrive.
 
     Returns:
-        What `describe_pieces` gives, `time_to_first_token_ms`, and `tokens_per_second` after it:
-        `None` for a single token.
+        the result of `describe_pieces`, `time_to_first_token_ms`, and `tokens_per_second` after the
+        first token, which is `None` for a single token.
     """
     start = time.perf_counter()
     arrivals: list[float] = []
@@ -178,7 +186,7 @@ def _encode(
 
 
 def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
-    """Choose the seed here when the user did not, so that --json can name it."""
+    """Choose a seed if the user gave none, so that --json can report it."""
     if settings.sampling.seed is not None:
         return settings
     sampling = dataclasses.replace(settings.sampling, seed=secrets.randbits(32))
@@ -203,7 +211,7 @@ def _describe_drafts(session: Session) -> dict[str, object]:
 
 
 def _describe_sampling(sampling: SamplingSettings) -> dict[str, object]:
-    """As JSON, which has no infinity."""
+    """Return the settings for JSON, which has no infinity."""
     biases = {
         str(id_): bias if math.isfinite(bias) else str(bias) for id_, bias in sampling.logit_bias
     }

@@ -1,4 +1,4 @@
-"""`glm-run generate` for many prompts, many answers to one, or a beam search."""
+"""`glm-run generate` for a file of prompts, several answers to one prompt, or a beam search."""
 
 import contextlib
 import dataclasses
@@ -27,8 +27,8 @@ from glm_runtime.text.chat_messages import ChatOptions, describe_call
 
 
 @dataclass(frozen=True)
-class ManyOptions:
-    """What the user wrote about prompts and answers beyond one of each."""
+class BatchOptions:
+    """The options for a file of prompts, several answers, or a beam search."""
 
     prompts: Path | None
     output: Path | None
@@ -38,10 +38,10 @@ class ManyOptions:
     length_penalty: float | None
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together.
+        """Refuse options that exclude each other.
 
         Raises:
-            click.UsageError: an option that needs another one, or excludes it.
+            click.UsageError: an option needs another one, or excludes it.
         """
         if self.output is not None and self.prompts is None:
             raise click.UsageError("--output came without --prompts; give a file of prompts.")
@@ -61,7 +61,7 @@ class ManyOptions:
 
     @property
     def is_many(self) -> bool:
-        """Whether several answers are written side by side."""
+        """Whether several answers are generated in one batch."""
         return self.prompts is not None or self.completions > 1
 
     def beam_settings(self, max_new_tokens: int | None) -> BeamSettings:
@@ -72,8 +72,8 @@ class ManyOptions:
         return dataclasses.replace(settings, length_penalty=self.length_penalty)
 
 
-def many_options(command: Command) -> Command:
-    """Add the options of `ManyOptions`, checked, as one argument `many`."""
+def batch_options(command: Command) -> Command:
+    """Add the options of `BatchOptions`, as one argument `batch`."""
     options = (
         click.option(
             "--prompts",
@@ -106,11 +106,11 @@ def many_options(command: Command) -> Command:
         *make_options(BeamSettings, ["num_beams"]),
         *make_options(BeamSettings, ["length_penalty"], has_defaults=True),
     )
-    return gather("many", options, lambda values: ManyOptions(**values), command)
+    return gather("batch", options, lambda values: BatchOptions(**values), command)
 
 
 def describe_pieces(pieces: list[Piece]) -> Result:
-    """A whole answer, for JSON."""
+    """Return a complete answer for JSON."""
     calls = [describe_call(call, index) for index, call in enumerate(pieces[-1].tool_calls)]
     logprobs = list_logprobs(pieces)
     return {
@@ -125,7 +125,7 @@ def describe_pieces(pieces: list[Piece]) -> Result:
 
 
 def list_logprobs(pieces: list[Piece]) -> list[Result] | None:
-    """Of each token, for JSON; `None` if none were asked for."""
+    """Return the log-probabilities for JSON; `None` if none were requested."""
     found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
     if not found:
         return None
@@ -139,8 +139,8 @@ def list_logprobs(pieces: list[Piece]) -> list[Result] | None:
     ]
 
 
-def complete_often(model: Model, request: Request, count: int, rows: int) -> list[Result]:
-    """Several answers to one prompt; with a seed, those of seed, seed + 1 and so on."""
+def sample_completions(model: Model, request: Request, count: int, rows: int) -> list[Result]:
+    """Return several answers to one prompt, for the seeds seed, seed + 1 and so on."""
     found: dict[int, list[Piece]] = {}
     requests = [_reseed(request, index) for index in range(count)]
     for one in model.generate_many(requests, rows):
@@ -152,14 +152,14 @@ def complete_often(model: Model, request: Request, count: int, rows: int) -> lis
 
 
 def search_beams(model: Model, prompt_ids: list[int], settings: BeamSettings) -> list[Result]:
-    """The answers of a beam search, the best first."""
+    """Return the answers of a beam search for JSON, the one with the highest score first."""
     return [
         {"text": model.tokenizer.decode(list(beam.token_ids)), **dataclasses.asdict(beam)}
         for beam in model.search(prompt_ids, settings)
     ]
 
 
-class FileRun:
+class PromptFileRun:
     """Answers the prompts of a file."""
 
     def __init__(
@@ -169,7 +169,7 @@ class FileRun:
         settings: GenerationSettings,
         options: ChatOptions | None,
     ) -> None:
-        """`options` None sends each `prompt` as it is, not as a message."""
+        """Prepare a run; without `options` each `prompt` is raw text, not a message."""
         self._model = model
         self._lines = lines
         self._settings = settings
@@ -181,11 +181,15 @@ class FileRun:
         self.num_tokens = 0
 
     def run(self, output: Path | None, rows: int) -> None:
-        """Answer all that have no answer yet, with a bar on stderr.
+        """Answer all prompts that have no answer yet, and show progress.
+
+        Args:
+            output: file for the answers; `None` writes them to stdout.
+            rows: the batch size.
 
         Raises:
-            PromptError: the file of answers belongs to something else.
-            OSError: it cannot be written.
+            PromptError: the output file has other content.
+            OSError: the output file cannot be written.
         """
         with contextlib.closing(ResultsFile(output, self._keys)) as results:
             missing = [i for i in range(len(self._lines)) if not results.has(i)]
@@ -201,7 +205,7 @@ class FileRun:
             self._describe(len(missing), time.perf_counter() - start)
 
     def _answer(self, results: ResultsFile, missing: list[int], rows: int) -> Iterator[int]:
-        """Yields the number of each line that is done."""
+        """Yield the number of each line that is done."""
         failed: list[tuple[int, GlmRuntimeError]] = []
         numbers: list[int] = []
 

@@ -1,4 +1,4 @@
-"""`glm-run info`: what a folder holds, from its manifest."""
+"""`glm-run info` shows the manifest of a folder."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaul
 @json_option
 @debug_option
 def info(folder: Path, is_json: bool) -> None:
-    """Show model, recipe, size and verification of a folder."""
+    """Show the model, recipe, size and verification of a folder."""
     manifest = read_manifest(folder)
     sampling = read_sampling_defaults(folder)
     click.echo(_to_json(manifest, sampling) if is_json else _describe(manifest, sampling))
@@ -45,10 +45,10 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
     size = format_bytes(manifest.size_bytes)
     rows = {
         "source": f"{manifest.source.name} ({manifest.source.model_type})",
-        "license": manifest.source.license or "the checkpoint's card does not name it",
+        "license": manifest.source.license or "not named by the checkpoint's card",
         "recipe": f"{recipe.quant} by {recipe.method}{block}, {recipe.dtype}, for {recipe.target}",
         "parameters": f"{manifest.parameters / 1e6:,.1f} million",
-        "size": f"{size}, {manifest.bits_per_weight:.3g} bits a weight",
+        "size": f"{size}, {manifest.bits_per_weight:.3g} bits per weight",
         "layers": f"{model.num_layers}, hidden size {model.hidden_size}",
         "heads": f"{model.num_heads} query, {model.num_kv_heads} key/value, of {model.head_dim}",
         "vocabulary": f"{model.tokenizer_vocab_size} tokens in {model.vocab_size} rows",

@@ -1,4 +1,4 @@
-"""`glm-run prepare`: a copy of a folder as this machine's kernels want it, for quick starts."""
+"""`glm-run prepare` makes a copy of a model that loads faster on this machine."""
 
 import json
 import time
@@ -22,15 +22,15 @@ from glm_runtime.graph.prepared import PreparedModels
     )
 )
 @folder_argument
-@click.option("--remove", is_flag=True, help="Delete the copies of this model instead.")
+@click.option("--remove", is_flag=True, help="Delete all copies of this model.")
 @json_option
 @quiet_option
 @debug_option
 def prepare(folder: Path, remove: bool, is_json: bool) -> None:
-    """Keep a copy in the user's cache that opens sooner, on this machine's CPU.
+    """Make a copy of a model that loads faster on this machine's CPU.
 
-    Every command finds it by itself. It is good for one version of onnxruntime and one processor,
-    and takes about twice the folder's space.
+    The copy is in the user's cache folder, and every command uses it without an option. It is valid
+    for one version of onnxruntime and one processor, and takes about twice the folder's space.
     """
     manifest = read_manifest(folder)
     copies = PreparedModels.of_user()

@@ -1,4 +1,4 @@
-"""Prompts in a JSON Lines file, and their answers in another, which a rerun completes."""
+"""A JSON Lines file of prompts, and a file of answers that a later run completes."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ _LINE_START = b'{"index": '
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One line: `prompt` or `messages`, and perhaps an `id`, which comes back with the answer.
+    """One line with `prompt` or `messages`, and an optional `id` that the answer repeats.
 
     Attributes:
-        number: from 1 on.
-        text: the line itself.
-        content: what it says.
+        number: number of the line, from 1.
+        text: text of the line.
+        content: JSON object of the line.
     """
 
     number: int
@@ -36,7 +36,7 @@ class PromptLine:
     def make_request(
         self, model: Model, settings: GenerationSettings, options: ChatOptions | None
     ) -> Request:
-        """Encode the prompt; `options` None sends a `prompt` as it is, not as a message.
+        """Encode the prompt; without `options` it is raw text, not a message.
 
         Raises:
             PromptError: the template refuses the messages.
@@ -53,7 +53,7 @@ class PromptLine:
 
 
 def read_prompts(path: Path) -> list[PromptLine]:
-    """Read and check every line, before anything slow; empty lines do not count.
+    """Read and check every line; empty lines are skipped.
 
     Raises:
         PromptError: a line is not JSON, or has neither a prompt nor messages.
@@ -70,26 +70,27 @@ def read_prompts(path: Path) -> list[PromptLine]:
 
 
 class ResultsFile:
-    """Answers in the order of the prompts, in a file that a rerun completes, or on stdout.
+    """Writes the answers in the order of the prompts, to stdout or to a file.
 
-    An answer that must wait for one before it lies in a second file until then, so that a kill does
-    not lose it.
+    A later run completes the file. Answers that finish before an earlier one are kept in a second
+    file, so that nothing is lost when the process is killed.
 
     Attributes:
-        num_done: answers at the beginning of the file.
+        num_done: number of answers in the file.
+        num_failed: number of answers with an error.
     """
 
     def __init__(self, path: Path | None, keys: list[str]) -> None:
-        """Open the file, to go on where an earlier run ended; half a line at its end is cut off.
+        """Open the file and continue after its last complete line.
 
         Args:
-            path: may not exist yet; `None` writes to stdout.
-            keys: what each answer's `key` must be.
+            path: file for the answers; `None` writes to stdout.
+            keys: expected `key` of each answer.
 
         Raises:
-            PromptError: the file holds something else, or answers to other prompts, or of another
-                model or other settings.
-            OSError: it cannot be read or written.
+            PromptError: the file has other content, or answers for other prompts, settings or
+                another model.
+            OSError: the file cannot be read or written.
         """
         self._path = path
         self._keys = keys
@@ -106,11 +107,11 @@ class ResultsFile:
         return self._path and self._path.with_name(f"{self._path.name}.waiting")
 
     def has(self, index: int) -> bool:
-        """Whether the answer number `index` is there already."""
+        """Return whether answer number `index` exists."""
         return index < self.num_done or index in self._waiting
 
     def add(self, index: int, result: Result) -> None:
-        """Take the answer number `index`; write what is next."""
+        """Take answer number `index`, and write all answers whose turn has come."""
         self.num_failed += "error" in result
         self._waiting[index] = result
         if index != self.num_done and self._waiting_file is not None:
@@ -118,7 +119,7 @@ class ResultsFile:
         self._write_next()
 
     def close(self) -> None:
-        """Nothing waits any more, unless the run is given up."""
+        """Close the files; the second file is removed if no answer waits in it."""
         for file in (self._file, self._waiting_file):
             if file is not None:
                 file.close()
@@ -153,26 +154,26 @@ def _write(result: Result) -> str:
 
 
 def _read_own(path: Path, keys: list[str]) -> tuple[int, list[Result]]:
-    """Bytes of the whole lines of an earlier run, and what they say."""
+    """Return the size of the complete lines of an earlier run, and their content."""
     whole, found, half = _read_lines(path)
     is_ours = half.startswith(_LINE_START) or _LINE_START.startswith(half)
     if not is_ours or [one.get("key") for one in found] != keys[: len(found)]:
         raise PromptError(
-            f"{path} holds answers to other prompts, or of another model or other settings, or "
-            "something else; choose another file, or delete it."
+            f"{path} holds answers for other prompts, settings or another model, or has other "
+            "content; choose another file, or delete it."
         )
     return whole, found
 
 
 def _read_lines(path: Path) -> tuple[int, list[Result], bytes]:
-    """Bytes of the whole lines, what they say, and the half line after them."""
+    """Return the size of the complete lines, their content, and the incomplete line after them."""
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     return len(whole), [_read_result(line) for line in whole.splitlines()], content[len(whole) :]
 
 
 def make_key(line: PromptLine, model: Model, *settings: object) -> str:
-    """What an answer depends on, so that a rerun knows its own answers."""
+    """Return a hash of all that an answer depends on, by which a later run finds it."""
     parts = (line.text, model.manifest.fingerprint, *map(repr, settings))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -180,17 +181,17 @@ def make_key(line: PromptLine, model: Model, *settings: object) -> str:
 def _read_line(path: Path, number: int, text: str) -> PromptLine:
     try:
         content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is not text
     except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path}, line {number}: not JSON ({error}); correct it.") from error
+        raise PromptError(f"{path}, line {number} is not JSON ({error}); correct it.") from error
     is_object = isinstance(content, dict)
     is_prompt = is_object and isinstance(content.get("prompt"), str) and content["prompt"]
     messages = content.get("messages") if is_object else None
     is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
     if bool(is_prompt) == bool(is_chat and messages):
         raise PromptError(
-            f"{path}, line {number}: expected is an object with either `prompt`, a text, or "
-            "`messages`, a list; correct it."
+            f"{path}, line {number} has no object with either `prompt`, a text, or `messages`, a "
+            "list; correct it."
         )
     return PromptLine(number, text.strip(), content)
 

@@ -1,7 +1,7 @@
-"""Messages as OpenAI's clients write them, in the words that a GLM template knows.
+"""Translates messages in OpenAI's format into the format that a GLM chat template reads.
 
-GLM-4-0414's template knows results of tools as the role `observation`, and a call as an assistant's
-message whose `metadata` is the tool's name; newer ones know `tool_calls` themselves.
+GLM-4-0414's template reads tool results with the role `observation`, and a tool call as an
+assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls`.
 """
 
 import json
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from glm_runtime.errors import PromptError
 from glm_runtime.text.tool_calls import ToolCall
 
-# A role, a content, and whatever else the template knows (tool calls, metadata).
+# A role, a content, and other keys that the template reads (tool calls, metadata).
 Message = Mapping[str, object]
 Tool = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What a conversation offers to the model, besides its messages.
+    """The tools of a conversation, and whether the model reasons.
 
     Attributes:
-        tools: functions the model may call, each as OpenAI writes it or the inner object alone:
-            `name`, `description`, `parameters` as a JSON schema.
-        enable_thinking: for templates that know it; `None` leaves it to the template.
+        tools: functions that the model may call, each in OpenAI's format or its inner object alone,
+            with `name`, `description`, and `parameters` as a JSON schema.
+        enable_thinking: value of the template's variable of that name; `None` leaves it undefined.
 
     Raises:
         PromptError: a tool has no name, or two have the same.
@@ -37,30 +37,30 @@ class ChatOptions:
         doubled = [name for name in names if names.count(name) > 1]
         if doubled:
             raise PromptError(
-                f"two tools are named {doubled[0]!r} where names must differ; rename one."
+                f"two tools have the name {doubled[0]!r} where names must differ; rename one."
             )
 
     @property
     def tool_names(self) -> tuple[str, ...]:
-        """Of all tools, in order."""
+        """The names of all tools, in order."""
         return tuple(_read_name(tool) for tool in self.tools)
 
     @property
     def variables(self) -> dict[str, object]:
-        """What templates are told by name."""
+        """The template variables that the options define."""
         return {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
 
 
 @dataclass(frozen=True)
-class TemplateWords:
-    """What a template knows of OpenAI's words.
+class TemplateFeatures:
+    """The parts of OpenAI's message format that a chat template reads.
 
     Attributes:
-        tool_role: messages whose role is `tool`.
-        tool_calls: calls in a message of the assistant.
-        metadata: a message's name of a tool, as GLM-4-0414 has it.
-        tools: the variable `tools`.
-        message_tools: tools in the system message, as GLM-4-9B-chat has them.
+        tool_role: whether it reads messages with the role `tool`.
+        tool_calls: whether it reads `tool_calls` of assistant messages.
+        metadata: whether it reads `metadata` with a tool's name, as GLM-4-0414 does.
+        tools: whether it reads the variable `tools`.
+        message_tools: whether it reads tools in the system message, as GLM-4-9B-chat does.
     """
 
     tool_role: bool
@@ -71,38 +71,38 @@ class TemplateWords:
 
 
 def adapt_messages(
-    messages: Sequence[Message], tools: Sequence[Tool], words: TemplateWords
+    messages: Sequence[Message], tools: Sequence[Tool], features: TemplateFeatures
 ) -> list[Message]:
-    """Put roles, tools and their calls into the words of a template that does not know OpenAI's.
+    """Translate roles, tools and tool calls for a template that does not read OpenAI's format.
 
     Args:
-        messages: as the caller has them; not changed.
-        tools: that the model may call.
-        words: of the template.
+        messages: messages in OpenAI's format; not modified.
+        tools: tools that the model may call.
+        features: what the template reads.
 
     Raises:
         PromptError: a tool call has no name.
     """
     adapted: list[Message] = []
     for message in messages:
-        adapted.extend(_adapt(message, words))
-    if tools and words.message_tools and not words.tools:
+        adapted.extend(_adapt(message, features))
+    if tools and features.message_tools and not features.tools:
         return _put_into_system(adapted, tools)
     return adapted
 
 
 def describe_call(call: ToolCall, index: int) -> dict[str, object]:
-    """A call as OpenAI writes it; ids count from 0 within an answer."""
+    """Return a call in OpenAI's format, with `index` in its id."""
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": f"call_{index}", "type": "function", "function": function}
 
 
-def _adapt(message: Message, words: TemplateWords) -> Iterator[Message]:
-    if message.get("role") == "tool" and not words.tool_role:
+def _adapt(message: Message, features: TemplateFeatures) -> Iterator[Message]:
+    if message.get("role") == "tool" and not features.tool_role:
         yield {**message, "role": "observation"}
         return
     calls = message.get("tool_calls")
-    is_known = words.tool_calls or not words.metadata
+    is_known = features.tool_calls or not features.metadata
     if is_known or not isinstance(calls, Sequence) or not calls:
         yield message
         return

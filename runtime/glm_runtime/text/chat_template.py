@@ -1,7 +1,8 @@
-"""Messages to prompt text, by the checkpoint's own Jinja template, byte for byte as transformers.
+"""Messages to prompt text, by the checkpoint's Jinja template, with the same bytes as transformers.
 
-The template comes from strangers, so it runs in the sandbox of `template_sandbox.py`. Knows nothing
-about tokens. Reference: `transformers.utils.chat_template_utils` (transformers 5).
+A checkpoint's template is not trusted, so it runs in the sandbox of `template_sandbox.py`. This
+file knows nothing about tokens. Reference: `transformers.utils.chat_template_utils` (transformers
+5).
 """
 
 import json
@@ -20,7 +21,7 @@ from glm_runtime.errors import FolderError, HostileTemplateError, PromptError, f
 from glm_runtime.text.chat_messages import (
     ChatOptions,
     Message,
-    TemplateWords,
+    TemplateFeatures,
     adapt_messages,
 )
 from glm_runtime.text.template_sandbox import BoundedSandbox, new_steps
@@ -30,10 +31,14 @@ TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 
 
 class ChatTemplate:
-    """A compiled chat template, with the special tokens it may name."""
+    """A compiled chat template, with the special tokens that it may use."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, object] | None = None) -> None:
-        """Compile.
+        """Compile a template.
+
+        Args:
+            source: Jinja source.
+            special_tokens: values of template variables such as `bos_token`.
 
         Raises:
             FolderError: the template is not valid Jinja.
@@ -41,9 +46,9 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         environment = _make_environment()
         try:
-            self._words = _find_words(environment.parse(source))
+            self._features = _find_features(environment.parse(source))
             self._template = environment.from_string(environment.parse_bounded(source))
-        # Python's own limits are those of what Jinja compiles a template to.
+        # Jinja compiles to Python, whose own limits raise these other errors.
         except (
             jinja2.TemplateError,
             SyntaxError,
@@ -66,14 +71,13 @@ class ChatTemplate:
         """Render a conversation.
 
         Args:
-            messages: `{"role": ..., "content": ...}` each, in order, as OpenAI's clients write
-                them.
-            options: tools, and whether to think.
-            is_answer_next: end with the template's generation prompt.
+            messages: messages in OpenAI's format, in order.
+            options: tools, and whether the model reasons.
+            is_answer_next: whether to end with the template's generation prompt.
 
         Raises:
             PromptError: the template refuses the messages.
-            HostileTemplateError: it does what no template may.
+            HostileTemplateError: the template does something that is not allowed.
         """
         options = options or ChatOptions()
         try:
@@ -81,7 +85,7 @@ class ChatTemplate:
                 **self._special_tokens,
                 **options.variables,
                 **new_steps(),
-                messages=adapt_messages(messages, options.tools, self._words),
+                messages=adapt_messages(messages, options.tools, self._features),
                 tools=list(options.tools) or None,
                 documents=None,
                 add_generation_prompt=is_answer_next,
@@ -91,14 +95,14 @@ class ChatTemplate:
         except SecurityError as error:
             reason = first_line(error).rstrip(".")
             raise HostileTemplateError(
-                f"the model's chat template does what no template may ({reason}); "
-                "do not trust where it comes from, or give the text itself with --raw."
+                f"the model's chat template does something that is not allowed ({reason}); "
+                "do not trust its source, or write the prompt yourself with --raw."
             ) from error
-        # A template can fail in any way that an expression can.
+        # A template may raise whatever an expression may raise.
         except Exception as error:
             raise PromptError(
                 f"the model's chat template refuses these messages ({first_line(error)}); "
-                "check their roles and contents, or give the text itself with --raw."
+                "check their roles and contents, or write the prompt yourself with --raw."
             ) from error
 
 
@@ -149,7 +153,7 @@ def _read_tokenizer_config(path: Path) -> dict[str, object]:
 
 
 def find_special_tokens(config: Mapping[str, object]) -> dict[str, object]:
-    """Collect `bos_token`, `eos_token` and so on, each written as text or as an object."""
+    """Return `bos_token`, `eos_token` and so on, which the config has as texts or objects."""
     tokens: dict[str, object] = {}
     for key, value in config.items():
         text = value.get("content") if isinstance(value, dict) else value
@@ -158,11 +162,11 @@ def find_special_tokens(config: Mapping[str, object]) -> dict[str, object]:
     return tokens
 
 
-def _find_words(template: jinja2.nodes.Template) -> TemplateWords:
-    """What a template reads: texts it compares with, names of fields, its variables."""
+def _find_features(template: jinja2.nodes.Template) -> TemplateFeatures:
+    """Find what a template reads, from its constants, fields and variables."""
     texts = {node.value for node in template.find_all(jinja2.nodes.Const)}
     fields = {node.attr for node in template.find_all(jinja2.nodes.Getattr)} | texts
-    return TemplateWords(
+    return TemplateFeatures(
         tool_role="tool" in texts,
         tool_calls="tool_calls" in fields,
         metadata="metadata" in fields,
@@ -181,7 +185,7 @@ def _make_environment() -> BoundedSandbox:
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %}` marks the assistant's words for training; here it changes nothing."""
+    """Ignores `{% generation %}`, which marks the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012  # Jinja's own declaration
 
@@ -198,7 +202,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON as transformers does: Jinja's own filter would escape HTML and Chinese."""
+    """Write JSON as transformers does; Jinja's own filter escapes HTML and Chinese."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -1,7 +1,7 @@
-"""Jinja's immutable sandbox with an end: templates of strangers neither hang nor fill the memory.
+"""A Jinja sandbox with limits: an untrusted template can neither hang nor exhaust the memory.
 
-Jinja's own sandbox keeps a template from Python's insides. This one also counts the steps of loops
-and calls, and looks at the size of a text before it is made. Knows nothing about chats.
+Jinja's own sandbox blocks access to Python's internals. This one also counts the steps of loops and
+calls, and checks the size of a text before it is made. This file knows nothing about chats.
 """
 
 import functools
@@ -17,12 +17,12 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-# A prompt of a million tokens has about five million characters; a thousand messages take some ten
-# thousand steps. Both ends come within seconds.
+# A prompt of a million tokens has about five million characters, and a thousand messages take about
+# ten thousand steps. Both limits are reached within seconds.
 MAX_CHARACTERS = 20_000_000
 MAX_STEPS = 500_000
-_MAX_TOTAL = 25 * MAX_CHARACTERS  # of all texts, those between included
-_MAX_ITEMS = 1_000_000  # of lists within lists, each as often as it occurs
+_MAX_TOTAL = 25 * MAX_CHARACTERS  # of all texts together, intermediate ones included
+_MAX_ITEMS = 1_000_000  # of nested lists, each counted as often as it occurs
 _MAX_SECONDS = 10.0
 _MAX_WIDTH = 10_000
 _MAX_BITS = 10_000
@@ -30,24 +30,24 @@ _WIDE = {"center", "expandtabs", "indent", "ljust", "rjust", "zfill", "tojson", 
 _WIDE |= {"batch", "slice", "wordwrap"}
 # "%99999d", "%*d", "{:99999}", "{:{}}"
 _LARGE_FORMAT = re.compile(r"%[^a-zA-Z%]*(\*|\d{5})|\{[^{}]*:[^{}]*(\{|\d{5})")
-# No template can write this name.
+# A name with spaces, which no template can use.
 _STEPS = "steps of this rendering"
 _EACH, _CONCATENATION, _MADE = "each of a loop", "a concatenation", "what was made"
 
 
 @dataclass
 class Steps:
-    """How many steps one rendering has taken, and how many characters and items it has made."""
+    """The steps of one rendering so far, and the characters and items that it has made."""
 
     count: int = 0
     made: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def take(self) -> None:
-        """One more.
+        """Count one step.
 
         Raises:
-            SecurityError: it is one too many.
+            SecurityError: there are too many steps, or they take too long.
         """
         self.count += 1
         if self.count > MAX_STEPS:
@@ -56,10 +56,10 @@ class Steps:
             raise SecurityError(f"it takes more than {_MAX_SECONDS:.0f} seconds")
 
     def measure(self, value: Any) -> Any:
-        """A text or list that was made.
+        """Count the length of a text or list that was made, and return it.
 
         Raises:
-            SecurityError: it is too long, or one too many.
+            SecurityError: it is too long, or all of them together are.
         """
         if isinstance(value, str | bytes | list | tuple):
             _require(len(value))
@@ -70,7 +70,7 @@ class Steps:
 
 
 class BoundedSandbox(ImmutableSandboxedEnvironment):
-    """The sandbox; render with `new_steps()` among the variables."""
+    """The sandbox; templates must be rendered with `new_steps()` among the variables."""
 
     intercepted_binops = frozenset(["*", "**", "+", "%"])
 
@@ -79,21 +79,21 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_require_small
         )
         del self.globals["lipsum"]
-        self.concat = _join  # type: ignore[method-assign]  # what macros and blocks are joined by
+        self.concat = _join  # type: ignore[method-assign]  # joins macros and blocks
 
     def bound_filters(self) -> None:
-        """Watch the filters; to be called when all are there."""
+        """Limit all filters; call it after the last filter is added."""
         self.filters = {name: _watch(name, item) for name, item in self.filters.items()}
         self.filters |= {_EACH: _count_items, _CONCATENATION: _watch("", _join), _MADE: _measure}
 
     def parse_bounded(self, source: str) -> nodes.Template:
-        """Parse, with every loop counted and every concatenation measured."""
+        """Parse a template so that loops are counted and concatenations are measured."""
         template: nodes.Template = _Bounding().visit(self.parse(source))
         template.set_environment(self)
         return template
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Refuse what would make a large text, list or number of small ones."""
+        """Refuse operators that make a large text, list or number of small ones."""
         if operator in ("*", "**"):
             _check_product(operator, left, right)
         elif operator == "%" and isinstance(left, str):
@@ -102,7 +102,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return context.resolve(_STEPS).measure(made)
 
     def call(self, context: Context, called: Any, /, *values: Any, **named: Any) -> Any:
-        """Count a call, and refuse a text's method that would make a large one."""
+        """Count a call, and refuse methods that make a large text."""
         steps = context.resolve(_STEPS)
         steps.take()
         owner = getattr(called, "__self__", None)
@@ -113,7 +113,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return steps.measure(super().call(context, called, *values, **named))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Watch `format` and `format_map` too, which Jinja puts its own in place of."""
+        """Limit `format` and `format_map`, which Jinja replaces by its own functions."""
         replaced = super().wrap_str_format(value)
         if replaced is None:
             return None
@@ -127,7 +127,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
 
 def new_steps() -> dict[str, object]:
-    """The variable in which one rendering counts."""
+    """Return the template variable that counts the steps of one rendering."""
     return {_STEPS: Steps()}
 
 
@@ -152,7 +152,7 @@ class _Bounding(NodeTransformer):
 
 
 def _filtered(node: nodes.Node | None, name: str, line: int | None = None) -> nodes.Filter:
-    """`None` is what stands in a block."""
+    """Apply a filter to a node; `None` stands for the content of a block."""
     return nodes.Filter(node, name, [], [], None, None, lineno=line or getattr(node, "lineno", 1))
 
 
@@ -197,7 +197,7 @@ def _watch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_call(name: str, values: list[Any]) -> None:
-    """A filter or a method by its name, with what it is applied to and what it is given."""
+    """Check a filter or method: `values` are its object and its arguments."""
     applied, given = _require_small(values[0]), values[1:]
     widths = [value if isinstance(value, int) else _length(value) for value in given]
     if name in _WIDE and max(widths, default=0) > _MAX_WIDTH:
@@ -236,21 +236,21 @@ def _check_format(text: str, values: Iterable[object]) -> None:
     fields = text.count("%") + text.count("{")
     _require(len(text) + fields * sum(map(_measure_deep, values)))
     if _LARGE_FORMAT.search(text):
-        raise SecurityError("it formats with a large width, or with one that is given elsewhere")
+        raise SecurityError("it formats with a large width, or with a width that is an argument")
 
 
 def _require_small(value: Any) -> Any:
-    """What is about to become text."""
+    """Check a value that becomes text, and return it."""
     if isinstance(value, list | tuple | dict):
         _require(_measure_deep(value))
     return value
 
 
 def _measure_deep(value: object) -> int:
-    """Characters of a text, or of all texts in lists within lists; an item counts as one more.
+    """Return the characters of all texts in a value; each item of a list counts as one more.
 
     Raises:
-        SecurityError: there are too many items to count.
+        SecurityError: there are too many items.
     """
     waiting, items, total = [value], 0, 0
     while waiting:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from glm_runtime import Conversation, GenerationSettings, Model, SamplingSettings, ToolCall
 from glm_runtime.cli import cli
-from glm_runtime.cli.chat import Talk
+from glm_runtime.cli.chat import ChatLoop
 
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=6)
 
@@ -48,7 +48,7 @@ def test_reset_forgets_the_conversation_but_not_the_system_message(
     result = run(tiny_folder, "你好\n/reset\n你好\n", "--system", "S")
     once = expected_answers(tiny_model, "你好", system="S")
     assert result.stdout == once + once
-    assert "the conversation is forgotten" in result.stderr
+    assert "The conversation is forgotten" in result.stderr
 
 
 def test_exit_ends_before_the_next_line(tiny_folder: Path, tiny_model: Model):
@@ -61,7 +61,7 @@ def test_an_unknown_command_is_not_sent_to_the_model(tiny_folder: Path):
     result = run(tiny_folder, "/nope\n")
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "there is no command /nope: /reset forgets" in result.stderr
+    assert "There is no command /nope. /reset forgets" in result.stderr
 
 
 def test_a_full_context_ends_a_piped_conversation_with_1(tiny_folder: Path):
@@ -79,10 +79,10 @@ def test_input_that_is_not_utf8_is_refused(tiny_folder: Path):
 def test_in_a_terminal_a_full_context_is_said_and_the_conversation_goes_on(
     tiny_model: Model, capsys: pytest.CaptureFixture
 ):
-    talk = Talk(Conversation(tiny_model, GREEDY), is_terminal=True)
-    talk.take_line("0" * 500)
+    chat_loop = ChatLoop(Conversation(tiny_model, GREEDY), is_terminal=True)
+    chat_loop.take_line("0" * 500)
     assert "context holds 256" in capsys.readouterr().err
-    talk.take_line("你好")
+    chat_loop.take_line("你好")
     assert capsys.readouterr().out == expected_answers(tiny_model, "你好")
 
 
@@ -103,7 +103,7 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_keeps_what_was_said(
     tiny_model: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     conversation = interrupted_conversation(tiny_model, monkeypatch)
-    Talk(conversation, is_terminal=True).take_line("你好")
+    ChatLoop(conversation, is_terminal=True).take_line("你好")
     captured = capsys.readouterr()
     assert "(stopped)" in captured.err
     monkeypatch.undo()
@@ -115,13 +115,13 @@ def test_in_a_terminal_ctrl_c_stops_the_answer_and_keeps_what_was_said(
 def test_in_a_pipe_ctrl_c_ends_the_program(tiny_model: Model, monkeypatch: pytest.MonkeyPatch):
     conversation = interrupted_conversation(tiny_model, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        Talk(conversation, is_terminal=False).take_line("你好")
+        ChatLoop(conversation, is_terminal=False).take_line("你好")
 
 
 def test_a_refused_message_is_not_remembered(tiny_model: Model):
     limited = dataclasses.replace(GREEDY, max_new_tokens=1)
     conversation = Conversation(tiny_model, limited, system="S")
-    Talk(conversation, is_terminal=True).take_line("0" * 500)
+    ChatLoop(conversation, is_terminal=True).take_line("0" * 500)
     assert conversation.messages == [{"role": "system", "content": "S"}]
 
 
@@ -146,16 +146,16 @@ class Asked(Conversation):
 
 def test_each_call_takes_a_line_whatever_is_in_it(tiny_model: Model):
     conversation = Asked(tiny_model, [3, 0])
-    talk = Talk(conversation, is_terminal=True)
+    chat_loop = ChatLoop(conversation, is_terminal=True)
     for line in ("look", "/home/me/file", "", "third"):
-        talk.take_line(line)
+        chat_loop.take_line(line)
     assert conversation.returned == [["/home/me/file", "", "third"]]
 
 
 def test_results_that_were_given_before_a_reset_are_forgotten(tiny_model: Model):
     """They came back in the next conversation, or were too many for its calls."""
     conversation = Asked(tiny_model, [2, 1, 0])
-    talk = Talk(conversation, is_terminal=True)
+    chat_loop = ChatLoop(conversation, is_terminal=True)
     for line in ("look", "OLD", "/reset", "look again", "NEW"):
-        talk.take_line(line)
+        chat_loop.take_line(line)
     assert conversation.returned == [["NEW"]]

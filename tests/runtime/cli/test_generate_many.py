@@ -161,7 +161,7 @@ def test_answers_to_something_else_are_not_touched(
     ):
         result = run(tiny_folder, *arguments, *other)
         assert result.exit_code == 1
-        assert "holds answers to other prompts, or of another model or other" in result.stderr
+        assert "holds answers for other prompts, settings or another model" in result.stderr
         assert output.read_bytes() == before
 
 
@@ -174,7 +174,7 @@ def test_a_file_of_something_else_is_not_touched(
     note.write_text(content)
     result = run(tiny_folder, "--prompts", str(prompts), "--output", str(note), *SHORT)
     assert result.exit_code == 1
-    assert "something else; choose another file, or delete it" in result.stderr
+    assert "content; choose another file, or delete it" in result.stderr
     assert note.read_text() == content
 
 
@@ -219,15 +219,15 @@ def test_a_prompt_that_fails_leaves_the_others_alone(
     [
         (b"", "holds no prompts; write one JSON object on each line"),
         (b"\n\n", "holds no prompts"),
-        (b'{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2: not JSON"),
-        (b'{"text": "a"}\n', "line 1: expected is an object with either `prompt`"),
-        (b'{"prompt": ""}\n', "line 1: expected is an object"),
-        (b'{"prompt": "a", "messages": [{}]}\n', "line 1: expected is an object"),
-        (b'"a"\n', "line 1: expected is an object"),
-        (b'{"messages": []}\n', "line 1: expected is an object"),
+        (b'{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2 is not JSON"),
+        (b'{"text": "a"}\n', "line 1 has no object with either `prompt`"),
+        (b'{"prompt": ""}\n', "line 1 has no object"),
+        (b'{"prompt": "a", "messages": [{}]}\n', "line 1 has no object"),
+        (b'"a"\n', "line 1 has no object"),
+        (b'{"messages": []}\n', "line 1 has no object"),
         (b"\xff\n", "in.jsonl is not UTF-8"),
-        (b'{"prompt": "a", "id": "\\ud800"}\n', "line 1: not JSON .*surrogates not allowed"),
-        (b'{"prompt": "a", "id": ' + b"[" * 100_000 + b"\n", "line 1: not JSON"),
+        (b'{"prompt": "a", "id": "\\ud800"}\n', "line 1 is not JSON .*surrogates not allowed"),
+        (b'{"prompt": "a", "id": ' + b"[" * 100_000 + b"\n", "line 1 is not JSON"),
     ],
 )
 def test_a_bad_file_is_refused_before_anything_is_loaded(
