@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glm_runtime.text.tool_calls import ToolCall, ToolCallParser, _Braces
+from glm_runtime.text.tool_calls import ToolCall, ToolCallParser, _BraceCounter
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = 'get_verse\n{"reference": "Micah 6:8"}'
@@ -156,16 +156,16 @@ def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):
 def test_a_loop_of_broken_calls_is_text_at_once(head: str):
     """Held to the end, 16,000 of them took a minute. Each character may be looked at 4 times."""
     looked = 0
-    find_end = _Braces.find_end
+    find_end = _BraceCounter.find_end
 
-    def count(braces: _Braces, text: str) -> int | None:
+    def count(braces: _BraceCounter, text: str) -> int | None:
         nonlocal looked
         looked += len(text)
         return find_end(braces, text)
 
     text = head * 500
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Braces, "find_end", count)
+        patch.setattr(_BraceCounter, "find_end", count)
         parser = ToolCallParser(NAMES)
         shown = "".join(parser.add(character) for character in text)
         assert len(shown) > len(text) - 40
