@@ -131,7 +131,8 @@ def _find_glibc(folder: Path) -> str:
     binaries = [path for path in files if path.read_bytes()[:4] == b"\x7fELF"]
     symbols = _run("readelf", "--wide", "--version-info", *binaries)
     versions = set(re.findall(r"\bGLIBC_([0-9.]+)", symbols))
-    return max(versions, key=lambda text: [int(part) for part in text.split(".")])
+    newest: str = max(versions, key=lambda text: [int(part) for part in text.split(".")])
+    return newest
 
 
 def _run(*command: object) -> str:
