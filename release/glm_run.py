@@ -52,6 +52,12 @@ class Target:
 
 _STATIC = "-static-libstdc++ -static-libgcc"
 _LINUX = {"CMAKE_EXE_LINKER_FLAGS": _STATIC, "CMAKE_SHARED_LINKER_FLAGS": _STATIC}
+_NO_DATE = "-Wl,--no-insert-timestamp"  # else each build gives other bytes
+_WINDOWS = {
+    "CMAKE_TOOLCHAIN_FILE": str(SOURCE / "cmake" / "mingw-w64.cmake"),
+    "CMAKE_EXE_LINKER_FLAGS": _NO_DATE,
+    "CMAKE_SHARED_LINKER_FLAGS": _NO_DATE,
+}
 _ARM = {
     "CMAKE_SYSTEM_NAME": "Linux",
     "CMAKE_SYSTEM_PROCESSOR": "aarch64",
@@ -77,7 +83,7 @@ TARGETS = (
         "win-x64",
         ("win_amd64",),
         "onnxruntime.dll",
-        {"CMAKE_TOOLCHAIN_FILE": str(SOURCE / "cmake" / "mingw-w64.cmake")},
+        _WINDOWS,
         "It needs Microsoft's Visual C++ Redistributable, which ONNX Runtime uses. It was tried\n"
         "under Wine, not on Windows.",
     ),

@@ -284,7 +284,7 @@ def unpack_program(system: str, tmp_path: Path) -> Path:
 def test_glm_run_here(folder: Path, card: str, tmp_path: Path) -> None:
     """And the card's C program over its library."""
     content = unpack_program("linux-x64", tmp_path)
-    assert run(content / "bin" / "glm-run", "--version") == f"glm-run {VERSION}\n"
+    assert run(content / "bin" / "glm-run", "--version") == f"glm-run, version {VERSION}\n"
     assert POEM in ask(content / "bin" / "glm-run", folder=folder)
     (code,) = re.findall(r"^```c\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
     (tmp_path / "card.c").write_text(code, encoding="utf-8")
@@ -301,7 +301,7 @@ def test_glm_run_on_arm(folder: Path, tmp_path: Path) -> None:
     content = unpack_program("linux-arm64", tmp_path)
     root = make_root(tmp_path / "root", CORTEX_A72)
     emulated = ("qemu-aarch64", "-L", root, "-cpu", CORTEX_A72.name, content / "bin" / "glm-run")
-    assert run(*emulated, "--version") == f"glm-run {VERSION}\n"
+    assert run(*emulated, "--version") == f"glm-run, version {VERSION}\n"
     assert POEM in ask(*emulated, folder=folder)
 
 
@@ -315,7 +315,7 @@ def wine(tmp_path: Path) -> Iterator[Wine]:
 @exhaustive
 def test_glm_run_on_windows(folder: Path, wine: Wine, tmp_path: Path) -> None:
     program = unpack_program("win-x64", tmp_path) / "bin" / "glm-run.exe"
-    assert wine.run(program, "--version").stdout.decode().strip() == f"glm-run {VERSION}"
+    assert wine.run(program, "--version").stdout.decode().strip() == f"glm-run, version {VERSION}"
     arguments = ("generate", folder, "--prompt", "-", "--greedy", "--max-new-tokens", 12)
     done = wine.run(program, *arguments, text=QUESTION.encode())
     assert POEM in done.stdout.decode(), done.stderr.decode()
