@@ -58,9 +58,9 @@ $(HEADER)/.ready: runtime/cpp/tools/onnxruntime_header.sh
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
 
-# Everything that a release has, in dist/. The tests of it are exhaustive ones: tests/test_release.py.
-release: $(VENV)/.ready-release onnxruntime-header
-	$(BIN)/python release/build.py --output dist
+# Everything that a release contains, in dist/. Its tests are exhaustive ones: tests/test_release.py.
+release: $(VENV)/.ready-release $(if $(ONNXRUNTIME_ROOT),,onnxruntime-header)
+	ONNXRUNTIME_ROOT=$(ONNXRUNTIME_ROOT) $(BIN)/python release/build.py --output dist
 
 lint: $(READY)
 	$(BIN)/ruff format --check
