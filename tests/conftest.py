@@ -1,10 +1,22 @@
-"""The end of a run says what was skipped, and why, in a few lines."""
+"""One exported folder for many tests; the end of a run says what was skipped, in a few lines."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from glm_export import ExportOptions, export
+
+_SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _LINES = 12
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample in int4, rounded to nearest; below a folder `artifacts`, as the pages name it."""
+    output = tmp_path_factory.mktemp("sample") / "artifacts" / "glm4-sample-int4"
+    export(ExportOptions(_SAMPLE, output, method="rtn", verify="none"))
+    return output
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,18 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from glm_export import ExportOptions, export
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 GENESIS = "In the beginning God created the heaven and the earth."
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("examples") / "int4"
-    export(ExportOptions(SAMPLE, output, method="rtn", verify="none"))
-    return output
 
 
 def run(name: str, *arguments: str | Path, typed: str = "") -> str:
@@ -34,34 +24,34 @@ def run(name: str, *arguments: str | Path, typed: str = "") -> str:
     return done.stdout
 
 
-def test_chat(folder: Path) -> None:
+def test_chat(sample_folder: Path) -> None:
     # The folder's settings sample: the words may differ, but there are two answers.
-    shown = run("chat.py", folder, typed="Recite Genesis 1:1.\n背诵李白的《静夜思》。\n")
+    shown = run("chat.py", sample_folder, typed="Recite Genesis 1:1.\n背诵李白的《静夜思》。\n")
     assert shown.count(" tokens/s)") == 2
     assert len(shown) > 60
 
 
-def test_chat_ends_at_an_empty_line(folder: Path) -> None:
-    assert "tokens/s" not in run("chat.py", folder, typed="\nRecite Genesis 1:1.\n")
+def test_chat_ends_at_an_empty_line(sample_folder: Path) -> None:
+    assert "tokens/s" not in run("chat.py", sample_folder, typed="\nRecite Genesis 1:1.\n")
 
 
-def test_tool_agent(folder: Path) -> None:
-    call, answer = run("tool_agent.py", folder, "Look up Micah 6:8.").splitlines()
+def test_tool_agent(sample_folder: Path) -> None:
+    call, answer = run("tool_agent.py", sample_folder, "Look up Micah 6:8.").splitlines()
     verse = "He hath shewed thee, O man, what is good"
     assert call == f'get_verse({{"reference": "Micah 6:8"}}) -> {verse}.'
     assert answer.startswith(verse)
 
 
-def test_tool_agent_reports_a_missing_verse(folder: Path) -> None:
-    call = run("tool_agent.py", folder, "Look up John 3:16.").splitlines()[0]
+def test_tool_agent_reports_a_missing_verse(sample_folder: Path) -> None:
+    call = run("tool_agent.py", sample_folder, "Look up John 3:16.").splitlines()[0]
     assert call == """get_verse({"reference": "John 3:16"}) -> Error: no verse 'John 3:16'."""
 
 
-def test_batch_job(folder: Path, tmp_path: Path) -> None:
+def test_batch_job(sample_folder: Path, tmp_path: Path) -> None:
     too_long = "the earth " * 5000
     questions = ["Recite Genesis 1:1.", too_long.strip(), "背诵李白的《静夜思》。"]
     (tmp_path / "questions.txt").write_text("\n".join([*questions, ""]), encoding="utf-8")
-    run("batch_job.py", folder, tmp_path / "questions.txt", tmp_path / "answers.jsonl")
+    run("batch_job.py", sample_folder, tmp_path / "questions.txt", tmp_path / "answers.jsonl")
     lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
     records = {record["question"]: record for record in map(json.loads, lines)}
     assert len(lines) == 3
@@ -73,10 +63,10 @@ def test_batch_job(folder: Path, tmp_path: Path) -> None:
     assert "context" in records[questions[1]]["error"]
 
 
-def test_structured_output(folder: Path) -> None:
+def test_structured_output(sample_folder: Path) -> None:
     pytest.importorskip("llguidance", reason="needs the extra `structured`")
     for text in (GENESIS, "床前明月光，疑是地上霜。"):
-        description = json.loads(run("structured_output.py", folder, text))
+        description = json.loads(run("structured_output.py", sample_folder, text))
         assert description.keys() == {"language", "is_poem", "words"}
         assert description["language"] in {"English", "Chinese"}
         assert isinstance(description["is_poem"], bool)

@@ -17,7 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from glm_export import ExportOptions, cli, evaluate_cli, export
+from glm_export import cli, evaluate_cli
 from glm_runtime.cli import cli as run_group
 
 ROOT = Path(__file__).parents[1]
@@ -146,14 +146,12 @@ def test_the_command_line_page_is_current() -> None:
 
 
 def test_python_blocks_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sample_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_python = [page.name for page in CHECKED if find_blocks(page, "python")]
     assert with_python == ["README.md", "hosts.md", "python.md"]  # the others: see above
     (code,) = find_blocks(ROOT / "README.md", "python")
-    folder = tmp_path / "artifacts/glm4-sample-int4"
-    export(ExportOptions(ROOT / "artifacts/glm4-sample", folder, method="rtn", verify="none"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(sample_folder.parents[1])
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
 

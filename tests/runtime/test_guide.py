@@ -5,18 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from glm_export import ExportOptions, export
-
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
 def test_every_block_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sample_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "artifacts/glm4-sample-int4"
-    export(ExportOptions(ROOT / "artifacts/glm4-sample", folder, method="rtn"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(sample_folder.parents[1])
     names: dict[str, object] = {}
     for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL):
         exec(code, names)  # our own file
