@@ -57,4 +57,4 @@ __all__ = [
     "ToolCall",
     "load",
 ]
-__version__ = "0.1.0"  # as glm_export's
+__version__ = "0.1.0"  # the version of glm_export

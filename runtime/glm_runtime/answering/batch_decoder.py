@@ -125,7 +125,7 @@ class BatchDecoder:
             if longest:
                 buffer[:, :, :longest] = self._buffers[name][:, :, :longest]
             buffers[name] = buffer
-        self._buffers, self._capacity = buffers, capacity  # at once, whatever interrupts
+        self._buffers, self._capacity = buffers, capacity  # one assignment: an interruption is safe
 
     def _run(self, ids: TokenArray, mask: TokenArray, first: int, last: int) -> FloatArray:
         """Run rows first ... last - 1; return the logits [rows, V] of their last tokens."""

@@ -10,6 +10,7 @@ import click
 from glm_runtime.benchmark import BenchmarkPlan, BenchmarkReport, run_benchmark
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import (
+    Decorator,
     MachineOptions,
     folder_argument,
     json_option,
@@ -20,7 +21,12 @@ from glm_runtime.cli.options import (
 from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
 
-_COUNT = click.IntRange(min=1)
+
+def _count_option(flag: str, default: int, text: str) -> Decorator:
+    count = click.IntRange(min=1)
+    return click.option(
+        flag, metavar="N", type=count, default=default, show_default=True, help=text
+    )
 
 
 @click.command(
@@ -31,9 +37,9 @@ _COUNT = click.IntRange(min=1)
     )
 )
 @folder_argument
-@click.option("--prompt-tokens", type=_COUNT, default=128, show_default=True)
-@click.option("--new-tokens", type=_COUNT, default=64, show_default=True)
-@click.option("--rounds", type=_COUNT, default=5, show_default=True)
+@_count_option("--prompt-tokens", 128, "Number of random tokens in the prompt.")
+@_count_option("--new-tokens", 64, "Number of decoded tokens after the first.")
+@_count_option("--rounds", 5, "Number of repetitions, of which the median is printed.")
 @machine_options
 @json_option
 @quiet_option
@@ -46,7 +52,11 @@ def bench(
     machine: MachineOptions,
     is_json: bool,
 ) -> None:
-    """Measure prefill, decode, first token, and the share of memory bandwidth reached."""
+    """Measure the speed of a model on this machine.
+
+    The result has prefill and decode rates, time to first token, load time, peak memory, and the
+    share of the memory bandwidth that decoding reaches.
+    """
     plan = BenchmarkPlan(prompt_tokens, new_tokens, rounds)
     start = time.perf_counter()
     model = load_for_command(folder, machine, is_long_lived=True)
@@ -76,6 +86,6 @@ def _describe(report: BenchmarkReport, load_seconds: float) -> str:
         lines.append(
             f"bandwidth    {report.bandwidth_share:.0%} of "
             f"{format_bytes(report.read_bytes_per_second)}/s, reading "
-            f"{format_bytes(report.weight_bytes_per_token)} a token"
+            f"{format_bytes(report.weight_bytes_per_token)} per token"
         )
     return "\n".join(lines)

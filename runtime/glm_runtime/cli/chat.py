@@ -61,10 +61,11 @@ def chat(
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
-    """Chat with a model; /reset forgets the conversation, /exit ends it.
+    """Chat with a model in the terminal.
 
-    Reasoning is shown dimmed on stderr. After a tool call, type the tool's result as the next line.
-    Sampling options that are not given come from the folder's generation_config.json.
+    /reset forgets the conversation, and /exit ends it. Reasoning is shown dimmed on stderr. After a
+    tool call, type the tool's result as the next line. Sampling options that are not given come
+    from the folder's generation_config.json.
     """
     chat_options = inputs.read()
     model = load_for_command(folder, machine, options.draft, is_long_lived=True)

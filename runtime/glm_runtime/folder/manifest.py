@@ -6,7 +6,7 @@ that the same export gives the same bytes. Read `strict_json.py` for how JSON be
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
@@ -25,7 +25,7 @@ from glm_runtime.folder.manifest_entries import (
     require,
 )
 from glm_runtime.folder.strict_json import decode_record, encode_record
-from glm_runtime.progress import Progress, ignore_progress
+from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 __all__ = [
     "FORMAT_NAME",
@@ -187,7 +187,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_NAME).write_bytes(manifest.to_json().encode("utf-8"))
 
 
-def describe_file(path: Path, advance: Callable[[int], None] | None = None) -> FileEntry:
+def describe_file(path: Path, advance: Advance | None = None) -> FileEntry:
     """Return size and SHA-256 of a file, read in blocks.
 
     Args:
@@ -225,15 +225,9 @@ def check_files(
     if is_full:
         problems.extend(_check_manifest(folder, manifest))
     total = sum(entry.size_bytes for entry in manifest.files.values())
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("checking files", done, total)
-
+    advance = track_stage(progress, "checking files", total) if is_full else None
     for name, entry in manifest.files.items():
-        problem = _check_file(folder, name, entry, advance if is_full else None)
+        problem = _check_file(folder, name, entry, advance)
         if problem is not None:
             problems.append(problem)
     return sorted(problems, key=lambda problem: problem.name)
@@ -262,7 +256,7 @@ def _find_surplus(folder: Path, manifest: Manifest) -> Iterator[FileProblem]:
 
 
 def _check_file(
-    folder: Path, name: str, entry: FileEntry, advance: Callable[[int], None] | None
+    folder: Path, name: str, entry: FileEntry, advance: Advance | None
 ) -> FileProblem | None:
     """Compare sizes, and with `advance` also hashes."""
     path = folder / name

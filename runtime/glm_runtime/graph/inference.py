@@ -321,7 +321,7 @@ def _create(
     try:
         # onnxruntime's own fallback prints to stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
-    except Exception as error:  # onnxruntime's own classes share no root but this
+    except Exception as error:  # onnxruntime's classes have no other common root
         raise FolderError(
             f"onnxruntime {runtime.__version__} refuses {path.name} ({first_line(error)}); "
             "check the folder with `glm-run doctor` and upgrade onnxruntime."

@@ -91,7 +91,7 @@ def _register(runtime: ModuleType, provider: Provider) -> None:
             runtime.register_execution_provider_library(provider.name, plugin.get_library_path())
         except ImportError:
             pass
-        except Exception as error:  # onnxruntime's own classes share no root but this
+        except Exception as error:  # onnxruntime's classes have no other common root
             raise DeviceError(
                 f"{provider.title} does not start ({first_line(error)}) where it was asked for; "
                 f"install {provider.packages} again, or use --device cpu."

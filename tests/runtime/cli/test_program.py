@@ -1,6 +1,7 @@
 """The program itself, as a process: help, signals, pipes, what it imports."""
 
 import os
+import re
 import select
 import shlex
 import signal
@@ -51,6 +52,14 @@ def test_help_shows_three_examples_that_the_command_accepts(name: str):
         command.make_context(name, arguments)  # raises UsageError on a wrong option
     shown = CliRunner().invoke(cli, [name, "--help"]).stdout
     assert all(example in shown for example in examples)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_line_of_help_that_stands_alone(name: str):
+    options = [one for one in cli.commands[name].params if isinstance(one, click.Option)]
+    for option in options:
+        words = re.sub(r"  \[.*\]$", "", option.help or "")
+        assert re.fullmatch(r"[A-Z].* .*\.", words), (option.opts, option.help)
 
 
 def test_the_programs_help_shows_three_examples_of_its_commands():
