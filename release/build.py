@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archive import write_zip
-from glm_run import TARGETS, build_target
+from glm_run import TARGETS, build_target, copy_licenses
 from sbom import write_bill
 from version import PLACES, read_version
 
@@ -40,13 +40,16 @@ def build_python(output: Path, _scratch: Path, _epoch: int) -> None:
 def build_npm(output: Path, scratch: Path, epoch: int) -> None:
     """Both npm packages, and the page with its licenses."""
     for host in ("node", "web"):
-        package = ROOT / "runtime" / host
-        # No install scripts: onnxruntime-node's downloads CUDA libraries, which no package holds.
-        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=package)
-        _run("npm", "pack", "--silent", "--pack-destination", output, folder=package)
+        _run("npm", "pack", "--silent", "--pack-destination", output, f"./runtime/{host}")
     page = scratch / f"glm-web-page-{VERSION}"
-    shutil.copytree(ROOT / "runtime" / "web" / "dist", page)
+    web = ROOT / "runtime" / "web"
+    shutil.copytree(web / "dist", page)
     shutil.copyfile(LICENSE, page / "LICENSE")
+    licenses = page / "licenses"
+    for name in ("@huggingface/jinja", "@huggingface/tokenizers", "@noble/hashes"):
+        (licenses / name).mkdir(parents=True)
+        shutil.copyfile(web / "node_modules" / name / "LICENSE", licenses / name / "LICENSE")
+    copy_licenses(licenses / "onnxruntime")  # onnxruntime-web brings none
     write_zip(output / f"{page.name}.zip", page, epoch)
 
 
@@ -102,9 +105,9 @@ def _read_date_of_commit() -> str:
     return _run("git", "log", "-1", "--format=%ct").strip()
 
 
-def _run(*command: object, folder: Path = ROOT) -> str:
+def _run(*command: object) -> str:
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(words[:4])} failed; its output is above.\n{done.stdout[-2000:]}")
     return done.stdout

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxruntime_wheel import fetch_library, read_pinned_version
+from onnxruntime_wheel import LICENSES, fetch_library, read_pinned_version
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "runtime" / "cpp"
@@ -120,6 +121,15 @@ def build_target(target: Target, version: str, folder: Path, scratch: Path) -> N
         needs=target.needs.format(glibc="" if target.is_windows else _find_glibc(folder)),
     )
     (folder / "README.txt").write_text(text, "utf-8", newline="\r\n" if target.is_windows else "\n")
+
+
+def copy_licenses(folder: Path) -> None:
+    """Copy ONNX Runtime's licenses into a new folder."""
+    target = TARGETS[0]
+    library = fetch_library(_CACHE, target.wheels, target.library)
+    folder.mkdir(parents=True)
+    for name in LICENSES:
+        shutil.copyfile(library.parents[2] / name, folder / Path(name).name)
 
 
 def _find_header() -> Path:

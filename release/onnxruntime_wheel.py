@@ -9,7 +9,7 @@ from pathlib import Path
 
 _CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 _LIBRARY_FOLDER = "onnxruntime/capi/"
-_LICENSES = ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt")
+LICENSES = ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt")
 
 
 class WheelError(Exception):
@@ -51,7 +51,7 @@ def fetch_library(
             raise WheelError(f"onnxruntime {version} for {platforms[0]}: pip says {reason}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         (member,) = [path for path in wheel.namelist() if path.startswith(_LIBRARY_FOLDER + name)]
-        for path in (member, *_LICENSES):
+        for path in (member, *LICENSES):
             if not (folder / path).is_file():
                 wheel.extract(path, folder)
     return folder / member

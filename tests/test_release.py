@@ -243,7 +243,9 @@ def test_node(folder: Path, card: str, tmp_path: Path) -> None:
         pytest.skip("needs node and npm")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     package = find("glm-runtime-[0-9]*.tgz")
-    run("npm", "install", "--no-audit", package, cwd=tmp_path, ONNXRUNTIME_NODE_INSTALL="skip")
+    run("npm", "install", "--ignore-scripts", "--no-audit", package, cwd=tmp_path)
+    types = tmp_path / "node_modules" / "glm-runtime" / "types"
+    assert "load" in (types / "index.d.ts").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```js\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
     (tmp_path / "card.js").write_text(code, encoding="utf-8")
     assert run("node", "card.js", cwd=tmp_path).strip()
@@ -262,6 +264,8 @@ def test_the_page(folder: Path, tmp_path: Path) -> None:
     built = tmp_path / "npm" / "package" / "dist"
     for path in (one for one in built.rglob("*") if one.is_file()):
         assert (page / path.relative_to(built)).read_bytes() == path.read_bytes()
+    for name in ("onnxruntime", "@huggingface/jinja", "@huggingface/tokenizers", "@noble/hashes"):
+        assert (page / "licenses" / name / "LICENSE").stat().st_size > 1000
     exact = tmp_path / "exact"
     plain = {"method": "rtn", "verify": "none", "has_conformance": True}
     export(ExportOptions(SAMPLE, exact, accuracy_level=0, **plain))
