@@ -33,6 +33,9 @@ _PEER_SHAPES = ("tiny", "edge-1.5b")
 _CHECKED = ("--verify", "tensors")  # every tensor is verified as it is written
 # The recipe of `--quant int4` without more options, and the methods at one block size.
 _DEFAULT = "default"
+_COLUMNS = (
+    f"{'':20} {'rounds':>6} {'peak GB':>20} {'of checkpoint':>14} {'seconds':>22} {'output GB':>10}"
+)
 _METHODS = ("rtn", "rtn-search", "hqq", "awq", "gptq", "gptq-refine", "awq-gptq")
 
 
@@ -96,8 +99,7 @@ def _scratch(work: Path) -> Iterator[Path]:
 def _report(shape: Shape, ours: list[Conversion], theirs: list[Conversion]) -> dict[str, object]:
     checkpoint_bytes = shape.weight_bytes
     print(f"\n{shape.name}: checkpoint of {checkpoint_bytes / 1e9:.2f} GB, bfloat16")
-    columns = f"{'peak GB':>20} {'of checkpoint':>14} {'seconds':>22} {'output GB':>10}"
-    print(f"{'':20} {'rounds':>6} {columns}")
+    print(_COLUMNS)
     figures: dict[str, object] = {"checkpoint_bytes": checkpoint_bytes}
     for name, conversions in (("ours", ours), ("mobius + quantizer", theirs)):
         if conversions:
@@ -123,7 +125,7 @@ def _report_row(
         f"{name:20} {peak.count:>6} {peak.describe(2):>20} {share:>14.3f} "
         f"{seconds.describe(1):>22} {size_bytes / 1e9:>10.3f}"
     )
-    print(f"{'':20} {conversions[-1].detail}")
+    print(f"{'':20} {conversions[-1].detail}", flush=True)
     return {
         "peak_rss_gb": as_json(peak),
         "peak_over_checkpoint": round(share, 4),
@@ -146,7 +148,8 @@ def _measure_methods(
 ) -> dict[str, object]:
     """Export by each method in turn and print a row as soon as a method has its last round."""
     found: dict[str, list[Conversion]] = {method: [] for method in names}
-    print(f"\n{'method':14} {'rounds':>6} {'seconds':>24} {'peak GB':>20} {'output GB':>10}")
+    checkpoint_bytes = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    print(f"\n{_COLUMNS}")
     figures: dict[str, object] = {}
     for round_number in range(1, rounds + 1):
         for method in names:
@@ -154,20 +157,8 @@ def _measure_methods(
             with _scratch(work) as folder:
                 found[method].append(convert(checkpoint, folder, *recipe, *_CHECKED))
             if round_number == rounds:
-                figures[method] = _report_method(method, found[method])
+                figures[method] = _report_row(method, found[method], checkpoint_bytes)
     return figures
-
-
-def _report_method(method: str, conversions: list[Conversion]) -> dict[str, object]:
-    seconds = summarize([one.child.seconds for one in conversions])
-    peak = summarize([one.child.peak_rss_bytes / 1e9 for one in conversions])
-    size = conversions[-1].size_bytes / 1e9
-    print(
-        f"{method:14} {seconds.count:>6} {seconds.describe(0):>24} {peak.describe(2):>20} "
-        f"{size:>10.3f}  {conversions[-1].detail}",
-        flush=True,
-    )
-    return {"seconds": as_json(seconds), "peak_rss_gb": as_json(peak)}
 
 
 @benchmark(

@@ -9,16 +9,15 @@ functions `edit_*`. They are found, checked and made here in no time, which favo
 """
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from safetensors.numpy import save_file
+
+from benchmarks.processes import run_child
 
 
 def build(checkpoint: Path, folder: Path) -> dict[str, float]:
@@ -85,18 +84,9 @@ def edit_config(source: Path, target: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> dict[str, float]:
-    """Run one tool; seconds and the kernel's maximum of its resident memory."""
-    started = time.perf_counter()
-    child = subprocess.Popen(command, stdout=sys.stderr)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"mobius.py: {' '.join(command[1:4])} ended with code {child.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "seconds": time.perf_counter() - started,
-        "peak_rss_bytes": usage.ru_maxrss * unit,
-    }
+    """Run one tool; gives its seconds and the kernel's maximum of its resident memory."""
+    child = run_child(command)
+    return {"seconds": child.seconds, "peak_rss_bytes": child.peak_rss_bytes}
 
 
 def _measure_folder(folder: Path) -> int:
