@@ -223,7 +223,11 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
     sampling = read_sampling_defaults(folder)
-    copy = None if prepared is None else prepared.find(manifest, is_full=is_verified)
+    copy = (
+        None
+        if prepared is None
+        else prepared.find(manifest, is_full=is_verified, progress=progress)
+    )
     graph = open_graph(folder / MODEL_NAME, device, threads, copy, cuda_graph=cuda_graph)
     check_graph(graph, manifest.model)
     if has_huge_pages:

@@ -47,6 +47,23 @@ def test_a_copy_is_made_once(tiny_folder: Path, tiny_model: Model, copies: Prepa
     assert [one.name for one in copies.root.iterdir()] == [path.parent.name]
 
 
+def test_making_and_verifying_a_copy_report_every_stage_to_its_end(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def track(stage: str, done: int, total: int) -> None:
+        told.setdefault(stage, []).append((done, total))
+
+    copies.make(tiny_folder, tiny_model.manifest, track)
+    copies.find(tiny_model.manifest, is_full=True, progress=track)
+    stages = ["checking files", "packing weights", "hashing the copy", "checking the copy"]
+    assert list(told) == stages
+    for stage in (one for one in stages if one != "packing weights"):  # one call of ONNX Runtime
+        amounts = told[stage]
+        assert amounts[0][0] == 0 < amounts[-1][0] == amounts[-1][1], stage
+
+
 def test_many_at_once_make_one(tiny_folder: Path, tiny_model: Model, copies: PreparedModels):
     found: list[Path] = []
     threads = [

@@ -33,7 +33,7 @@ struct Arguments {
 // Of the words behind the program's name, which must stay. Throws UsageError.
 Arguments parse_arguments(const std::vector<std::string>& words);
 
-// The folder's settings with what the user wants instead, as glm_runtime's SamplingOverrides; they
+// The folder's settings with what the user wants instead, as SamplingSettings.override of glm_runtime; they
 // point into the arguments.
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
 

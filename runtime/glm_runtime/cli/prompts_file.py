@@ -190,8 +190,8 @@ def _read_line(path: Path, number: int, text: str) -> PromptLine:
     is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
     if bool(is_prompt) == bool(is_chat and messages):
         raise PromptError(
-            f"{path}, line {number} has no object with either `prompt`, a text, or `messages`, a "
-            "list; correct it."
+            f"{path}, line {number} is not an object with either `prompt`, a text, or "
+            "`messages`, a list; correct it."
         )
     return PromptLine(number, text.strip(), content)
 

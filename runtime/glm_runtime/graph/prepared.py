@@ -23,7 +23,7 @@ from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, requ
 from glm_runtime.folder.strict_json import decode_record, encode_record
 from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
 from glm_runtime.graph.machine import read_cpu_features, read_cpu_name
-from glm_runtime.progress import Progress, ignore_progress
+from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 _RECORD_NAME = "prepared.json"
 
@@ -56,20 +56,24 @@ class PreparedModels:
         name = re.sub(r"[^\w.-]", "_", manifest.source.name)
         return self.root / f"{name}-{key}"
 
-    def find(self, manifest: Manifest, *, is_full: bool = False) -> Path | None:
+    def find(
+        self, manifest: Manifest, *, is_full: bool = False, progress: Progress = ignore_progress
+    ) -> Path | None:
         """Return the graph of a complete copy for this machine; `None` if there is none.
 
         Args:
             manifest: the model's manifest.
             is_full: whether to compare hashes, not only sizes.
+            progress: called with (stage, done, total) while hashing.
         """
         folder = self.locate(manifest)
         record = _read_record(folder)
         if record is None or MODEL_NAME not in record.files:
             return None
+        total = sum(entry.size_bytes for entry in record.files.values())
+        advance = track_stage(progress, "checking the copy", total) if is_full else None
         is_whole = all(
-            _is_unchanged(folder / name, entry, is_full=is_full)
-            for name, entry in record.files.items()
+            _is_unchanged(folder / name, entry, advance) for name, entry in record.files.items()
         )
         return folder / MODEL_NAME if is_whole else None
 
@@ -97,8 +101,9 @@ class PreparedModels:
             made.mkdir()
             progress("packing weights", 0, 1)
             write_packed(folder / MODEL_NAME, made / MODEL_NAME)
-            progress("hashing the copy", 0, 1)
-            files = {path.name: describe_file(path) for path in made.iterdir()}
+            total = sum(path.stat().st_size for path in made.iterdir())
+            advance = track_stage(progress, "hashing the copy", total)
+            files = {path.name: describe_file(path, advance) for path in made.iterdir()}
             record = json.dumps(encode_record(_Record(manifest.fingerprint, files)))
             (made / _RECORD_NAME).write_text(record, encoding="utf-8")
             if place.exists() and self.find(manifest) is None:
@@ -137,10 +142,11 @@ def _read_record(folder: Path) -> _Record | None:
         return None
 
 
-def _is_unchanged(path: Path, entry: FileEntry, *, is_full: bool) -> bool:
+def _is_unchanged(path: Path, entry: FileEntry, advance: Advance | None) -> bool:
+    """Compare sizes, and with `advance` also hashes."""
     try:
         if path.stat().st_size != entry.size_bytes:
             return False
-        return not is_full or describe_file(path) == entry
+        return advance is None or describe_file(path, advance) == entry
     except OSError:
         return False
