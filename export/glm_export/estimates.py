@@ -11,7 +11,7 @@ from pathlib import Path
 
 from glm_export.calibrate import SENSITIVITY_TOKENS
 from glm_export.calibration.budget import set_budget
-from glm_export.checkpoint.rope_options import find_doubts
+from glm_export.checkpoint.rope_options import list_rope_warnings
 from glm_export.errors import OutputError
 from glm_export.evaluation import verify
 from glm_export.job import ExportJob
@@ -134,7 +134,10 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         stages=tuple(_estimate_stages(job, speeds, level)),
         verification=level,
         kept_bytes=kept,
-        notes=(*find_doubts(job.source.model_type, job.source.config), *_list_obstacles(options)),
+        notes=(
+            *list_rope_warnings(job.source.model_type, job.source.config),
+            *_list_obstacles(options),
+        ),
     )
 
 

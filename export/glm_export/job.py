@@ -43,4 +43,4 @@ class ExportJob:
     @property
     def has_calibrated_codes(self) -> bool:
         """Whether codes are chosen on texts, if there are any; schemes may be without."""
-        return find_method(self.method).is_calibrated or self.options.weighs_texts
+        return find_method(self.method).is_calibrated or self.options.uses_calibration_text

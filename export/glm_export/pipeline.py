@@ -12,7 +12,7 @@ import glm_export
 from glm_export.calibrate import Calibrated, calibrate
 from glm_export.calibration.cache_scales import CacheScales, measure_cache_scales
 from glm_export.calibration.folding import fold_reader
-from glm_export.checkpoint.rope_options import find_doubts
+from glm_export.checkpoint.rope_options import list_rope_warnings
 from glm_export.checkpoint.source_hash import SourceHash
 from glm_export.errors import OutputError
 from glm_export.evaluation import verify
@@ -84,7 +84,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
             "is_passed": verification.is_passed,
             **verification.metrics,
         },
-        notes=find_doubts(job.source.model_type, job.source.config),
+        notes=list_rope_warnings(job.source.model_type, job.source.config),
     )
 
 

@@ -79,7 +79,7 @@ def _is_calibrated(options: ExportOptions) -> bool:
     if options.chosen_quant == "none":
         return False
     is_calibrated = find_method(options.chosen_method).is_calibrated
-    return is_calibrated or options.is_mixed or options.weighs_texts
+    return is_calibrated or options.is_mixed or options.uses_calibration_text
 
 
 def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
@@ -116,7 +116,7 @@ def fingerprint_export(job: ExportJob) -> str:
         dict(job.source.checkpoint.config),
         files,
         [options.chosen_quant, job.method, options.block_size, options.is_symmetric],
-        [options.is_mixed, options.weighs_texts],
+        [options.is_mixed, options.uses_calibration_text],
         [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
         None if job.corpus is None else job.corpus.sha256,
     ]

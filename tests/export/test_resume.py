@@ -229,7 +229,7 @@ def test_a_full_disk_keeps_what_is_finished(root: Path, monkeypatch: pytest.Monk
     with pytest.raises(OutputError) as caught:
         export(choose(root), fill_up)
     kept = f"what is finished is kept in {root / '.new.unfinished'}"
-    assert_sentence(str(caught.value), "No space left", kept, "the same command goes on")
+    assert_sentence(str(caught.value), "No space left", kept, "the same command continues")
     assert assert_same_as_whole(root).resumed_tensors > 0
 
 

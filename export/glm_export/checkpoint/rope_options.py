@@ -77,7 +77,7 @@ class RopeOptions:
         return changes | {"rope_parameters": rope}
 
 
-def find_doubts(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
+def list_rope_warnings(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
     """Warn about rotary settings in config.json that are probably not those of the model."""
     is_short = config.rope_theta == _SHORT_THETA and config.yarn is None
     if model_type != "glm" or not is_short or config.context_length < _LONG_CONTEXT:

@@ -1,1 +1,1 @@
-"""The ONNX graph: traced from PyTorch, rewritten by passes, run for its logits."""
+"""The ONNX graph: traced from PyTorch, rewritten by passes, and run for verification."""

@@ -1,4 +1,4 @@
-"""An exported graph run for its logits, whole windows at a time. For checks, not for generation."""
+"""Runs an exported graph on whole windows of tokens, for verification and evaluation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from glm_export.packages import require_onnxruntime
 from glm_runtime.errors import MissingDependencyError
 from glm_runtime.graph.inference import import_onnxruntime
 
-# Where a model that comes as bytes has its weights.
+# Option that sets the folder of the weights if the graph is passed as bytes.
 # Source: ONNX Runtime's onnxruntime_session_options_config_keys.h.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -25,14 +25,14 @@ CACHE_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
 
 
 class GraphSession:
-    """ONNX Runtime on a folder's `model.onnx`, on the CPU.
+    """An ONNX Runtime session of a folder's `model.onnx` on the CPU.
 
     Args:
         folder: the exported folder.
-        graph: run this in place of `model.onnx`, with the folder's weights.
+        graph: graph to run instead of `model.onnx`, with the folder's weights.
 
     Raises:
-        MissingPackageError: onnxruntime is not installed, or not properly.
+        MissingPackageError: onnxruntime cannot be imported.
         VerificationError: ONNX Runtime refuses the graph.
     """
 
@@ -43,7 +43,7 @@ class GraphSession:
         except MissingDependencyError as error:
             raise MissingPackageError(str(error)) from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # longer logits than declared warn; errors are raised
+        options.log_severity_level = 4  # no warnings that logits are longer than declared
         model: str | bytes = str(folder / "model.onnx")
         if graph is not None:
             model = graph.content
@@ -60,20 +60,20 @@ class GraphSession:
         self._caches = [i for i in self._session.get_inputs() if i.name.startswith("past_key")]
 
     def compute_logits(self, input_ids: TokenArray) -> npt.NDArray[np.float32]:
-        """Logits of every position.
+        """Compute the logits of every position.
 
         Args:
-            input_ids: [B, S], no padding, no past.
+            input_ids: [B, S] without padding or past.
 
         Returns:
-            [B, S, V] float32.
+            Logits [B, S, V] float32.
         """
         return self._run(["logits"], input_ids)[0]
 
     def compute_states(
         self, input_ids: TokenArray
     ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
-        """Logits, and the states that the graph shows, [B, S, C] float32 each."""
+        """Compute logits [B, S, V] and the observed states, each [B, S, C], all float32."""
         logits, *states = self._run(["logits", *self._state_names], input_ids)
         return logits, states
 
@@ -89,7 +89,7 @@ class GraphSession:
             feeds[cache.name] = np.zeros(shape, CACHE_DTYPES[cache.type])
         try:
             values: list[npt.NDArray[np.generic]] = self._session.run(names, feeds)
-        except Exception as error:  # its classes share no root but this
+        except Exception as error:  # its error classes have no other common base
             raise VerificationError(
                 f"ONNX Runtime fails on {batch} x {length} tokens ({error}); "
                 "free memory, or try the version that glm-export was tested with."

@@ -1,6 +1,6 @@
-"""An exported graph, changed for a closer look: with its layers' outputs, or computing in float.
+"""Variants of an exported graph for measurements: with outputs of all layers, or in float32.
 
-It is edited in memory: the folder stays as it is, and its weights are not read.
+The graph is edited in memory. The folder does not change, and its weights are not read.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from glm_export.errors import VerificationError
 
 @dataclass(frozen=True)
 class ObservedGraph:
-    """A serialized model whose weights lie in its folder.
+    """A serialized graph whose weights are in the exported folder.
 
     Attributes:
-        content: the model's bytes.
-        state_names: outputs [B, S, C]: the embedding's, then each layer's; or none.
+        content: bytes of the graph.
+        state_names: names of the outputs [B, S, C] of the embedding and each layer; may be empty.
     """
 
     content: bytes
@@ -25,10 +25,10 @@ class ObservedGraph:
 
 
 def observe_states(folder: Path, num_layers: int) -> ObservedGraph:
-    """Read a folder's graph and add what goes into and comes out of each layer.
+    """Read a folder's graph, and make the embedding's and each layer's output graph outputs.
 
     Raises:
-        VerificationError: the file is no graph, or none whose layers can be told apart.
+        VerificationError: the file is not a graph, or its layers cannot be identified.
     """
     model = _load(folder)
     weights = [f"layers.{index}.input_layernorm.weight" for index in range(num_layers)]
@@ -37,7 +37,7 @@ def observe_states(folder: Path, num_layers: int) -> ObservedGraph:
         state = _find_normed(model.graph, weight)
         if state is None:
             raise VerificationError(
-                f"the graph of {folder} has no norm with {weight}, which tells its layers apart; "
+                f"the graph of {folder} has no norm with {weight}, which marks its layers; "
                 "export it again, or leave the layers out."
             )
         states.append(state)
@@ -47,10 +47,10 @@ def observe_states(folder: Path, num_layers: int) -> ObservedGraph:
 
 
 def keep_activations_float(folder: Path) -> ObservedGraph:
-    """A folder's graph whose kernels do not round activations to int8.
+    """Read a folder's graph, and let its kernels compute without rounding activations to int8.
 
     Raises:
-        VerificationError: the file is no graph.
+        VerificationError: the file is not a graph.
     """
     model = _load(folder)
     for node in model.graph:
@@ -62,14 +62,14 @@ def keep_activations_float(folder: Path) -> ObservedGraph:
 def _load(folder: Path) -> ir.Model:
     try:
         return ir.load(folder / "model.onnx")
-    except Exception as error:  # protobuf's class is no part of its interface
+    except Exception as error:  # protobuf's error class is not public
         raise VerificationError(
             f"the graph of {folder} cannot be read ({error}); export it again."
         ) from error
 
 
 def _find_normed(graph: ir.Graph, weight: str) -> ir.Value | None:
-    """The residual stream [B, S, C] that is normalised with a weight."""
+    """Find the residual stream [B, S, C] that the norm with this weight reads."""
     uses = graph.initializers[weight].uses() if weight in graph.initializers else ()
     for node, _ in uses:
         if node.op_type == "SkipSimplifiedLayerNormalization" and len(node.outputs) == 4:
@@ -80,7 +80,7 @@ def _find_normed(graph: ir.Graph, weight: str) -> ir.Value | None:
 
 
 def _skip_selection(value: ir.Value | None) -> ir.Value | None:
-    """All positions: the last norm sees only those whose logits are asked for."""
+    """Return the value before the selection of positions, which precedes the last norm."""
     producer = None if value is None else value.producer()
     if producer is not None and producer.op_type == "GatherND":
         return producer.inputs[0]

@@ -1,7 +1,7 @@
-"""PyTorch decoder -> ONNX graph, without any weights in memory.
+"""Tracing of the PyTorch decoder to an ONNX graph, without weights in memory.
 
-The decoder is built of fake tensors (a shape and a type, no data) and traced by
-`torch.onnx.export`. The graph's initializers are names and shapes; `writer.py` fills them.
+The decoder consists of fake tensors, which have a shape and a type but no data. `torch.onnx.export`
+traces it. The initializers of the graph have names and shapes; `writer.py` writes their values.
 Read `decoder.py` before, `passes/` after.
 """
 
@@ -18,25 +18,25 @@ from torch.export import Dim
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.decoder import Decoder
 
-# GroupQueryAttention and MatMulNBits are contrib operators; of the standard ones the newest used
-# is from opset 18. 21 is what ONNX Runtime 1.20 and later load.
+# The standard operators in the graph need opset 18 at most; GroupQueryAttention and MatMulNBits are
+# contrib operators. ONNX Runtime 1.20 and later load opset 21.
 OPSET_VERSION = 21
 NUM_LOGITS = "num_logits_to_keep"
-_BATCH, _NEW, _PAST = 2, 3, 5  # any sizes that differ from each other and from 1
+_BATCH, _NEW, _PAST = 2, 3, 5  # sizes must differ from each other and from 1
 
 
 def trace_decoder(config: DecoderConfig, dtype: torch.dtype, wide: torch.dtype) -> ir.Model:
-    """The decoder's graph, in float, every Linear and Embedding still a placeholder.
+    """Trace the decoder to a float graph, in which each Linear and Embedding is a placeholder.
 
     Args:
-        config: the decoder's shape.
-        dtype: float32 or float16: attention, KV cache, logits and most matrix products.
-        wide: of the residual stream, the norms, and what `o_proj` and `down_proj` compute.
+        config: shape of the decoder.
+        dtype: float32 or float16, type of attention, KV cache, logits and most matrix products.
+        wide: type of the residual stream, the norms, and the outputs of `o_proj` and `down_proj`.
 
     Returns:
-        A graph with the inputs and outputs named as onnxruntime-genai, Optimum and transformers.js
-        expect, whose initializers (named as the decoder's parameters) have no values, and an
-        optional input `num_logits_to_keep` that is 1 unless fed.
+        A graph whose inputs and outputs have the names that onnxruntime-genai, Optimum and
+        transformers.js expect. Its initializers have the names of the decoder's parameters and no
+        values. The optional input `num_logits_to_keep` has the default 1.
     """
     with _quiet_exporter(), FakeTensorMode(), _default_dtype(dtype):
         decoder = Decoder(config, wide).eval()
@@ -48,7 +48,7 @@ def trace_decoder(config: DecoderConfig, dtype: torch.dtype, wide: torch.dtype) 
             dynamic_shapes=_dynamic_shapes(config),
             opset_version=OPSET_VERSION,
             dynamo=True,
-            optimize=False,  # its constant folder reads weights, and these have none
+            optimize=False,  # its constant folding would read weights
             verbose=False,
         )
     assert program is not None
@@ -85,7 +85,7 @@ def _cache_names(config: DecoderConfig, side: str) -> list[str]:
 
 
 def _name_dimensions(graph: ir.Graph, config: DecoderConfig) -> None:
-    """Give inputs and outputs the dimension names that other tools look for."""
+    """Give inputs and outputs the dimension names that other tools expect."""
     shapes: dict[str, list[int | str]] = {
         "input_ids": ["batch_size", "sequence_length"],
         "attention_mask": ["batch_size", "total_sequence_length"],
@@ -101,19 +101,19 @@ def _name_dimensions(graph: ir.Graph, config: DecoderConfig) -> None:
     outer = {id(value) for value in (*graph.inputs, *graph.outputs)}
     for node in graph:
         for value in node.outputs:
-            if id(value) not in outer:  # traced symbols say nothing to a reader
+            if id(value) not in outer:  # names of traced symbols do not help a reader
                 value.shape = None
 
 
 def _make_optional(graph: ir.Graph, name: str) -> None:
-    """Give an input the default 1: ONNX calls an input that is also an initializer optional."""
+    """Make an input optional with the default 1, by an initializer of the same name."""
     value = next(value for value in graph.inputs if value.name == name)
     value.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=name)
     graph.register_initializer(value)
 
 
 def _sort_attributes(graph: ir.Graph) -> None:
-    """One order everywhere: the exporter takes onnx's, which is another one on Windows."""
+    """Sort the attributes of all nodes, since onnx orders them differently on Windows."""
     for node in graph:
         attributes = sorted(node.attributes.items())
         node.attributes.clear()
@@ -122,7 +122,7 @@ def _sort_attributes(graph: ir.Graph) -> None:
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Fake tensors cannot change their type afterwards, so they are made with the right one."""
+    """Set PyTorch's default type, since a fake tensor cannot change its type later."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -133,7 +133,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Torch warns of torchvision and of its own deprecations: nothing users can act on."""
+    """Hide PyTorch's warnings about torchvision and deprecations, which users cannot act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""Writes a folder: completely or not at all, resumable, one row chunk at a time."""
+"""Writing the output folder: complete or not at all, by rows, and resumable."""

@@ -1,7 +1,7 @@
-"""A folder that is there completely or not at all.
+"""An output folder that is either complete or missing.
 
-Files are written to a hidden sibling and renamed at the end. A run that was killed leaves only
-the sibling, which the next run to the same place removes.
+Files are written to a hidden folder next to the output, which is renamed at the end. A killed run
+leaves only the hidden folder, which the next run with the same output removes.
 """
 
 import os
@@ -14,24 +14,23 @@ import psutil
 
 from glm_export.errors import OutputError
 
-# Room for the small files, and for what a file system needs for itself.
+# Free disk for small files and for the file system itself.
 _SPARE_BYTES = 64 << 20
-# A process's start is known to a second on Linux: /proc/stat gives the boot time in whole ones.
+# On Linux the start time of a process is known to a second, since /proc/stat rounds the boot time.
 _CLOCK_SLACK_SECONDS = 2.0
 
 
 @contextmanager
 def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterator[Path]:
-    """Yield a folder to fill; on success it becomes `target`, on any failure it is removed.
+    """Yield a folder to fill. On success it becomes `target`; on failure it is removed.
 
     Args:
-        target: where the folder shall be. An existing one is replaced only if `is_forced`. Of a
-            link, the folder that it leads to is meant.
-        needed_bytes: checked against the free disk before anything is written.
-        is_forced: replace what is there, after the new folder is complete.
+        target: path of the output folder; a link stands for the folder that it leads to.
+        needed_bytes: disk space that is checked before anything is written.
+        is_forced: replace an existing target, once the new folder is complete.
 
     Raises:
-        OutputError: the target exists, or the disk is too small or refuses.
+        OutputError: the target exists, or the disk is too small or cannot be written.
     """
     place = Path(os.path.realpath(target))
     staging = place.parent / f".{place.name}.partial-{os.getpid()}"
@@ -54,22 +53,22 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
 
 
 def place_file(path: Path, folder: Path) -> None:
-    """Put a large file into a staged folder beside it, and keep it where it is if that is free."""
+    """Put a large file into a staged folder: by a second link if possible, else by moving it."""
     try:
         (folder / path.name).hardlink_to(path)
-    except OSError:  # a file system without links, FAT for one
+    except OSError:  # a file system without links, for example FAT
         path.rename(folder / path.name)
 
 
 @contextmanager
 def without_empty_parents(place: Path) -> Iterator[None]:
-    """In the end remove those of the folders above `place` that were not there and are empty."""
+    """At the end, remove the empty parent folders of `place` that did not exist at the start."""
     missing = [parent for parent in place.parents if not parent.exists()]
     try:
         yield
     finally:
         for parent in missing:
-            with suppress(OSError):  # not empty: it holds what was made
+            with suppress(OSError):  # it is not empty
                 parent.rmdir()
 
 
@@ -77,7 +76,7 @@ def check_target(target: Path, *, is_forced: bool) -> None:
     """Refuse a target that exists, unless it is an exported folder and `is_forced`.
 
     Raises:
-        OutputError: what is there may not be replaced.
+        OutputError: the target may not be replaced.
     """
     if not target.exists() and not target.is_symlink():
         return
@@ -108,7 +107,7 @@ def _check_space(parent: Path, needed_bytes: int) -> None:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove what killed runs left; put an old folder back that was moved aside in a swap."""
+    """Remove what killed runs left, and put an old folder back that a killed swap had moved."""
     prefix = f".{place.name}."
     for path in list(place.parent.iterdir()):
         kind, _, process = path.name.removeprefix(prefix).rpartition("-")
@@ -124,25 +123,25 @@ def _remove_leftovers(place: Path) -> None:
 
 
 def _is_made_by_running(path: Path, process: int) -> bool:
-    """Whether the process that made `path` still runs; a younger one only inherited its number."""
+    """Return True if the process that made `path` still runs; a later one may have its number."""
     try:
         status = psutil.Process(process)
         started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # another user's, on macOS or Windows
+    except psutil.AccessDenied:  # a process of another user, on macOS or Windows
         return True
     return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
 
 
 def _swap(staging: Path, place: Path, *, is_forced: bool) -> None:
-    check_target(place, is_forced=is_forced)  # again: it may have appeared meanwhile
+    check_target(place, is_forced=is_forced)  # checked again, since it may exist by now
     old = place.parent / f".{place.name}.old-{os.getpid()}"
     try:
         if place.exists():
             place.rename(old)
         staging.rename(place)
-    except BaseException:  # Ctrl-C too
+    except BaseException:  # including Ctrl-C
         if old.exists() and not place.exists():
             old.rename(place)
         raise

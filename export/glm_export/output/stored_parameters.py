@@ -10,7 +10,7 @@ from glm_quantize import FloatArray, PackedRows, dequantize, unpack_rows
 
 
 def read_stored(tensor: TensorPlan, data_path: Path) -> FloatArray:
-    """One parameter [N, C] or [N] of a data file, as float32."""
+    """Read a parameter [N, C] or [N] from a data file, as float32."""
     parts = []
     for segment in tensor.segments:
         dtype = np.dtype(NUMPY_DTYPES[segment.dtype])

@@ -1,9 +1,9 @@
-"""What a killed export had finished: kept beside the output, so that the same command goes on.
+"""Finished work of an interrupted export, kept next to the output to continue from.
 
-The folder holds calibrated codes, the data file and which of its tensors are written. It belongs to
-one export (its fingerprint); another one to the same place throws it away. Who may use it is
-`staged_folder.py`'s to say: open it only inside a staged folder. Read `calibration/state.py` and
-`written_tensors.py` for what lies in it.
+The folder holds calibrated codes, the data file, and the list of its complete tensors. Its
+fingerprint identifies the export; a different export with the same output removes the folder. Open
+it only inside a staged folder, which makes sure that no other process uses it. Read
+`calibration/state.py` and `written_tensors.py` for its content.
 """
 
 import json
@@ -19,12 +19,12 @@ from glm_export.output.staged_folder import without_empty_parents
 from glm_export.text_file import replace_text
 
 _IDENTITY = "export.json"
-_FINISHED = ("*.npz", "*.npy", "*.packed", "written.json")  # what calibration and writing leave
-_BLOCK_BYTES = 512  # what st_blocks counts, on every file system
+_FINISHED = ("*.npz", "*.npy", "*.packed", "written.json")  # files of calibration and writing
+_BLOCK_BYTES = 512  # unit of st_blocks, on every file system
 
 
 class Unfinished:
-    """The folder beside an output, there or not."""
+    """The folder of unfinished work for an output; it may not exist."""
 
     def __init__(self, output: Path) -> None:
         self.folder = find_unfinished(output)
@@ -32,15 +32,15 @@ class Unfinished:
 
     @property
     def calibration(self) -> Path:
-        """Where calibration keeps its finished stages."""
+        """Folder of the finished calibration stages."""
         return self.folder / "calibration"
 
     def count_bytes(self) -> int:
-        """Disk that it takes; a data file has its whole size from the start, and holes."""
+        """Return the allocated disk space, which is less than the size of an unfinished file."""
         return sum(_count_allocated(path) for path in self.folder.rglob("*"))
 
     def open(self, fingerprint: str, *, is_resumed: bool) -> None:
-        """Begin, or go on if this is the same export and `is_resumed`."""
+        """Continue if the fingerprint is the same and `is_resumed`, else start anew."""
         self.is_open = True
         if not (is_resumed and self._read_fingerprint() == fingerprint):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -48,12 +48,12 @@ class Unfinished:
             replace_text(self.folder / _IDENTITY, json.dumps({"fingerprint": fingerprint}))
 
     def has_progress(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Return True if there is finished work to continue from."""
         kept = (path for pattern in _FINISHED for path in self.folder.rglob(pattern))
         return next(kept, None) is not None
 
     def remove(self) -> None:
-        """Away with it."""
+        """Remove the folder and all finished work."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read_fingerprint(self) -> object:
@@ -64,16 +64,16 @@ class Unfinished:
 
 
 def find_unfinished(output: Path) -> Path:
-    """The folder for an export to `output`, there or not."""
+    """Return the path of the folder for an output; the folder may not exist."""
     place = Path(os.path.realpath(output))
     return place.parent / f".{place.name}.unfinished"
 
 
 @contextmanager
 def keep_unfinished(output: Path) -> Iterator[Unfinished]:
-    """Outlives a kill, Ctrl-C and a full disk; not an export that ended or would be refused again.
+    """Keep finished work after a kill, Ctrl-C or a full disk; remove it after any other end.
 
-    What nobody opened is left alone: it may be a running export's.
+    A folder that was not opened is not touched, since it may belong to a running export.
     """
     unfinished = Unfinished(output)
     with without_empty_parents(unfinished.folder):
@@ -87,23 +87,25 @@ def keep_unfinished(output: Path) -> Iterator[Unfinished]:
 
 
 def _sort_out(unfinished: Unfinished, error: BaseException) -> None:
-    """Keep what another run can use, and say so."""
+    """Keep finished work that another run can use, and add to the error that it is kept."""
     is_hopeless = isinstance(error, ExportError) and not isinstance(error, OutputError)
     if is_hopeless or not unfinished.has_progress():
         unfinished.remove()
     elif isinstance(error, OutputError):
         raise OutputError(
             f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
-            "the same command goes on from there."
+            "the same command continues from there."
         ) from error
 
 
 def _count_allocated(path: Path) -> int:
     try:
         status = path.stat()
-    except OSError:  # a running export's, just removed
+    except OSError:  # a running export has just removed it
         return 0
     if not stat.S_ISREG(status.st_mode):
         return 0
-    blocks = getattr(status, "st_blocks", None)  # Windows has none, and fills files at once
+    blocks = getattr(
+        status, "st_blocks", None
+    )  # Windows has no st_blocks and allocates the whole file
     return status.st_size if blocks is None else int(blocks) * _BLOCK_BYTES

@@ -1,7 +1,7 @@
-"""Fill the data file: read a run of rows, convert or quantize it, write it in its place.
+"""Writing the data file: read a run of rows, convert or quantize it, and write it in its place.
 
-Memory is a few runs of a million numbers, whatever the model's size. With `is_checked` every run
-is read back from the file and compared with what should be there. Read `plan.py` before.
+Memory is a few runs of a million numbers each, for any size of model. With `is_checked` every run
+is read back from the file and compared. Read `plan.py` before.
 """
 
 import os
@@ -48,11 +48,11 @@ class WriteOptions:
     """How the data file is written.
 
     Attributes:
-        method: a name in `glm_quantize.METHODS`, for matrices that have no calibrated codes.
-        is_checked: read every run back and compare.
-        threads: runs in flight.
-        state: calibrated codes, if there are any.
-        folding: scales that go into the float values.
+        method: name of the quantization method for matrices without calibrated codes.
+        is_checked: True to read every run back and compare it.
+        threads: number of runs processed at the same time.
+        state: calibrated codes; None if there are none.
+        folding: scales to fold into the float values (AWQ).
     """
 
     method: str
@@ -64,11 +64,11 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """A data file whose checkpoint tensors are all there.
+    """Result of writing all tensors.
 
     Attributes:
-        errors: what rounding did to each parameter; zero where it stays float.
-        kept: how many an earlier run had written.
+        errors: rounding error of each parameter; zero if the parameter stays float.
+        kept: number of tensors that an earlier run had written.
     """
 
     errors: Mapping[str, WeightError]
@@ -77,7 +77,7 @@ class WriteReport:
 
 @dataclass(frozen=True)
 class _Run:
-    """Rows start ... stop of a parameter's source number `index`, and where they go in it."""
+    """Rows start ... stop of source tensor `index` of a parameter, and their first row in it."""
 
     tensor: TensorPlan
     source: str
@@ -88,31 +88,31 @@ class _Run:
 
     @property
     def is_last(self) -> bool:
-        """Whether it ends its parameter."""
+        """True for the last run of a parameter."""
         return self.first_row + self.stop - self.start == self.tensor.shape[0]
 
     @property
     def num_weights(self) -> int:
-        """Numbers in it."""
+        """Number of weights in the run."""
         return (self.stop - self.start) * (self.tensor.num_weights // self.tensor.shape[0])
 
 
 class DataFile:
-    """A file of known size, written at given places by several threads.
+    """A file of known size that several threads write at given offsets.
 
     Raises:
-        OSError: the disk refuses; `stage_folder` makes a sentence of it.
+        OSError: the file cannot be written; `stage_folder` turns this into an OutputError.
     """
 
     def __init__(self, path: Path, size_bytes: int, *, is_kept: bool) -> None:
-        if not is_kept:  # it may be a finished folder's too, by a link that a killed run left
+        if not is_kept:  # a killed run may have linked it into a finished folder
             path.unlink(missing_ok=True)
         self._file = path.open("r+b" if is_kept else "w+b", buffering=0)
         self._lock = threading.Lock()
         self._file.truncate(size_bytes)
 
     def write_rows(self, segment: Segment, first_row: int, rows: Array) -> None:
-        """Put rows into their segment."""
+        """Write rows into their segment."""
         data = np.ascontiguousarray(rows, dtype=NUMPY_DTYPES[segment.dtype]).view(np.uint8)
         view = memoryview(data.tobytes())
         with self._lock:
@@ -121,7 +121,7 @@ class DataFile:
                 view = view[self._file.write(view) or 0 :]
 
     def read_rows(self, segment: Segment, first_row: int, count: int) -> Array:
-        """Rows as they are in the file."""
+        """Read rows of a segment back from the file."""
         with self._lock:
             self._file.seek(segment.offset_bytes + first_row * segment.row_bytes)
             data = self._file.read(count * segment.row_bytes)
@@ -138,7 +138,7 @@ class DataFile:
 
 
 def count_threads() -> int:
-    """Runs in flight on this machine."""
+    """Return the number of runs to process at the same time on this machine."""
     return min(_MOST_THREADS, count_usable_cores())
 
 
@@ -148,16 +148,16 @@ def write_weights(
     """Write every checkpoint tensor of the plan that an earlier run has not written.
 
     Args:
-        checkpoint: the source.
-        plan: the layout.
-        path: the data file; its record is kept beside it, see `written_tensors.py`.
+        checkpoint: source of the tensors.
+        plan: layout of the data file.
+        path: data file; the list of its complete tensors is next to it, see `written_tensors.py`.
         options: method, checking, threads.
         advance: called with the number of weights just written.
 
     Raises:
         CheckpointError: a tensor holds NaN or Inf, or cannot be read.
-        OSError: the disk refuses.
-        VerificationError: what was read back differs.
+        OSError: the file cannot be written.
+        VerificationError: the bytes read back differ from those written.
     """
     written = open_written(path, plan, is_checked=options.is_checked)
     kept = len(written.errors)
@@ -175,10 +175,10 @@ def write_weights(
 def write_sample(
     checkpoint: Checkpoint, plan: ExportPlan, path: Path, options: WriteOptions, runs: int
 ) -> int:
-    """Write some runs of a layer's largest tensor, as `write_weights` would, to be timed.
+    """Write some runs of a layer's largest tensor as `write_weights` does, to measure the speed.
 
     Returns:
-        How many weights they hold.
+        Number of weights written.
     """
     layer = [tensor for name, tensor in plan.tensors.items() if name.startswith("layers.0.")]
     largest = max(layer, key=lambda tensor: tensor.num_weights)
@@ -198,7 +198,7 @@ def _write_runs(
     written: WrittenTensors,
     advance: Advance,
 ) -> None:
-    """Several at a time; a tensor is complete when its last run is, since they end in order."""
+    """Write several runs at a time; results come in order, so the last run completes a tensor."""
     pool = ThreadPoolExecutor(writer.threads)
     try:
         tensors = [one for one in plan.tensors.values() if one.name not in written.errors]
@@ -215,7 +215,7 @@ def _write_runs(
 
 
 def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path) -> None:
-    """Write the computed tensors (rotation tables) into the data file that is already there."""
+    """Write the computed tensors (rotation tables) into the existing data file."""
     arrays: list[tuple[Segment, Array]] = [
         (plan.tensors[name].segments[0], table) for name, table in tables.items()
     ]
@@ -241,7 +241,7 @@ def _split_into_runs(checkpoint: Checkpoint, tensors: Iterable[TensorPlan]) -> I
 
 
 class _Writer:
-    """Does one run at a time; several threads call it."""
+    """Writes one run per call; several threads call it."""
 
     def __init__(self, checkpoint: Checkpoint, file: DataFile, options: WriteOptions) -> None:
         self._checkpoint, self._file, self._options = checkpoint, file, options
@@ -249,7 +249,7 @@ class _Writer:
         self.threads, self.sync = options.threads, file.sync
 
     def write(self, run: _Run) -> WeightError:
-        """Read, convert, write, and perhaps check one run."""
+        """Read, convert and write one run, and check it if `is_checked`."""
         if run.tensor.matrix is not None:
             self._write_imported(run, run.tensor.matrix)
             return WeightError()
@@ -262,7 +262,7 @@ class _Writer:
 
     def _write_float(self, run: _Run, rows: FloatArray) -> None:
         (segment,) = run.tensor.segments
-        with np.errstate(over="ignore"):  # is refused on the next line
+        with np.errstate(over="ignore"):  # checked on the next line
             stored = rows.astype(NUMPY_DTYPES[segment.dtype])
         _require_finite(run, stored, segment.dtype)
         self._file.write_rows(segment, run.first_row, stored)
@@ -290,7 +290,7 @@ class _Writer:
             raise CheckpointError(f"{run.source}, rows {run.start}-{run.stop}: {error}") from error
 
     def _write_imported(self, run: _Run, matrix: QuantizedMatrix) -> None:
-        """The checkpoint's own codes; rounding a scale would be another weight."""
+        """Copy the checkpoint's codes; refuse scales that would have to be rounded."""
         quantized = matrix.read_rows(run.index, run.start, run.stop)
         dtype = run.tensor.segments[1].dtype
         if not np.array_equal(round_scales(quantized, dtype).scales, quantized.scales):
@@ -301,7 +301,7 @@ class _Writer:
         self._write_codes(run, quantized)
 
     def _write_codes(self, run: _Run, quantized: QuantizedRows) -> QuantizedRows:
-        """Write and perhaps check; returns what the file holds."""
+        """Write codes, check them if `is_checked`, and return them as stored."""
         segments = run.tensor.segments
         _require_finite(run, quantized.scales, segments[1].dtype)
         for segment, part in zip(segments, _list_parts(pack_rows(quantized)), strict=True):
@@ -309,7 +309,7 @@ class _Writer:
         return self._read_back(run, quantized) if self._is_checked else quantized
 
     def _read_back(self, run: _Run, expected: QuantizedRows) -> QuantizedRows:
-        """What the file holds, as codes again, after comparing it with what was meant."""
+        """Read the run back, compare it with the expected codes, and return it."""
         segments = run.tensor.segments
         parts = [self._file.read_rows(s, run.first_row, run.stop - run.start) for s in segments]
         packed, zero_points = (
@@ -340,7 +340,7 @@ def _sum_squares(values: FloatArray) -> float:
 def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
     if not np.isfinite(stored.astype(np.float32, copy=False)).all():
         raise CheckpointError(
-            f"{run.source}, rows {run.start}-{run.stop}: NaN, Inf, or beyond what {dtype} holds; "
+            f"{run.source}, rows {run.start}-{run.stop}: NaN, Inf, or too large for {dtype}; "
             "check the checkpoint's file, or export with --dtype fp32."
         )
 

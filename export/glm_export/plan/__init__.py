@@ -1,1 +1,1 @@
-"""What is to be made, decided before any slow work: options, schemes, sizes."""
+"""Options, schemes and layout of an export, which are fixed before any slow work."""

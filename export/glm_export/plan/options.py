@@ -1,4 +1,4 @@
-"""What a user asks of an export, validated once."""
+"""The options of an export, checked when they are made."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,50 +14,54 @@ DTYPES = ("fp32", "fp16")
 TARGETS = ("cpu", "cuda")
 KV_CACHES = ("float", "int8")
 VERIFY_LEVELS = ("auto", "full", "tensors", "none")
-# int4 keeps small blocks, since each scale covers a coarser grid; int8 has precision to spare.
+# int4 and int2 need small blocks, since their grids are coarse; int8 does not.
 _DEFAULT_BLOCK_SIZE = {2: 32, 4: 32, 8: 128}
-# int8 loses so little that calibrating is not worth the wait; with fewer bits it halves the loss.
+# With int4 and int2, calibration halves the loss; int8 loses too little for it to be worthwhile.
 _DEFAULT_METHOD = {2: "gptq-refine", 4: "gptq-refine", 8: "rtn-search"}
 _WITHOUT_STATISTICS = ("rtn", "hqq")
 _MOST_BITS = 32.0
-# MatMulNBits on a CPU: 4 quantizes activations to int8, three times the speed of 0 (float32).
-# CUDA kernels take no notice of it.
+# accuracy_level of MatMulNBits: on a CPU, 4 quantizes activations to int8 and is three times as
+# fast as 0, which computes in float32. CUDA kernels ignore it.
 _ACCURACY_LEVEL = {"cpu": 4, "cuda": 0}
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """One export.
+    """The options of an export.
 
     Attributes:
-        checkpoint: Hugging Face folder.
-        output: folder to make.
-        quant: "none", "int8", "int4" or "int2" (experimental); None: int4, and of a checkpoint
-            that is quantized already, as it is.
-        method: how codes are chosen, a name in `glm_quantize.METHODS`; None: what suits the rest.
-        block_size: weights that share a scale (`SUPPORTED_BLOCK_SIZES`); None: chosen.
-        is_symmetric: no zero points.
-        overrides: `PATTERN=SPEC` each: other schemes for some matrices, see `schemes.py`.
-        bits_per_weight: mixed precision within this average, scales included; None with int4 and
-            neither method nor block size nor symmetry: the average of int4 block 32.
-        calibration: text or folder of texts, see `calibration/corpus.py`; None: the shipped one.
-        calibration_tokens: at most so many are used.
-        device: where calibration computes, "cpu" or a CUDA device.
-        dtype: "fp32" or "fp16"; None: fp32 for cpu, fp16 for cuda.
+        checkpoint: Hugging Face folder with the checkpoint.
+        output: folder to create.
+        quant: "none", "int8", "int4" or "int2" (experimental). None is int4; a checkpoint that is
+            already quantized then keeps its own codes.
+        method: quantization method, a name in `glm_quantize.METHODS`; None is the default for
+            `quant`.
+        block_size: number of weights that share a scale, in every matrix, one of
+            `SUPPORTED_BLOCK_SIZES`; None is the default.
+        is_symmetric: True to quantize without zero points.
+        overrides: other schemes for some matrices, each as `PATTERN=SPEC`, see `schemes.py`.
+        bits_per_weight: average bits for mixed precision, scales and zero points included. None
+            mixes within the size of int4 with block size 32 if `quant` is int4 and method, block
+            size and symmetry are defaults; otherwise it does not mix.
+        calibration: calibration file or folder, see `calibration/corpus.py`; None is the text in
+            the package.
+        calibration_tokens: largest number of calibration tokens.
+        device: PyTorch device that runs the calibration, "cpu" or a CUDA device.
+        dtype: "fp32" or "fp16"; None is fp32 for cpu and fp16 for cuda.
         target: "cpu" or "cuda".
-        kv_cache: "float" keeps keys and values in `dtype`, "int8" (for the CPU) in a byte each.
-        rope: rotary settings other than config.json's.
-        verify: "full" runs the graph against PyTorch, "tensors" reads every tensor back, "auto"
-            is full where memory allows and tensors elsewhere.
-        is_forced: replace an existing folder.
-        is_resumed: go on where a run with the same options and source was killed.
-        accuracy_level: of MatMulNBits, 0 to 4; None: what suits the target.
-        has_conformance: run the finished folder and write what it answers beside it, for hosts in
-            other languages to be held to; needs memory for the model.
-        threads: written to genai_config.json for onnxruntime-genai; None: left to the machine.
+        kv_cache: type of the KV cache: "float" is `dtype`; "int8" is for the CPU only.
+        rope: rotary settings that replace those of config.json.
+        verify: "full" compares the graph's logits with PyTorch's, "tensors" reads every tensor
+            back, "auto" is full if memory allows it and tensors otherwise, "none" checks nothing.
+        is_forced: True to replace an existing output folder.
+        is_resumed: True to continue an interrupted export with the same options and checkpoint.
+        accuracy_level: attribute of MatMulNBits, 0 to 4; None is 4 for cpu and 0 for cuda.
+        has_conformance: True to run the finished folder and write conformance.json, test vectors
+            for hosts in other languages. This needs memory for the whole model.
+        threads: number of threads in genai_config.json; None lets onnxruntime-genai choose.
 
     Raises:
-        OptionsError: a value that is none of these.
+        OptionsError: a value is not supported, or two options contradict each other.
     """
 
     checkpoint: Path
@@ -83,7 +87,7 @@ class ExportOptions:
     has_conformance: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse by name what is no choice."""
+        """Check the values."""
         if self.quant is not None:
             _require("quant", self.quant, QUANTS)
         if self.method is not None:
@@ -97,8 +101,8 @@ class ExportOptions:
             _require("accuracy level", self.accuracy_level, (0, 1, 2, 3, 4))
         if self.has_conformance and self.target != "cpu":
             raise OptionsError(
-                f"conformance vectors asked for with target {self.target}; they are made on the "
-                "CPU: leave one of them out."
+                f"conformance vectors are requested with target {self.target}; they are made on "
+                "the CPU: leave one of them out."
             )
         if self.threads is not None and self.threads < 1:
             raise OptionsError(f"threads is {self.threads}; choose 1 or more.")
@@ -110,11 +114,11 @@ class ExportOptions:
             raise OptionsError(str(error)) from error
 
     def _check_contradictions(self) -> None:
-        """Options that each make sense, but not together."""
+        """Refuse options that contradict each other."""
         if self.kv_cache == "int8" and (self.target != "cpu" or self.chosen_dtype != "fp32"):
             raise OptionsError(
-                f"kv cache int8 asked for with {self.chosen_dtype} for {self.target}; it was built "
-                "for fp32 on the CPU only: leave dtype and target, or the kv cache, out."
+                f"kv cache int8 is requested with {self.chosen_dtype} for {self.target}; only fp32 "
+                "on the CPU supports it: leave dtype and target, or the kv cache, out."
             )
         if self.quant == "none":
             refused = ["block_size", "method", "bits_per_weight"]
@@ -122,7 +126,7 @@ class ExportOptions:
                 value = getattr(self, name)
                 if value is not None:
                     raise OptionsError(
-                        f"{name.replace('_', ' ')} {value} asked for with quant 'none'; "
+                        f"{name.replace('_', ' ')} {value} is requested with quant 'none'; "
                         f"choose int4 or int8, or leave the {name.replace('_', ' ')} out."
                     )
         bits = self.bits_per_weight
@@ -130,13 +134,13 @@ class ExportOptions:
             raise OptionsError(f"bits per weight is {bits}; choose a number such as 4.5.")
         if bits is not None and (self.quant or "int4") != "int4":
             raise OptionsError(
-                f"bits per weight {bits} asked for with quant {self.quant!r}; leave the quant out: "
-                "int4 and int8 are mixed to meet the budget."
+                f"bits per weight {bits} is requested with quant {self.quant!r}; leave the quant "
+                "out, since int4 and int8 are mixed to meet the budget."
             )
-        is_unused = not self.weighs_texts and self.kv_cache == "float"
+        is_unused = not self.uses_calibration_text and self.kv_cache == "float"
         if self.calibration is not None and is_unused:
             raise OptionsError(
-                f"method {self.method} takes no calibration; leave {self.calibration} out, or "
+                f"method {self.method} uses no calibration text; leave {self.calibration} out, or "
                 "choose rtn-search, awq or gptq."
             )
         if self.calibration_tokens < 1:
@@ -150,36 +154,36 @@ class ExportOptions:
         )
         if output == checkpoint or output in checkpoint.parents:
             raise OptionsError(
-                f"the output {self.output} holds the checkpoint, which is to stay; "
+                f"the output {self.output} holds the checkpoint, which would be replaced; "
                 "choose another output."
             )
 
     @property
     def chosen_quant(self) -> str:
-        """The kind of code."""
+        """Type of the codes: "none", "int8", "int4" or "int2"."""
         return self.quant or "int4"
 
     @property
     def chosen_method(self) -> str:
-        """The method's name, also of matrices that only an override quantizes."""
+        """Name of the method, also for matrices that only an override quantizes."""
         if self.chosen_quant == "none":
             return "rtn-search"
         return self.method or _DEFAULT_METHOD[int(self.chosen_quant.removeprefix("int"))]
 
     @property
-    def weighs_texts(self) -> bool:
-        """The method is to see the texts that were given; otherwise they serve the KV cache."""
+    def uses_calibration_text(self) -> bool:
+        """True if the method uses the given calibration text; else only the KV cache uses it."""
         return self.calibration is not None and self.method not in _WITHOUT_STATISTICS
 
     @property
     def is_mixed(self) -> bool:
-        """Schemes are chosen by sensitivity, within a budget of bits."""
+        """True if schemes are chosen by sensitivity within a budget of bits."""
         is_left_open = self.method is None and self.block_size is None and not self.is_symmetric
         return self.bits_per_weight is not None or (self.chosen_quant == "int4" and is_left_open)
 
     @property
     def scheme(self) -> Scheme | None:
-        """The scheme of every matrix, unless the recipe is mixed; None for float."""
+        """Scheme of every matrix without mixed precision; None for float."""
         if self.chosen_quant == "none":
             return None
         bits = int(self.chosen_quant.removeprefix("int"))
@@ -188,10 +192,10 @@ class ExportOptions:
 
     @property
     def parsed_overrides(self) -> tuple[Override, ...]:
-        """What `overrides` say.
+        """Parsed `overrides`.
 
         Raises:
-            OptionsError: one is not understood.
+            OptionsError: an override has the wrong form.
         """
         sizes = dict(_DEFAULT_BLOCK_SIZE)
         if self.block_size is not None:
@@ -206,7 +210,7 @@ class ExportOptions:
 
     @property
     def chosen_accuracy_level(self) -> int:
-        """The accuracy level that the graph will carry."""
+        """accuracy_level that the graph will have."""
         if self.accuracy_level is None:
             return _ACCURACY_LEVEL[self.target]
         return self.accuracy_level

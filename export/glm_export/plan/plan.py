@@ -1,6 +1,6 @@
-"""Which parameter gets which scheme, and where each byte goes: all known before any work.
+"""The plan of an export: the scheme of each parameter and its location in the data file.
 
-Read `architectures/` before, `passes/` (what the graph then looks like) and `writer.py` after.
+Read `model/architectures/` before, and `graph/passes/` and `output/writer.py` after.
 """
 
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from glm_export.model.architectures import DecoderConfig, ParameterSource
 from glm_export.model.rotary import is_factored, list_tables
 from glm_quantize import Scheme, SchemeError
 
-# Large tensors start on a memory page, so that a host may map them; small ones on a cache line.
+# Large tensors start at a memory page, so that a host can map them; small ones at a cache line.
 _PAGE_BYTES = 4096
 _CACHE_LINE_BYTES = 64
 _LARGE_BYTES = 1 << 20
 NUMPY_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
     {"fp32": "<f4", "fp16": "<f2", "uint8": "u1", "int32": "<i4"}
 )
-# Modules that compute in the wide type; see `decoder.py`. Norms end in "norm".
+# Modules that compute in the wide type in addition to the norms; see `decoder.py`.
 _WIDE_MODULES = ("o_proj", "down_proj", "norm")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One run of bytes in the data file.
+    """A range of bytes in the data file.
 
     Attributes:
-        name: initializer name.
+        name: name of the initializer.
         dtype: "fp32", "fp16" or "uint8".
-        shape: row-major dimensions; the first is the parameter's rows.
-        offset_bytes: where it starts.
+        shape: row-major dimensions; the first one counts the parameter's rows.
+        offset_bytes: first byte.
     """
 
     name: str
@@ -59,16 +59,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """One decoder parameter: its source, its scheme (None: float), its bytes.
+    """Source, scheme and location of one parameter of the decoder.
 
     Attributes:
-        name: the decoder's parameter name.
-        shape: its float shape.
-        source: checkpoint tensors, or None for the computed rotation tables.
-        scheme: None for float.
-        segments: one for float; packed codes, scales and perhaps zero points when quantized.
-        matrix: where its codes come from if the checkpoint is quantized already.
-        order: [C] int32, the inputs that the kernel reads, or None where it reads them in order.
+        name: name of the parameter.
+        shape: shape of the float parameter.
+        source: tensors of the checkpoint; None for the computed rotation tables.
+        scheme: quantization scheme; None for float.
+        segments: one segment for float; codes, scales and optional zero points if quantized.
+        matrix: source of the codes if the checkpoint is already quantized.
+        order: [C] int32 order in which the kernel reads the inputs; None is the model's order.
     """
 
     name: str
@@ -81,22 +81,22 @@ class TensorPlan:
 
     @property
     def scheme_name(self) -> str:
-        """Of what is quantized the scheme, else the type of its numbers."""
+        """Name of the scheme if the parameter is quantized, else of the float type."""
         return self.scheme.name if self.scheme else self.segments[0].dtype
 
     @property
     def all_segments(self) -> tuple[Segment, ...]:
-        """The inputs' order too."""
+        """All segments, including the order of the inputs."""
         return (*self.segments, self.order) if self.order else self.segments
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in the data file, without alignment."""
+        """Number of bytes in the data file, without alignment."""
         return sum(segment.size_bytes for segment in self.all_segments)
 
     @property
     def num_weights(self) -> int:
-        """Numbers in the float parameter."""
+        """Number of elements of the float parameter."""
         count = 1
         for size in self.shape:
             count *= size
@@ -105,12 +105,12 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Every tensor of the graph.
+    """The plan of all tensors of the graph.
 
     Attributes:
-        tensors: by parameter name.
-        dtype: "fp32" or "fp16", of attention and logits, and of the KV cache unless it is int8.
-        size_bytes: of the data file.
+        tensors: plan of each tensor by parameter name.
+        dtype: "fp32" or "fp16", type of attention and logits, and of a float KV cache.
+        size_bytes: size of the data file.
     """
 
     tensors: Mapping[str, TensorPlan]
@@ -119,28 +119,28 @@ class ExportPlan:
 
     @property
     def wide_dtype(self) -> str:
-        """Type of what float16 cannot hold."""
+        """Type of values that may be too large for float16."""
         return widen_dtype(self.dtype)
 
     @property
     def parameters(self) -> int:
-        """Weights of the checkpoint that the folder holds."""
+        """Number of weights, without computed tables."""
         return sum(tensor.num_weights for tensor in self.tensors.values() if tensor.source)
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of all tensors, scales and zero points included, over the number of weights."""
+        """Bits of all tensors, scales and zero points included, divided by the weights."""
         stored = sum(tensor.size_bytes for tensor in self.tensors.values() if tensor.source)
         return 8 * stored / self.parameters
 
 
 def widen_dtype(dtype: str) -> str:
-    """Type of the residual stream, the norms and what `o_proj` and `down_proj` compute."""
+    """Return the type of the residual stream, norms, and outputs of `o_proj` and `down_proj`."""
     return "fp32" if dtype == "fp16" else dtype
 
 
 def is_wide(name: str) -> bool:
-    """Whether a parameter's module computes in the wide type."""
+    """Return True if the module of a parameter computes in the wide type."""
     module = name.rsplit(".", maxsplit=1)[0]
     return module.endswith(_WIDE_MODULES)
 
@@ -152,17 +152,17 @@ def build_plan(
     dtype: str,
     matrices: Mapping[str, QuantizedMatrix] = MappingProxyType({}),
 ) -> ExportPlan:
-    """Lay out the data file.
+    """Plan the data file.
 
     Args:
-        config: for the rotation tables' shape.
-        parameters: name -> source, in the order of the file.
-        schemes: of the matrices by name, embedding and head included; others stay float.
-        dtype: "fp32" or "fp16", of float tensors and of scales; some are wider, see `is_wide`.
-        matrices: parameters that the checkpoint holds quantized, which keep their own scheme.
+        config: shape of the decoder.
+        parameters: source of each parameter, in the order of the file.
+        schemes: schemes of the matrices, embedding and head included; other tensors stay float.
+        dtype: "fp32" or "fp16", type of float tensors and scales; see `is_wide` for exceptions.
+        matrices: parameters that the checkpoint holds quantized, which keep their schemes.
 
     Raises:
-        OptionsError: the block size does not divide a matrix's rows; the message names it.
+        OptionsError: a row of a matrix is not a multiple of the block size.
     """
     tensors: dict[str, TensorPlan] = {}
     offset = 0
@@ -183,10 +183,10 @@ def build_plan(
 
 
 def measure_bytes(name: str, shape: tuple[int, ...], scheme: Scheme | None, dtype: str) -> int:
-    """Bytes that a parameter takes with a scheme, without alignment.
+    """Return the bytes of a parameter in a scheme, without alignment.
 
     Raises:
-        OptionsError: the block size does not divide its rows.
+        OptionsError: a row is not a multiple of the block size.
     """
     return sum(Segment(*part, 0).size_bytes for part in _lay_out(name, shape, scheme, dtype))
 
@@ -195,7 +195,7 @@ def _lay_out(
     name: str, shape: tuple[int, ...], scheme: Scheme | None, dtype: str
 ) -> list[tuple[str, str, tuple[int, ...]]]:
     wide = widen_dtype(dtype) if is_wide(name) else dtype
-    if scheme is None:  # a wide matrix is multiplied as it is stored, see `lower_linear`
+    if scheme is None:  # see `lower_linear` for the product with wide inputs
         return [(name, wide if len(shape) == 1 else dtype, shape)]
     try:
         blocks = scheme.count_blocks(shape[1])

@@ -7,19 +7,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExportReport:
-    """An export that succeeded.
+    """The report of a successful export.
 
     Attributes:
         folder: the finished folder.
-        size_bytes: of all its files.
-        bits_per_weight: scales and zero points included, over all weights of the checkpoint.
-        weight_error: root of squared rounding error over squared weights, quantized tensors.
-        seconds: wall clock.
+        size_bytes: size of all files of the folder.
+        bits_per_weight: average bits per weight, scales and zero points included.
+        weight_error: norm of the rounding errors divided by the norm of the weights, over all
+            quantized tensors.
+        seconds: elapsed time.
         peak_rss_bytes: largest resident memory of this process so far.
-        resumed_tensors: how many an earlier run, which did not come to its end, had written.
-        fallbacks: matrix -> why its method could not be used, and what was instead.
-        verification: level, passed, and the figures measured.
-        notes: sentences that a user should read.
+        resumed_tensors: number of tensors that an interrupted run had written.
+        fallbacks: for each matrix whose method failed, the reason and the method used instead.
+        verification: level, result and measured figures.
+        notes: sentences that the user should read.
     """
 
     folder: Path

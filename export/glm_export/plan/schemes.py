@@ -1,7 +1,7 @@
-"""Which matrix gets which scheme: the recipe's own, and what `--set` says otherwise.
+"""The scheme of each matrix: that of the options, or that of `--set`.
 
-`budget.py` chooses schemes by sensitivity instead; both end in the same mapping, which `plan.py`
-lays out.
+With mixed precision `calibration/budget.py` chooses the schemes. Both return the same mapping,
+which `plan.py` uses.
 """
 
 import re
@@ -21,11 +21,11 @@ _HEAD, _EMBEDDING = "lm_head", "embed_tokens"
 
 @dataclass(frozen=True)
 class SchemeDefaults:
-    """What a specification such as `int8` leaves open.
+    """Defaults for a specification without block size or symmetry, for example `int8`.
 
     Attributes:
-        block_sizes: by bits.
-        is_symmetric: no zero points.
+        block_sizes: block size by number of bits.
+        is_symmetric: True for schemes without zero points.
     """
 
     block_sizes: Mapping[int, int]
@@ -34,7 +34,7 @@ class SchemeDefaults:
 
 @dataclass(frozen=True)
 class Override:
-    """`PATTERN=SPEC` of `--set`: matrices whose name matches get this scheme, None for float."""
+    """A `--set PATTERN=SPEC`: matching matrices get this scheme, or stay float if it is None."""
 
     pattern: str
     scheme: Scheme | None
@@ -44,7 +44,7 @@ def parse_override(text: str, defaults: SchemeDefaults) -> Override:
     """Read `lm_head=int8`, `layers.*.down_proj=int4-b64-sym` or `embed_tokens=none`.
 
     Raises:
-        OptionsError: it has another form, or no kernel computes the scheme.
+        OptionsError: the text has another form, or no kernel supports the scheme.
     """
     pattern, separator, spec = text.partition("=")
     found = _SPEC.fullmatch(spec.strip())
@@ -65,7 +65,7 @@ def parse_override(text: str, defaults: SchemeDefaults) -> Override:
 
 
 def list_matrices(parameters: Mapping[str, ParameterSource]) -> dict[str, tuple[int, int]]:
-    """Names and shapes [N, C] of all parameters that can be quantized."""
+    """Return the names and shapes [N, C] of all parameters that can be quantized."""
     return {
         name: (source.shape[0], source.shape[1])
         for name, source in parameters.items()
@@ -76,16 +76,16 @@ def list_matrices(parameters: Mapping[str, ParameterSource]) -> dict[str, tuple[
 def apply_overrides(
     matrices: Iterable[str], scheme: Scheme | None, overrides: Iterable[Override]
 ) -> tuple[Schemes, set[str]]:
-    """The scheme of every matrix; of overrides that match the same one, the last wins.
+    """Return the scheme of every matrix; the last override that matches a matrix wins.
 
     Args:
-        matrices: decoder parameter names.
-        scheme: where no override matches.
-        overrides: patterns are matched with and without `.weight`; in tied models `lm_head` is
-            the embedding.
+        matrices: names of parameters.
+        scheme: scheme of a matrix that no override matches.
+        overrides: overrides, matched with and without `.weight`. With tied embeddings `lm_head`
+            matches the embedding.
 
     Returns:
-        Schemes by name, and the names that an override has fixed.
+        Schemes by name, and the names that an override matches.
 
     Raises:
         OptionsError: a pattern matches nothing.
@@ -114,6 +114,6 @@ def _is_match(name: str, pattern: str, names: list[str]) -> bool:
 
 
 def _summarize(names: list[str]) -> list[str]:
-    """`layers.0.qkv_proj` ... as `layers.N.qkv_proj`, each once."""
+    """Replace layer numbers by N, for example `layers.N.qkv_proj`, and drop duplicates."""
     short = (re.sub(r"\.\d+\.", ".N.", name.removesuffix(_WEIGHT)) for name in names)
     return list(dict.fromkeys(short))

@@ -1,7 +1,7 @@
-"""Graph passes: from the traced float graph to the one that ships.
+"""Graph passes, which turn the traced float graph into the exported one.
 
-Each is a small function that changes the graph in place and returns how many places it rewrote.
-The plan says how many there must be: a trace that differs is an error, never a slower graph.
+A pass is a small function that changes the graph in place and returns the number of places it
+rewrote. A number that differs from the plan is an error, so a graph is never silently slower.
 """
 
 import onnx_ir as ir
@@ -18,23 +18,23 @@ _LINEARS_OF_A_LAYER = 4
 
 
 def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> None:
-    """Run all passes in place and drop the initializers that no node reads any more.
+    """Run all passes in place, and drop the initializers that no node reads.
 
-    Lowering comes first, since the fusion looks for what it leaves.
+    The placeholders are replaced first, since the fusion searches for the resulting nodes.
 
     Args:
         graph: the traced decoder.
-        plan: every tensor's place in the data file.
-        accuracy_level: attribute of MatMulNBits: 0 computes in float32, 4 quantizes activations
-            to int8.
+        plan: location of each tensor in the data file.
+        accuracy_level: attribute of MatMulNBits; 0 computes in float32, 4 quantizes activations to
+            int8.
 
     Raises:
-        VerificationError: a pass found more or fewer places than the plan has.
+        VerificationError: a pass found more or fewer places than the plan expects.
     """
     layers = sum(name.endswith(".input_layernorm.weight") for name in plan.tensors)
     _require("linear", lower_linear(graph, plan, accuracy_level), _LINEARS_OF_A_LAYER * layers + 1)
     _require("embedding", lower_embedding(graph, plan), 1)
-    # Both norms of every layer follow a sum, except the first layer's input norm.
+    # Both norms of each layer follow a sum, except the input norm of the first layer.
     _require("residual sum with a norm", fuse_skip_norm(graph), 2 * layers - 1)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_input():
@@ -45,7 +45,7 @@ def run_passes(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> None:
 def _require(what: str, found: int, expected: int) -> None:
     if found != expected:
         raise VerificationError(
-            f"the traced graph has {found} places of the kind {what!r} where the model has "
+            f"the traced graph has {found} places of the kind {what!r} but the model has "
             f"{expected}; please report this with the versions of torch and onnxscript."
         )
 

@@ -1,4 +1,4 @@
-"""The likeliest token as an output, so that on a GPU greedy decoding fetches one number a step."""
+"""The most likely token as an output, so that greedy decoding on a GPU copies one number a step."""
 
 import onnx_ir as ir
 
@@ -7,14 +7,14 @@ from glm_runtime.graph.inference import GREEDY_TOKEN
 
 
 def add_greedy(graph: ir.Graph, vocab_size: int) -> None:
-    """Add outputs greedy_token [B, k] int64 and greedy_logit [B, k] float32 beside the logits.
+    """Add the outputs greedy_token [B, k] int64 and greedy_logit [B, k] float32.
 
-    k = 1 is declared, as the logits' is. The logit is the largest one, plus zero times all of them:
-    it is not finite if any of them is not, and then the token means nothing.
+    k is declared as 1, as for the logits. greedy_logit is the largest logit plus zero times the sum
+    of all logits, so it is not finite if any logit is not, and then the token is invalid.
 
     Args:
-        graph: with an output `logits` [B, k, V].
-        vocab_size: of the tokenizer; ids from here on are padding and are never chosen.
+        graph: graph with an output `logits` [B, k, V].
+        vocab_size: vocabulary size of the tokenizer; larger ids are padding and never chosen.
     """
     logits = next(value for value in graph.outputs if value.name == "logits")
     numbers = [

@@ -1,4 +1,4 @@
-"""A residual sum and the norm after it become one kernel."""
+"""Fusion of a residual sum and the norm after it into one kernel."""
 
 import onnx_ir as ir
 
@@ -8,11 +8,11 @@ from glm_export.model.operators import ORT_DOMAIN
 def fuse_skip_norm(graph: ir.Graph) -> int:
     """Rewrite s = a + b; y = norm(s) as y, s = SkipSimplifiedLayerNormalization(a, b).
 
-    The sum goes on as the residual stream. A norm of something else than a sum (the first
-    layer's, the sandwich norms, the final one after the selection) stays as it is.
+    The sum stays available as the residual stream. A norm whose input is not a sum is not changed:
+    the first norm, the post-norms, and the final norm after the selection of positions.
 
     Returns:
-        Number of norms that were fused.
+        Number of fused norms.
     """
     rewritten = 0
     for node in [n for n in graph if n.op_type == "SimplifiedLayerNormalization"]:
@@ -35,7 +35,7 @@ def _fuse(graph: ir.Graph, add: ir.Node, norm: ir.Node) -> None:
         num_outputs=4,
     )
     normed, mean, deviation, total = fused.outputs
-    mean.name = deviation.name = ""  # optional outputs that nobody reads
+    mean.name = deviation.name = ""  # optional outputs that no node reads
     for new, old in ((normed, norm.outputs[0]), (total, add.outputs[0])):
         new.name, new.type = old.name, old.type
     graph.insert_before(norm, fused)

@@ -1,4 +1,4 @@
-"""Initializers whose bytes lie in the data file that `writer.py` fills."""
+"""Initializers whose values are in the data file, which `writer.py` writes."""
 
 import math
 
@@ -18,13 +18,13 @@ DTYPES = {
 def get_initializer(
     graph: ir.Graph, segment: Segment, shape: tuple[int, ...], suffix: str = ""
 ) -> ir.Value:
-    """The initializer over a segment's bytes, made on first use.
+    """Return the initializer for a segment, and create it on first use.
 
     Args:
-        graph: where it is registered.
-        segment: the bytes.
-        shape: may group the same bytes otherwise than the segment does.
-        suffix: tells two views of one segment apart (a tied head and its embedding).
+        graph: graph of the initializer.
+        segment: bytes in the data file.
+        shape: shape of the initializer, which may differ from that of the segment.
+        suffix: suffix of the name, for a second view of a segment (tied embeddings).
     """
     name = segment.name + suffix
     if name in graph.initializers and graph.initializers[name].const_value is not None:
@@ -48,7 +48,7 @@ def get_initializer(
 
 
 def list_stored(graph: ir.Graph) -> dict[int, tuple[str, ...]]:
-    """Offset in the data file -> names of the initializers there; a tied head has two views."""
+    """Return the initializers' names by offset in the data file; tied embeddings have two names."""
     found: dict[int, tuple[str, ...]] = {}
     for name, value in graph.initializers.items():
         tensor = value.const_value
@@ -58,7 +58,7 @@ def list_stored(graph: ir.Graph) -> dict[int, tuple[str, ...]]:
 
 
 def replace_node(old: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one; the last one's first output takes over name and uses."""
+    """Replace a node; the first output of the last new node takes over its name and uses."""
     graph = old.graph
     assert graph is not None
     before, after = old.outputs[0], new[-1].outputs[0]

@@ -1,4 +1,4 @@
-"""Embedding placeholders become a row lookup in float or in codes."""
+"""Replacement of the embedding placeholder by a lookup of float or quantized rows."""
 
 import onnx_ir as ir
 
@@ -10,7 +10,7 @@ from glm_export.plan.plan import ExportPlan, TensorPlan
 def lower_embedding(graph: ir.Graph, plan: ExportPlan) -> int:
     """Embedding(W, ids) -> Gather(W, ids), or GatherBlockQuantized(codes, ids, scales, zeros).
 
-    Every remaining float initializer (norms, rotation tables) is bound to its bytes here too.
+    This also binds every other float initializer (norms, rotation tables) to its bytes.
     """
     nodes = [n for n in graph if n.domain == PLACEHOLDER_DOMAIN and n.op_type == "Embedding"]
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Linear placeholders become the matrix product that the plan asks for."""
+"""Replacement of linear placeholders by the matrix products of the plan."""
 
 import onnx_ir as ir
 
@@ -6,16 +6,16 @@ from glm_export.graph.passes.initializers import DTYPES, get_initializer, replac
 from glm_export.model.operators import ORT_DOMAIN, PLACEHOLDER_DOMAIN
 from glm_export.plan.plan import ExportPlan, TensorPlan, is_wide
 
-_SMALLEST_LENGTH = 1e-30  # a row of zeros stays one
+_SMALLEST_LENGTH = 1e-30  # avoids a division by zero for a row of zeros
 
 
 def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> int:
     """Linear(x, W, b) -> MatMulNBits(x, codes, scales, zero points, b), or x * W^T + b in float.
 
-    The float product reads the weight as the checkpoint stores it, [N, C], transposed by the
-    kernel (FusedMatMul, transB): a tied head then shares the embedding's bytes. Where x is wide
-    and W is not, rows of x are brought to length 1 before and back after, in the wide type: by
-    Cauchy-Schwarz no result is then larger than the length of a row of W, whatever x holds.
+    The float product (FusedMatMul with transB) reads the weight as stored, [N, C], so that tied
+    embeddings share their bytes. If x has the wide type and W has not, each row of x is divided by
+    its length before the product and multiplied by it afterwards, in the wide type. By the
+    Cauchy-Schwarz inequality no product is then larger than the length of a row of W.
     """
     nodes = [n for n in graph if n.domain == PLACEHOLDER_DOMAIN and n.op_type == "Linear"]
     for node in nodes:
@@ -30,7 +30,7 @@ def lower_linear(graph: ir.Graph, plan: ExportPlan, accuracy_level: int) -> int:
 
 
 def _name_product(tensor: TensorPlan) -> str:
-    """The parameter's name; a tied head leaves the embedding's to the embedding."""
+    """Return a name for the product; with tied embeddings it differs from the parameter's."""
     name = tensor.name.removesuffix(".weight")
     return "lm_head" if name == "embed_tokens" else name
 
@@ -66,7 +66,7 @@ def _lower_float(graph: ir.Graph, node: ir.Node, tensor: TensorPlan, plan: Expor
 
 
 def _scale_rows(x: ir.Value, dtype: str) -> tuple[list[ir.Node], ir.Value]:
-    """X by the length of its rows, the last node, in a narrower type; and the lengths."""
+    """Divide x by the length of its rows; return the nodes, the last in `dtype`, and lengths."""
     axes = ir.node("Constant", [], {"value_ints": [-1]})
     least = ir.node("Constant", [], {"value_float": _SMALLEST_LENGTH})
     length = ir.node("ReduceL2", [x, axes.outputs[0]], {"keepdims": 1})
@@ -82,7 +82,7 @@ def _scale_back(product: ir.Value, length: ir.Value, dtype: str) -> list[ir.Node
 
 
 def _sort_inputs(graph: ir.Graph, node: ir.Node, tensor: TensorPlan) -> ir.Node | None:
-    """W x = W[:, order] x[order]: codes in groups of scattered inputs are stored sorted."""
+    """Sort the inputs if the codes are stored sorted by group: W x = W[:, order] x[order]."""
     if tensor.order is None:
         return None
     order = get_initializer(graph, tensor.order, tensor.order.shape)

@@ -1,4 +1,4 @@
-"""An int8 KV cache: attention reads and writes codes, a quarter of the bytes of float32."""
+"""The int8 KV cache: attention reads and writes codes, a quarter of the bytes of float32."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from glm_export.calibration.cache_scales import CacheScales
 from glm_quantize import FloatArray
 
 _PER_CHANNEL = "PER_CHANNEL"
-_NUM_INPUTS = 12  # before the scales; not all of them are used
+_NUM_INPUTS = 12  # inputs before the scales, some of them unused
 
 
 def quantize_cache(graph: ir.Graph, scales: Sequence[CacheScales]) -> None:
-    """Give every GroupQueryAttention its scales, and the cache's inputs and outputs int8.
+    """Give each GroupQueryAttention its scales, and make the cache's inputs and outputs int8.
 
-    The kernel stores rint(x / scale), clipped to -128 ... 127, and reads code * scale, also of the
-    tokens that it has just been given.
+    The kernel stores rint(x / scale) clipped to -128 ... 127. It reads code * scale, for the new
+    tokens too.
 
     Args:
-        graph: with one attention node a layer, in order.
-        scales: of each layer.
+        graph: graph with one attention node per layer, in order.
+        scales: scales of each layer.
     """
     nodes = [node for node in graph if node.op_type == "GroupQueryAttention"]
     for index, (node, of_layer) in enumerate(zip(nodes, scales, strict=True)):

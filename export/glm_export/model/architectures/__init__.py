@@ -34,10 +34,10 @@ __all__ = [
 
 
 def find_architecture(values: Mapping[str, object]) -> Architecture:
-    """The architecture that the values of a config.json name.
+    """Return the architecture that the values of a config.json name.
 
     Raises:
-        UnsupportedModelError: no `model_type`, or one that is not registered.
+        UnsupportedModelError: `model_type` is missing or not supported.
     """
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
