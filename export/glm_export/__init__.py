@@ -1,8 +1,8 @@
-"""GLM-4 checkpoints (PyTorch, safetensors) to folders that ONNX Runtime runs.
+"""Export of GLM-4 checkpoints (PyTorch, safetensors) to folders for ONNX Runtime.
 
-`export(ExportOptions(...)) -> ExportReport` does it all. To read the code, follow a weight:
-checkpoint -> architectures -> decoder -> trace -> passes -> plan -> writer -> verify; `pipeline.py`
-is the table of contents.
+The entry point is `export(ExportOptions(...)) -> ExportReport`, and `pipeline.py` is the table of
+contents. To read the code, follow a weight: checkpoint -> architectures -> decoder -> trace ->
+passes -> plan -> writer -> verify.
 """
 
 from typing import TYPE_CHECKING
@@ -23,14 +23,15 @@ __version__ = "0.1.0"
 
 
 def export(options: ExportOptions, progress: Progress = ignore_progress) -> ExportReport:
-    """Make a folder from a checkpoint.
+    """Export a checkpoint to a folder.
 
     Args:
-        options: what to make.
-        progress: called with (stage, weights done, weights in all).
+        options: options of the export.
+        progress: called with (stage, done, total).
 
     Raises:
-        ExportError: one sentence: what was found, what was expected, what to do.
+        ExportError: the export failed; the message says what was found, what was expected, and
+            what to do.
     """
     require_export_packages()
     check_export_inputs(options)
@@ -41,7 +42,7 @@ def export(options: ExportOptions, progress: Progress = ignore_progress) -> Expo
 
 
 def estimate(options: ExportOptions, progress: Progress = ignore_progress) -> "ExportEstimate":
-    """What `export` would make, and about what memory and time it would take; nothing is written.
+    """Plan an export without writing it: exact sizes, and estimates of memory and time.
 
     Raises:
         ExportError: `export` would refuse the checkpoint or the options.

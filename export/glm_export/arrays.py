@@ -1,4 +1,4 @@
-"""Arrays of token ids, and how a sample of them is chosen."""
+"""Arrays of token ids, and evenly spaced samples."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ TokenArray = npt.NDArray[np.int64]
 
 
 def choose_evenly(length: int, count: int) -> TokenArray:
-    """Indices of at most `count` of `length` items, in order and evenly spread from the first."""
+    """Return the indices of at most `count` of `length` items, evenly spaced from the first."""
     count = min(length, count)
     chosen: TokenArray = np.arange(count, dtype=np.int64) * length // max(count, 1)
     return chosen

@@ -1,4 +1,4 @@
-"""Where torch computes, as the user names it."""
+"""The PyTorch device that runs the calibration."""
 
 import torch
 
@@ -9,13 +9,13 @@ def check_device(name: str) -> None:
     """Refuse a device that this machine does not have.
 
     Raises:
-        OptionsError: the name is none of torch's, or nothing answers to it.
+        OptionsError: PyTorch does not know the device, or this machine does not have it.
     """
     try:
         torch.empty(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA raises AssertionError
         reason = str(error).splitlines()[0]
         raise OptionsError(
             f"device {name!r} cannot be used ({reason}); choose cpu, or cuda on a machine with "
-            "a CUDA device and a CUDA build of torch."
+            "a CUDA device and a CUDA build of PyTorch."
         ) from error

@@ -1,8 +1,8 @@
-"""What can go wrong in an export. Each message says what was found, expected, and what to do."""
+"""Errors of an export. A message says what was found, what was expected, and what to do."""
 
 
 class ExportError(Exception):
-    """Root of this package's errors."""
+    """Base class of this package's errors."""
 
 
 class CheckpointError(ExportError):
@@ -10,11 +10,11 @@ class CheckpointError(ExportError):
 
 
 class UnsupportedModelError(ExportError):
-    """A model type, or a config value, that this exporter does not support."""
+    """The exporter does not support the model type or a value of config.json."""
 
 
 class OptionsError(ExportError):
-    """Options that contradict each other or the model."""
+    """Options contradict each other or the model."""
 
 
 class OutputError(ExportError):
@@ -22,7 +22,7 @@ class OutputError(ExportError):
 
 
 class VerificationError(ExportError):
-    """What was written is not what the checkpoint says."""
+    """The written folder does not match the checkpoint."""
 
 
 class MissingPackageError(ExportError):

@@ -1,7 +1,7 @@
-"""What an export would make and cost, without doing it: `glm-export --plan`.
+"""The plan of an export without running it: `glm-export --plan`.
 
-Sizes are exact, since every byte is planned. Memory and time are estimates: this machine's speeds
-are probed for a few seconds, how much work a recipe is was measured once (the constants below).
+Sizes are exact. Memory and time are estimates. They combine this machine's speed, measured for a
+few seconds, with the amount of work per method, measured once (the constants below).
 """
 
 import shutil
@@ -24,17 +24,19 @@ from glm_quantize import find_method
 from glm_runtime.graph.machine import count_usable_cores
 from glm_runtime.progress import Progress
 
-# Measured by `python -m benchmarks.memory methods` at the 1.5 B shape and solved for here: floating
-# point operations that a method needs beyond forward passes and moments, as a multiple of N C^2 of
-# each matrix [N, C]. AWQ's search is a multiple of its own rounding instead.
+# Floating point operations of a method in addition to forward passes and moments, as a multiple of
+# N C^2 for each matrix [N, C]. They follow from times that `python -m benchmarks.memory methods`
+# measured with 1.5 B parameters. AWQ's search is a multiple of the time of its own rounding.
 _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
 _AWQ_SEARCHES = 1.0
-_PASSES_OF_SENSITIVITY = 3  # forwards once, backwards twice the work
-# The graph: imports and tracing, by `python -m benchmarks.memory full-size`, 2, 40 and 61 layers.
+_PASSES_OF_SENSITIVITY = 3  # one forward pass, and a backward pass with twice its work
+# Imports and tracing, from `python -m benchmarks.memory full-size` with 2, 40 and 61 layers.
 _TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.45
-# Python, torch and the traced graph; rows in flight. By `python -m benchmarks.memory full-size`.
+# Memory of Python, PyTorch and the traced graph, and of the rows being written, from
+# `python -m benchmarks.memory full-size`.
 _BASE_BYTES, _BYTES_A_LAYER = 430_000_000, 3_000_000
-# Copies of a layer in float32, of the hidden states, of a matrix's moments that are held together.
+# Numbers of copies in memory at the same time: of a float32 layer, of the hidden states, and of the
+# moments of a matrix.
 _LAYERS_HELD, _STATES_HELD, _MOMENTS_HELD = 2, 3, 5
 _LAYERS_OF_SENSITIVITY = 4
 _TO_BE_CHOSEN = "to be chosen"
@@ -42,7 +44,7 @@ _TO_BE_CHOSEN = "to be chosen"
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage of an export and its seconds."""
+    """Estimated duration of one stage of an export, in seconds."""
 
     name: str
     seconds: float
@@ -50,26 +52,27 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class ExportEstimate:
-    """What an export would make, need and take.
+    """The size of an export, and estimates of its memory and time.
 
     Attributes:
-        name: of the checkpoint's folder.
-        model_type: as config.json says it.
-        parameters: weights.
-        method: how codes would be chosen.
-        schemes: scheme -> how many matrices and vectors would have it, and their bytes; of a mixed
-            recipe before it chose, within `size_bytes`.
-        tensors: parameter -> its scheme, "to be chosen" for those of a mixed recipe.
-        is_mixed: schemes would still be chosen.
-        size_bytes: of the data file.
-        bits_per_weight: scales included.
-        disk_bytes: needed while it runs, kept work not counted again.
-        free_disk_bytes: there now.
-        peak_rss_bytes: resident memory, an estimate.
-        stages: seconds, estimates.
-        verification: the level that would be reached.
-        kept_bytes: finished work of an earlier run to the same place.
-        notes: sentences that a user should read.
+        name: name of the checkpoint's folder.
+        model_type: model type from config.json.
+        parameters: number of weights.
+        method: quantization method.
+        schemes: number of tensors and bytes for each scheme; with mixed precision, before the
+            schemes are chosen within `size_bytes`.
+        tensors: scheme of each parameter; "to be chosen" with mixed precision.
+        is_mixed: True if the export would choose schemes by sensitivity.
+        size_bytes: size of the data file.
+        bits_per_weight: average bits per weight, scales and zero points included.
+        disk_bytes: bytes of disk needed while the export runs, not counting work kept from an
+            earlier run.
+        free_disk_bytes: free bytes of disk now.
+        peak_rss_bytes: estimated largest resident memory.
+        stages: estimated duration of each stage.
+        verification: level of the verification.
+        kept_bytes: bytes of finished work kept from an earlier run with the same output.
+        notes: sentences that the user should read.
     """
 
     name: str
@@ -91,12 +94,12 @@ class ExportEstimate:
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """Estimated duration of all stages together, in seconds."""
         return sum(stage.seconds for stage in self.stages)
 
 
 def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimate:
-    """Plan an export as far as it goes without reading weights; a few rows are read to be timed.
+    """Plan an export; only a few rows of the weights are read, to measure the speed.
 
     Raises:
         ExportError: the export would be refused.
@@ -107,8 +110,8 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         speeds = probe_speeds(job)
     except OSError as error:
         raise OutputError(
-            f"this machine's speed could not be measured ({error}); give a folder for temporary "
-            "files that can be written, by TMPDIR."
+            f"this machine's speed could not be measured ({error}); set TMPDIR to a folder that "
+            "can be written."
         ) from error
     budget = set_budget(job.plan, options.bits_per_weight)
     is_mixed = bool(job.open_matrices)
@@ -148,7 +151,7 @@ def _list_obstacles(options: ExportOptions) -> list[str]:
 
 
 def _find_existing(path: Path) -> Path:
-    """The nearest folder above an output that is there."""
+    """Return the nearest existing parent folder of an output."""
     return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
@@ -188,7 +191,7 @@ def _sensitivity_seconds(job: ExportJob, speeds: Speeds) -> float:
 
 
 def _calibration_seconds(job: ExportJob, speeds: Speeds) -> float:
-    """Forward passes, second moments, and the method's own work on each matrix."""
+    """Estimate the time of forward passes, second moments, and the method itself."""
     tokens, work = _count_tokens(job), _WORK.get(job.method, 0.0)
     operations = 0.0
     for tensor in _list_quantized(job):
@@ -202,7 +205,7 @@ def _calibration_seconds(job: ExportJob, speeds: Speeds) -> float:
 
 
 def _verification_seconds(job: ExportJob, speeds: Speeds) -> float:
-    """The probe's tokens through PyTorch, whose weights are dequantized, and loading the graph."""
+    """Estimate the time of the PyTorch run on dequantized weights, and of loading the graph."""
     operations = 2.0 * verify.PROBE_TOKENS * job.plan.parameters
     return operations / speeds.float_operations + 2 * job.plan.parameters / speeds.copied_weights
 

@@ -1,4 +1,4 @@
-"""Everything that is known of an export before any slow work starts."""
+"""An export job: everything that is known before the slow work starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from glm_quantize import find_method
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Options, the opened checkpoint, and what was derived from both.
+    """Options, the opened checkpoint, and everything derived from both.
 
     Attributes:
-        options: what was asked.
+        options: options of the export.
         source: the checkpoint.
-        token_ids: special ones.
-        files: the small files' contents by name.
-        source_license: of the checkpoint.
-        method: how codes are chosen for what is float in the checkpoint.
-        plan: of every tensor; of a mixed recipe, before schemes are chosen.
-        open_matrices: those whose scheme a mixed recipe chooses.
-        corpus: what weights are calibrated on, None where none are.
-        cache_corpus: what the scales of an int8 KV cache are measured on, None without one.
+        token_ids: special token ids.
+        files: contents of the small files by name.
+        source_license: license of the checkpoint.
+        method: quantization method for the float tensors of the checkpoint.
+        plan: plan of every tensor; with mixed precision, before the schemes are chosen.
+        open_matrices: matrices whose schemes mixed precision chooses.
+        corpus: calibration text of the weights; None without calibration.
+        cache_corpus: calibration text for the scales of an int8 KV cache; None for a float cache.
     """
 
     options: ExportOptions
@@ -42,5 +42,5 @@ class ExportJob:
 
     @property
     def has_calibrated_codes(self) -> bool:
-        """Whether codes are chosen on texts, if there are any; schemes may be without."""
+        """True if calibration chooses the codes, and not only the schemes of mixed precision."""
         return find_method(self.method).is_calibrated or self.options.uses_calibration_text

@@ -23,7 +23,7 @@ MODEL_TYPES = ("glm", "glm4")
 
 
 class GlmOnnxConfig(LlamaOnnxConfig):  # type: ignore[misc]
-    """Inputs, outputs and examples of Llama's shape: the cache has its own heads and head size."""
+    """Inputs, outputs and examples as for Llama, with the cache's own heads and head size."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfigWithGQA
     MIN_TRANSFORMERS_VERSION = Version("4.46.0")  # the first with `glm`
@@ -31,7 +31,7 @@ class GlmOnnxConfig(LlamaOnnxConfig):  # type: ignore[misc]
 
 @functools.cache
 def register() -> None:
-    """Make both model types known; what Optimum has of its own stays."""
+    """Register both model types, unless Optimum supports them already."""
     add = TasksManager.create_register("onnx")
     for model_type in MODEL_TYPES:
         add(model_type, *COMMON_TEXT_GENERATION_TASKS)(GlmOnnxConfig)

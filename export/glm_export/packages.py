@@ -21,7 +21,7 @@ def require_export_packages() -> None:
 
 
 def require_onnxruntime() -> None:
-    """Say early that the graph cannot be run.
+    """Check early that ONNX Runtime is installed.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -34,7 +34,7 @@ def require_onnxruntime() -> None:
 
 
 def require_plot_packages() -> None:
-    """Say early that no picture can be drawn.
+    """Check early that matplotlib is installed.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

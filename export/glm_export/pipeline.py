@@ -1,4 +1,4 @@
-"""The table of contents: load, plan, calibrate, trace, write, verify, describe, each one call."""
+"""The steps of an export: load, plan, calibrate, trace, write, verify and describe."""
 
 import time
 from contextlib import AbstractContextManager
@@ -43,7 +43,7 @@ _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
-    """Make a folder from a checkpoint; see `glm_export.export`."""
+    """Export a checkpoint to a folder; see `glm_export.export`."""
     started = time.perf_counter()
     job = prepare_job(options)
     with (
@@ -89,7 +89,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
 
 
 def _stage(job: ExportJob, unfinished: Unfinished) -> AbstractContextManager[Path]:
-    """What an earlier run left is on the disk already, or will be thrown away."""
+    """Stage the output folder; work kept from an earlier run needs no more disk."""
     needed_bytes = max(0, count_needed_bytes(job) - unfinished.count_bytes())
     return stage_folder(job.options.output, needed_bytes, is_forced=job.options.is_forced)
 
@@ -97,7 +97,7 @@ def _stage(job: ExportJob, unfinished: Unfinished) -> AbstractContextManager[Pat
 def _measure_cache(
     job: ExportJob, calibrated: Calibrated | None, progress: Progress
 ) -> list[CacheScales]:
-    """The scales of an int8 KV cache; none without one. Folding may have scaled value rows."""
+    """Measure the scales of an int8 KV cache on the folded weights; none for a float cache."""
     if job.cache_corpus is None:
         return []
     read: ReadParameter = job.source.read_parameter
@@ -109,7 +109,7 @@ def _measure_cache(
 def _write_graph(
     job: ExportJob, folder: Path, scales: list[CacheScales]
 ) -> dict[int, tuple[str, ...]]:
-    """The graph's file; names of what it finds in the data file, by offset."""
+    """Write the graph's file; return the names of its initializers by offset in the data file."""
     dtype, wide = _TORCH_DTYPES[job.plan.dtype], _TORCH_DTYPES[job.plan.wide_dtype]
     model = trace_decoder(job.source.config, dtype, wide)
     passes.run_passes(model.graph, job.plan, job.options.chosen_accuracy_level)
@@ -122,7 +122,7 @@ def _write_graph(
     model.graph.name = "glm"
     model.producer_name, model.producer_version = "glm-export", glm_export.__version__
     model.metadata_props.clear()
-    for node in model.graph:  # traces of our source files' places
+    for node in model.graph:  # they hold paths of our source files
         node.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.metadata_props.clear()
@@ -148,7 +148,7 @@ def _add_conformance(folder: Path, manifest: Manifest) -> Manifest:
     try:
         return add_conformance(folder, manifest)
     except (GlmRuntimeError, ValueError, MemoryError) as error:
-        raise OutputError(  # an error that keeps what is finished
+        raise OutputError(  # an OutputError keeps the finished work
             f"the folder cannot be run for its conformance vectors ({error or 'no memory'}); "
             "export without --conformance."
         ) from error

@@ -1,4 +1,4 @@
-"""What `--plan` says, for people."""
+"""The text that `--plan` prints."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from glm_runtime.cli.progress import format_duration
 
 
 def render_estimate(estimate: ExportEstimate) -> str:
-    """Several lines; what is estimated says "about"."""
+    """Render an estimate as lines of text; estimated numbers are marked with "about"."""
     return "\n".join(_list_lines(estimate))
 
 

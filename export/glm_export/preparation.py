@@ -1,6 +1,6 @@
-"""Everything cheap, done before anything slow: an export's job, or the sentence that refuses it.
+"""The cheap part of an export, which comes first: it makes the job or refuses it.
 
-Read `job.py` for what comes out, `pipeline.py` for what is then done.
+`job.py` describes the result, and `pipeline.py` runs it.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from glm_export.plan.schemes import apply_overrides, list_matrices
 from glm_export.tokenizer.token_ids import read_token_ids
 from glm_quantize import find_method
 
-_WINDOW = 512  # tokens of a calibration window
+_WINDOW = 512  # number of tokens in a calibration window
 
 
 def prepare_job(options: ExportOptions) -> ExportJob:
-    """Read config, headers, tokenizer, template, license and texts; plan every byte.
+    """Read config, headers, tokenizer, chat template, license and calibration text, and plan.
 
     Raises:
-        ExportError: what was found, what was expected, what to do.
+        ExportError: the checkpoint or an option is refused.
     """
     if options.verify in ("auto", "full"):
         require_onnxruntime()
@@ -41,7 +41,9 @@ def prepare_job(options: ExportOptions) -> ExportJob:
     files = side_files.render_side_files(source.checkpoint, config, token_ids, options)
     source_license = read_license(source.checkpoint.folder)
     names = [name for name in list_matrices(source.parameters) if name not in matrices]
-    scheme = None if matrices else options.scheme  # the floats of a quantized checkpoint stay
+    scheme = (
+        None if matrices else options.scheme
+    )  # float tensors of a quantized checkpoint stay float
     schemes, fixed = apply_overrides(names, scheme, options.parsed_overrides)
     plan = build_plan(config, source.parameters, schemes, options.chosen_dtype, matrices)
     is_mixed = options.is_mixed and not matrices
@@ -64,18 +66,18 @@ def prepare_job(options: ExportOptions) -> ExportJob:
 
 
 def _check_import(options: ExportOptions, method: str) -> None:
-    """A checkpoint that is quantized already has its own codes."""
+    """Refuse quantization options for a checkpoint that is already quantized."""
     is_asked = any(v is not None for v in (options.quant, options.method, options.bits_per_weight))
     if is_asked or (options.calibration is not None and options.kv_cache == "float"):
         raise OptionsError(
-            f"the checkpoint is quantized already ({method}) and is exported as it is; leave out "
-            "quant, method, bits per weight and calibration. What it holds in float can be "
+            f"the checkpoint is quantized already ({method}) and its codes are exported unchanged; "
+            "leave out quant, method, bits per weight and calibration. Its float matrices can be "
             "quantized by --set, for example 'lm_head=int8'."
         )
 
 
 def _is_calibrated(options: ExportOptions) -> bool:
-    """Whether the recipe shows the model a text to choose its codes."""
+    """Return True if the export runs the model on a calibration text."""
     if options.chosen_quant == "none":
         return False
     is_calibrated = find_method(options.chosen_method).is_calibrated
@@ -95,7 +97,7 @@ def _read_corpus(options: ExportOptions, config: DecoderConfig) -> Corpus:
 
 
 def count_needed_bytes(job: ExportJob) -> int:
-    """Disk that the folder needs, and calibration beside it."""
+    """Return the bytes of disk that the folder and its calibration need."""
     if job.corpus is None:
         return job.plan.size_bytes
     bits = job.options.bits_per_weight or job.plan.bits_per_weight
@@ -105,7 +107,7 @@ def count_needed_bytes(job: ExportJob) -> int:
 
 
 def fingerprint_export(job: ExportJob) -> str:
-    """A hash of all that the codes depend on; of weight files, of their sizes and times."""
+    """Hash everything that the codes depend on; for weight files, their sizes and times."""
     options = job.options
     files = [
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)

@@ -1,7 +1,7 @@
-"""How fast this machine writes weights, multiplies and hashes: a few seconds of each.
+"""Measures how fast this machine writes weights, multiplies matrices and hashes, in a few seconds.
 
-Rows of the checkpoint itself go through the writer into a file that is thrown away, so that a slow
-disk shows; what was read lately comes from the cache, as it may in the export.
+The writer writes rows of the checkpoint to a temporary file, so a slow disk is noticed. Rows read
+before may come from the system's cache, as in the export.
 """
 
 import hashlib
@@ -18,20 +18,21 @@ from glm_export.output.writer import WriteOptions, count_threads, write_sample
 from glm_quantize import find_method
 
 _ROUNDS = 3
-_RUNS = 16  # of the writer, a round: some million weights each
-_SIDE = 1024  # of the matrices that are multiplied
+_RUNS = 16  # runs of the writer in a round, some million weights each
+_SIDE = 1024  # rows and columns of the multiplied matrices
 _HASHED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """A second's work of the whole machine.
+    """Speeds of this machine, per second.
 
     Attributes:
-        rounded_weights: written, with codes by the job's method as far as it needs no statistics.
-        copied_weights: written, with codes that cost next to nothing to choose.
-        float_operations: of a float32 matrix product.
-        hashed_bytes: SHA-256, one thread.
+        rounded_weights: weights per second, quantized by the job's method or its data-free
+            fallback and written.
+        copied_weights: weights per second, rounded to nearest and written.
+        float_operations: floating point operations per second in float32 matrix products.
+        hashed_bytes: bytes per second hashed by SHA-256 in one thread.
     """
 
     rounded_weights: float
@@ -41,16 +42,16 @@ class Speeds:
 
 
 def probe_speeds(job: ExportJob) -> Speeds:
-    """Time some of the work.
+    """Measure the speeds.
 
     Raises:
         CheckpointError: a tensor cannot be read, or holds NaN or Inf.
     """
     method = "rtn-search" if find_method(job.method).is_calibrated else job.method
     side = torch.ones(_SIDE, _SIDE)
-    product = _take_time(lambda: side @ side)
+    product = _measure_seconds(lambda: side @ side)
     content = bytes(_HASHED_BYTES)
-    hashing = _take_time(lambda: hashlib.sha256(content).digest())
+    hashing = _measure_seconds(lambda: hashlib.sha256(content).digest())
     copied = _time_writer(job, "rtn")
     return Speeds(
         rounded_weights=copied if method == "rtn" else _time_writer(job, method),
@@ -61,7 +62,7 @@ def probe_speeds(job: ExportJob) -> Speeds:
 
 
 def _time_writer(job: ExportJob, method: str) -> float:
-    """Weights a second."""
+    """Measure the weights per second that the writer quantizes and writes."""
     options = WriteOptions(method, job.options.verify != "none", count_threads())
     written = 0
 
@@ -71,12 +72,12 @@ def _time_writer(job: ExportJob, method: str) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample"
-        seconds = _take_time(write)
+        seconds = _measure_seconds(write)
     return written / seconds
 
 
-def _take_time(work: Callable[[], object]) -> float:
-    """Seconds, the least of some rounds: what else runs now may have ended by then."""
+def _measure_seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of several durations, in case other programs are running."""
     seconds = []
     for _ in range(_ROUNDS):
         started = time.perf_counter()

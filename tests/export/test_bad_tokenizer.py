@@ -165,7 +165,7 @@ def test_templates_in_tokenizer_config(
 
 
 HOSTILE = "the checkpoint's chat template does what no template may ("
-BROKEN = "the checkpoint's chat template is no Jinja that can be compiled ("
+BROKEN = "the checkpoint's chat template is not Jinja that can be compiled ("
 
 
 @pytest.mark.usefixtures("no_tracing")

@@ -1,1 +1,1 @@
-"""The files of a folder beside the graph: configuration, manifest, model card, test vectors."""
+"""The other files of a folder: configuration, manifest, model card and test vectors."""

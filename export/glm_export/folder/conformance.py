@@ -1,11 +1,11 @@
-"""`conformance.json`: what the folder answers, for hosts in other languages to be held to.
+"""`conformance.json`: prompts and the folder's answers, which test hosts in other languages.
 
-The finished folder is run by `glm_runtime` on the CPU. On a processor with the same features a host
-gives the same tokens, and logits within 1e-4. Kernels for other instructions round activations to
-int8 in another way, or not at all: how far that reaches is measured by running the graph in float,
-`logit_rounding`. Elsewhere logits stay within thrice that (twice the distance from float, and some:
-AVX2's came 1.25 times as far as AVX-512's), greedy tokens may part where the choice is narrower,
-and drawn ones anywhere. A folder of `--accuracy-level 0` rounds nothing.
+`glm_runtime` runs the finished folder on the CPU. On a processor with the same instruction sets, a
+host gives the same tokens, and logits within 1e-4. On other processors the kernels round
+activations to int8 differently. `logit_rounding` measures this by a run in float32. There, logits
+stay within three times that value: twice the distance to float32, and a margin, since AVX2's
+distance was 1.25 times that of AVX-512. Greedy tokens may then differ where the margin of the best
+token is smaller, and sampled tokens anywhere. `--accuracy-level 0` avoids this rounding.
 """
 
 import json
@@ -27,7 +27,7 @@ from glm_runtime.graph.machine import read_cpu_features
 
 FILE_NAME = "conformance.json"
 FORMAT_NAME, FORMAT_VERSION = "glm-conformance", 1
-# English, Chinese, code, and what is hard to cut into characters: joined emoji, a combining mark.
+# English, Chinese, code, and characters that are hard to split: joined emoji, a combining mark.
 _QUESTIONS = (
     "Who was Moses?",
     "背诵李白的《静夜思》。",
@@ -36,12 +36,12 @@ _QUESTIONS = (
 )
 _TOKENS = 64
 _SAMPLING = SamplingSettings(temperature=0.8, top_k=50, top_p=0.95, seed=20_260_101)
-_LARGEST, _SPREAD = 16, 48  # logits that are kept: the best, and some of the whole vocabulary
+_LARGEST, _SPREAD = 16, 48  # logits that are stored: the best ones, and evenly spaced ones
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Tokens and text of one answer, the token that ended it included."""
+    """Tokens and text of one answer, including the token that ends it."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -51,19 +51,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Vector:
-    """One prompt and what follows it.
+    """One prompt and its answers.
 
     Attributes:
-        messages: what is rendered; none where the folder has no chat template.
-        rendered: the prompt as text.
-        token_ids: the prompt as tokens.
-        logit_ids: places of `logits` in the vocabulary.
-        logits: after the last token of the prompt.
-        greedy: the likeliest token each time, at most 64.
-        logit_rounding: the most that rounding activations to int8 moves a logit, of the whole
-            vocabulary; 0 where the folder rounds none.
-        smallest_margin: least distance of the best logit from the next within `greedy`, in nats.
-        sampled: drawn by the settings of the file.
+        messages: messages that are rendered; empty if the folder has no chat template.
+        rendered: text of the prompt.
+        token_ids: tokens of the prompt.
+        logit_ids: token ids of `logits`.
+        logits: logits after the last token of the prompt.
+        greedy: greedy answer, at most 64 tokens.
+        logit_rounding: largest change of any logit by rounding activations to int8; 0 if the folder
+            does not round them.
+        smallest_margin: smallest difference of the two best logits within `greedy`, in nats.
+        sampled: answer sampled with the settings in the file.
     """
 
     messages: tuple[dict[str, str], ...]
@@ -78,15 +78,15 @@ class Vector:
 
 
 def add_conformance(folder: Path, manifest: Manifest) -> Manifest:
-    """Run a finished folder and write the file into it, the manifest's entry too.
+    """Run a finished folder, write conformance.json into it, and add it to the manifest.
 
     Raises:
-        GlmRuntimeError: the folder cannot be run here, for lack of memory for one.
+        GlmRuntimeError: the folder cannot be run here, for example for lack of memory.
     """
     model = glm_runtime.load(folder, device="cpu")
     made = [_make_vector(model, question) for question in _QUESTIONS]
     vectors = [vector for vector, _ in made]
-    del model  # before another session takes its memory
+    del model  # frees its memory before the next session starts
     if manifest.recipe.accuracy_level:
         vectors = _measure_rounding(folder, made)
     content = {
@@ -109,7 +109,7 @@ def add_conformance(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _make_vector(model: Model, question: str) -> tuple[Vector, npt.NDArray[np.float32]]:
-    """A vector, and the logits [V] after its prompt."""
+    """Make a vector, and return it with the logits [V] after its prompt."""
     messages: tuple[dict[str, str], ...] = ()
     rendered = question
     if model.chat_template is not None:
@@ -138,7 +138,7 @@ def _make_vector(model: Model, question: str) -> tuple[Vector, npt.NDArray[np.fl
 def _measure_rounding(
     folder: Path, made: Sequence[tuple[Vector, npt.NDArray[np.float32]]]
 ) -> list[Vector]:
-    """The vectors with `logit_rounding`."""
+    """Run the graph in float32, and set `logit_rounding` of the vectors."""
     exact = GraphSession(folder, keep_activations_float(folder))
     measured = []
     for vector, rounded in made:
@@ -148,7 +148,7 @@ def _measure_rounding(
 
 
 def _choose_logits(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """The best, and some spread over the vocabulary; rising and without repeats."""
+    """Choose the ids of the best logits and of evenly spaced ones, sorted without duplicates."""
     best = np.argsort(-logits, kind="stable")[:_LARGEST]
     spread = np.linspace(0, logits.size - 1, min(_SPREAD, logits.size)).astype(np.int64)
     return np.union1d(best, spread)

@@ -1,4 +1,4 @@
-"""The manifest and the card: what a finished folder says of itself."""
+"""The manifest and the model card of a finished folder."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known only when graph and data file are there.
+    """Facts that are known once graph and data file are written.
 
     Attributes:
-        initializers: names in the graph by offset in the data file.
-        verification: level and figures.
-        sources: size and hash of the checkpoint's files.
+        initializers: names of the graph's initializers by offset in the data file.
+        verification: level and figures of the verification.
+        sources: sizes and hashes of the checkpoint's files.
     """
 
     initializers: Mapping[int, tuple[str, ...]]
@@ -34,7 +34,7 @@ class Outcome:
 
 
 def describe_folder(job: ExportJob, folder: Path, outcome: Outcome) -> Manifest:
-    """Write the small files, the card and last the manifest, which lists all others."""
+    """Write the small files, the model card, and then the manifest, which lists all others."""
     side_files.write_side_files(folder, job.source.checkpoint, job.files)
     written = {path.name: folder_manifest.describe_file(path) for path in folder.iterdir()}
     manifest = _build_manifest(job, written, outcome)
@@ -83,7 +83,7 @@ def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcom
 
 
 def _name_quant(schemes: set[Scheme]) -> str:
-    """`int4`, `int4 and int8` where both occur, `none`."""
+    """Name the types of the codes: "int4", "int4 and int8", or "none"."""
     bits = sorted({scheme.bits for scheme in schemes})
     return " and ".join(f"int{count}" for count in bits) or "none"
 
@@ -95,7 +95,7 @@ def _name_method(job: ExportJob, schemes: set[Scheme]) -> str:
 
 
 def _if_same(values: Iterable[T]) -> T | None:
-    """The one value that all have, None where they differ or there are none."""
+    """Return the common value; None if the values differ or there are none."""
     different = set(values)
     return different.pop() if len(different) == 1 else None
 
@@ -145,7 +145,7 @@ def _describe_tensors(
 
 
 def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
-    """What fills it, in order; of a matrix that was quantized already, all its stored parts."""
+    """Yield the source tensors in order; for a pre-quantized matrix, all its parts."""
     stored = job.source.checkpoint.tensors
     first_row = 0
     for name, shape in tensor.source.tensors if tensor.source else ():

@@ -1,6 +1,7 @@
-"""`genai_config.json`: what onnxruntime-genai needs to run the folder, in any of its languages.
+"""`genai_config.json`, with which onnxruntime-genai runs the folder.
 
-Fields as in onnxruntime-genai 0.18 (https://onnxruntime.ai/docs/genai/reference/config.html).
+The fields are those of onnxruntime-genai 0.18
+(https://onnxruntime.ai/docs/genai/reference/config.html).
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from glm_export.plan.options import ExportOptions
 from glm_export.tokenizer.token_ids import TokenIds
 
 FILE_NAME = "genai_config.json"
-# What a generation_config.json may set, and what transformers takes where it does not.
+# Keys that a generation_config.json may set, and the defaults of transformers.
 _SEARCH_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "do_sample": False,
@@ -23,10 +24,10 @@ _SEARCH_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "min_length": 0,
     }
 )
-# Keys and values for `max_length` tokens are reserved with each generator.
+# Each generator reserves a KV cache of `max_length` tokens.
 _MOST_CACHE_BYTES = 4 << 30
 _LENGTH_STEP = 1024
-# Steps are not captured as CUDA graphs: their shapes change with the length.
+# Decoding steps are not captured as CUDA graphs, since their shapes change with the length.
 _PROVIDERS: Mapping[str, list[dict[str, dict[str, str]]]] = MappingProxyType(
     {"cpu": [], "cuda": [{"cuda": {"enable_cuda_graph": "0"}}]}
 )
@@ -38,9 +39,9 @@ def build_genai_config(
     generation: Mapping[str, Any],
     options: ExportOptions,
 ) -> dict[str, Any]:
-    """The file's content.
+    """Build the content of the file.
 
-    Threads belong to the machine that runs it, so they are written only when asked for.
+    The number of threads depends on the machine, so it is written only if the options set it.
     """
     session_options: dict[str, Any] = {
         "log_id": "glm-export",
@@ -70,7 +71,7 @@ def build_genai_config(
 
 
 def choose_length(config: DecoderConfig, options: ExportOptions) -> int:
-    """The longest text by default: the context, or what 4 GiB of keys and values hold."""
+    """Return the default `max_length`: the context, limited to a KV cache of 4 GiB."""
     number_bytes = {"fp16": 2, "fp32": 4}[options.chosen_dtype]
     if options.kv_cache == "int8":
         number_bytes = 1

@@ -1,4 +1,4 @@
-"""The folder's README.md: where it comes from, how it was made, how to run it."""
+"""The model card README.md: the folder's source, its quantization, and how to run it."""
 
 import re
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ _ROTATION_TABLE = "computed from config.json"
 
 
 def name_base_model(checkpoint: Path) -> str:
-    """The checkpoint's name on the hub if its path says it, else its folder's name."""
+    """Return the Hugging Face name of a checkpoint in a cache folder, else its folder's name."""
     cached = _HUB_CACHE.fullmatch(checkpoint.parent.parent.name)
     if cached is not None and checkpoint.parent.name == "snapshots":
         return "/".join(cached.groups())
@@ -134,12 +134,12 @@ def name_base_model(checkpoint: Path) -> str:
 
 
 def render_card(manifest: Manifest, data_bytes: int, base_model: str) -> str:
-    """The card's Markdown.
+    """Render the card as Markdown.
 
     Args:
-        manifest: the folder's, complete but for the card's own entry.
+        manifest: manifest of the folder, without the entry of the card.
         data_bytes: size of the data file.
-        base_model: what `name_base_model` says.
+        base_model: result of `name_base_model`.
     """
     recipe = manifest.recipe
     words = [recipe.quant, recipe.dtype]
@@ -169,7 +169,7 @@ def render_card(manifest: Manifest, data_bytes: int, base_model: str) -> str:
 
 
 def _list_head(manifest: Manifest, base_model: str) -> Iterator[str]:
-    """The hub's metadata, as lines of YAML.
+    """Yield the metadata for Hugging Face as lines of YAML.
 
     Source: Hugging Face's model card metadata.
     """
@@ -190,7 +190,7 @@ def _list_head(manifest: Manifest, base_model: str) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    """A YAML string: what a checkpoint says stays one value, and no markup runs."""
+    """Quote a text from a checkpoint as a YAML string that holds no markup."""
     plain = (c if c.isprintable() and c not in '"\\<>&' else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(plain)}"'
 
@@ -230,7 +230,7 @@ def _list_tensors(manifest: Manifest) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Names out of a checkpoint: no table is torn, no markup runs."""
+    """Escape a name from a checkpoint, so that it cannot break a table or add markup."""
     return "".join(f"&#{ord(c)};" if c in _MARKUP or not c.isprintable() else c for c in text)
 
 

@@ -1,6 +1,6 @@
-"""The small files beside the graph: tokenizer, template, configs, and what other hosts read.
+"""The small files of a folder: tokenizer, chat template, and configurations for other hosts.
 
-Nothing here depends on the machine or the day: same checkpoint and options, same bytes.
+Their bytes depend on the checkpoint and the options only, not on the machine or the date.
 """
 
 import json
@@ -26,7 +26,7 @@ from glm_runtime.text.chat_template import (
 )
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
-# Keys that name folders of the machine a checkpoint was saved on.
+# Keys that hold folders of the machine on which the checkpoint was saved.
 _LOCAL_KEYS = ("_name_or_path", "name_or_path")
 _SOURCE_NAMES = (
     "config.json",
@@ -41,7 +41,7 @@ _SOURCE_NAMES = (
 def render_side_files(
     checkpoint: Checkpoint, config: DecoderConfig, ids: TokenIds, options: ExportOptions
 ) -> dict[str, bytes]:
-    """File name -> content of everything but the graph, the tokenizer, the card and the manifest.
+    """Render all files except the graph, the tokenizer, the model card and the manifest, by name.
 
     Raises:
         CheckpointError: a file of the checkpoint is broken.
@@ -67,23 +67,23 @@ def render_side_files(
 
 
 def list_source_files(checkpoint: Checkpoint) -> list[Path]:
-    """Every file of a checkpoint that a folder depends on: weights, and what is small."""
+    """List every file of a checkpoint that a folder depends on."""
     small = (checkpoint.folder / name for name in (*INDEX_NAMES, *_SOURCE_NAMES))
     return [*checkpoint.weight_files, *(path for path in small if path.is_file())]
 
 
 def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
-    """Write what `render_side_files` gave, and the tokenizer."""
+    """Write the files of `render_side_files`, and the tokenizer."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
 
 
 def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows are padded on the right, as the graph reads them; special tokens for transformers 4 too.
+    """Set padding on the right, as the graph needs it, and special tokens for transformers 4.
 
-    Under `extra_special_tokens` transformers 5 lists what was `additional_special_tokens` before;
-    4 expects names there, and 5 reads both.
+    transformers 5 writes the list `additional_special_tokens` as `extra_special_tokens`, where
+    transformers 4 expects names. transformers 5 reads both keys.
     """
     adapted = {**config, "padding_side": "right"}
     if isinstance(adapted.get("extra_special_tokens"), list):
@@ -92,7 +92,7 @@ def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
-    """The checkpoint's chat template, or the one for a tokenizer that is converted; UTF-8."""
+    """Return the checkpoint's chat template, or that for a converted tokenizer, as UTF-8."""
     try:
         template = find_template_source(folder, tokenizer_config)
     except (OSError, FolderError) as error:
@@ -104,7 +104,7 @@ def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes |
 
 
 def _try_template(template: str) -> None:
-    """Render one question; a template may refuse it, but neither be broken nor hostile."""
+    """Render one question. The template may refuse it, but must not be broken or hostile."""
     try:
         ChatTemplate(template).render([{"role": "user", "content": "Hello"}])
     except HostileTemplateError as error:
@@ -114,17 +114,17 @@ def _try_template(template: str) -> None:
             f"where it comes from, or remove it (from {TEMPLATE_NAME} or tokenizer_config.json)."
         ) from error
     except PromptError:
-        return  # it wants a system message, a tool or the like
+        return  # it needs other messages, for example a system message
     except FolderError as error:
         raise CheckpointError(
-            "the checkpoint's chat template is no Jinja that can be compiled "
+            "the checkpoint's chat template is not Jinja that can be compiled "
             f"({error.__cause__ or error}); correct it in {TEMPLATE_NAME} or tokenizer_config.json."
         ) from error
 
 
 def _render_table(template: str, tokenizer_config: Mapping[str, Any]) -> dict[str, bytes]:
-    """The template as a table for hosts without Jinja, if it can be written so."""
-    if "strftime_now" in template:  # tells the date, which a table cannot
+    """Render the chat table for hosts without Jinja, if the template can be a table."""
+    if "strftime_now" in template:  # a table cannot render the date
         return {}
     special_tokens = find_special_tokens(tokenizer_config)
     table = chat_table.build_chat_table(ChatTemplate(template, special_tokens))
@@ -138,7 +138,7 @@ def _encode(template: object) -> bytes | None:
         return template.encode()
     except UnicodeEncodeError as error:
         raise CheckpointError(
-            f"the checkpoint's chat template is no UTF-8 ({error}); correct tokenizer_config.json."
+            f"the checkpoint's chat template is not UTF-8 ({error}); correct tokenizer_config.json."
         ) from error
 
 
