@@ -7,24 +7,18 @@ hand, and as its model was released (transformers 4's config.json, or `chatglm`)
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-import glm_export.pipeline
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.checkpoint.source_model import open_source
-from glm_export.graph.trace import trace_decoder
-from glm_export.model.architectures import DecoderConfig
 from glm_runtime import GenerationSettings, SamplingSettings
 from support.chatglm_checkpoints import write_chatglm
 from support.dequantized import load_dequantized
@@ -101,20 +95,6 @@ class Written:
     model: PreTrainedModel
     saved: Path
     released: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def trace_once() -> Iterator[None]:
-    """Tracing, two thirds of the time here, depends on the decoder's config and types alone."""
-
-    trace = cache(trace_decoder)
-
-    def copy_of_trace(config: DecoderConfig, *dtypes: torch.dtype) -> ir.Model:
-        return trace(config, *dtypes).clone()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(glm_export.pipeline, "trace_decoder", copy_of_trace)
-        yield
 
 
 @pytest.fixture(scope="module", params=FAMILY, ids=str)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.errors import VerificationError
-from glm_export.plan.plan import plan as plan_module
+from glm_export.plan import plan as plan_module
 from glm_runtime.errors import GenerationError
 from glm_runtime.graph.decoding import Decoder
 from support.tiny_models import TinyShape, build_model, write_checkpoint

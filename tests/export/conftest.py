@@ -3,6 +3,7 @@
 import pytest
 
 import glm_export.pipeline
+from support.shared_traces import shared_traces  # noqa: F401
 
 
 @pytest.fixture

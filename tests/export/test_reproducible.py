@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import glm_export.pipeline
 from glm_export import ExportOptions, export
+from glm_export.graph.trace import trace_decoder
 from support.broken_checkpoints import edit_config, edit_json, write_small
 
 OWNER = "zaphod-beeblebrox"
@@ -22,6 +24,7 @@ def export_as(root: Path, owner: str, monkeypatch: pytest.MonkeyPatch) -> dict[s
     for name in ("HOME", "USER", "LOGNAME", "USERNAME", "HOSTNAME"):
         monkeypatch.setenv(name, str(home) if name == "HOME" else owner)
     monkeypatch.chdir(home)
+    monkeypatch.setattr(glm_export.pipeline, "trace_decoder", trace_decoder)  # no shared trace
     export(ExportOptions(Path("models/tiny"), Path("out"), threads=2))
     return {path.name: path.read_bytes() for path in (home / "out").iterdir()}
 

@@ -10,6 +10,7 @@ from glm_export import ExportOptions, export
 from support import cpp_library as cpp
 from support.cpp_build import README, build_as_documented, make_checkout
 from support.cpp_library import Library
+from support.shared_traces import shared_traces  # noqa: F401
 from support.windows_build import Wine
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
