@@ -91,8 +91,11 @@ def test_a_logit_that_is_no_number_shows_wherever_it_is(folder: Path, tmp_path: 
         assert not np.isfinite(session.run(["greedy_logit"], {"logits": damaged})[0]).any()
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-@pytest.mark.parametrize("prompt", ["床前明月光", "Recite John 3:16. " * 60])
+@pytest.mark.parametrize(
+    ("prompt", "sampling"),
+    [("床前明月光", DRAWN), ("Recite John 3:16. " * 60, GREEDY)],
+    ids=["short, drawn", "long, greedy"],
+)
 def test_fixed_steps_give_the_same_answer(
     prompt: str,
     sampling: SamplingSettings,

@@ -100,7 +100,7 @@ def test_keys_at_far_positions_are_not_clipped(folders: dict[str, Path]) -> None
         assert 100 < keys.max() < 120
 
 
-@pytest.mark.parametrize("method", ["rtn", "awq"])
+@pytest.mark.parametrize("method", ["rtn", pytest.param("awq", marks=pytest.mark.exhaustive)])
 def test_scales_are_those_of_the_exported_weights(method: str, tmp_path: Path) -> None:
     """AWQ folds scales of o_proj into the value rows: the cache then holds other numbers."""
     options = ExportOptions(

@@ -41,12 +41,21 @@ def choose(**values: Any) -> ExportOptions:
         ({"bits_per_weight": 0.0}, ("bits per weight is 0.0", "such as 4.5")),
         ({"bits_per_weight": float("nan")}, ("bits per weight is nan", "such as 4.5")),
         ({"kv_cache": "int2"}, ("kv cache is 'int2'", "float, int8")),
-        ({"kv_cache": "int8", "target": "cuda"}, ("kv cache int8", "only fp32 on the CPU supports it")),
-        ({"kv_cache": "int8", "dtype": "fp16"}, ("kv cache int8", "only fp32 on the CPU supports it")),
+        (
+            {"kv_cache": "int8", "target": "cuda"},
+            ("kv cache int8", "only fp32 on the CPU supports it"),
+        ),
+        (
+            {"kv_cache": "int8", "dtype": "fp16"},
+            ("kv cache int8", "only fp32 on the CPU supports it"),
+        ),
         ({"calibration_tokens": 0}, ("calibration tokens is 0", "such as 8192")),
         ({"overrides": ("lm_head",)}, ("--set 'lm_head'", "PATTERN=SPEC")),
         ({"overrides": ("lm_head=int5",)}, ("--set 'lm_head=int5'", "5 bits per weight")),
-        ({"method": "rtn", "calibration": Path("a.txt")}, ("method rtn", "uses no calibration text")),
+        (
+            {"method": "rtn", "calibration": Path("a.txt")},
+            ("method rtn", "uses no calibration text"),
+        ),
     ],
 )
 def test_a_value_that_is_no_choice(values: dict[str, Any], words: tuple[str, ...]) -> None:
