@@ -29,7 +29,7 @@ from benchmarks.measurement import as_json, compare_pairs, summarize
 from benchmarks.processes import PAUSE_SECONDS, Answer, Worker
 from benchmarks.runtimes import OURS, OURS_ON_SMALL_PAGES, THEIRS, start_worker
 from glm_runtime.folder.manifest import Manifest, read_manifest
-from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
+from glm_runtime.graph.machine import measure_read_bytes_per_second
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Measures prefill, decode, time to first token, and the share of memory bandwidth of a model.
 
-Read `bandwidth.py` for how the bandwidth is measured.
+Read `machine.py` for how the bandwidth is measured.
 """
 
 import statistics
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from glm_runtime.folder.manifest import Manifest
-from glm_runtime.graph.bandwidth import measure_read_bytes_per_second
 from glm_runtime.graph.decoding import Decoder, check_length
-from glm_runtime.graph.machine import read_peak_memory_bytes
+from glm_runtime.graph.machine import measure_read_bytes_per_second, read_peak_memory_bytes
 from glm_runtime.model import Model
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.sampler import find_largest

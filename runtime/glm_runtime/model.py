@@ -21,8 +21,8 @@ from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import check_graph
-from glm_runtime.graph.huge_pages import move_to_huge_pages
 from glm_runtime.graph.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
+from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults

@@ -32,7 +32,7 @@ LARGE = replace(
 
 TRY_HUGE_PAGES = """
 import sys
-from glm_runtime.graph.huge_pages import move_to_huge_pages
+from glm_runtime.graph.machine import move_to_huge_pages
 block = bytearray(64 << 20)
 sys.exit(move_to_huge_pages() == 0)
 """

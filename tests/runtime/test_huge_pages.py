@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from glm_runtime.graph.huge_pages import _find_spans, move_to_huge_pages
+from glm_runtime.graph.machine import _find_spans, move_to_huge_pages
 
 MAPS = """\
 00400000-00452000 r-xp 00000000 08:02 173521      /usr/bin/program

@@ -1,17 +1,27 @@
-"""Cores, memory and CPU features that this process may use.
+"""This machine: the cores, memory and CPU features of this process, huge pages, bandwidth.
 
 CPU affinity and Linux control groups are respected, so a container with two of 64 cores gets two
 threads. This file knows nothing about models.
 """
 
+import ctypes
 import math
 import os
 import platform
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 
+_HUGE_PAGE_BYTES = 2 << 20
+_MADV_COLLAPSE = 25  # Linux, include/uapi/asm-generic/mman-common.h
+_BUFFER_BYTES = 1 << 30  # for the memory bandwidth
+_PASSES = 5  # over the buffer
 _SYSTEM = Path("/sys")
 _PROCESS = Path("/proc")
 # Instruction sets that ONNX Runtime's kernels use.
@@ -91,6 +101,40 @@ def read_cpu_features() -> tuple[str, ...]:
     return tuple(feature for feature in _KNOWN_FEATURES if feature in flags)
 
 
+def move_to_huge_pages() -> int:
+    """Move private writable memory of this process onto huge pages, since decoding reads all of it.
+
+    A processor translates 262,144 page addresses per GiB with pages of 4 KiB, and 512 with pages of
+    2 MiB. This needs Linux 6.1 or later, and happens only on request because it takes seconds.
+    Measured at 1.5 B parameters, int4: 2.4 s for 1.4 GB, then 7 % more tokens per second.
+
+    Returns:
+        number of bytes moved; 0 where the system does not support it.
+    """
+    if sys.platform != "linux":
+        return 0
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    spans = list(_find_spans(Path("/proc/self/maps").read_text(encoding="utf-8")))
+    return sum(size for start, size in spans if madvise(start, size, _MADV_COLLAPSE) == 0)
+
+
+def measure_read_bytes_per_second(max_threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
+    """Return the memory bandwidth, which bounds decoding, in bytes per second.
+
+    Method: 1, 2, ... threads sum a buffer of 1 GiB (far larger than any cache, smaller where memory
+    is short). numpy's integer sum is vectorized and releases Python's lock. The result is the best
+    of several passes and numbers of threads.
+
+    Args:
+        max_threads: the largest number of threads to try.
+        buffer_bytes: size of the buffer; at most a quarter of the available memory is taken.
+    """
+    size_bytes = min(buffer_bytes, read_available_memory_bytes() // 4)
+    buffer = np.ones(max(1, size_bytes // 8), np.int64)
+    return max(_measure_rate(buffer, threads) for threads in range(1, max_threads + 1))
+
+
 def _read_cpu_lines() -> list[str]:
     path = _PROCESS / "cpuinfo"
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
@@ -132,3 +176,27 @@ def _read_words(path: Path) -> list[str] | None:
         return path.read_text(encoding="utf-8").split() or None
     except OSError:
         return None
+
+
+def _find_spans(maps: str) -> Iterator[tuple[int, int]]:
+    """Yield start and size of every range of whole huge pages in private anonymous memory."""
+    for line in maps.splitlines():
+        addresses, permissions, _, _, _, *names = line.split(maxsplit=5)
+        if permissions != "rw-p" or (names and names[0] != "[heap]"):
+            continue
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        start = -(-first // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+        end = last // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
+        if start < end:
+            yield start, end - start
+
+
+def _measure_rate(buffer: npt.NDArray[np.int64], threads: int) -> float:
+    parts = np.array_split(buffer, threads)
+    best_seconds = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(_PASSES):
+            start = time.perf_counter()
+            list(pool.map(np.add.reduce, parts))
+            best_seconds = min(best_seconds, time.perf_counter() - start)
+    return buffer.nbytes / best_seconds
