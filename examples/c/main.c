@@ -29,7 +29,8 @@ static size_t make_prompt(const glm_model* model, const char* question, int32_t*
     return 0;
   }
   if (length <= MAX_BYTES && count <= MAX_TOKENS) return count;
-  fprintf(stderr, "ask: the question is too long; this example has room for %d bytes.\n", MAX_BYTES);
+  fprintf(stderr, "ask: the question is too long; this example has room for %d bytes.\n",
+          MAX_BYTES);
   return 0;
 }
 

@@ -148,7 +148,7 @@ def test_a_damaged_folder_is_not_prepared(built: Path, folder: Path, tmp_path: P
     flip_a_bit(damaged)
     done = run_program(built, "prepare", damaged, "--output", output)
     assert done.returncode == 1 and not output.exists()
-    assert "model.onnx.data was changed: its SHA-256 is not the manifest's" in done.stderr
+    assert "model.onnx.data was changed: its SHA-256 differs from the manifest" in done.stderr
 
 
 def test_a_full_disk(built: Path, folder: Path, library: Library, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_full_disk(built: Path, folder: Path, library: Library, tmp_path: Path
     command = ["bash", "-c", f"{shell} '{output}'"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and not output.exists()
-    assert "is the disk full?" in done.stderr
+    assert "check the free disk space" in done.stderr
 
 
 def test_a_processor_without_a_name(built: Path, folder: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_processor_without_a_name(built: Path, folder: Path, tmp_path: Path) -
         command = [*hide, program, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "the system does not name this processor" in done.stderr
+        assert "the system does not say which processor this is" in done.stderr
     assert not (tmp_path / "other").exists()
 
 
@@ -183,12 +183,12 @@ BAD_COPIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no record": (lambda copy: (copy / "glm_prepared.json").unlink(), "has no glm_prepared.json"),
     "no graph": (lambda copy: (copy / "model.onnx").unlink(), "model.onnx is missing"),
     "cut off": (lambda copy: (copy / "model.onnx.data").write_bytes(b"x"), "has 1 bytes"),
-    "changed": (flip_a_bit, "its SHA-256 is not the manifest's"),
-    "of another": (change_record(folder="0" * 64), "was made of another folder"),
+    "changed": (flip_a_bit, "its SHA-256 differs from the manifest"),
+    "of another": (change_record(folder="0" * 64), "was made from another folder"),
     "elsewhere": (change_record(machine="0" * 64), "was made for another processor"),
-    "of nothing": (change_record(files={}), "names no model.onnx"),
+    "of nothing": (change_record(files={}), "does not list model.onnx"),
     "a way out": (change_record(files={"model.onnx": {}, "../x": {}}), "../x is missing"),
-    "no JSON": (lambda copy: (copy / "glm_prepared.json").write_text("{"), "not as expected at"),
+    "no JSON": (lambda copy: (copy / "glm_prepared.json").write_text("{"), "is invalid at"),
 }
 
 
@@ -199,7 +199,7 @@ def test_bad_copies(built: Path, folder: Path, library: Library, tmp_path: Path)
     for output in (whole, tmp_path / "no" / "where"):
         done = run_program(built, "prepare", folder, "--output", output)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "cannot be made" in done.stderr
+        assert "cannot be created" in done.stderr
     for name, (spoil, text) in BAD_COPIES.items():
         copy = tmp_path / name
         shutil.copytree(whole, copy)

@@ -1,4 +1,4 @@
-// The other JSON files of a folder, by the first byte: manifest, generation_config, chat table.
+// Fuzzes the manifest, generation_config.json or chat_table.json, as the first byte says.
 #include "chat_table.hpp"
 #include "errors.hpp"
 #include "manifest.hpp"

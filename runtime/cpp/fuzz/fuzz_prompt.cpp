@@ -1,5 +1,5 @@
-// A prompt of any bytes through the tokenizer in GLM_FUZZ_TOKENIZER: what is UTF-8 comes back as it
-// was, unless a special token was in it, or SentencePiece's letter for a space.
+// Fuzzes prompts with the tokenizer.json in GLM_FUZZ_TOKENIZER. Valid UTF-8 must be decoded
+// unchanged, if it contains no special token and no "▁", which SentencePiece writes for a space.
 #include <cstdlib>
 #include <fstream>
 #include <iterator>

@@ -1,4 +1,4 @@
-"""Build the fuzzers with clang and run each for a while, from what a checkpoint's files look like.
+"""Build the fuzzers with Clang and run each for some seconds, starting from valid files.
 
 python runtime/cpp/fuzz/run.py CHECKPOINT SECONDS
 """
@@ -19,14 +19,14 @@ from tokenizers import Tokenizer, decoders, models, normalizers  # noqa: E402
 from glm_export import ExportOptions, export  # noqa: E402
 from support.cpp_build import build, find_fuzzing_clang  # noqa: E402
 
-_KEPT = 300  # tokens of the tokenizer.json that is mutated; a small one is tried more often
+_KEPT = 300  # tokens in the mutated tokenizer.json; a small file is mutated faster
 _FLAGS = ("-rss_limit_mb=2048", "-timeout=10", "-max_len=8192")
-# The first byte says which; see fuzz_manifest.cpp.
+# The first byte of the input selects the file; see fuzz_manifest.cpp.
 _JSON_FILES = ("glm_manifest.json", "generation_config.json", "chat_table.json")
 
 
 def shrink_tokenizer(text: str) -> str:
-    """The same with its first tokens only."""
+    """Keep only the first tokens."""
     content = json.loads(text)
     model = content["model"]
     names = sorted(model["vocab"], key=model["vocab"].get)[:_KEPT]
@@ -40,7 +40,7 @@ def shrink_tokenizer(text: str) -> str:
 
 
 def build_sentencepiece() -> str:
-    """A small one, as the exporter makes them."""
+    """Build a small tokenizer.json like those that the exporter converts."""
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("床", "前")]
     names = [*bytes_, *"▁the床前", *("".join(pair) for pair in merges)]
@@ -57,7 +57,7 @@ def build_sentencepiece() -> str:
 
 
 def write_examples(folder: Path, corpus: Path) -> None:
-    """A folder of first inputs for each fuzzer."""
+    """Write a folder of first inputs for each fuzzer."""
     tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
     jsons = [chr(i) + (folder / name).read_text("utf-8") for i, name in enumerate(_JSON_FILES)]
     examples: Mapping[str, list[str]] = {
@@ -72,7 +72,7 @@ def write_examples(folder: Path, corpus: Path) -> None:
 
 
 def run_fuzzer(program: Path, corpus: Path, seconds: int, tokenizer: Path) -> None:
-    """Stops the whole at a finding, whose input libFuzzer leaves in the current folder."""
+    """Run one fuzzer. Raises an error at a finding; its input is in the current folder."""
     command = [program, corpus, f"-max_total_time={seconds}", *_FLAGS]
     variables = {**os.environ, "GLM_FUZZ_TOKENIZER": str(tokenizer)}
     print(f"{program.name} with {tokenizer.name}", file=sys.stderr)
@@ -80,7 +80,7 @@ def run_fuzzer(program: Path, corpus: Path, seconds: int, tokenizer: Path) -> No
 
 
 def main(checkpoint: Path, seconds: int) -> None:
-    """Run all of them, one after the other; stops at the first finding."""
+    """Run all fuzzers, one after the other, up to the first finding."""
     clang = find_fuzzing_clang()
     if clang is None:
         sys.exit("no clang++ with libFuzzer was found; install clang and its runtime libraries.")

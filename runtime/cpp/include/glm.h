@@ -1,21 +1,21 @@
-/* Runs a folder that glm-export wrote, over ONNX Runtime. Plain C; README.md has an example.
+/* Runs a folder that glm-export wrote, with ONNX Runtime. docs/cpp.md describes the library.
  *
  * Threads: a glm_model never changes, so any number of threads may use it at once. A glm_session
- * belongs to one thread at a time; glm_cancel alone may be called from any thread, also while
- * glm_generate runs. Free every session before its model. Callbacks run in the thread that called
- * glm_generate, and must not throw, nor jump out.
+ * may be used by one thread at a time. The exception is glm_cancel: any thread may call it, also
+ * while glm_generate runs. Free all sessions before their model. Callbacks run in the thread that
+ * called glm_generate. They must not throw exceptions or call longjmp.
  *
- * Errors: every function that can fail returns a glm_status. What happened, what was expected and
- * what to do is in glm_error_text(), which belongs to the calling thread and lasts until the next
- * call in that thread. Nothing is written to stdout or stderr.
+ * Errors: every function that can fail returns a glm_status. glm_error_text() then says what was
+ * found, what was expected and what to do. Its text belongs to the calling thread and is valid
+ * until the next call in that thread. The library writes nothing to stdout or stderr.
  *
- * Texts are UTF-8. Where a length is given, a text may hold zero bytes.
+ * Texts are UTF-8. A text that is passed with its length may contain zero bytes.
  *
  * Versions: glm_load_options, glm_model_info and glm_settings begin with their size, which the
- * caller sets to `sizeof`. They grow at their end only, and a new member's zero is what was done
- * before: a program that was compiled with an older header runs with a newer library, and the other
- * way round as long as it asks for nothing newer. glm_piece grows at its end, too; it is the
- * library's. New numbers may be added to the enumerations. All else stays.
+ * caller sets to `sizeof`. These structures and glm_piece only grow at their end, and zero in a new
+ * member means the old behavior. Therefore a program that was compiled with an older header runs
+ * with a newer library. It also runs with an older library if it asks for nothing that is newer.
+ * New values may be added to the enumerations. Nothing else changes.
  */
 #ifndef GLM_H
 #define GLM_H
@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Callers on Windows need no dllimport: it only spares functions a jump. */
+/* Callers on Windows need no dllimport, which would only save one jump for each call. */
 #if defined(_WIN32) && defined(GLM_BUILDING)
 #define GLM_API __declspec(dllexport)
 #elif defined(__GNUC__) && defined(GLM_BUILDING)
@@ -41,150 +41,155 @@ typedef struct glm_session glm_session;
 
 typedef enum glm_status {
   GLM_OK = 0,
-  GLM_BAD_FOLDER = 1,   /* missing, truncated, damaged, or not what the manifest promises */
+  GLM_BAD_FOLDER = 1,   /* files are missing, damaged, or differ from the manifest */
   GLM_NEWER_FORMAT = 2, /* the folder needs a newer version of this library */
-  GLM_UNSUPPORTED = 3,  /* a kind of tokenizer or folder that is not built here, by name */
-  GLM_BAD_PROMPT = 4,   /* empty, too long, no UTF-8, unknown id, a role without a rule */
-  GLM_BAD_SETTING = 5,  /* a value outside its range, a NULL where something is needed */
+  GLM_UNSUPPORTED = 3,  /* this library does not support this kind of tokenizer or folder */
+  GLM_BAD_PROMPT = 4,   /* empty, too long, not UTF-8, an unknown token id or role */
+  GLM_BAD_SETTING = 5, /* a value outside its range, or an unexpected NULL */
   GLM_NO_MEMORY = 6,
-  GLM_RUN_FAILED = 7, /* ONNX Runtime failed, or the model gave no finite logits */
-  GLM_CANCELLED = 8   /* by glm_cancel, or because the callback returned non-zero */
+  GLM_RUN_FAILED = 7, /* ONNX Runtime failed, or the logits were not finite */
+  GLM_CANCELLED = 8   /* glm_cancel was called, or the callback returned non-zero */
 } glm_status;
 
 /* The version of this library, for example "0.1.0". */
 GLM_API const char* glm_version(void);
 
-/* What happened in the last failed call of this thread; never NULL. */
+/* Describes the last error in this thread. Never NULL. */
 GLM_API const char* glm_error_text(void);
 
 typedef struct glm_load_options {
   size_t size;           /* sizeof(glm_load_options) */
-  int32_t threads;       /* 0: the physical cores that this process may use */
-  int32_t verify_hashes; /* non-zero: read every file and compare its SHA-256, not only its size */
-  int32_t huge_pages;    /* non-zero, on Linux: seconds more now, then more tokens per second */
-  const char* prepared;  /* NULL, or a folder that glm_prepare made of this one on this machine */
+  int32_t threads;       /* 0: one for each physical core that this process may use */
+  int32_t verify_hashes; /* non-zero: compare the SHA-256 of every file, not only its size */
+  int32_t huge_pages;    /* non-zero: use huge pages (Linux); slower loading, faster decoding */
+  const char* prepared;  /* NULL, or the copy that glm_prepare wrote on this machine */
 } glm_load_options;
 
 /* Opens a folder. `options` may be NULL. */
 GLM_API glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model);
 GLM_API void glm_free(glm_model* model); /* NULL is fine */
 
-/* Writes a copy of the folder's graph as this machine's kernels want it, in a new folder `output`.
- * Weights are then mapped from it, where otherwise ONNX Runtime packs them into memory of its own at
- * every load. It takes about twice the space of model.onnx.data. A graph that is not the manifest's,
- * by its hashes, is refused. glm_load refuses a copy for another processor, version of ONNX Runtime
- * or folder. */
+/* Writes the folder's graph to a new folder `output`, with weights that are packed for this
+ * machine's kernels. glm_load maps these weights into memory. Without the copy, ONNX Runtime packs
+ * the weights into private memory at every load. The copy takes about twice the space of
+ * model.onnx.data. The hashes of the graph must be those of the manifest. glm_load refuses a copy
+ * that was made for another processor, version of ONNX Runtime or folder. */
 GLM_API glm_status glm_prepare(const char* folder, const char* output,
                                const glm_load_options* options);
 
 typedef struct glm_model_info {
   size_t size;            /* sizeof(glm_model_info), set by the caller */
-  int64_t context_length; /* tokens of prompt and answer together */
-  int64_t token_count;    /* ids from 0 to below it stand for something */
-  int64_t vocab_size;     /* logits: as many, and padding */
-  int32_t threads;        /* that the model runs on */
+  int64_t context_length; /* maximum number of tokens in prompt and answer together */
+  int64_t token_count;    /* number of token ids that the tokenizer uses */
+  int64_t vocab_size;     /* number of logits: token_count and padding */
+  int32_t threads;        /* number of threads that the model runs on */
 } glm_model_info;
 
 GLM_API glm_status glm_describe(const glm_model* model, glm_model_info* info);
 
-/* Text to ids. Special tokens written in the text become their ids; none are added.
- * `ids` is the caller's, of `capacity` places (NULL if 0); `count` is how many ids there are.
- * If they are more than the capacity, only so many are written: ask again with more room. */
+/* Converts text to token ids. Special tokens in the text become their ids; no others are added.
+ * `ids` is an array of `capacity` elements (NULL if 0). `*count` becomes the number of tokens in
+ * the text. If it is larger than the capacity, only the first ids are written: call again with a
+ * larger array. */
 GLM_API glm_status glm_tokenize(const glm_model* model, const char* text, size_t length,
                                 int32_t* ids, size_t capacity, size_t* count);
 
-/* Ids to text, special tokens left out, broken UTF-8 as U+FFFD. As in glm_tokenize, `length` is
- * what there is, and no zero is added. */
+/* Converts token ids to text, without special tokens. Invalid UTF-8 becomes U+FFFD. `*length`
+ * becomes the number of bytes in the text, as in glm_tokenize. No terminating zero is written. */
 GLM_API glm_status glm_detokenize(const glm_model* model, const int32_t* ids, size_t count,
                                   char* text, size_t capacity, size_t* length);
 
 typedef struct glm_message {
-  const char* role; /* "system", "user", "assistant" ...: what the folder's table knows */
+  const char* role; /* "system", "user", "assistant", or another role of the chat template */
   const char* content;
 } glm_message;
 
-/* Conversation to prompt, by the folder's chat_table.json; as in glm_detokenize.
- * `thinking`: 1 asks for it, 0 for none, -1 leaves it to the model's template. */
+/* Converts a conversation to the text of a prompt with the folder's chat_table.json. `text`,
+ * `capacity` and `length` are as in glm_detokenize. `thinking`: 1 asks for reasoning, 0 asks for
+ * none, -1 is the template's default. */
 GLM_API glm_status glm_render_chat(const glm_model* model, const glm_message* messages,
                                    size_t count, int32_t thinking, char* text, size_t capacity,
                                    size_t* length);
 
 typedef struct glm_bias {
   int32_t token;
-  float bias; /* added to the token's logit; -INFINITY forbids it */
+  float bias; /* added to the logit of the token; -INFINITY forbids the token */
 } glm_bias;
 
-/* How to choose tokens and when to stop, in the meaning and order of transformers. What pointers
- * lead to is read before glm_generate chooses the first token, and never kept. */
+/* How tokens are chosen and when the answer ends. Sampling works as in transformers, in the same
+ * order. Memory that a pointer refers to is read before glm_generate chooses the first token, and
+ * not later. */
 typedef struct glm_settings {
   size_t size;        /* sizeof(glm_settings) */
-  double temperature; /* 0: always the likeliest token */
-  int32_t top_k;      /* 0: all */
-  double top_p;       /* 1: all */
-  double min_p;       /* 0: all */
+  double temperature; /* 0: greedy decoding */
+  int32_t top_k;      /* 0: keep all tokens */
+  double top_p;       /* 1: keep all tokens */
+  double min_p;       /* 0: keep all tokens */
   double repetition_penalty;
   double presence_penalty;
   double frequency_penalty;
-  int32_t has_seed; /* 0: draws differently every time */
-  uint64_t seed;    /* the same draws as numpy's PCG64(seed), so as glm_runtime's */
+  int32_t has_seed;       /* 0: a random seed each time */
+  uint64_t seed;          /* for numpy's PCG64, so that answers are the same as in glm_runtime */
   int32_t max_new_tokens; /* 0: until the context is full */
-  int32_t ignores_eos;    /* non-zero: no token that ends an answer is ever chosen */
+  int32_t ignores_eos;    /* non-zero: never choose a token that ends the answer */
   const glm_bias* biases;
   size_t bias_count;
-  const char* const* stop; /* texts that end the answer, and are not part of it */
+  const char* const* stop; /* strings that end the answer, which does not include them */
   size_t stop_count;
-  /* Non-zero: what stands before </think> comes in a piece's `reasoning`, without the marks and
-   * the blank lines around them. For chats; otherwise all is text. Thinking may hold stop texts. */
+  /* Non-zero: text before </think> is returned as `reasoning` of a piece, without the tags and the
+   * blank lines around them. Use it for chats. Stop strings do not apply to the reasoning. */
   int32_t parts_thinking;
-  int32_t limits_thinking;     /* non-zero: thinking longer than max_thinking_tokens is closed */
-  int32_t max_thinking_tokens; /* needs parts_thinking */
-  /* DRY: tokens that would prolong a repeat get less likely by multiplier * base ^ (length -
-   * allowed_length). A token whose text holds one of the breakers ends every repeat. */
-  double dry_multiplier; /* 0: off; 0.8 is usual */
+  int32_t limits_thinking;     /* non-zero: limit reasoning to max_thinking_tokens */
+  int32_t max_thinking_tokens; /* requires parts_thinking */
+  /* The DRY repetition penalty: multiplier * base ^ (length - allowed_length) is subtracted from
+   * the logit of a token that would extend a repeated sequence of `length` tokens. No repeated
+   * sequence extends over a token that contains one of the breakers. */
+  double dry_multiplier; /* 0 turns it off; 0.8 is usual */
   double dry_base;
   int32_t dry_allowed_length;
   const char* const* dry_breakers;
   size_t dry_breaker_count;
 } glm_settings;
 
-/* The folder's own settings, without seed and limit, and with DRY's usual values but off. Set
- * `settings->size` before. */
+/* Returns the settings that the folder recommends. There is no seed and no limit; DRY is off, and
+ * its other members have their usual values. Set `settings->size` before the call. */
 GLM_API glm_status glm_default_settings(const glm_model* model, glm_settings* settings);
 
 typedef enum glm_finish {
-  GLM_GOES_ON = 0,
-  GLM_STOPPED = 1,    /* the model ended its answer; `token` is the one that says so */
-  GLM_LENGTH = 2,     /* the limit, or the context is full */
-  GLM_STOP_STRING = 3 /* one of the settings' stop texts appeared */
+  GLM_GOES_ON = 0,    /* more tokens follow */
+  GLM_STOPPED = 1,    /* `token` is an end-of-sequence token */
+  GLM_LENGTH = 2,     /* the token limit is reached, or the context is full */
+  GLM_STOP_STRING = 3 /* a stop string was generated */
 } glm_finish;
 
 typedef struct glm_piece {
   int32_t token;
-  const char* text; /* whole characters that became complete with this token; often empty */
+  const char* text; /* the characters that this token completes; may be empty */
   size_t length;
-  glm_finish finish; /* other than GLM_GOES_ON on the last piece only */
-  const char* reasoning; /* the same of the thinking, where settings part it */
+  glm_finish finish;     /* GLM_GOES_ON except in the last piece */
+  const char* reasoning; /* the same for the reasoning, if parts_thinking is set */
   size_t reasoning_length;
 } glm_piece;
 
-/* Called once for each token; `piece` lasts for the call. Non-zero ends the answer as
- * GLM_CANCELLED. */
+/* Called once for each token. `piece` is valid during the call. If the callback returns non-zero,
+ * glm_generate ends with GLM_CANCELLED. */
 typedef int (*glm_callback)(void* user, const glm_piece* piece);
 
 GLM_API glm_status glm_new_session(const glm_model* model, glm_session** session);
 GLM_API void glm_free_session(glm_session* session); /* NULL is fine */
 
-/* Answers a prompt. The session keeps the keys and values of all it read: what a prompt has in
- * common with the tokens before is not read again, so give the whole conversation each time.
- * `settings` may be NULL for the folder's own, `callback` may be NULL. */
+/* Generates the answer to a prompt. The session keeps the KV cache of its tokens, and tokens that a
+ * prompt shares with it are not computed again. Therefore pass the whole conversation each time.
+ * `settings` may be NULL for the folder's settings. `callback` may be NULL. */
 GLM_API glm_status glm_generate(glm_session* session, const int32_t* prompt, size_t count,
                                 const glm_settings* settings, glm_callback callback, void* user);
 
-/* Ends the answer that is being written, in the middle of a token if need be; glm_generate then
- * returns GLM_CANCELLED, and the session can be used again. Does nothing if none is running. */
+/* Ends the running glm_generate, also in the middle of a token. It returns GLM_CANCELLED, and the
+ * session can be used again. Does nothing if glm_generate is not running. */
 GLM_API void glm_cancel(glm_session* session);
 
-/* The logits after the last token of a prompt: `capacity` places for glm_describe's vocab_size. */
+/* Returns the logits after the last token of a prompt. `logits` is an array of `capacity` elements;
+ * there are as many logits as vocab_size of glm_describe says. */
 GLM_API glm_status glm_logits(glm_session* session, const int32_t* prompt, size_t count,
                               float* logits, size_t capacity, size_t* vocab_size);
 

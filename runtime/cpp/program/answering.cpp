@@ -9,9 +9,9 @@
 
 namespace {
 
-std::mutex running_lock;  // a session that is being cancelled must not be freed meanwhile
+std::mutex running_lock;  // so that a session is not freed while it is cancelled
 glm_session* running_session = nullptr;
-// glm_cancel does nothing before the session has begun; then the first piece is the last.
+// glm_cancel does nothing before glm_generate has begun. The answer then ends at its first piece.
 std::atomic<bool> is_interrupted{false};
 
 void mark_running(glm_session* session) {
@@ -39,7 +39,7 @@ struct Listener {
     std::fwrite(piece.reasoning, 1, piece.reasoning_length, stderr);
     was_thinking = was_thinking || piece.reasoning_length > 0;
     if (was_thinking && piece.length > 0) std::fputs("\n\n", stderr);
-    std::fflush(stderr);  // Windows' has a buffer here
+    std::fflush(stderr);  // buffered on Windows
     if (piece.length == 0) return;
     was_thinking = false;
     std::fwrite(piece.text, 1, piece.length, stdout);
@@ -83,8 +83,7 @@ std::string show_number(double value) {
 void flush_output() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
   throw std::runtime_error(
-      "the output cannot be written where all of it is expected; check the disk or the program "
-      "that stdout goes to.");
+      "the output cannot be written; check the disk, or the program that reads it.");
 }
 
 void interrupt() {
@@ -112,7 +111,7 @@ Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
   mark_running(nullptr);
   if (listener.was_thinking) std::fputs("\n", stderr);
   if (listener.is_shown) std::puts("");
-  flush_output();  // before the next prompt, which goes to stderr
+  flush_output();  // before the next prompt appears on stderr
   answer.is_cancelled = status == GLM_CANCELLED;
   if (!answer.is_cancelled) check(status);
   return answer;
@@ -124,8 +123,8 @@ std::string describe_as_json(const Answer& answer, double load_seconds) {
   return "{\"text\": " + quote(answer.text) + ", \"reasoning\": " + quote(answer.reasoning) +
          ", \"token_ids\": " + list_as_json(answer.tokens) +
          ", \"prompt_token_ids\": " + list_as_json(answer.prompt) + ", \"finish_reason\": \"" +
-         name_finish(answer.finish) + "\", \"prompt_tokens\": " +
-         std::to_string(answer.prompt.size()) +
+         name_finish(answer.finish) +
+         "\", \"prompt_tokens\": " + std::to_string(answer.prompt.size()) +
          ", \"new_tokens\": " + std::to_string(answer.tokens.size()) +
          ", \"load_seconds\": " + show_number(load_seconds) +
          ", \"time_to_first_token_ms\": " + show_number(first_ms) +

@@ -1,4 +1,4 @@
-// One answer: streamed to the terminal, or kept for JSON.
+// Generates one answer. Its text is printed at once or returned for JSON.
 #pragma once
 
 #include <chrono>
@@ -17,19 +17,19 @@ struct Answer {
   bool is_cancelled = false;
   Clock::time_point start, first, last;
 
-  double measure_rate() const;  // tokens a second behind the first; 0 where there is none
+  double measure_rate() const;  // tokens per second after the first token; 0 for a single token
 };
 
 enum class Show { kText, kNothing };
 
-// Text goes to stdout and thinking to stderr. Ctrl-C ends the answer. Throws Failure.
+// Writes text to stdout and reasoning to stderr. Ctrl-C ends the answer. Throws Failure.
 Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
                      const glm_settings& settings, Show show);
 
-// Throws std::runtime_error: something that went to stdout was not written.
+// Throws std::runtime_error if output could not be written to stdout.
 void flush_output();
 
-// What Ctrl-C does: ends the answer that is being written; without one, the program.
+// Handles Ctrl-C: ends the current answer, or the program if there is none.
 void interrupt();
 
 std::string describe_as_json(const Answer& answer, double load_seconds);

@@ -1,3 +1,4 @@
+// Parses and checks the command line.
 #include "arguments.hpp"
 
 #include <charconv>
@@ -5,46 +6,9 @@
 #include <map>
 #include <string_view>
 
-const char kHelp[] =
-    "Usage: glm-run COMMAND DIR [OPTIONS]\n"
-    "\n"
-    "Runs a folder that glm-export wrote.\n"
-    "\n"
-    "  glm-run generate DIR --prompt 'Recite John 3:16.'          one answer, streamed\n"
-    "  glm-run generate DIR --prompt 'In the' --raw --json        as it is; one JSON object\n"
-    "  glm-run chat DIR                                           a conversation, line by line\n"
-    "  glm-run tokenize DIR < lines.txt                           ids of each line\n"
-    "\n"
-    "  glm-run bench DIR                                          tokens per second\n"
-    "  glm-run prepare DIR --output COPY                          for --prepared COPY\n"
-    "\n"
-    "  --prompt TEXT              what to answer; - reads stdin\n"
-    "  --prompt-file FILE         the same from a file\n"
-    "  --system TEXT              a system message before it\n"
-    "  --raw                      the prompt as it is, without the chat table\n"
-    "  --thinking | --no-thinking for templates that know it\n"
-    "  --max-thinking-tokens N    close longer thinking\n"
-    "  --greedy                   always the likeliest token\n"
-    "  --temperature, --top-k, --top-p, --min-p, --repetition-penalty, --presence-penalty,\n"
-    "  --frequency-penalty, --dry-multiplier, --dry-base, --dry-allowed-length NUMBER\n"
-    "                             how to choose instead of the folder's settings\n"
-    "  --logit-bias ID=NUMBER     added to a token's logit; -inf forbids it; repeatable\n"
-    "  --seed N                   one seed gives one answer, the same as in Python\n"
-    "  --stop TEXT                ends the answer, and is no part of it; repeatable\n"
-    "  --ignore-eos               goes on until a length is reached\n"
-    "  --max-new-tokens N         the longest answer\n"
-    "  --threads N                default: the physical cores\n"
-    "  --huge-pages | --no-huge-pages  load slower, decode faster (Linux); chat and bench do\n"
-    "  --prepared COPY            start faster, weights mapped; made by prepare on this machine\n"
-    "  --verify                   compare every byte with the manifest's hashes first\n"
-    "  --json                     generate and bench: one JSON object on stdout\n"
-    "  --prompt-tokens, --new-tokens, --rounds N  of bench: 128, 64, 5\n"
-    "\n"
-    "In chat, Ctrl-C ends the answer, /reset forgets the conversation, /exit ends it.\n";
-
 namespace {
 
-using Take = std::function<void(const std::string&)>;
+using Setter = std::function<void(const std::string&)>;
 
 template <class Number>
 Number read_number(const std::string& name, const std::string& text) {
@@ -55,7 +19,7 @@ Number read_number(const std::string& name, const std::string& text) {
 }
 
 template <class Number>
-Take number(const std::string& name, std::optional<Number>* target) {
+Setter number(const std::string& name, std::optional<Number>* target) {
   return [name, target](const std::string& text) { *target = read_number<Number>(name, text); };
 }
 
@@ -68,17 +32,15 @@ glm_bias read_bias(const std::string& text) {
           read_number<float>("--logit-bias", text.substr(mark + 1))};
 }
 
-Take text(std::optional<std::string>* target) {
+Setter text(std::optional<std::string>* target) {
   return [target](const std::string& value) { *target = value; };
 }
 
-std::map<std::string, Take> list_options(Arguments* a) {
-  std::map<std::string, Take> options = {{"--prompt", text(&a->prompt)},
-                                         {"--prompt-file", text(&a->prompt_file)},
-                                         {"--system", text(&a->system)},
-                                         {"--prepared", text(&a->prepared)},
-                                         {"--output", text(&a->output)},
-                                         {"--seed", number("--seed", &a->seed)}};
+std::map<std::string, Setter> list_options(Arguments* a) {
+  std::map<std::string, Setter> options = {
+      {"--prompt", text(&a->prompt)}, {"--prompt-file", text(&a->prompt_file)},
+      {"--system", text(&a->system)}, {"--prepared", text(&a->prepared)},
+      {"--output", text(&a->output)}, {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
       {"--temperature", &a->temperature},
       {"--top-p", &a->top_p},
@@ -120,13 +82,13 @@ std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
           {"--no-huge-pages", [a] { a->has_huge_pages = false; }}};
 }
 
-void take_place(Arguments* arguments, const std::string& word) {
+void set_positional(Arguments* arguments, const std::string& word) {
   if (arguments->command.empty()) {
     arguments->command = word;
   } else if (arguments->folder.empty()) {
     arguments->folder = word;
   } else {
-    throw UsageError("'" + word + "' came after the folder where an option is expected.");
+    throw UsageError("'" + word + "' follows the folder, where only options are expected.");
   }
 }
 
@@ -156,20 +118,24 @@ void check(const Arguments& a) {
     throw UsageError("the command is '" + command +
                      "' where generate, chat, tokenize, bench or prepare is expected.");
   }
-  if (a.folder.empty()) throw UsageError("no folder came where that of glm-export is expected.");
+  if (a.folder.empty())
+    throw UsageError("the folder is missing; give the folder that glm-export wrote.");
   if (command == "generate" && !a.prompt && !a.prompt_file) {
-    throw UsageError("--prompt is missing; --prompt-file does, too.");
+    throw UsageError("--prompt is missing; give --prompt or --prompt-file.");
   }
-  if (command == "prepare" && !a.output) throw UsageError("--output is missing.");
+  if (command == "prepare" && !a.output) {
+    throw UsageError("--output is missing; give the name of a new folder.");
+  }
   if (a.prompt && a.prompt_file) {
-    throw UsageError("--prompt came with --prompt-file; leave one out.");
+    throw UsageError("--prompt and --prompt-file cannot be used together; leave one out.");
   }
   if (a.is_raw && (a.system || a.max_thinking_tokens || command == "chat")) {
-    throw UsageError("--raw came with a conversation where one or the other is expected.");
+    throw UsageError(
+        "--raw cannot be used with chat, --system or --max-thinking-tokens; leave one out.");
   }
   bool is_sampled = a.temperature || a.top_k || a.top_p || a.min_p || a.seed;
   if (a.is_greedy && is_sampled) {
-    throw UsageError("--greedy came with an option for sampling; leave one out.");
+    throw UsageError("--greedy cannot be used with a sampling option; leave one out.");
   }
   check_ranges(a);
 }
@@ -187,12 +153,12 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
     if (auto flag = flags.find(word); flag != flags.end()) {
       flag->second();
     } else if (auto option = options.find(word); option != options.end()) {
-      if (++i == words.size()) throw UsageError(word + " came last where its value is expected.");
+      if (++i == words.size()) throw UsageError(word + " needs a value.");
       option->second(words[i]);
     } else if (word.size() > 1 && word[0] == '-') {
-      throw UsageError(word + " is unknown here; Python's glm-run may have it.");
+      throw UsageError(word + " is unknown; Python's glm-run may support it.");
     } else {
-      take_place(&arguments, word);
+      set_positional(&arguments, word);
     }
   }
   if (!arguments.is_help && !arguments.is_version) check(arguments);
@@ -200,7 +166,7 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
 }
 
 glm_settings merge_settings(const Arguments& a, glm_settings s) {
-  // A sampling option on top of a greedy default turns sampling on.
+  // A sampling option turns sampling on if the folder recommends greedy decoding.
   if (s.temperature == 0 && (a.top_k || a.top_p || a.min_p)) s.temperature = 1.0;
   s.temperature = a.is_greedy ? 0.0 : a.temperature.value_or(s.temperature);
   if (a.top_k) s.top_k = static_cast<int32_t>(*a.top_k);

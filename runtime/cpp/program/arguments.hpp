@@ -1,4 +1,4 @@
-// What the user wrote behind `glm-run`.
+// The command-line arguments of glm-run.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Arguments {
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<double> dry_multiplier, dry_base;
   std::optional<int64_t> top_k, max_new_tokens, threads, max_thinking_tokens, dry_allowed_length;
-  std::optional<int64_t> prompt_tokens, new_tokens, rounds;  // of bench
+  std::optional<int64_t> prompt_tokens, new_tokens, rounds;  // for bench
   std::optional<uint64_t> seed;
   std::vector<const char*> stop;
   std::vector<glm_bias> biases;
@@ -30,11 +30,11 @@ struct Arguments {
   int thinking = -1;
 };
 
-// Of the words behind the program's name, which must stay. Throws UsageError.
+// Parses the arguments. The result points into `words`. Throws UsageError.
 Arguments parse_arguments(const std::vector<std::string>& words);
 
-// The folder's settings with what the user wants instead, as SamplingSettings.override of glm_runtime; they
-// point into the arguments.
+// Replaces the folder's settings by those of the arguments, like SamplingOverrides in glm_runtime.
+// The result points into `arguments`.
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
 
 extern const char kHelp[];

@@ -11,7 +11,7 @@
 
 namespace {
 
-const Clock::time_point program_start = Clock::now();  // before main
+const Clock::time_point program_start = Clock::now();  // when the program starts, before main
 
 struct Round {
   double prefill_seconds, decode_seconds;
@@ -25,7 +25,7 @@ double seconds_between(Clock::time_point start, Clock::time_point end) {
   return std::chrono::duration<double>(end - start).count();
 }
 
-// Any ids; another first one for each round, so that nothing of the round before is read again.
+// Arbitrary ids. The first one differs in each round, so that the prefix cache is not used.
 std::vector<int32_t> make_prompt(int64_t count, int64_t token_count, int64_t round) {
   std::vector<int32_t> prompt;
   for (int64_t i = 0; i < count; ++i) {
@@ -35,7 +35,7 @@ std::vector<int32_t> make_prompt(int64_t count, int64_t token_count, int64_t rou
   return prompt;
 }
 
-// The first token comes with the prompt, so that as many steps follow as tokens are wanted.
+// The prefill gives the first token, and each decoding step one more.
 Round run_round(const Session& session, const Plan& plan, int64_t token_count, int64_t round) {
   glm_settings settings{};
   settings.size = sizeof settings;
@@ -64,8 +64,9 @@ double find_median(const std::vector<double>& sorted) {
 void check_length(const Plan& plan, int64_t context_length) {
   if (plan.prompt_tokens + plan.new_tokens <= context_length) return;
   throw std::runtime_error(std::to_string(plan.prompt_tokens + plan.new_tokens) +
-                           " tokens of prompt and answer are to be measured but the context holds " +
-                           std::to_string(context_length) + "; choose smaller numbers.");
+                           " tokens do not fit into the model's context of " +
+                           std::to_string(context_length) +
+                           "; choose a smaller --prompt-tokens or --new-tokens.");
 }
 
 }  // namespace

@@ -1,30 +1,32 @@
-// What each system has of its own: arguments, standard streams, Ctrl-C, memory, the end of the program.
+// What differs between systems: arguments, standard streams, Ctrl-C, peak memory, ending the
+// program.
 #pragma once
 
 #include <string>
 #include <vector>
 
-// The arguments behind the program's name, in UTF-8. Throws UsageError: one cannot be written so.
+// The arguments after the program's name, in UTF-8. Throws UsageError if one is not valid Unicode.
 std::vector<std::string> list_arguments(int count, char** values);
 
-// Streams carry UTF-8, and the bytes that are written, also where text has other line ends.
+// Switches the standard streams to UTF-8 and to unchanged bytes, without conversion of line ends.
 void open_streams();
 
-// ONNX Runtime 1.31 otherwise keeps an id of this device, and its events, in the user's cache.
+// ONNX Runtime 1.31 otherwise stores a device id and a database of events in the user's cache
+// folder.
 void turn_telemetry_off();
 
-// The next line of stdin, without its end; false behind the last one.
+// Reads a line of stdin without its line end; returns false if there are no more lines.
 bool read_line(std::string* line);
 
-// All of stdin.
+// Reads stdin to its end.
 std::string read_all();
 
-// Calls `interrupt` at each Ctrl-C from a thread of its own, which may call into the library.
+// Calls `interrupt` at each Ctrl-C, in a separate thread that may call the library.
 void watch_interrupts(void (*interrupt)());
 
-// The most memory that this process had so far; 0 where the system does not say.
+// Peak memory of this process; 0 if the system does not report it.
 double read_peak_bytes();
 
-// Ends the program at once, without what `exit` does: a thread that ONNX Runtime 1.31 leaves behind
-// reads what that destroys. Flush before.
+// Ends the program at once. `exit` would destroy objects that a remaining thread of ONNX
+// Runtime 1.31 still uses. Flush the streams before.
 [[noreturn]] void leave(int code);

@@ -33,14 +33,14 @@ void watch_interrupts(void (*interrupt)()) {
   sigset_t interrupts;
   sigemptyset(&interrupts);
   sigaddset(&interrupts, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);  // also for the threads of ONNX Runtime
+  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);  // inherited by the threads of ONNX Runtime
   std::thread([interrupts, interrupt] {
     for (int signal = 0; sigwait(&interrupts, &signal) == 0;) interrupt();
   }).detach();
 }
 
 double read_peak_bytes() {
-  std::ifstream file("/proc/self/status");  // Linux alone has it
+  std::ifstream file("/proc/self/status");  // exists on Linux only
   for (std::string word; file >> word;) {
     double kilobytes = 0;
     if (word == "VmHWM:" && file >> kilobytes) return kilobytes * 1024;
@@ -50,7 +50,7 @@ double read_peak_bytes() {
 
 void leave(int code) {
 #ifdef __SANITIZE_ADDRESS__
-  __lsan_do_leak_check();  // which _exit goes without
+  __lsan_do_leak_check();  // _exit does not call this
 #endif
   _exit(code);
 }

@@ -1,7 +1,7 @@
 #define NOMINMAX
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
-// Behind windows.h, which they need.
+// These headers need windows.h before them.
 #include <fcntl.h>
 #include <io.h>
 #include <psapi.h>
@@ -20,15 +20,15 @@
 namespace {
 
 constexpr wchar_t kEndOfInput = 0x1A;  // Ctrl-Z
-constexpr DWORD kMostTyped = 4096;     // UTF-16 units that are read at once
+constexpr DWORD kMostTyped = 4096;     // UTF-16 units that are read at a time
 constexpr DWORD kHandlerMs = 1000;
 constexpr size_t kBuffer = 1 << 16;
 
 UINT old_output_page = 0;
 void (*on_interrupt)() = nullptr;
 
-// Empty where half a surrogate pair stands alone and `flags` is WC_ERR_INVALID_CHARS; otherwise
-// that becomes U+FFFD.
+// An unpaired surrogate becomes U+FFFD. If `flags` is WC_ERR_INVALID_CHARS, the result is empty
+// instead.
 std::string to_utf8(std::wstring_view text, DWORD flags) {
   auto units = static_cast<int>(text.size());
   int size = WideCharToMultiByte(CP_UTF8, flags, text.data(), units, nullptr, 0, nullptr, nullptr);
@@ -42,8 +42,8 @@ bool is_console(DWORD name) {
   return GetConsoleMode(GetStdHandle(name), &mode) != 0;
 }
 
-// What was typed up to Enter. Through ReadConsoleW: as bytes, a console gives other characters than
-// ASCII as zeros before Windows 11.
+// Reads what was typed up to Enter. This uses ReadConsoleW, because before Windows 11 a console
+// returns zero bytes for characters outside ASCII.
 bool read_typed_line(std::string* line) {
   std::wstring typed;
   wchar_t part[kMostTyped];
@@ -52,7 +52,7 @@ bool read_typed_line(std::string* line) {
     HANDLE input = GetStdHandle(STD_INPUT_HANDLE);
     SetLastError(ERROR_SUCCESS);
     if (!ReadConsoleW(input, part, kMostTyped, &count, nullptr) || count == 0) {
-      // Ctrl-C, whose handler is about to end the program from its own thread.
+      // After Ctrl-C, the handler in its own thread is about to end the program.
       if (GetLastError() == ERROR_OPERATION_ABORTED) Sleep(kHandlerMs);
       break;
     }
@@ -72,7 +72,7 @@ BOOL WINAPI handle_control(DWORD event) {
 
 }  // namespace
 
-// Not main's, which are in the code page of the system, and may have `*` replaced by file names.
+// The arguments of main are not used: they are in the system's code page, and `*` may be expanded.
 std::vector<std::string> list_arguments(int, char**) {
   int count = 0;
   std::unique_ptr<wchar_t*, HLOCAL (*)(HLOCAL)> values(
@@ -83,7 +83,7 @@ std::vector<std::string> list_arguments(int, char**) {
     arguments.push_back(value.empty() ? "" : to_utf8(value, WC_ERR_INVALID_CHARS));
     if (!value.empty() && arguments.back().empty()) {
       throw UsageError("argument " + std::to_string(i) +
-                       " holds half a surrogate pair where Unicode text is expected.");
+                       " is not valid Unicode: it contains an unpaired surrogate.");
     }
   }
   return arguments;
@@ -91,9 +91,9 @@ std::vector<std::string> list_arguments(int, char**) {
 
 void open_streams() {
   for (FILE* stream : {stdin, stdout, stderr}) {
-    if (_fileno(stream) >= 0) _setmode(_fileno(stream), _O_BINARY);  // a service has none
+    if (_fileno(stream) >= 0) _setmode(_fileno(stream), _O_BINARY);  // a service has no streams
   }
-  // Without a buffer single bytes reach the console, which makes no characters of them.
+  // Without a buffer, the console gets single bytes and does not combine them to characters.
   for (FILE* stream : {stdout, stderr}) std::setvbuf(stream, nullptr, _IOFBF, kBuffer);
   if (!is_console(STD_OUTPUT_HANDLE) && !is_console(STD_ERROR_HANDLE)) return;
   old_output_page = GetConsoleOutputCP();
@@ -107,7 +107,7 @@ void turn_telemetry_off() {
 }
 
 bool read_line(std::string* line) {
-  std::fflush(stdout);  // no terminal's line buffer does it here
+  std::fflush(stdout);  // nothing else flushes them on Windows
   std::fflush(stderr);
   if (is_console(STD_INPUT_HANDLE)) return read_typed_line(line);
   if (!std::getline(std::cin, *line)) return false;
@@ -126,7 +126,7 @@ std::string read_all() {
 
 void watch_interrupts(void (*interrupt)()) {
   on_interrupt = interrupt;
-  SetConsoleCtrlHandler(nullptr, FALSE);  // a parent may have had Ctrl-C ignored
+  SetConsoleCtrlHandler(nullptr, FALSE);  // the parent process may ignore Ctrl-C
   SetConsoleCtrlHandler(handle_control, TRUE);
 }
 
@@ -138,7 +138,7 @@ double read_peak_bytes() {
 
 void leave(int code) {
   if (old_output_page != 0) SetConsoleOutputCP(old_output_page);
-  // Not ExitProcess, which lets every library tidy up while other threads are gone.
+  // ExitProcess would run the cleanup of every library after the other threads were ended.
   TerminateProcess(GetCurrentProcess(), static_cast<UINT>(code));
   std::abort();
 }

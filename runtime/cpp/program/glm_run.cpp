@@ -1,4 +1,4 @@
-// glm-run: answers in the shell, through glm.h alone.
+// The program glm-run. It uses the library through glm.h only.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -13,7 +13,7 @@
 
 namespace {
 
-// A folder that was loaded, and how it is to answer.
+// A loaded folder, a session, and the settings of the command line.
 struct Opened {
   explicit Opened(const Arguments& arguments)
       : start(Clock::now()),
@@ -29,10 +29,10 @@ struct Opened {
   glm_settings settings;
 };
 
-// Without the line end that a shell or an editor puts there.
+// Removes one line end, which a shell or an editor adds.
 std::string drop_line_end(std::string text) {
   if (!text.empty() && text.back() == '\n') text.pop_back();
-  if (!text.empty() && text.back() == '\r') text.pop_back();  // Windows'
+  if (!text.empty() && text.back() == '\r') text.pop_back();  // on Windows
   return text;
 }
 
@@ -43,7 +43,7 @@ std::string read_prompt(const Arguments& arguments) {
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (file) return drop_line_end(text);
   throw UsageError("--prompt-file names " + *arguments.prompt_file +
-                   ", which cannot be read; check the name and its permissions.");
+                   ", which cannot be read; check the path and its permissions.");
 }
 
 Messages start_messages(const Arguments& arguments) {
@@ -54,8 +54,7 @@ Messages start_messages(const Arguments& arguments) {
 int generate(const Arguments& arguments) {
   std::string prompt = read_prompt(arguments);
   if (prompt.empty()) {
-    throw std::runtime_error(
-        "the prompt is empty where at least one token is expected; give a text.");
+    throw std::runtime_error("the prompt is empty; give a text of at least one token.");
   }
   Opened opened(arguments);
   if (!arguments.is_raw) {
@@ -75,14 +74,14 @@ int generate(const Arguments& arguments) {
   return 0;
 }
 
-// What was answered is remembered, even if Ctrl-C cut it short.
+// Adds the answer to the conversation, also if Ctrl-C ended it early.
 void answer_line(const Arguments& arguments, const Opened& opened, const std::string& line,
                  Messages* messages) {
   messages->emplace_back("user", line);
   try {
     std::string text = render(opened.model, *messages, arguments.thinking);
-    Answer answer = answer_prompt(opened.session, tokenize(opened.model, text), opened.settings,
-                                  Show::kText);
+    Answer answer =
+        answer_prompt(opened.session, tokenize(opened.model, text), opened.settings, Show::kText);
     messages->emplace_back("assistant", answer.text);
   } catch (const Failure& failure) {
     if (failure.status != GLM_BAD_PROMPT) throw;

@@ -51,7 +51,7 @@ glm_settings read_defaults(const Model& model) {
 }
 
 std::vector<int32_t> tokenize(const Model& model, const std::string& text) {
-  std::vector<int32_t> ids(text.size() + 1);  // most texts have fewer tokens than bytes
+  std::vector<int32_t> ids(text.size() + 1);  // a text rarely has more tokens than bytes
   for (int round = 0; round < 2; ++round) {
     size_t count = 0;
     check(glm_tokenize(model.get(), text.data(), text.size(), ids.data(), ids.size(), &count));
@@ -67,12 +67,13 @@ std::string render(const Model& model, const Messages& messages, int thinking) {
   for (const auto& [role, content] : messages) {
     if (content.find('\0') != std::string::npos) {
       throw std::runtime_error(
-          "the message holds a zero byte where a text is expected; leave it out, or use --raw.");
+          "the message contains a zero byte, which a chat message cannot; remove it, or use "
+          "--raw.");
     }
     views.push_back({role.c_str(), content.c_str()});
   }
   std::string text;
-  for (int round = 0; round < 2; ++round) {  // the first one asks for the length
+  for (int round = 0; round < 2; ++round) {  // the first call returns the length
     size_t length = 0;
     check(glm_render_chat(model.get(), views.data(), views.size(), thinking, text.data(),
                           text.size(), &length));

@@ -1,4 +1,4 @@
-// glm.h for C++: owners for its handles, exceptions for its statuses.
+// C++ wrappers of glm.h: handles that free themselves, exceptions instead of statuses.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,10 @@ using Model = std::unique_ptr<glm_model, Free>;
 using Session = std::unique_ptr<glm_session, Free>;
 using Messages = std::vector<std::pair<std::string, std::string>>;  // role, content
 
-// Each of these throws Failure.
+// Each of these functions throws Failure.
 void check(glm_status status);
 Model load(const Arguments& arguments);
-void prepare(const Arguments& arguments);  // a copy for this machine
+void prepare(const Arguments& arguments);  // writes a copy with weights packed for this machine
 Session new_session(const Model& model);
 glm_model_info describe(const Model& model);
 glm_settings read_defaults(const Model& model);

@@ -8,9 +8,9 @@ namespace glm {
 namespace {
 
 constexpr char kClosing[] = "\n</think>\n\n";
-constexpr size_t kTail = 16;  // tokens that the opening mark and blanks behind it may take
+constexpr size_t kTail = 16;  // the opening tag and white space after it have fewer tokens
 
-// Room for the answer. Its last token needs no place in the cache: it is never read back.
+// Maximum length of the answer. Its last token is not read by the model, so it needs no cache.
 int64_t count_room(const ModelShape& model, const glm_settings& settings, size_t prompt_size) {
   int64_t room = model.context_length - static_cast<int64_t>(prompt_size) + 1;
   return settings.max_new_tokens > 0 ? std::min<int64_t>(room, settings.max_new_tokens) : room;
@@ -72,7 +72,7 @@ int32_t Answer::choose(const float* logits) {
   return token;
 }
 
-// Where the thinking becomes too long, and the last token finished its character.
+// Forces the closing tag if reasoning is too long and the last token completed its character.
 void Answer::close_thinking() {
   const glm_settings& s = settings_.plain;
   if (!forced_.empty() || !s.limits_thinking || !is_thinking()) return;
@@ -87,7 +87,7 @@ AnswerPart Answer::read(int32_t token) {
   return part;
 }
 
-// What was held back.
+// Returns the text that was held back.
 AnswerPart Answer::finish() {
   AnswerPart part = split(stream_.flush());
   if (splitter_) {

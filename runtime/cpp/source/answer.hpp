@@ -1,5 +1,5 @@
-// Logits to pieces, for one answer: knows when it ends, not where logits come from. As
-// glm_runtime's AnswerWriter and AnswerReader.
+// Turns logits into the tokens and text of one answer, and decides when it ends. It does not know
+// the model. Corresponds to AnswerWriter and AnswerReader in glm_runtime.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace glm {
 
 class Answer {
  public:
-  // Throws GLM_BAD_SETTING. `model` and `tokenizer` must outlive this.
+  // `model` and `tokenizer` must outlive this object. Throws GLM_BAD_SETTING.
   Answer(const Tokenizer& tokenizer, const ModelShape& model, const glm_settings& settings,
          const std::vector<int32_t>& prompt);
 
@@ -30,10 +30,10 @@ class Answer {
     glm_finish finish;
   };
 
-  // Chooses the next token; nothing more after one that finishes. Throws as `Sampler::choose`.
+  // Chooses the next token. Must not be called after the last one. Throws like `Sampler::choose`.
   Piece write(const float* logits);
 
-  int64_t remaining() const { return remaining_; }  // tokens still to come, at most
+  int64_t remaining() const { return remaining_; }  // maximum number of further tokens
 
  private:
   int32_t choose(const float* logits);

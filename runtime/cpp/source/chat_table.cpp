@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "white_space.hpp"
 #include "errors.hpp"
 #include "json_reader.hpp"
 #include "utf8.hpp"
+#include "white_space.hpp"
 
 namespace glm {
 namespace {
@@ -22,7 +22,7 @@ void require_utf8(const std::string& text) {
   size_t wrong = find_invalid_utf8(text);
   if (wrong == std::string::npos) return;
   throw Error(GLM_BAD_PROMPT, "a message is not valid UTF-8 at byte " + std::to_string(wrong) +
-                                  "; check the encoding of where it comes from.");
+                                  "; check its encoding.");
 }
 
 }  // namespace
@@ -38,13 +38,14 @@ struct ChatTableReader {
     json.object([&](const std::string& key) { read_key(key); });
     json.finish();
     if (format != "glm-chat-table") json.fail("format is not glm-chat-table");
-    if (version < 1) json.fail("format_version is " + std::to_string(version) + ", not 1 or more");
+    if (version < 1)
+      json.fail("format_version is " + std::to_string(version) + ", but 1 or more is expected");
     if (version > kFormatVersion) {
-      throw Error(GLM_NEWER_FORMAT, "chat_table.json has format_version " +
-                                        std::to_string(version) +
-                                        " but this library reads up to 1; build a newer version.");
+      throw Error(GLM_NEWER_FORMAT,
+                  "chat_table.json has format_version " + std::to_string(version) +
+                      ", but this library reads versions up to 1; use a newer library.");
     }
-    if (prompts_read < 3) json.fail("generation_prompt does not name all three");
+    if (prompts_read < 3) json.fail("generation_prompt needs default, thinking and not_thinking");
   }
 
   void read_key(const std::string& key) {
@@ -107,7 +108,7 @@ ChatTable::ChatTable(std::string_view text) {
 
 std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) const {
   if (messages.empty()) {
-    throw Error(GLM_BAD_PROMPT, "the conversation is empty where a message is expected.");
+    throw Error(GLM_BAD_PROMPT, "the conversation is empty; pass at least one message.");
   }
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
@@ -120,9 +121,10 @@ std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) c
     std::optional<std::string> before;
     if (is_known) before = i == 0 ? role->second.first : role->second.prefix;
     if (!before) {
-      throw Error(GLM_BAD_PROMPT, "the role '" + name + "' of message " + std::to_string(i + 1) +
-                                      (is_known ? " has no rule at this place" : " is unknown") +
-                                      " in chat_table.json; use another role, or a raw prompt.");
+      throw Error(GLM_BAD_PROMPT,
+                  "the role '" + name + "' of message " + std::to_string(i + 1) +
+                      (is_known ? " is not allowed at this position" : " is unknown") +
+                      " in chat_table.json; use another role, or pass the prompt as text.");
     }
     std::string_view shown = content;
     if (role->second.content == Content::kAnswer) {

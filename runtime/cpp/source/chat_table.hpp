@@ -1,4 +1,5 @@
-// Conversation to prompt without Jinja: what a role's messages stand between, by chat_table.json.
+// Renders a conversation without Jinja: chat_table.json has the text around the messages of each
+// role.
 #pragma once
 
 #include <map>
@@ -15,17 +16,18 @@ struct ChatMessage {
 
 class ChatTable {
  public:
-  // Reads a chat_table.json. Throws GLM_BAD_FOLDER, or GLM_NEWER_FORMAT.
+  // Parses a chat_table.json. Throws GLM_BAD_FOLDER or GLM_NEWER_FORMAT.
   explicit ChatTable(std::string_view json);
 
-  // `thinking`: 1 asks for it, 0 for none, -1 leaves it to the template.
-  // Throws GLM_BAD_PROMPT: no message, or a role that the table does not know there.
+  // `thinking`: 1 asks for reasoning, 0 asks for none, -1 is the template's default.
+  // Throws GLM_BAD_PROMPT if there is no message, or if the table has no rule for a role.
   std::string render(std::vector<ChatMessage> messages, int thinking) const;
 
  private:
-  enum class Content { kAsIs, kStrip, kAnswer };  // kAnswer: behind the thinking, stripped
+  enum class Content { kAsIs, kStrip, kAnswer };  // kAnswer: without reasoning, stripped
   struct Role {
-    std::optional<std::string> first, prefix;  // before the first message, before a later one
+    std::optional<std::string> first,
+        prefix;  // text before the first message, before later messages
     std::string suffix;
     Content content = Content::kAsIs;
   };
@@ -33,7 +35,7 @@ class ChatTable {
   friend struct ChatTableReader;
 
   std::map<std::string, Role> roles_;
-  std::string prompt_, prompt_thinking_, prompt_not_thinking_;  // what asks for the answer
+  std::string prompt_, prompt_thinking_, prompt_not_thinking_;  // text that asks for the answer
   bool is_system_first_ = false;
 };
 

@@ -38,7 +38,7 @@ int count_allowed_cores() {
   return static_cast<int>(cores.size());
 }
 
-// Cores' worth of time that the control group grants; infinite without a limit.
+// CPU limit of the control group, in cores; infinite without a limit.
 double read_cpu_quota() {
   double quota = 0, period = 0;
   std::ifstream unified("/sys/fs/cgroup/cpu.max");

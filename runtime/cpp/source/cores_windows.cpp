@@ -11,7 +11,7 @@
 namespace glm {
 namespace {
 
-// Of all processors where there are several groups of 64, since a mask is one group's.
+// An affinity mask describes one group of 64 processors. With several groups, all are allowed.
 KAFFINITY find_allowed() {
   DWORD_PTR allowed = 0, existing = 0;
   bool is_one_group = GetActiveProcessorGroupCount() == 1;

@@ -11,11 +11,12 @@
 namespace glm {
 namespace {
 
-constexpr size_t kChunk = 128;   // bounds the memory of a long prompt, and is no slower
-constexpr int64_t kGrain = 256;  // tokens that a buffer grows by, at least
+constexpr size_t kChunk =
+    128;  // chunked prefill bounds the memory of a long prompt, and is not slower
+constexpr int64_t kGrowth = 256;  // a cache buffer grows by a multiple of so many tokens
 constexpr size_t kAlignment = 64;
 
-size_t measure_element(const ModelShape& model) {
+size_t count_element_bytes(const ModelShape& model) {
   if (model.cache_dtype == "int8") return 1;
   return model.cache_dtype == "float16" ? 2 : 4;
 }
@@ -25,14 +26,14 @@ size_t multiply(size_t left, size_t right) {
   return left * right;
 }
 
-// Without a branch, so that many at once are vector instructions.
+// Converts float16 to float32 without a branch, so that compilers use vector instructions.
 float widen(uint16_t half) {
   uint32_t magnitude = half & 0x7FFFu;
-  uint32_t infinity = magnitude >= 0x7C00u ? 0x7F800000u : 0;  // or NaN, by the fraction
+  uint32_t infinity = magnitude >= 0x7C00u ? 0x7F800000u : 0;  // or NaN, if the fraction is not 0
   uint32_t shifted = magnitude << 13, sign = (half & 0x8000u) << 16, bits = 0;
   float value = 0;
   std::memcpy(&value, &shifted, sizeof value);
-  value *= 0x1p112f;  // from float16's bias of 15 to float32's of 127
+  value *= 0x1p112f;  // from an exponent bias of 15 to 127
   std::memcpy(&bits, &value, sizeof bits);
   bits |= infinity | sign;
   std::memcpy(&value, &bits, sizeof value);
@@ -41,8 +42,8 @@ float widen(uint16_t half) {
 
 }  // namespace
 
-size_t measure_row(const ModelShape& model) {
-  return multiply(static_cast<size_t>(model.head_dim), measure_element(model));
+size_t count_row_bytes(const ModelShape& model) {
+  return multiply(static_cast<size_t>(model.head_dim), count_element_bytes(model));
 }
 
 ZeroBuffer::ZeroBuffer(size_t size) : block_(std::calloc(1, size + kAlignment)) {
@@ -77,16 +78,16 @@ void Decoder::truncate(int64_t length) { length_ = std::min(length, length_); }
 void Decoder::reserve(int64_t length) {
   length = std::min(length, model_.context_length);
   if (length <= capacity_) return;
-  // A quarter more than before: a token is then copied about four times over the whole growth.
+  // A quarter more than before: in all, a token is copied about four times.
   int64_t wanted = std::max(length, capacity_ + capacity_ / 4);
-  grow(std::min((wanted + kGrain - 1) / kGrain * kGrain, model_.context_length));
+  grow(std::min((wanted + kGrowth - 1) / kGrowth * kGrowth, model_.context_length));
 }
 
 const float* Decoder::append(const int32_t* tokens, size_t count) {
   int64_t total = length_ + static_cast<int64_t>(count);
   if (total > model_.context_length) {
     throw Error(GLM_BAD_PROMPT, std::to_string(total) +
-                                    " tokens are to be read but the model's context holds " +
+                                    " tokens do not fit into the model's context of " +
                                     std::to_string(model_.context_length) +
                                     "; shorten the prompt, or start a new conversation.");
   }
@@ -109,11 +110,11 @@ void Decoder::run(const int32_t* tokens, size_t count) {
     throw Error(GLM_CANCELLED, "the answer was cancelled.");
   }
   check(status, GLM_RUN_FAILED, "at token " + std::to_string(total),
-        "check the folder and the free memory with `glm-run doctor`.");
+        "check the folder and the free memory with Python's `glm-run doctor`.");
   length_ = total;
 }
 
-// All buffers at once: if memory runs out, the old ones are still there.
+// Allocates all buffers before it replaces one, so that the old ones remain if memory runs out.
 void Decoder::grow(int64_t capacity) {
   std::vector<ZeroBuffer> buffers;
   auto count = static_cast<size_t>(2 * model_.num_layers);
@@ -123,7 +124,7 @@ void Decoder::grow(int64_t capacity) {
   }
   std::vector<int64_t> ones(static_cast<size_t>(capacity), 1);
   int64_t length = length_;
-  length_ = capacity_ = 0;  // what is bound by half is not run, and is not read
+  length_ = capacity_ = 0;  // if binding fails, the cache is empty
   bind_cache(buffers, capacity);
   buffers_.swap(buffers);
   ones_.swap(ones);
@@ -132,8 +133,8 @@ void Decoder::grow(int64_t capacity) {
 }
 
 ZeroBuffer Decoder::copy_grown(const ZeroBuffer* old, int64_t capacity) const {
-  size_t row = measure_row(model_), heads = static_cast<size_t>(model_.num_kv_heads);
-  // Zeros: a masked position must not bring a NaN into a product.
+  size_t row = count_row_bytes(model_), heads = static_cast<size_t>(model_.num_kv_heads);
+  // Zeros, because a NaN in a masked position would spoil the product.
   ZeroBuffer buffer(multiply(multiply(row, heads), static_cast<size_t>(capacity)));
   if (old == nullptr) return buffer;
   for (size_t head = 0; head < heads; ++head) {
@@ -145,7 +146,7 @@ ZeroBuffer Decoder::copy_grown(const ZeroBuffer* old, int64_t capacity) const {
 
 void Decoder::bind_cache(const std::vector<ZeroBuffer>& buffers, int64_t capacity) {
   std::vector<int64_t> shape = {1, model_.num_kv_heads, capacity, model_.head_dim};
-  size_t size = measure_row(model_) * model_.num_kv_heads * capacity;
+  size_t size = count_row_bytes(model_) * model_.num_kv_heads * capacity;
   for (size_t i = 0; i < buffers.size(); ++i) {
     std::string name = name_cache(static_cast<int64_t>(i / 2), i % 2 == 1);
     Owned<OrtValue> value = make_value(buffers[i].data(), size, shape, graph_.cache_type());

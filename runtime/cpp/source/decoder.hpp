@@ -1,6 +1,8 @@
-// Tokens in, logits out; keys and values stay in one buffer a layer, bound as past and as present.
+// Runs the graph: tokens in, logits out. The keys of a layer, and its values, have one buffer,
+// which is bound as past and as present, so that the cache is updated in place.
 //
-// As glm_runtime's decoding.py and kv_cache.py. Belongs to one thread, but for `cancel`.
+// Corresponds to decoding.py and kv_cache.py in glm_runtime. For one thread at a time, except
+// `cancel`.
 #pragma once
 
 #include <atomic>
@@ -12,7 +14,7 @@
 
 namespace glm {
 
-// Zeros on a boundary of 64 bytes; takes no memory until it is written.
+// Zeros, aligned to 64 bytes. Physical memory is used when it is written.
 class ZeroBuffer {
  public:
   explicit ZeroBuffer(size_t size);  // throws std::bad_alloc
@@ -30,15 +32,16 @@ class Decoder {
  public:
   Decoder(const Graph& graph, const ModelShape& model);
 
-  int64_t length() const { return length_; }  // tokens whose keys and values are held
-  void truncate(int64_t length);              // forgets the others; costs nothing
-  void reserve(int64_t length);               // makes room, as far as the context goes
+  int64_t length() const { return length_; }  // number of tokens in the cache
+  void truncate(int64_t length);              // drops later tokens; costs nothing
+  void reserve(int64_t length);               // allocates cache, at most up to the context length
 
-  // Reads tokens, in chunks; the logits [vocab_size] after the last, valid until the next call.
-  // Throws GLM_BAD_PROMPT: too many; GLM_CANCELLED; GLM_RUN_FAILED; GLM_NO_MEMORY.
+  // Processes tokens in chunks. Returns the logits [vocab_size] after the last token, which are
+  // valid until the next call. Throws GLM_BAD_PROMPT (too many tokens), GLM_CANCELLED,
+  // GLM_RUN_FAILED or GLM_NO_MEMORY.
   const float* append(const int32_t* tokens, size_t count);
 
-  void cancel();    // from any thread; until `uncancel`
+  void cancel();  // may be called by any thread; in effect until `uncancel`
   void uncancel();
 
  private:
@@ -59,14 +62,15 @@ class Decoder {
   Owned<OrtIoBinding> binding_;
   std::atomic<bool> is_cancelled_{false};
   int64_t length_ = 0, capacity_ = 0;
-  std::vector<ZeroBuffer> buffers_;  // key and value of each layer, [1, heads, capacity, head_dim]
+  std::vector<ZeroBuffer>
+      buffers_;  // keys and values of each layer, [1, heads, capacity, head_dim]
   std::vector<int64_t> ids_, ones_;
   int64_t num_logits_ = 1;
-  std::vector<char> raw_logits_;  // as the graph gives them
-  std::vector<float> logits_;     // as float32, where they are float16
+  std::vector<char> raw_logits_;  // as the graph returns them
+  std::vector<float> logits_;     // converted to float32, if they are float16
 };
 
-// What a token of one head takes of a buffer, in bytes.
-size_t measure_row(const ModelShape& model);
+// Size of one token and head in a cache buffer, in bytes.
+size_t count_row_bytes(const ModelShape& model);
 
 }  // namespace glm

@@ -1,4 +1,4 @@
-// The one exception of this library: a status and a sentence, caught at the border to C.
+// The exception of this library: a status and a message. glm.cpp catches it.
 #pragma once
 
 #include <stdexcept>

@@ -1,4 +1,4 @@
-// The border to C: every exception becomes a status and a sentence, every NULL is refused.
+// Implements glm.h: converts exceptions to statuses and messages, and checks pointers for NULL.
 #include "glm.h"
 
 #include <algorithm>
@@ -14,12 +14,12 @@
 
 namespace {
 
-// Of a fixed size, so that a sentence about memory needs none.
+// A fixed size, so that the message about missing memory needs no memory.
 thread_local char error_text[1024] = "";
 
 glm_status fail(glm_status status, const char* text) {
   std::snprintf(error_text, sizeof error_text, "%s", text);
-  // A name of the caller's may be in it, and a character may be cut in two.
+  // The message may quote invalid UTF-8 of the caller, or end inside a character.
   while (true) {
     size_t wrong = glm::find_invalid_utf8(error_text);
     if (wrong == std::string_view::npos) return status;
@@ -36,11 +36,11 @@ glm_status guard(Body body) noexcept {
     return fail(error.status(), error.what());
   } catch (const std::bad_alloc&) {
     return fail(GLM_NO_MEMORY,
-                "memory ran out; close other programs, or use a smaller model or context.");
+                "out of memory; close other programs, or use a smaller model or context.");
   } catch (const std::exception& error) {
     return fail(GLM_RUN_FAILED, error.what());
   } catch (...) {
-    return fail(GLM_RUN_FAILED, "something unknown was thrown; report this.");
+    return fail(GLM_RUN_FAILED, "an unknown exception was thrown; please report this bug.");
   }
 }
 
@@ -57,36 +57,36 @@ void check_size(size_t size, size_t first, const char* name) {
                                         " is expected; set it to sizeof the structure.");
 }
 
-// A caller's structure, which an older or newer header may have made shorter or longer than ours:
-// members that it does not know are as in `whole`, those that we do not know must be zero.
+// Copies the caller's structure, which is shorter or longer than ours with an older or newer
+// header. Members that the caller does not have come from `defaults`. Members that we do not have
+// must be 0.
 template <class T>
-T adopt(const T& given, T whole, size_t first, const char* name) {
+T read_struct(const T& given, T defaults, size_t first, const char* name) {
   check_size(given.size, first, name);
   size_t known = std::min(given.size, sizeof(T));
   auto bytes = reinterpret_cast<const char*>(&given);
   if (std::any_of(bytes + known, bytes + given.size, [](char byte) { return byte != 0; })) {
     throw glm::Error(GLM_BAD_SETTING, std::string(name) +
-                                          " asks for what this version of the library does not "
-                                          "know where zeros are expected; build a newer one.");
+                                          " uses members that this version of the library does not "
+                                          "know; use a newer library, or set them to 0.");
   }
-  std::memcpy(&whole, &given, known);
-  return whole;
+  std::memcpy(&defaults, &given, known);
+  return defaults;
 }
 
 void require(bool is_given, const char* name) {
   if (is_given) return;
-  throw glm::Error(GLM_BAD_SETTING,
-                   std::string(name) + " is NULL where it is needed; give a pointer.");
+  throw glm::Error(GLM_BAD_SETTING, std::string(name) + " is NULL; pass a valid pointer.");
 }
 
-glm_load_options adopt_options(const glm_load_options* options) {
+glm_load_options read_options(const glm_load_options* options) {
   if (options == nullptr) return {};
-  return adopt(*options, glm_load_options{}, kFirstLoadOptions, "glm_load_options");
+  return read_struct(*options, glm_load_options{}, kFirstLoadOptions, "glm_load_options");
 }
 
-// Fills a caller's structure as far as both know it; the rest becomes zero.
+// Writes the members that the caller's structure has. Members that we do not have become 0.
 template <class T>
-void fill(const T& values, T* given, size_t first, const char* name) {
+void write_struct(const T& values, T* given, size_t first, const char* name) {
   size_t size = given->size;
   check_size(size, first, name);
   std::memset(static_cast<void*>(given), 0, size);
@@ -95,19 +95,19 @@ void fill(const T& values, T* given, size_t first, const char* name) {
 }
 
 std::vector<int32_t> copy_ids(const int32_t* ids, size_t count, int64_t context_length) {
-  require(ids != nullptr || count == 0, "the array of ids");
+  require(ids != nullptr || count == 0, "ids");
   if (count > static_cast<uint64_t>(context_length)) glm::refuse_length(count, context_length);
   return count == 0 ? std::vector<int32_t>() : std::vector<int32_t>(ids, ids + count);
 }
 
 void check_output(const void* output, size_t capacity, const size_t* count) {
   require(output != nullptr || capacity == 0, "the output");
-  require(count != nullptr, "the place for the length");
+  require(count != nullptr, "the pointer to the length");
 }
 
-// As many as there is room for; `*count` says how many there are.
+// Copies as many values as fit. `*count` becomes the number of all values.
 template <class T>
-void give(const T* values, size_t found, T* output, size_t capacity, size_t* count) {
+void write_array(const T* values, size_t found, T* output, size_t capacity, size_t* count) {
   check_output(output, capacity, count);
   size_t copied = found < capacity ? found : capacity;
   if (copied > 0) std::memcpy(output, values, copied * sizeof(T));
@@ -123,9 +123,9 @@ const char* glm_error_text(void) { return error_text; }
 glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model) {
   return guard([&] {
     require(folder != nullptr, "folder");
-    require(model != nullptr, "the place for the model");
+    require(model != nullptr, "the pointer to the model");
     *model = nullptr;
-    *model = new glm_model(folder, adopt_options(options));
+    *model = new glm_model(folder, read_options(options));
   });
 }
 
@@ -133,7 +133,7 @@ glm_status glm_prepare(const char* folder, const char* output, const glm_load_op
   return guard([&] {
     require(folder != nullptr, "folder");
     require(output != nullptr, "output");
-    glm_model::prepare(folder, output, adopt_options(options));
+    glm_model::prepare(folder, output, read_options(options));
   });
 }
 
@@ -146,7 +146,7 @@ glm_status glm_describe(const glm_model* model, glm_model_info* info) {
     const glm::ModelShape& shape = model->manifest.model;
     glm_model_info found{sizeof found, shape.context_length, shape.tokenizer_vocab_size,
                          shape.vocab_size, model->graph.threads()};
-    fill(found, info, kFirstModelInfo, "glm_model_info");
+    write_struct(found, info, kFirstModelInfo, "glm_model_info");
   });
 }
 
@@ -155,9 +155,9 @@ glm_status glm_tokenize(const glm_model* model, const char* text, size_t length,
   return guard([&] {
     require(model != nullptr, "model");
     require(text != nullptr || length == 0, "text");
-    std::vector<int32_t> found = model->tokenizer.encode(
-        length == 0 ? std::string_view() : std::string_view(text, length));
-    give(found.data(), found.size(), ids, capacity, count);
+    std::vector<int32_t> found =
+        model->tokenizer.encode(length == 0 ? std::string_view() : std::string_view(text, length));
+    write_array(found.data(), found.size(), ids, capacity, count);
   });
 }
 
@@ -165,9 +165,9 @@ glm_status glm_detokenize(const glm_model* model, const int32_t* ids, size_t cou
                           size_t capacity, size_t* length) {
   return guard([&] {
     require(model != nullptr, "model");
-    require(ids != nullptr || count == 0, "the array of ids");
+    require(ids != nullptr || count == 0, "ids");
     std::string found = model->tokenizer.decode(ids, count);
-    give(found.data(), found.size(), text, capacity, length);
+    write_array(found.data(), found.size(), text, capacity, length);
   });
 }
 
@@ -178,8 +178,8 @@ glm_status glm_render_chat(const glm_model* model, const glm_message* messages, 
     require(messages != nullptr || count == 0, "messages");
     if (!model->chat_table) {
       throw glm::Error(GLM_UNSUPPORTED,
-                       "the folder has no chat_table.json: its template cannot be written as a "
-                       "table, or it has none; give the whole prompt yourself.");
+                       "the folder has no chat_table.json, because its chat template cannot be "
+                       "expressed as a table or is missing; pass the whole prompt as text.");
     }
     std::vector<glm::ChatMessage> copies;
     for (size_t i = 0; i < count; ++i) {
@@ -187,7 +187,7 @@ glm_status glm_render_chat(const glm_model* model, const glm_message* messages, 
       copies.push_back({messages[i].role, messages[i].content});
     }
     std::string found = model->chat_table->render(std::move(copies), thinking);
-    give(found.data(), found.size(), text, capacity, length);
+    write_array(found.data(), found.size(), text, capacity, length);
   });
 }
 
@@ -195,14 +195,14 @@ glm_status glm_default_settings(const glm_model* model, glm_settings* settings) 
   return guard([&] {
     require(model != nullptr, "model");
     require(settings != nullptr, "settings");
-    fill(model->defaults, settings, kFirstSettings, "glm_settings");
+    write_struct(model->defaults, settings, kFirstSettings, "glm_settings");
   });
 }
 
 glm_status glm_new_session(const glm_model* model, glm_session** session) {
   return guard([&] {
     require(model != nullptr, "model");
-    require(session != nullptr, "the place for the session");
+    require(session != nullptr, "the pointer to the session");
     *session = nullptr;
     *session = new glm_session(*model);
   });
@@ -216,7 +216,7 @@ glm_status glm_generate(glm_session* session, const int32_t* prompt, size_t coun
     require(session != nullptr, "session");
     glm_settings chosen = session->model.defaults;
     if (settings != nullptr) {
-      chosen = adopt(*settings, glm::make_plain_settings(), kFirstSettings, "glm_settings");
+      chosen = read_struct(*settings, glm::make_neutral_settings(), kFirstSettings, "glm_settings");
     }
     int64_t context_length = session->model.manifest.model.context_length;
     session->generate(copy_ids(prompt, count, context_length), chosen, callback, user);
@@ -234,7 +234,7 @@ glm_status glm_logits(glm_session* session, const int32_t* prompt, size_t count,
     const glm::ModelShape& shape = session->model.manifest.model;
     check_output(logits, capacity, vocab_size);  // before a long prompt is read
     session->measure(copy_ids(prompt, count, shape.context_length), [&](const float* found) {
-      give(found, static_cast<size_t>(shape.vocab_size), logits, capacity, vocab_size);
+      write_array(found, static_cast<size_t>(shape.vocab_size), logits, capacity, vocab_size);
     });
   });
 }

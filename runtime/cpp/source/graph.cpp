@@ -14,7 +14,7 @@ constexpr int64_t kAny = -1;
 
 struct TensorType {
   ONNXTensorElementDataType element;
-  std::vector<int64_t> shape;  // kAny where it is open
+  std::vector<int64_t> shape;  // kAny for an axis of any size
 };
 
 using Tensors = std::map<std::string, TensorType>;
@@ -99,21 +99,21 @@ void check_tensors(const Tensors& found, const Tensors& expected) {
     auto place = found.find(name);
     bool is_there = place != found.end();
     if (is_there && fits(place->second, type)) continue;
-    std::string what = is_there ? "has another type or shape than" : "is missing where there is";
-    throw Error(GLM_BAD_FOLDER, "model.onnx: the tensor " + name + " " + what +
-                                    " the manifest's; export the checkpoint again.");
+    std::string problem = is_there ? "has another type or shape than the manifest says"
+                                   : "is missing, but the manifest requires it";
+    throw Error(GLM_BAD_FOLDER, "model.onnx: the tensor " + name + " " + problem +
+                                    "; export the checkpoint again.");
   }
 }
 
-// Before names are made of a damaged number of them.
+// Checked first, so that a damaged number of layers does not create as many names.
 void check_layers(const Tensors& found, int64_t num_layers) {
-  constexpr int64_t kTensors = 4;  // of a layer: past and present, key and value
+  constexpr int64_t kTensors = 4;  // for each layer: past and present, key and value
   if (num_layers <= static_cast<int64_t>(found.size()) / kTensors) return;
   throw Error(GLM_BAD_FOLDER, "model.onnx has " + std::to_string(found.size()) +
-                                  " inputs and outputs where " + std::to_string(kTensors) +
-                                  " for each of the manifest's num_layers = " +
+                                  " inputs and outputs, which is too few for num_layers = " +
                                   std::to_string(num_layers) +
-                                  " are expected; export the checkpoint again.");
+                                  " in the manifest; export the checkpoint again.");
 }
 
 Owned<OrtSessionOptions> make_options(int threads) {
@@ -122,7 +122,7 @@ Owned<OrtSessionOptions> make_options(int threads) {
   Owned<OrtSessionOptions> owned(options);
   check(ort().SetSessionLogSeverityLevel(options, ORT_LOGGING_LEVEL_FATAL));
   check(ort().SetIntraOpNumThreads(options, threads));
-  // Plans are kept for every shape of the inputs, and each step has another.
+  // ONNX Runtime would keep a memory plan for every input shape, and each step has a new shape.
   check(ort().DisableMemPattern(options));
   return owned;
 }
@@ -152,7 +152,7 @@ void write_packed_graph(const std::filesystem::path& path, const std::filesystem
   }
   OrtSession* session = nullptr;
   check(ort().CreateSession(env.get(), path.c_str(), options.get(), &session), GLM_BAD_SETTING,
-        "to write the packed graph", "is the disk full? Otherwise upgrade ONNX Runtime.");
+        "while writing the packed graph", "check the free disk space, or upgrade ONNX Runtime.");
   Owned<OrtSession> owned(session);
 }
 
@@ -167,7 +167,8 @@ Graph::Graph(const std::filesystem::path& path, bool is_packed, const ModelShape
   if (is_packed) check(ort().SetSessionGraphOptimizationLevel(options.get(), ORT_DISABLE_ALL));
   OrtSession* session = nullptr;
   check(ort().CreateSession(env_.get(), path.c_str(), options.get(), &session), GLM_BAD_FOLDER,
-        "to open model.onnx", "check the folder with `glm-run doctor` and upgrade ONNX Runtime.");
+        "while opening model.onnx",
+        "check the folder with Python's `glm-run doctor`, and upgrade ONNX Runtime.");
   session_.reset(session);
   bool is_half = model.cache_dtype == "float16", is_int8 = model.cache_dtype == "int8";
   logits_type_ =

@@ -1,5 +1,6 @@
-// A folder's graph, opened by ONNX Runtime. It packs weights for its kernels, into memory of its
-// own that takes about as much as their file; a graph that is packed already is mapped.
+// The graph of a folder in ONNX Runtime, which packs the weights for its kernels into private
+// memory of about the size of their file. The weights of a prepared graph are mapped from the file
+// instead.
 #pragma once
 
 #include <filesystem>
@@ -12,8 +13,8 @@ namespace glm {
 
 class Graph {
  public:
-  // `is_packed`: by `write_packed_graph`. `threads`: 0 takes the physical cores. Throws
-  // GLM_BAD_FOLDER: ONNX Runtime refuses the graph, or a tensor is not what the manifest promises.
+  // `is_packed`: written by `write_packed_graph`. `threads`: 0 means the physical cores. Throws
+  // GLM_BAD_FOLDER if ONNX Runtime refuses the graph, or if a tensor differs from the manifest.
   Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model, int threads);
 
   OrtSession* session() const { return session_.get(); }
@@ -28,12 +29,12 @@ class Graph {
   ONNXTensorElementDataType cache_type_, logits_type_;
 };
 
-// Writes a graph as this machine's kernels want it: optimized, its weights packed, in a file beside
-// it. Throws GLM_BAD_SETTING: it cannot be written.
+// Writes an optimized graph, and beside it a file of weights that are packed for this machine's
+// kernels. Throws GLM_BAD_SETTING if it cannot be written.
 void write_packed_graph(const std::filesystem::path& path, const std::filesystem::path& output,
                         int threads);
 
-// Names of a layer's cache, as the graph has them behind "past_key_values." and "present.".
+// Name of a layer's keys or values in the graph, after "past_key_values." or "present.".
 std::string name_cache(int64_t layer, bool is_value);
 
 }  // namespace glm

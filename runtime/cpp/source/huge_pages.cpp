@@ -20,7 +20,7 @@ struct Span {
   uint64_t start, end;
 };
 
-// Every run of whole huge pages in private writable memory without a file.
+// Finds all ranges of whole huge pages in private writable memory without a file.
 std::vector<Span> find_spans() {
   std::ifstream maps("/proc/self/maps");
   std::vector<Span> spans;

@@ -1,9 +1,9 @@
-// Moves what this process holds onto huge pages: decoding reads all weights, page by page.
+// Moves the memory of this process onto huge pages: decoding reads all weights for every token.
 #pragma once
 
 namespace glm {
 
-// As far as the kernel can; as glm_runtime's huge_pages.py. Nothing happens but on Linux.
+// Moves what the kernel can move. Does nothing except on Linux. Corresponds to huge_pages.py.
 void move_to_huge_pages();
 
 }  // namespace glm

@@ -19,12 +19,12 @@ JsonReader::JsonReader(std::string_view text, std::string name)
   size_t wrong = find_invalid_utf8(text);
   if (wrong == std::string_view::npos) return;
   place_ = wrong;
-  fail("this is no UTF-8");
+  fail("not valid UTF-8");
 }
 
 void JsonReader::fail(const std::string& what) const {
-  throw Error(GLM_BAD_FOLDER, name_ + " is not as expected at byte " + std::to_string(place_) +
-                                  ": " + what + "; export the folder again.");
+  throw Error(GLM_BAD_FOLDER, name_ + " is invalid at byte " + std::to_string(place_) + ": " +
+                                  what + "; export the folder again.");
 }
 
 JsonReader::Kind JsonReader::kind() {
@@ -36,7 +36,7 @@ JsonReader::Kind JsonReader::kind() {
   if (next == '-' || is_digit(next)) return Kind::kNumber;
   if (next == 't' || next == 'f') return Kind::kBoolean;
   if (next == 'n') return Kind::kNull;
-  fail(place_ < text_.size() ? "no JSON value begins so" : "the file ends too early");
+  fail(place_ < text_.size() ? "a JSON value is expected" : "the file ends too early");
 }
 
 std::string JsonReader::string() {
@@ -46,7 +46,7 @@ std::string JsonReader::string() {
 }
 
 void JsonReader::take_string(std::string* value) {
-  if (kind() != Kind::kString) fail("a text is expected");
+  if (kind() != Kind::kString) fail("a string is expected");
   ++place_;
   while (true) {
     size_t end = place_;
@@ -56,9 +56,9 @@ void JsonReader::take_string(std::string* value) {
     }
     if (value != nullptr) value->append(text_, place_, end - place_);
     place_ = end;
-    if (end == text_.size()) fail("the file ends inside a text");
+    if (end == text_.size()) fail("the file ends inside a string");
     if (text_[end] == '"') break;
-    if (text_[end] != '\\') fail("a text holds a control character");
+    if (text_[end] != '\\') fail("a string contains a control character");
     ++place_;
     read_escape(value);
   }
@@ -74,16 +74,16 @@ void JsonReader::read_escape(std::string* text) {
     if (text != nullptr) *text += kMeanings[index];
     return;
   }
-  if (letter != 'u') fail("a text holds an unknown escape");
+  if (letter != 'u') fail("a string contains an unknown escape");
   char32_t code_point = read_hex();
   if (code_point >= 0xD800 && code_point < 0xDC00) {
     bool is_pair = text_.substr(place_, 2) == "\\u";
     place_ += is_pair ? 2 : 0;
     unsigned low = is_pair ? read_hex() : 0;
-    if (low < 0xDC00 || low > 0xDFFF) fail("half a surrogate pair stands alone");
+    if (low < 0xDC00 || low > 0xDFFF) fail("a surrogate is not paired");
     code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
   } else if (code_point >= 0xDC00 && code_point <= 0xDFFF) {
-    fail("half a surrogate pair stands alone");
+    fail("a surrogate is not paired");
   }
   if (text != nullptr) append_code_point(text, code_point);
 }
@@ -100,7 +100,7 @@ unsigned JsonReader::read_hex() {
   return value;
 }
 
-// By JSON's grammar, which is narrower than what from_chars reads.
+// Follows the grammar of JSON, because from_chars accepts more.
 std::string_view JsonReader::number_text() {
   if (kind() != Kind::kNumber) fail("a number is expected");
   size_t start = place_;
@@ -139,7 +139,7 @@ int64_t JsonReader::integer() {
   int64_t value = 0;
   auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   bool is_whole = result.ptr == digits.data() + digits.size();
-  if (result.ec != std::errc() || !is_whole) fail("a whole number of 64 bits is expected");
+  if (result.ec != std::errc() || !is_whole) fail("a 64-bit integer is expected");
   return value;
 }
 
@@ -158,18 +158,28 @@ bool JsonReader::take_null() {
 
 void JsonReader::skip() {
   switch (kind()) {
-    case Kind::kObject: return object([this](const std::string&) { skip(); });
-    case Kind::kArray: return array([this] { skip(); });
-    case Kind::kString: take_string(nullptr); return;
-    case Kind::kNumber: number_text(); return;
-    case Kind::kBoolean: boolean(); return;
-    case Kind::kNull: take_null(); return;
+    case Kind::kObject:
+      return object([this](const std::string&) { skip(); });
+    case Kind::kArray:
+      return array([this] { skip(); });
+    case Kind::kString:
+      take_string(nullptr);
+      return;
+    case Kind::kNumber:
+      number_text();
+      return;
+    case Kind::kBoolean:
+      boolean();
+      return;
+    case Kind::kNull:
+      take_null();
+      return;
   }
 }
 
 void JsonReader::finish() {
   skip_blanks();
-  if (place_ != text_.size()) fail("nothing more is expected");
+  if (place_ != text_.size()) fail("the file continues after its value");
 }
 
 void JsonReader::enter(char opening, const char* expected) {
@@ -198,7 +208,7 @@ void JsonReader::expect(char character) {
 }
 
 void JsonReader::expect_word(std::string_view word) {
-  if (text_.substr(place_, word.size()) != word) fail("no JSON value begins so");
+  if (text_.substr(place_, word.size()) != word) fail("a JSON value is expected");
   place_ += word.size();
 }
 

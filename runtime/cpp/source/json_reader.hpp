@@ -1,6 +1,6 @@
-// Reads JSON from front to back without building a tree: a tokenizer.json has a million values.
+// Parses JSON as a stream without building a tree, because a tokenizer.json has a million values.
 //
-// Strict (RFC 8259, valid UTF-8, no half surrogates), and bounded in depth. Every error is
+// Accepts RFC 8259 with valid UTF-8 and paired surrogates, up to a fixed depth. Every error is
 // GLM_BAD_FOLDER and names the file and the byte.
 #pragma once
 
@@ -14,20 +14,20 @@ class JsonReader {
  public:
   enum class Kind { kObject, kArray, kString, kNumber, kBoolean, kNull };
 
-  // `text` must outlive the reader; `name` is the file's, for errors.
+  // `text` must outlive the reader. `name` is the file name in error messages.
   JsonReader(std::string_view text, std::string name);
 
-  Kind kind();  // of the next value
+  Kind kind();  // the kind of the next value
 
-  // Each of these takes one value, or fails because another kind stands there.
+  // Each of these reads one value, and fails if the value is of another kind.
   std::string string();
   double number();
   int64_t integer();
   bool boolean();
-  bool take_null();  // whether it was one; otherwise nothing is taken
-  void skip();       // a value of any kind
+  bool take_null();  // returns false and reads nothing if the value is not null
+  void skip();       // skips a value of any kind
 
-  // `each_key(key)` must take the value.
+  // `each_key(key)` must read the value.
   template <class EachKey>
   void object(EachKey each_key) {
     enter('{', "an object");
@@ -42,7 +42,7 @@ class JsonReader {
     leave();
   }
 
-  // `each_item()` must take the item.
+  // `each_item()` must read the item.
   template <class EachItem>
   void array(EachItem each_item) {
     enter('[', "an array");
@@ -53,7 +53,7 @@ class JsonReader {
     leave();
   }
 
-  void finish();  // fails unless nothing but blanks is left
+  void finish();  // fails if anything but white space is left
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
@@ -63,7 +63,7 @@ class JsonReader {
   bool take(char character);
   void expect(char character);
   void expect_word(std::string_view word);
-  void take_string(std::string* value);  // or NULL, where nobody wants it; likewise:
+  void take_string(std::string* value);  // `value` may be NULL
   void read_escape(std::string* text);
   unsigned read_hex();
   std::string_view number_text();

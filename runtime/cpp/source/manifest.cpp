@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 constexpr char kManifestName[] = "glm_manifest.json", kFormat[] = "glm-export-folder";
 constexpr int64_t kFormatVersion = 1;
 constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
-constexpr int kTransformersTopK = 50;  // where generation_config.json samples and says nothing
+constexpr int kTransformersTopK = 50;  // default of transformers if generation_config.json has none
 
 void require(bool is_met, const std::string& found, const std::string& expected) {
   if (is_met) return;
@@ -36,8 +36,10 @@ bool is_plain_name(const std::string& name) {
 ModelShape read_model(JsonReader* json) {
   ModelShape model;
   const std::map<std::string, int64_t*> counts = {
-      {"num_layers", &model.num_layers},     {"num_kv_heads", &model.num_kv_heads},
-      {"head_dim", &model.head_dim},         {"vocab_size", &model.vocab_size},
+      {"num_layers", &model.num_layers},
+      {"num_kv_heads", &model.num_kv_heads},
+      {"head_dim", &model.head_dim},
+      {"vocab_size", &model.vocab_size},
       {"context_length", &model.context_length},
       {"tokenizer_vocab_size", &model.tokenizer_vocab_size}};
   json->object([&](const std::string& key) {
@@ -53,7 +55,7 @@ ModelShape read_model(JsonReader* json) {
   });
   for (const auto& [name, count] : counts) {
     require(*count > 0 && *count <= kMaxCount, name + " is " + std::to_string(*count),
-            "1 or more, and less than 2^31");
+            "a number from 1 to below 2^31");
   }
   return model;
 }
@@ -75,12 +77,12 @@ void check_version(int64_t version) {
   require(version >= 1, "format_version is " + std::to_string(version), "1 or more");
   if (version <= kFormatVersion) return;
   throw Error(GLM_NEWER_FORMAT, std::string(kManifestName) + " has format_version " +
-                                    std::to_string(version) + " but this library reads up to " +
-                                    std::to_string(kFormatVersion) +
-                                    "; build a newer version of it.");
+                                    std::to_string(version) +
+                                    ", but this library reads versions up to " +
+                                    std::to_string(kFormatVersion) + "; use a newer library.");
 }
 
-// Nothing but links is resolved: not every path of Windows can be.
+// Only links are resolved, because not every path can be resolved on Windows.
 bool leaves(const fs::path& path, const fs::path& folder) {
   std::error_code error;
   if (!fs::is_symlink(path, error)) return false;
@@ -88,21 +90,21 @@ bool leaves(const fs::path& path, const fs::path& folder) {
   return error || place != fs::canonical(folder, error);
 }
 
-// What is wrong with a file, or nothing.
+// Describes what is wrong with a file; empty if nothing is.
 std::string describe_problem(const fs::path& folder, const std::string& name,
                              const FileEntry& entry, bool has_hashes) {
   std::error_code error;
   fs::path path = folder / to_path(name);
   if (!fs::is_regular_file(path, error)) return name + " is missing";
-  if (leaves(path, folder)) return name + " is a link that leaves the folder";
+  if (leaves(path, folder)) return name + " is a link to a file outside of the folder";
   auto size = static_cast<int64_t>(fs::file_size(path, error));
-  if (error) return name + " cannot be looked at" + show_error(error);
+  if (error) return name + " cannot be accessed" + show_error(error);
   if (size != entry.size_bytes) {
     return name + " has " + std::to_string(size) + " bytes, the manifest says " +
            std::to_string(entry.size_bytes);
   }
   if (has_hashes && hash_file(path) != entry.sha256) {
-    return name + " was changed: its SHA-256 is not the manifest's";
+    return name + " was changed: its SHA-256 differs from the manifest";
   }
   return "";
 }
@@ -132,7 +134,7 @@ Manifest parse_manifest(std::string_view text) {
   Manifest manifest;
   std::string format;
   int64_t version = 0;
-  JsonReader model = json, files = json;  // read once the version is known
+  JsonReader model = json, files = json;  // parsed after the version was checked
   bool has_model = false, has_files = false;
   json.object([&](const std::string& key) {
     if (key == "format") {
@@ -150,18 +152,14 @@ Manifest parse_manifest(std::string_view text) {
   json.finish();
   require(format == kFormat, "format is '" + format + "'", std::string("'") + kFormat + "'");
   check_version(version);
-  require(has_model && has_files, "no model or files", "both");
+  require(has_model && has_files, "model or files is missing", "both of them");
   manifest.model = read_model(&model);
   check_model(manifest.model);
   files.object([&](const std::string& name) {
-    require(is_plain_name(name), "files names '" + name + "'", "plain file names, without folders");
+    require(is_plain_name(name), "files contains '" + name + "'", "a file name without a folder");
     manifest.files[name] = read_entry(&files);
   });
   return manifest;
-}
-
-void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes) {
-  require_files(folder, manifest.files, has_hashes);
 }
 
 void require_files(const std::string& folder, const std::map<std::string, FileEntry>& files,
@@ -172,11 +170,11 @@ void require_files(const std::string& folder, const std::map<std::string, FileEn
     if (!problem.empty()) problems += (problems.empty() ? "" : "; ") + problem;
   }
   if (problems.empty()) return;
-  throw Error(GLM_BAD_FOLDER, folder + " is damaged: " + problems +
-                                  "; copy the folder or export again.");
+  throw Error(GLM_BAD_FOLDER,
+              folder + " is damaged: " + problems + "; copy the folder or export again.");
 }
 
-// glm-export writes keys in their order, each on a line, and the hash of all other lines on one.
+// glm-export writes one key per line. The line of the checksum has the hash of all other lines.
 void require_unchanged(const std::string& folder, const std::string& text) {
   constexpr std::string_view kStart = "\n  \"checksum\": \"";
   size_t start = text.find(kStart), end = text.find('\n', start + 1);
@@ -192,7 +190,7 @@ void require_unchanged(const std::string& folder, const std::string& text) {
 
 glm_settings parse_generation_config(std::string_view text) {
   JsonReader json(text, "generation_config.json");
-  glm_settings s = make_plain_settings();
+  glm_settings s = make_neutral_settings();
   s.temperature = 1;
   double top_k = kTransformersTopK;
   bool is_sampled = false;
@@ -213,9 +211,9 @@ glm_settings parse_generation_config(std::string_view text) {
     }
   });
   json.finish();
-  if (!is_sampled) {  // then only the repetition penalty counts
+  if (!is_sampled) {  // greedy decoding uses only the repetition penalty
     double repetition_penalty = s.repetition_penalty;
-    s = make_plain_settings();
+    s = make_neutral_settings();
     s.repetition_penalty = repetition_penalty;
   } else {
     bool is_count = top_k >= 0 && top_k < static_cast<double>(kMaxCount);
@@ -242,8 +240,8 @@ std::string read_file(const std::string& folder, const std::string& name) {
   }
   uintmax_t size = fs::file_size(path, error);
   if (error) {
-    throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be looked at" + show_error(error) +
-                                    "; check its permissions, and that it stays there.");
+    throw Error(GLM_BAD_FOLDER, show_path(path) + " cannot be accessed" + show_error(error) +
+                                    "; check its permissions.");
   }
   std::ifstream file(path, std::ios::binary);
   std::string content(static_cast<size_t>(size), '\0');

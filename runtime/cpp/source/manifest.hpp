@@ -1,4 +1,5 @@
-// What an exported folder promises, as far as running it needs; see glm_runtime's manifest.py.
+// Parses glm_manifest.json as far as running needs it, and checks files. See glm_runtime's
+// manifest.py.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ struct FileEntry {
 
 struct ModelShape {
   int64_t num_layers = 0, num_kv_heads = 0, head_dim = 0;
-  int64_t vocab_size = 0;            // rows of the logits
-  int64_t tokenizer_vocab_size = 0;  // ids from here on are padding
+  int64_t vocab_size = 0;            // number of logits
+  int64_t tokenizer_vocab_size = 0;  // larger ids are padding
   int64_t context_length = 0;
   std::string cache_dtype;  // float32, float16 or int8
   std::vector<int64_t> eos_token_ids;
@@ -33,26 +34,24 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
 };
 
-// Throws GLM_BAD_FOLDER, or GLM_NEWER_FORMAT.
+// Throws GLM_BAD_FOLDER or GLM_NEWER_FORMAT.
 Manifest parse_manifest(std::string_view json);
 
-// Compares files with the promise. Throws GLM_BAD_FOLDER, which names every bad file.
-void require_whole(const std::string& folder, const Manifest& manifest, bool has_hashes);
-
-// The same of some files alone.
+// Compares files with their entries. Throws GLM_BAD_FOLDER with a message that names every bad
+// file.
 void require_files(const std::string& folder, const std::map<std::string, FileEntry>& files,
                    bool has_hashes);
 
-// Takes an entry, for records of files elsewhere.
+// Parses the entry of one file.
 FileEntry read_entry(JsonReader* json);
 
 // Compares the manifest's text with the checksum in it. Throws GLM_BAD_FOLDER.
 void require_unchanged(const std::string& folder, const std::string& text);
 
-// The folder's sampling settings. Throws GLM_BAD_FOLDER.
+// Parses the folder's sampling settings. Throws GLM_BAD_FOLDER.
 glm_settings parse_generation_config(std::string_view json);
 
-// A whole file. Throws GLM_BAD_FOLDER: it is not there, or cannot be read.
+// Reads a whole file. Throws GLM_BAD_FOLDER if it is missing or cannot be read.
 std::string read_file(const std::string& folder, const std::string& name);
 
 }  // namespace glm

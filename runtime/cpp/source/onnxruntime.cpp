@@ -8,11 +8,11 @@
 namespace glm {
 namespace {
 
-// All that is called is in the API since ONNX Runtime 1.16; the folders need 1.24 or later.
+// The functions that we call exist since ONNX Runtime 1.16. Exported folders need 1.24 or later.
 constexpr uint32_t kApiVersion = 16;
 constexpr long kOldestMinor = 24;
 
-bool tells_of_memory(const std::string& message) {
+bool is_out_of_memory(const std::string& message) {
   for (const char* words : {"bad_alloc", "bad allocation", "Failed to allocate", "out of memory"}) {
     if (message.find(words) != std::string::npos) return true;
   }
@@ -31,7 +31,7 @@ bool is_old(const std::string& version) {
   return major < 1 || (major == 1 && minor < kOldestMinor);
 }
 
-// By its number first, since an old library writes to stderr when it is asked for a newer API.
+// Checks the version first, because an old library writes to stderr if it lacks the API version.
 const OrtApi* find_api() {
   std::string version = find_library().GetVersionString();
   const OrtApi* api = is_old(version) ? nullptr : find_library().GetApi(kApiVersion);
@@ -53,16 +53,17 @@ void check(OrtStatus* status, glm_status kind, const std::string& place,
   if (status == nullptr) return;
   Owned<OrtStatus> owned(status);
   std::string message = take_first_line(ort().GetErrorMessage(status));
-  if (tells_of_memory(message)) {
-    throw Error(GLM_NO_MEMORY, "memory ran out " + place + " (" + message +
+  if (is_out_of_memory(message)) {
+    throw Error(GLM_NO_MEMORY, "out of memory " + place + " (" + message +
                                    "); close other programs, or use a smaller model or context.");
   }
-  throw Error(kind, "ONNX Runtime " + std::string(find_library().GetVersionString()) +
-                        " failed " + place + " (" + message + "); " + advice);
+  throw Error(kind, "ONNX Runtime " + std::string(find_library().GetVersionString()) + " failed " +
+                        place + " (" + message + "); " + advice);
 }
 
 void check(OrtStatus* status) {
-  check(status, GLM_RUN_FAILED, "to prepare", "upgrade it, or report this.");
+  check(status, GLM_RUN_FAILED, "while setting up inference",
+        "upgrade ONNX Runtime, or report this bug.");
 }
 
 }  // namespace glm

@@ -1,7 +1,7 @@
-// ONNX Runtime's C API with owners for what it hands out, and its failures as our errors.
+// ONNX Runtime's C API, with handles that release themselves and errors as exceptions.
 #pragma once
 
-#ifdef __MINGW32__  // names of MSVC that the header uses on Windows
+#ifdef __MINGW32__  // the header uses these names of MSVC on Windows
 #include <sal.h>
 #ifndef _stdcall
 #define _stdcall __stdcall
@@ -17,7 +17,7 @@
 
 namespace glm {
 
-// Throws GLM_RUN_FAILED: the library is too old.
+// Throws GLM_RUN_FAILED if the library is too old.
 const OrtApi& ort();
 
 struct Release {
@@ -35,10 +35,11 @@ struct Release {
 template <class T>
 using Owned = std::unique_ptr<T, Release>;
 
-// Throws `kind`, or GLM_NO_MEMORY where ONNX Runtime says so; `place` and `advice` frame its words.
+// Throws `kind`, or GLM_NO_MEMORY if ONNX Runtime ran out of memory. The message contains `place`,
+// the message of ONNX Runtime, and `advice`.
 void check(OrtStatus* status, glm_status kind, const std::string& place, const std::string& advice);
 
-// The same for what has no reason to fail.
+// The same for calls that should never fail.
 void check(OrtStatus* status);
 
 }  // namespace glm

@@ -1,11 +1,11 @@
-// Where ONNX Runtime's library comes from: linked, or on Windows looked for beside this one.
+// Finds ONNX Runtime's library, which is linked, or on Windows loaded from this library's folder.
 #pragma once
 
 #include "onnxruntime.hpp"
 
 namespace glm {
 
-// Throws GLM_RUN_FAILED: it is not there, or cannot be loaded.
+// Throws GLM_RUN_FAILED if the library is missing or cannot be loaded.
 const OrtApiBase& find_library();
 
 }  // namespace glm

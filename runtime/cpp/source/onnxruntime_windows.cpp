@@ -1,5 +1,5 @@
-// Loaded by its place and not linked, since Windows has an old onnxruntime.dll in System32, which
-// a linked program gets wherever there is none in the program's own folder.
+// Loads onnxruntime.dll by its path. If it was linked, a program without its own copy would get the
+// old onnxruntime.dll that Windows has in System32.
 #define NOMINMAX
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
@@ -18,13 +18,14 @@ namespace {
 using GetBase = const OrtApiBase*(ORT_API_CALL*)();
 
 constexpr wchar_t kName[] = L"onnxruntime.dll";
-constexpr char kAdvice[] = "; take that of a release of ONNX Runtime for Windows, x64, 1.24 or later";
+constexpr char kAdvice[] =
+    "; use the DLL of a release of ONNX Runtime for Windows x64, 1.24 or later";
 
-// NULL is the program.
+// `module` NULL stands for the program.
 std::filesystem::path find_file(HMODULE module) {
   std::wstring name(MAX_PATH, L'\0');
   DWORD length = 0;
-  // A length as long as the room means that the name was cut off.
+  // If the length equals the size of the buffer, the name was cut off.
   while ((length = GetModuleFileNameW(module, name.data(), static_cast<DWORD>(name.size()))) ==
          name.size()) {
     name.resize(2 * name.size());
@@ -33,11 +34,11 @@ std::filesystem::path find_file(HMODULE module) {
   return name;
 }
 
-// glm.dll, or the program that this was linked into.
+// The path of glm.dll, or of the program that this code was linked into.
 std::filesystem::path find_own_file() {
   HMODULE module = nullptr;
-  DWORD flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS |
-                GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+  DWORD flags =
+      GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
   GetModuleHandleExW(flags, reinterpret_cast<LPCWSTR>(&find_own_file), &module);
   return find_file(module);
 }
@@ -50,7 +51,7 @@ bool is_of_system(HMODULE module) {
          std::filesystem::equivalent(find_file(module).parent_path(), system, error);
 }
 
-// Without a message box where the file is no library. NULL: see GetLastError.
+// Shows no message box if the file is not a library. Returns NULL on failure; see GetLastError.
 HMODULE load(const std::filesystem::path& path, DWORD flags) {
   DWORD old_mode = 0;
   SetThreadErrorMode(SEM_FAILCRITICALERRORS, &old_mode);
@@ -61,8 +62,8 @@ HMODULE load(const std::filesystem::path& path, DWORD flags) {
   return module;
 }
 
-// From the folders that the program added. A bare name also finds what the process has loaded
-// already, be it System32's.
+// Searches the folders that the program added. A name without a path also finds a DLL that the
+// process has loaded before, which may be the one of System32.
 HMODULE load_by_name() {
   HMODULE module = load(kName, LOAD_LIBRARY_SEARCH_APPLICATION_DIR | LOAD_LIBRARY_SEARCH_USER_DIRS);
   if (module == nullptr || !is_of_system(module)) return module;
@@ -71,7 +72,7 @@ HMODULE load_by_name() {
   return nullptr;
 }
 
-// Beside us, in the program's folder, or else where its own libraries are. Never in System32.
+// Searches this library's folder, the program's folder, and the folders that the program added.
 HMODULE load_anywhere() {
   std::filesystem::path beside = find_own_file().parent_path() / kName;
   std::filesystem::path place = beside;
@@ -97,9 +98,9 @@ HMODULE load_anywhere() {
 
 GetBase find_entry() {
   HMODULE module = load_anywhere();
-  // Through void*: what GetProcAddress gives has the type of no function.
-  auto entry = reinterpret_cast<GetBase>(
-      reinterpret_cast<void*>(GetProcAddress(module, "OrtGetApiBase")));
+  // The cast through void* avoids a warning: GetProcAddress returns an unspecific function type.
+  auto entry =
+      reinterpret_cast<GetBase>(reinterpret_cast<void*>(GetProcAddress(module, "OrtGetApiBase")));
   if (entry != nullptr) return entry;
   throw Error(GLM_RUN_FAILED, "onnxruntime.dll has no OrtGetApiBase" + std::string(kAdvice) + ".");
 }
@@ -107,7 +108,7 @@ GetBase find_entry() {
 }  // namespace
 
 const OrtApiBase& find_library() {
-  static const GetBase entry = find_entry();  // after a failure it is looked for again
+  static const GetBase entry = find_entry();  // searched again after a failure
   return *entry();
 }
 

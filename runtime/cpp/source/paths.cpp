@@ -6,12 +6,13 @@
 namespace glm {
 
 std::filesystem::path to_path(const std::string& text) {
-#ifdef _WIN32  // elsewhere a path is any bytes
+#ifdef _WIN32  // on other systems a path may have any bytes
   if (find_invalid_utf8(text) != std::string::npos) {
-    throw Error(GLM_BAD_FOLDER, "the path of the folder is not valid UTF-8; convert it.");
+    throw Error(GLM_BAD_FOLDER, "the path of the folder is not valid UTF-8; convert it to UTF-8.");
   }
 #endif
-  return std::filesystem::u8path(text).make_preferred();  // "/" means nothing behind \\?\ there
+  return std::filesystem::u8path(text)
+      .make_preferred();  // "/" does not separate folders after \\?\ on Windows
 }
 
 std::string show_path(const std::filesystem::path& path) { return path.u8string(); }

@@ -1,4 +1,4 @@
-// Paths: UTF-8 in glm.h, whatever the system's own encoding is.
+// Converts paths. They are UTF-8 in glm.h, for every encoding of the system.
 #pragma once
 
 #include <filesystem>
@@ -7,13 +7,13 @@
 
 namespace glm {
 
-// Throws GLM_BAD_FOLDER: on Windows, where a path is Unicode, `text` is not UTF-8.
+// Throws GLM_BAD_FOLDER if `text` is not UTF-8 on Windows, where paths are Unicode.
 std::filesystem::path to_path(const std::string& text);
 
-// For sentences.
+// For messages.
 std::string show_path(const std::filesystem::path& path);
 
-// " (error 2)": a number, since on Windows the system's words need not be UTF-8.
+// " (error 2)". A number, because the system's message may not be UTF-8 on Windows.
 std::string show_error(const std::error_code& error);
 
 }  // namespace glm

@@ -7,7 +7,7 @@
 namespace glm {
 namespace {
 
-// Beyond the allowed length a repeat of so many tokens weighs no more; penalties.py.
+// Maximum exponent of the DRY penalty; as in penalties.py.
 constexpr size_t kLongestExcess = 50;
 
 }  // namespace
@@ -53,8 +53,8 @@ void Penalties::add(int32_t token) {
   tokens_.push_back(token);
 }
 
-// For each token that would prolong a run which ends the tokens and stands elsewhere, the length of
-// the longest such run. Source: p-e-w, text-generation-webui pull request 5677.
+// Finds earlier occurrences of the last tokens. For each token that followed one, `longest` has the
+// length of the longest repeated sequence. Source: p-e-w, text-generation-webui pull request 5677.
 void Penalties::penalize_repeats(std::vector<float>* scores) const {
   if (tokens_.empty() || is_breaker(tokens_.back())) return;
   const glm_settings& s = settings_.plain;

@@ -1,5 +1,5 @@
-// Scores of tokens changed by what was said before: biases, penalties and DRY, in this order and
-// before temperature; as glm_runtime's penalties.py.
+// Applies biases, penalties and DRY to the logits, in this order and before the temperature.
+// Corresponds to penalties.py in glm_runtime.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@ namespace glm {
 
 class Penalties {
  public:
-  // `is_breaker`, by id, ends a repeat for DRY; empty where none does.
+  // `is_breaker` says for each id whether it ends a repeated sequence in DRY. May be empty.
   Penalties(const Settings& settings, size_t vocab_size, const std::vector<int32_t>& prompt,
             std::vector<bool> is_breaker);
 
-  bool is_active() const { return is_active_; }  // whether scores are changed at all
+  bool is_active() const { return is_active_; }  // false if scores remain unchanged
   void apply(std::vector<float>* scores) const;
-  void add(int32_t token);  // one of the answer
+  void add(int32_t token);  // adds a token of the answer
 
  private:
   void penalize_repeats(std::vector<float>* scores) const;
@@ -28,8 +28,8 @@ class Penalties {
   bool is_active_;
   std::vector<bool> is_seen_, is_breaker_;
   std::vector<int32_t> tokens_;                    // prompt and answer
-  std::vector<int32_t> seen_;                      // ids of both, each once
-  std::unordered_map<int32_t, int64_t> answered_;  // how often an id is in the answer
+  std::vector<int32_t> seen_;                      // the distinct ids in prompt and answer
+  std::unordered_map<int32_t, int64_t> answered_;  // number of occurrences in the answer
 };
 
 }  // namespace glm

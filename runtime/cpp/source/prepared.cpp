@@ -20,14 +20,14 @@ namespace fs = std::filesystem;
 constexpr char kRecordName[] = "glm_prepared.json";
 constexpr const char* kGraphFiles[] = {"model.onnx", "model.onnx.data"};
 
-// What the copy was made of and for, as 64 hexadecimal digits.
+// SHA-256 of the original graph, and of the processor and version of ONNX Runtime.
 struct Origin {
   std::string folder, machine;
 };
 
 std::string hash_text(const std::string& text) {
   std::istringstream stream(text);
-  return hash_stream(&stream, "a text");
+  return hash_stream(&stream, "a string");
 }
 
 Origin find_origin(const Manifest& manifest) {
@@ -37,10 +37,10 @@ Origin find_origin(const Manifest& manifest) {
     if (file != manifest.files.end()) hashes += file->second.sha256;
   }
   std::string version = find_library().GetVersionString(), processor = describe_processor();
-  if (processor.empty()) {  // every such machine would seem to be the same
+  if (processor.empty()) {  // otherwise all such machines would seem to be the same
     throw Error(GLM_UNSUPPORTED,
-                "the system does not name this processor where a copy is made for one kind of it; "
-                "open the folder without a prepared copy.");
+                "a prepared copy works on one kind of processor, but the system does not say which "
+                "processor this is; use the folder without a prepared copy.");
   }
   return {hash_text(hashes), hash_text(version + "\n" + processor)};
 }
@@ -73,7 +73,7 @@ Record read_record(const std::string& prepared) {
   return record;
 }
 
-// The record names the manifest's hashes as what the copy was made of, so that must be true.
+// The record of the copy contains the hashes of the manifest, so the graph must have these hashes.
 void require_graph(const std::string& folder, const Manifest& manifest) {
   std::map<std::string, FileEntry> files;
   for (const char* name : kGraphFiles) {
@@ -81,7 +81,8 @@ void require_graph(const std::string& folder, const Manifest& manifest) {
     if (file != manifest.files.end()) files.insert(*file);
   }
   if (files.count(kGraphFiles[0]) == 0) {
-    throw Error(GLM_BAD_FOLDER, folder + " has a manifest that names no model.onnx; export again.");
+    throw Error(GLM_BAD_FOLDER,
+                folder + " has a manifest without model.onnx; export the folder again.");
   }
   require_files(folder, files, true);
 }
@@ -94,17 +95,18 @@ void write_record(const fs::path& folder, const Origin& origin) {
   for (const char* name : kGraphFiles) {
     std::error_code error;
     uintmax_t size = fs::file_size(folder / name, error);
-    // A tiny model has no weights outside of its graph.
+    // A tiny model has its weights in the graph file.
     if (error == std::errc::no_such_file_or_directory) continue;
-    if (error) refuse(show_path(folder / name), "cannot be looked at" + show_error(error));
-    file << comma << "\n    \"" << name << "\": {\"size_bytes\": " << size
-         << ", \"sha256\": \"" << hash_file(folder / name) << "\"}";
+    if (error) refuse(show_path(folder / name), "cannot be accessed" + show_error(error));
+    file << comma << "\n    \"" << name << "\": {\"size_bytes\": " << size << ", \"sha256\": \""
+         << hash_file(folder / name) << "\"}";
     comma = ",";
   }
   file << "\n  }\n}\n";
   file.close();
   if (!file) {
-    throw Error(GLM_BAD_SETTING, show_path(folder) + " cannot be written; is the disk full?");
+    throw Error(GLM_BAD_SETTING,
+                show_path(folder) + " cannot be written; check the free disk space.");
   }
 }
 
@@ -113,28 +115,28 @@ void write_record(const fs::path& folder, const Origin& origin) {
 void check_prepared(const std::string& prepared, const Manifest& manifest, bool has_hashes) {
   Record record = read_record(prepared);
   Origin expected = find_origin(manifest);
-  if (record.origin.folder != expected.folder) refuse(prepared, "was made of another folder");
+  if (record.origin.folder != expected.folder) refuse(prepared, "was made from another folder");
   if (record.origin.machine != expected.machine) {
     refuse(prepared, "was made for another processor or version of ONNX Runtime");
   }
-  if (record.files.count(kGraphFiles[0]) == 0) refuse(prepared, "names no model.onnx");
+  if (record.files.count(kGraphFiles[0]) == 0) refuse(prepared, "does not list model.onnx");
   require_files(prepared, record.files, has_hashes);
 }
 
-void write_prepared(const std::string& folder, const Manifest& manifest,
-                    const std::string& output, int threads) {
+void write_prepared(const std::string& folder, const Manifest& manifest, const std::string& output,
+                    int threads) {
   require_graph(folder, manifest);
   Origin origin = find_origin(manifest);
   fs::path made = to_path(output);
   std::error_code error;
   if (!fs::create_directory(made, error)) {
-    throw Error(GLM_BAD_SETTING, output + " cannot be made" +
-                                     (error ? show_error(error) : " (it is there already)") +
-                                     "; choose a new folder in one that can be written.");
+    throw Error(GLM_BAD_SETTING, output + " cannot be created" +
+                                     (error ? show_error(error) : " (it exists)") +
+                                     "; choose a new name in a folder that can be written.");
   }
   try {
     write_packed_graph(to_path(folder) / kGraphFiles[0], made / kGraphFiles[0], threads);
-    write_record(made, origin);  // last: without it, the copy does not count
+    write_record(made, origin);  // written last: a copy without a record is refused
   } catch (...) {
     fs::remove_all(made, error);
     throw;

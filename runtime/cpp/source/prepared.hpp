@@ -1,6 +1,7 @@
-// A copy of a graph as this machine's kernels want it, so that its weights are mapped: ONNX Runtime
-// packs model.onnx's anew at every load, into memory of its own. Good for one version of ONNX
-// Runtime on one kind of processor, which its record names.
+// Prepared copies: a graph with weights that are packed for this machine's kernels, which are
+// mapped from the file. Without one, ONNX Runtime packs the weights into private memory at every
+// load. A copy is valid for one version of ONNX Runtime on one kind of processor, which its record
+// identifies.
 #pragma once
 
 #include <string>
@@ -9,12 +10,13 @@
 
 namespace glm {
 
-// Throws GLM_BAD_FOLDER: it was made of another folder, or for another machine, or is damaged.
+// Throws GLM_BAD_FOLDER if the copy was made from another folder or for another machine, or is
+// damaged.
 void check_prepared(const std::string& prepared, const Manifest& manifest, bool has_hashes);
 
-// Makes it, of a graph that is the manifest's to the last byte; `output` must not exist. Throws
-// GLM_BAD_FOLDER: the graph is damaged; GLM_BAD_SETTING: the copy cannot be written.
-void write_prepared(const std::string& folder, const Manifest& manifest,
-                    const std::string& output, int threads);
+// Writes a copy to the new folder `output`. Throws GLM_BAD_FOLDER if the hashes of the graph differ
+// from the manifest, and GLM_BAD_SETTING if the copy cannot be written.
+void write_prepared(const std::string& folder, const Manifest& manifest, const std::string& output,
+                    int threads);
 
 }  // namespace glm

@@ -13,15 +13,15 @@ constexpr std::string_view kGlm4Regex =
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr std::string_view kGpt2Regex =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-constexpr char32_t kLongS = 0x17F;  // its other case is "s", by Unicode's case folding
+constexpr char32_t kLongS = 0x17F;  // Unicode case folding maps it to "s"
 
 bool is_newline(char32_t c) { return c == '\r' || c == '\n'; }
 bool is_mark(char32_t c) { return !is_space(c) && !is_letter(c) && !is_number(c); }
 
-// Walks over a text; the parts of the patterns, each greedy.
-class Walk {
+// A position in a text. Its methods match parts of the patterns greedily.
+class Scanner {
  public:
-  explicit Walk(std::string_view text) : text_(text) {}
+  explicit Scanner(std::string_view text) : text_(text) {}
 
   bool is_at_end() const { return place_ == text_.size(); }
   size_t place() const { return place_; }
@@ -41,9 +41,9 @@ class Walk {
     return place_ > start;
   }
 
-  // `optional`, if it stands here, and a run: both, or neither.
+  // Matches `[optional]?[run]+`.
   template <class IsOptional, class IsIt>
-  bool take_with(IsOptional is_optional, IsIt is_it) {
+  bool take_optional_and_run(IsOptional is_optional, IsIt is_it) {
     size_t start = place_;
     if (!is_at_end() && is_optional(peek())) take();
     if (take_run(is_it)) return true;
@@ -62,13 +62,13 @@ char32_t fold(char32_t c) {
 }
 
 // 's 't 're 've 'm 'll 'd
-bool take_contraction(Walk* walk, bool ignores_case) {
-  if (walk->peek() != '\'') return false;
-  walk->take();
-  size_t after_quote = walk->place();
+bool take_contraction(Scanner* scanner, bool ignores_case) {
+  if (scanner->peek() != '\'') return false;
+  scanner->take();
+  size_t after_quote = scanner->place();
   auto next = [&]() -> char32_t {
-    if (walk->is_at_end()) return 0;
-    char32_t c = walk->take();
+    if (scanner->is_at_end()) return 0;
+    char32_t c = scanner->take();
     return ignores_case ? fold(c) : c;
   };
   char32_t first = next();
@@ -77,49 +77,49 @@ bool take_contraction(Walk* walk, bool ignores_case) {
   bool is_two = (first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
                 (first == 'l' && second == 'l');
   if (is_two) return true;
-  walk->go_to(after_quote - 1);
+  scanner->go_to(after_quote - 1);
   return false;
 }
 
-// \s+(?!\S)|\s+ : a run gives its last character away to what follows, if it has another.
-void take_spaces(Walk* walk) {
-  size_t last = walk->place(), start = last;
-  while (!walk->is_at_end() && is_space(walk->peek())) {
-    last = walk->place();
-    walk->take();
+// \s+(?!\S)|\s+ : before other text, all white space but its last character, if it has several.
+void take_spaces(Scanner* scanner) {
+  size_t last = scanner->place(), start = last;
+  while (!scanner->is_at_end() && is_space(scanner->peek())) {
+    last = scanner->place();
+    scanner->take();
   }
-  if (!walk->is_at_end() && last > start) walk->go_to(last);
+  if (!scanner->is_at_end() && last > start) scanner->go_to(last);
 }
 
-// \s*[\r\n]+ : up to the last newline of the run.
-bool take_lines(Walk* walk) {
-  size_t start = walk->place(), end = start;
-  while (!walk->is_at_end() && is_space(walk->peek())) {
-    if (is_newline(walk->take())) end = walk->place();
+// \s*[\r\n]+ : white space up to its last newline.
+bool take_lines(Scanner* scanner) {
+  size_t start = scanner->place(), end = start;
+  while (!scanner->is_at_end() && is_space(scanner->peek())) {
+    if (is_newline(scanner->take())) end = scanner->place();
   }
-  walk->go_to(end);
+  scanner->go_to(end);
   return end > start;
 }
 
-void take_glm4(Walk* walk) {
+void take_glm4(Scanner* scanner) {
   auto may_lead = [](char32_t c) { return !is_newline(c) && !is_letter(c) && !is_number(c); };
   auto is_blank = [](char32_t c) { return c == ' '; };
-  if (take_contraction(walk, true)) return;
-  if (walk->take_with(may_lead, is_letter)) return;
-  if (walk->take_run(is_number, 3)) return;
-  if (walk->take_with(is_blank, is_mark)) {
-    walk->take_run(is_newline);
+  if (take_contraction(scanner, true)) return;
+  if (scanner->take_optional_and_run(may_lead, is_letter)) return;
+  if (scanner->take_run(is_number, 3)) return;
+  if (scanner->take_optional_and_run(is_blank, is_mark)) {
+    scanner->take_run(is_newline);
     return;
   }
-  if (!take_lines(walk)) take_spaces(walk);
+  if (!take_lines(scanner)) take_spaces(scanner);
 }
 
-void take_gpt2(Walk* walk) {
+void take_gpt2(Scanner* scanner) {
   auto is_blank = [](char32_t c) { return c == ' '; };
-  if (take_contraction(walk, false)) return;
-  if (walk->take_with(is_blank, is_letter)) return;
-  if (walk->take_with(is_blank, is_number)) return;
-  if (!walk->take_with(is_blank, is_mark)) take_spaces(walk);
+  if (take_contraction(scanner, false)) return;
+  if (scanner->take_optional_and_run(is_blank, is_letter)) return;
+  if (scanner->take_optional_and_run(is_blank, is_number)) return;
+  if (!scanner->take_optional_and_run(is_blank, is_mark)) take_spaces(scanner);
 }
 
 }  // namespace
@@ -130,12 +130,12 @@ std::optional<Pattern> find_pattern(std::string_view regex) {
   return std::nullopt;
 }
 
-size_t measure_piece(Pattern pattern, std::string_view text) {
+size_t measure_pretoken(Pattern pattern, std::string_view text) {
   if (pattern == Pattern::kNone) return text.size();
-  Walk walk(text);
-  if (pattern == Pattern::kGlm4) take_glm4(&walk);
-  if (pattern == Pattern::kGpt2) take_gpt2(&walk);
-  return walk.place();
+  Scanner scanner(text);
+  if (pattern == Pattern::kGlm4) take_glm4(&scanner);
+  if (pattern == Pattern::kGpt2) take_gpt2(&scanner);
+  return scanner.place();
 }
 
 }  // namespace glm

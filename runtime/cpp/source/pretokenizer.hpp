@@ -1,7 +1,8 @@
-// Cuts text into the pieces that byte pairs are joined within, as the pattern of a tokenizer says.
+// Splits text into pretokens by the regular expression of a tokenizer. BPE merges do not cross
+// their borders.
 //
-// Patterns are matched by hand, each known by its exact text: no engine for regular expressions,
-// and no piece costs more than its length.
+// The supported expressions are recognized by their exact text and matched by code of their own,
+// without a regular-expression engine, in linear time.
 #pragma once
 
 #include <optional>
@@ -10,15 +11,15 @@
 namespace glm {
 
 enum class Pattern {
-  kNone,  // the text is one piece
-  kGlm4,  // of GLM-4's tokenizer.json: as cl100k's, numbers in threes
-  kGpt2,  // of ByteLevel with use_regex
+  kNone,  // the whole text is one pretoken
+  kGlm4,  // of GLM-4's tokenizer.json; like cl100k, with up to three digits in a pretoken
+  kGpt2,  // of a ByteLevel pre-tokenizer with use_regex
 };
 
-// The pattern with this text, if it is a known one.
+// Finds the pattern with this text, if it is supported.
 std::optional<Pattern> find_pattern(std::string_view regex);
 
-// Bytes of the first piece; the text is valid UTF-8 and not empty.
-size_t measure_piece(Pattern pattern, std::string_view text);
+// Number of bytes of the first pretoken. The text must be valid UTF-8 and not empty.
+size_t measure_pretoken(Pattern pattern, std::string_view text);
 
 }  // namespace glm

@@ -1,11 +1,11 @@
-// Which processor this is.
+// Identifies the processor.
 #pragma once
 
 #include <string>
 
 namespace glm {
 
-// The first one's name and abilities; nothing where the system does not tell.
+// Name and features of the first processor; empty if the system does not report them.
 std::string describe_processor();
 
 }  // namespace glm

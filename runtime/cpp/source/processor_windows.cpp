@@ -15,7 +15,8 @@
 namespace glm {
 namespace {
 
-constexpr DWORD kMostFeatures = 128;  // of IsProcessorFeaturePresent, to which unknown ones are absent
+constexpr DWORD kMostFeatures =
+    128;  // IsProcessorFeaturePresent reports unknown features as absent
 
 std::string list_features() {
   std::string text;
@@ -25,8 +26,8 @@ std::string list_features() {
   return text + "\n";
 }
 
-// The bits of CPUID by which kernels are chosen: Windows has no names for those of AVX-512's parts.
-// Not leaf 1's EBX, which tells the cores of one processor apart.
+// The CPUID bits by which kernels are chosen, because Windows has no names for the parts of
+// AVX-512. EBX of leaf 1 is left out, because it differs between the cores of one processor.
 std::string list_instruction_sets() {
   std::string text;
 #if defined(__x86_64__) || defined(_M_X64)
@@ -46,16 +47,16 @@ std::string list_instruction_sets() {
 
 }  // namespace
 
-// Family, model and stepping, the name, and what it can do, which a virtual machine may have less
-// of than another on the same processor. Empty where Windows does not say.
+// Family, model, stepping, name and features. Two virtual machines on the same processor may have
+// different features. Empty if Windows does not report the processor.
 std::string describe_processor() {
   std::string text;
   for (const char* name : {"Identifier", "ProcessorNameString"}) {
     char value[256] = "";
     DWORD size = sizeof value;
-    LSTATUS status = RegGetValueA(HKEY_LOCAL_MACHINE,
-                                  "HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0", name,
-                                  RRF_RT_REG_SZ, nullptr, value, &size);
+    LSTATUS status =
+        RegGetValueA(HKEY_LOCAL_MACHINE, "HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0", name,
+                     RRF_RT_REG_SZ, nullptr, value, &size);
     if (status == ERROR_SUCCESS) text += std::string(value) + "\n";
   }
   return text.empty() ? "" : text + list_features() + list_instruction_sets();

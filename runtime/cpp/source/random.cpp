@@ -8,14 +8,15 @@ namespace {
 
 constexpr Word128 kMultiplier{0x2360ED051FC65DA4u, 0x4385DF649FCCF645u};
 
-// By halves: MSVC has no integer of 128 bits.
+// Multiplies halves, because MSVC has no 128-bit integer.
 Word128 multiply_words(uint64_t left, uint64_t right) {
   uint64_t low_left = left & UINT32_MAX, high_left = left >> 32;
   uint64_t low_right = right & UINT32_MAX, high_right = right >> 32;
   uint64_t low = low_left * low_right;
   uint64_t middle = high_left * low_right + (low >> 32);  // below 2^64: (2^32-1)^2 + 2^32-1
   uint64_t other = low_left * high_right + (middle & UINT32_MAX);
-  return {high_left * high_right + (middle >> 32) + (other >> 32), other << 32 | (low & UINT32_MAX)};
+  return {high_left * high_right + (middle >> 32) + (other >> 32),
+          other << 32 | (low & UINT32_MAX)};
 }
 
 Word128 multiply(Word128 left, Word128 right) {  // modulo 2^128
@@ -29,9 +30,9 @@ Word128 add(Word128 left, Word128 right) {
   return {left.high + right.high + (low < left.low ? 1 : 0), low};
 }
 
-// O'Neill's seed_seq_fe: a pool of four words that every word of the seed changes, and words made
-// of it. Source: numpy's documentation of SeedSequence, pcg-random.org/posts/developing-a-seed_seq-
-// alternative.html.
+// O'Neill's seed_seq_fe: mixes the words of the seed into a pool of four words, and generates words
+// from the pool. Source: numpy's documentation of SeedSequence,
+// pcg-random.org/posts/developing-a-seed_seq- alternative.html.
 class SeedSequence {
  public:
   explicit SeedSequence(uint64_t seed) {

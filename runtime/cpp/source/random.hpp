@@ -1,5 +1,5 @@
-// numpy's generator: PCG64 (O'Neill 2014, XSL-RR 128/64), seeded by SeedSequence, so that a seed
-// gives the same draws as in Python.
+// numpy's random generator: PCG64 (O'Neill 2014, XSL-RR 128/64), seeded by SeedSequence. A seed
+// gives the same numbers as in Python.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,6 @@ class Pcg64 {
   Word128 state_, increment_;
 };
 
-uint64_t draw_seed();  // another one every time
+uint64_t draw_seed();  // a random seed
 
 }  // namespace glm

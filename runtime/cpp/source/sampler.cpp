@@ -10,15 +10,15 @@
 namespace glm {
 namespace {
 
-constexpr size_t kGroup = 64;          // values that are compared at a time
-constexpr size_t kFirstNucleus = 256;  // tokens tried first for top-p; most nuclei are smaller
+constexpr size_t kGroup = 64;          // number of values that are compared at a time
+constexpr size_t kFirstNucleus = 256;  // number of tokens that top-p tries first; most need fewer
 
 float find_nth_largest(std::vector<float> values, size_t count) {
   std::nth_element(values.begin(), values.begin() + (count - 1), values.end(), std::greater<>());
   return values[count - 1];
 }
 
-// Loops over whole blocks without a branch, here and below, become vector instructions.
+// Loops over whole blocks without a branch, like this one, become vector instructions.
 template <class IsIt>
 bool has_any(const float* values, size_t count, IsIt is_it) {
   unsigned found = 0;
@@ -39,8 +39,8 @@ std::vector<uint32_t> find_from(const float* values, size_t size, float least) {
   return found;
 }
 
-// A value of at least `count` others or itself: the least of the `count` largest maxima of groups,
-// each of which some value reaches. A group is every n-th value.
+// A lower bound for the `count` largest values: the `count`-th largest of the maxima of groups.
+// Group i consists of every n-th value from i on.
 float find_floor(const float* values, size_t num_groups, size_t count) {
   std::vector<float> maxima(values, values + num_groups);
   for (size_t row = 1; row < kGroup; ++row) {
@@ -52,14 +52,13 @@ float find_floor(const float* values, size_t num_groups, size_t count) {
   return find_nth_largest(std::move(maxima), count);
 }
 
-// Indices of the `count` largest values and of all that equal the last of them, rising.
+// Ascending indices of the `count` largest values, and of all values equal to the last of them.
 std::vector<uint32_t> select_top(const float* values, size_t size, size_t count) {
   size_t num_groups = size / kGroup;
   if (num_groups < 2 * count) {
     return find_from(values, size, find_nth_largest({values, values + size}, count));
   }
-  std::vector<uint32_t> candidates =
-      find_from(values, size, find_floor(values, num_groups, count));
+  std::vector<uint32_t> candidates = find_from(values, size, find_floor(values, num_groups, count));
   std::vector<float> remaining;
   for (uint32_t i : candidates) remaining.push_back(values[i]);
   float last = find_nth_largest(remaining, count);
@@ -68,7 +67,7 @@ std::vector<uint32_t> select_top(const float* values, size_t size, size_t count)
   return candidates;
 }
 
-// The fewest largest weights that reach the share `top_p` of their sum, the largest first.
+// The largest weights, in descending order, whose sum reaches the share `top_p` of the total.
 std::vector<uint32_t> select_nucleus(const std::vector<float>& weights, double top_p) {
   double target = top_p * std::accumulate(weights.begin(), weights.end(), 0.0);
   size_t count = std::min(kFirstNucleus, weights.size());
@@ -88,7 +87,7 @@ std::vector<uint32_t> select_nucleus(const std::vector<float>& weights, double t
   }
 }
 
-// Of ids and weights, which stand side by side, those at some places.
+// Keeps the ids and weights at the given places. Empty `ids` stand for all ids.
 void keep(const std::vector<uint32_t>& places, std::vector<uint32_t>* ids,
           std::vector<float>* weights) {
   std::vector<uint32_t> kept_ids;
@@ -124,17 +123,17 @@ void Sampler::accept(int32_t token) { penalties_.add(token); }
 
 int32_t Sampler::draw(const float* scores) {
   float best = scores[find_largest(scores, vocab_size_)];
-  std::vector<uint32_t> ids;  // empty: all
+  std::vector<uint32_t> ids;  // empty: all ids
   auto top_k = static_cast<size_t>(settings_.top_k);
   if (top_k > 0 && top_k < vocab_size_) ids = select_top(scores, vocab_size_, top_k);
-  // Below 1e-30 a float might read 0; a tiny temperature gives exp(-inf) = 0, as it should.
+  // Avoids a division by zero in float. A tiny temperature gives exp(-inf) = 0, as it should.
   auto temperature = static_cast<float>(std::max(settings_.temperature, 1e-30));
   weights_.resize(ids.empty() ? vocab_size_ : ids.size());
   for (size_t i = 0; i < weights_.size(); ++i) {
     weights_[i] = std::exp((scores[ids.empty() ? i : ids[i]] - best) / temperature);
   }
   if (settings_.top_p < 1) keep(select_nucleus(weights_, settings_.top_p), &ids, &weights_);
-  if (settings_.min_p > 0) {  // the best weighs exp(0) = 1
+  if (settings_.min_p > 0) {  // the largest weight is exp(0) = 1
     auto least = static_cast<float>(settings_.min_p);
     keep(find_from(weights_.data(), weights_.size(), least), &ids, &weights_);
   }
@@ -161,8 +160,8 @@ int32_t find_largest(const float* values, size_t count) {
     return static_cast<int32_t>(std::find(values, values + count, best) - values);
   }
   throw Error(GLM_RUN_FAILED,
-              "the model gave no finite number as its best logit where one is expected; check the "
-              "folder with `glm-run doctor`, or export it with `--dtype fp32`.");
+              "the logits contain NaN or have no finite maximum; check the folder with Python's "
+              "`glm-run doctor`, or export it with `--dtype fp32`.");
 }
 
 }  // namespace glm

@@ -1,5 +1,5 @@
-// Logits to one token, as glm_runtime's sampler.py: penalties, temperature, top-k, top-p, min-p,
-// draw, in this order and with its numbers in float32 and float64 where they are so there.
+// Chooses a token from logits: penalties, temperature, top-k, top-p, min-p and sampling, in this
+// order. Corresponds to sampler.py in glm_runtime, with float32 and float64 in the same places.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,13 @@ namespace glm {
 
 class Sampler {
  public:
-  // `vocab_size`: ids from here on are padding and are never chosen.
+  // Ids of `vocab_size` and more are padding and are never chosen.
   Sampler(const Settings& settings, size_t vocab_size, Penalties penalties);
 
-  // `logits` has at least `vocab_size` values. Throws GLM_RUN_FAILED: NaN, or none is finite.
+  // `logits` has at least `vocab_size` values. Throws GLM_RUN_FAILED if one is NaN or none is
+  // finite.
   int32_t choose(const float* logits);
-  void accept(int32_t token);  // one that was not left to the sampler
+  void accept(int32_t token);  // adds a token that was not sampled
 
  private:
   int32_t draw(const float* scores);
@@ -27,10 +28,10 @@ class Sampler {
   size_t vocab_size_;
   Penalties penalties_;
   Pcg64 random_;
-  std::vector<float> scores_, weights_;  // kept, so that a token costs no memory
+  std::vector<float> scores_, weights_;  // members, so that no token allocates memory
 };
 
-// Index of the largest value, the first of equals. Throws as `Sampler::choose`.
+// Index of the first largest value. Throws like `Sampler::choose`.
 int32_t find_largest(const float* values, size_t count);
 
 }  // namespace glm

@@ -12,17 +12,17 @@ namespace {
 
 constexpr char kTableName[] = "chat_table.json";
 constexpr int32_t kMaxThreads = 1024;
-constexpr int64_t kRoomAhead = 512;  // tokens of an answer that there is room for at once
+constexpr int64_t kRoomAhead = 512;  // cache that is reserved for an answer, in tokens
 
 glm::Manifest open_manifest(const std::string& folder, bool has_hashes) {
   std::string text = glm::read_file(folder, "glm_manifest.json");
   glm::Manifest manifest = glm::parse_manifest(text);
   if (has_hashes) glm::require_unchanged(folder, text);
-  glm::require_whole(folder, manifest, has_hashes);
+  glm::require_files(folder, manifest.files, has_hashes);
   return manifest;
 }
 
-// Of the graph to open.
+// The path of the graph to open.
 std::filesystem::path find_graph(const std::string& folder, const glm::Manifest& manifest,
                                  const glm_load_options& options) {
   std::string place = options.prepared == nullptr ? folder : options.prepared;
@@ -37,7 +37,7 @@ std::optional<glm::ChatTable> open_table(const std::string& folder, const glm::M
   return glm::ChatTable(glm::read_file(folder, kTableName));
 }
 
-// Whatever it gives has a place among the scores that a token is chosen by.
+// Checks that every id of the tokenizer has a logit.
 glm::Tokenizer open_tokenizer(const std::string& folder, const glm::ModelShape& model) {
   glm::Tokenizer tokenizer = glm::parse_tokenizer(glm::read_file(folder, "tokenizer.json"));
   if (tokenizer.size() <= static_cast<size_t>(model.tokenizer_vocab_size)) return tokenizer;
@@ -52,20 +52,20 @@ int32_t check_threads(int32_t threads) {
   if (threads >= 0 && threads <= kMaxThreads) return threads;
   throw glm::Error(GLM_BAD_SETTING, "threads is " + std::to_string(threads) + " where 0 to " +
                                         std::to_string(kMaxThreads) +
-                                        " is expected; 0 takes the physical cores.");
+                                        " is expected; 0 means the physical cores.");
 }
 
 void check_prompt(const std::vector<int32_t>& prompt, const glm::ModelShape& model) {
   auto fail = [](const std::string& text) { throw glm::Error(GLM_BAD_PROMPT, text); };
   if (prompt.empty()) {
-    fail("the prompt is empty where at least one token is expected; give a text.");
+    fail("the prompt is empty; pass at least one token.");
   }
   if (static_cast<int64_t>(prompt.size()) > model.context_length) {
     glm::refuse_length(prompt.size(), model.context_length);
   }
   for (int32_t token : prompt) {
     if (token >= 0 && token < model.tokenizer_vocab_size) continue;
-    fail("the prompt holds the id " + std::to_string(token) + " where ids from 0 to below " +
+    fail("the prompt contains the id " + std::to_string(token) + " where ids from 0 to below " +
          std::to_string(model.tokenizer_vocab_size) +
          " are expected; encode it with this folder's tokenizer.");
   }
@@ -81,7 +81,7 @@ size_t count_shared(const std::vector<int32_t>& left, const std::vector<int32_t>
 
 void glm::refuse_length(uint64_t count, int64_t context_length) {
   throw Error(GLM_BAD_PROMPT, std::to_string(count) +
-                                  " tokens are to be read but the model's context holds " +
+                                  " tokens do not fit into the model's context of " +
                                   std::to_string(context_length) +
                                   "; shorten the prompt, or start a new conversation.");
 }
@@ -102,26 +102,25 @@ void glm_model::prepare(const std::string& folder, const std::string& output,
   glm::write_prepared(folder, open_manifest(folder, options.verify_hashes != 0), output, threads);
 }
 
-// While this lives, `cancel` reaches the decoder.
-class Running {
+// Marks the session as busy during a call, so that `cancel` reaches the decoder.
+class BusySession {
  public:
-  explicit Running(glm_session* session) : session_(session) {
+  explicit BusySession(glm_session* session) : session_(session) {
     std::lock_guard<std::mutex> guard(session->lock);
     if (session->is_running) {
       throw glm::Error(GLM_BAD_SETTING,
-                       "the session is in use where it belongs to one thread at a time; "
-                       "make a session for each thread.");
+                       "the session is used by another thread; create a session for each thread.");
     }
     session->decoder.uncancel();
     session->is_running = true;
   }
-  ~Running() {
+  ~BusySession() {
     std::lock_guard<std::mutex> guard(session_->lock);
     session_->is_running = false;
-    // A run that failed has read nothing; what came before it stands.
+    // A failed run adds nothing to the cache. Earlier tokens remain.
     session_->tokens.resize(static_cast<size_t>(session_->decoder.length()));
   }
-  Running(const Running&) = delete;
+  BusySession(const BusySession&) = delete;
 
  private:
   glm_session* session_;
@@ -132,11 +131,11 @@ void glm_session::cancel() {
   if (is_running) decoder.cancel();
 }
 
-// Reads what is new of a prompt, at least its last token; gives the logits after it.
+// Computes the tokens of a prompt that are not cached, at least the last one. Returns the logits.
 const float* glm_session::read(const std::vector<int32_t>& prompt, int64_t room) {
   size_t shared = std::min(count_shared(tokens, prompt), prompt.size() - 1);
   decoder.truncate(static_cast<int64_t>(shared));
-  tokens = prompt;  // before the tokens are read: `Running` cuts off what was not
+  tokens = prompt;  // set first; `BusySession` removes the tokens that were not computed
   decoder.reserve(static_cast<int64_t>(prompt.size()) + room);
   return decoder.append(prompt.data() + shared, prompt.size() - shared);
 }
@@ -144,8 +143,8 @@ const float* glm_session::read(const std::vector<int32_t>& prompt, int64_t room)
 void glm_session::measure(const std::vector<int32_t>& prompt,
                           const std::function<void(const float*)>& take) {
   check_prompt(prompt, model.manifest.model);
-  Running running(this);
-  take(read(prompt, 0));  // as long as no other call may write there
+  BusySession running(this);
+  take(read(prompt, 0));  // before another call may overwrite the logits
 }
 
 void glm_session::generate(const std::vector<int32_t>& prompt, const glm_settings& settings,
@@ -153,7 +152,7 @@ void glm_session::generate(const std::vector<int32_t>& prompt, const glm_setting
   const glm::ModelShape& shape = model.manifest.model;
   check_prompt(prompt, shape);
   glm::Answer answer(model.tokenizer, shape, settings, prompt);
-  Running running(this);
+  BusySession running(this);
   const float* logits = read(prompt, std::min(answer.remaining(), kRoomAhead));
   while (true) {
     glm::Answer::Piece found = answer.write(logits);

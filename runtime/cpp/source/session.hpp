@@ -1,4 +1,5 @@
-// What the handles of glm.h stand for: an open folder, and a conversation with a cache of its own.
+// The structures behind the handles of glm.h: a loaded folder, and a conversation with its KV
+// cache.
 #pragma once
 
 #include <functional>
@@ -15,7 +16,7 @@
 
 namespace glm {
 
-// Throws GLM_BAD_PROMPT: so many tokens are more than the context holds.
+// Throws GLM_BAD_PROMPT: `count` tokens do not fit into the context.
 [[noreturn]] void refuse_length(uint64_t count, int64_t context_length);
 
 }  // namespace glm
@@ -38,22 +39,22 @@ struct glm_session {
   explicit glm_session(const glm_model& opened)
       : model(opened), decoder(opened.graph, opened.manifest.model) {}
 
-  // Each throws glm::Error; see glm.h.
+  // These functions throw glm::Error; see glm.h.
   void generate(const std::vector<int32_t>& prompt, const glm_settings& settings,
                 glm_callback callback, void* user);
-  // Gives the logits after a prompt to `take`, which must copy what it keeps.
+  // Passes the logits after a prompt to `take`, which must copy them.
   void measure(const std::vector<int32_t>& prompt, const std::function<void(const float*)>& take);
   void cancel();
 
   const glm_model& model;
 
  private:
-  friend class Running;
+  friend class BusySession;
 
   const float* read(const std::vector<int32_t>& prompt, int64_t room);
 
   glm::Decoder decoder;
-  std::vector<int32_t> tokens;  // what the decoder has read
-  std::mutex lock;              // of `is_running` and of cancelling
+  std::vector<int32_t> tokens;  // the tokens in the cache
+  std::mutex lock;              // protects `is_running`
   bool is_running = false;
 };

@@ -8,7 +8,7 @@
 namespace glm {
 namespace {
 
-// glm_runtime's; sampling.py.
+// As in glm_runtime's sampling.py.
 constexpr double kDryBase = 1.75;
 constexpr int32_t kDryAllowedLength = 2;
 const char* const kDryBreakers[] = {"\n", ":", "\"", "*"};
@@ -30,13 +30,13 @@ std::vector<std::string> read_texts(const char* const* texts, size_t count, cons
   check_pointer(texts, count, name);
   std::vector<std::string> copies;
   for (size_t i = 0; i < count; ++i) {
-    if (texts[i] == nullptr) refuse("a text of " + std::string(name) + " is NULL", "a text");
+    if (texts[i] == nullptr) refuse("a string in " + std::string(name) + " is NULL", "a string");
     copies.emplace_back(texts[i]);
     if (copies.back().empty()) {
-      refuse("a text of " + std::string(name) + " is empty", "at least one character");
+      refuse("a string in " + std::string(name) + " is empty", "at least one character");
     }
     if (find_invalid_utf8(copies.back()) != std::string::npos) {
-      refuse("a text of " + std::string(name) + " is not UTF-8", "UTF-8");
+      refuse("a string in " + std::string(name) + " is not UTF-8", "UTF-8");
     }
   }
   return copies;
@@ -48,8 +48,8 @@ std::vector<glm_bias> read_biases(const glm_settings& s, const ModelShape& model
   for (size_t i = 0; i < s.bias_count; ++i) {
     auto [token, bias] = s.biases[i];
     if (token < 0 || token >= model.tokenizer_vocab_size) {
-      refuse("biases names the id " + std::to_string(token),
-             "0 to below " + std::to_string(model.tokenizer_vocab_size));
+      refuse("biases contains the id " + std::to_string(token),
+             "an id from 0 to below " + std::to_string(model.tokenizer_vocab_size));
     }
     if (std::isnan(bias) || bias == HUGE_VALF) {
       refuse("the bias of token " + std::to_string(token) + " is " + std::to_string(bias),
@@ -70,7 +70,7 @@ void check_dry(const glm_settings& s) {
 
 }  // namespace
 
-glm_settings make_plain_settings() {
+glm_settings make_neutral_settings() {
   glm_settings s{};
   s.size = sizeof s;
   s.top_p = 1;
@@ -91,8 +91,7 @@ void check_settings(const glm_settings& s) {
   require(s.repetition_penalty > 0 && std::isfinite(s.repetition_penalty), "repetition_penalty",
           s.repetition_penalty, "a number above 0");
   require(std::isfinite(s.presence_penalty), "presence_penalty", s.presence_penalty, "a number");
-  require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty,
-          "a number");
+  require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty, "a number");
   require(s.max_new_tokens >= 0, "max_new_tokens", s.max_new_tokens, "0 (no limit) or more");
   require(s.max_thinking_tokens >= 0, "max_thinking_tokens", s.max_thinking_tokens, "0 or more");
   if (s.limits_thinking && !s.parts_thinking) {

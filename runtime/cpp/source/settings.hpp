@@ -1,4 +1,4 @@
-// A caller's glm_settings, checked and copied: nothing in it points outside.
+// Checks and copies a caller's glm_settings. The copy does not refer to the caller's memory.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,15 @@
 namespace glm {
 
 struct Settings {
-  glm_settings plain{};  // the numbers; its pointers are not used
+  glm_settings plain{};  // for its numbers; its pointers are not used
   std::vector<glm_bias> biases;
   std::vector<std::string> stop, dry_breakers;
 };
 
-// What is in force where nothing is said: likeliest token, no penalties, DRY's usual values, off.
-glm_settings make_plain_settings();
+// Greedy decoding without penalties. DRY is off, and its other members have their usual values.
+glm_settings make_neutral_settings();
 
-// Throws GLM_BAD_SETTING: a value is outside its range, or a NULL where something is needed.
+// Both throw GLM_BAD_SETTING if a value is outside its range, or if a pointer is NULL.
 void check_settings(const glm_settings& settings);
 Settings read_settings(const glm_settings& settings, const ModelShape& model);
 

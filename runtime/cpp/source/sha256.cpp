@@ -14,8 +14,8 @@ namespace {
 
 constexpr size_t kBlock = 64, kBuffer = 1 << 20;
 
-// The first 32 bits behind the point of the square or cube roots of the first primes; exact, since
-// a long double or a double's cube root has more digits than are taken.
+// The first 32 fractional bits of the square or cube roots of the first primes. They are exact,
+// because a double has more bits than are used.
 struct Constants {
   std::array<uint32_t, 8> start;
   std::array<uint32_t, 64> rounds;
@@ -36,7 +36,7 @@ struct Constants {
   }
 };
 
-uint32_t turn(uint32_t value, int count) { return value >> count | value << (32 - count); }
+uint32_t rotate_right(uint32_t value, int count) { return value >> count | value << (32 - count); }
 
 class Sha256 {
  public:
@@ -48,8 +48,8 @@ class Sha256 {
     }
     for (int i = 16; i < 64; ++i) {
       uint32_t a = words[i - 15], b = words[i - 2];
-      words[i] = words[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + words[i - 7] +
-                 (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
+      words[i] = words[i - 16] + (rotate_right(a, 7) ^ rotate_right(a, 18) ^ a >> 3) +
+                 words[i - 7] + (rotate_right(b, 17) ^ rotate_right(b, 19) ^ b >> 10);
     }
     std::array<uint32_t, 8> v = state_;
     for (int i = 0; i < 64; ++i) step(&v, constants_.rounds[i] + words[i]);
@@ -67,8 +67,10 @@ class Sha256 {
  private:
   static void step(std::array<uint32_t, 8>* v, uint32_t added) {
     auto& [a, b, c, d, e, f, g, h] = *v;
-    uint32_t first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + added;
-    uint32_t second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+    uint32_t first = h + (rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25)) +
+                     ((e & f) ^ (~e & g)) + added;
+    uint32_t second = (rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) +
+                      ((a & b) ^ (a & c) ^ (b & c));
     h = g, g = f, f = e, e = d + first, d = c, c = b, b = a, a = first + second;
   }
 

@@ -1,4 +1,4 @@
-// SHA-256 of a file (FIPS 180-4), for those who want every byte compared with the manifest.
+// SHA-256 of a file (FIPS 180-4).
 #pragma once
 
 #include <filesystem>
@@ -7,10 +7,10 @@
 
 namespace glm {
 
-// 64 hexadecimal digits. Throws GLM_BAD_FOLDER: the file cannot be read.
+// Returns 64 hexadecimal digits. Throws GLM_BAD_FOLDER if the file cannot be read.
 std::string hash_file(const std::filesystem::path& path);
 
-// Of a stream to its end; `name` is for errors.
+// Hashes a stream to its end. `name` is its name in error messages.
 std::string hash_stream(std::istream* stream, const std::string& name);
 
 }  // namespace glm

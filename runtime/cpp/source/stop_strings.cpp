@@ -21,7 +21,7 @@ std::string StopStrings::flush() {
   return shown;
 }
 
-// Bytes of the longest end of the text that begins one of the stops.
+// Length in bytes of the longest end of the text with which a stop string begins.
 size_t StopStrings::count_held() const {
   size_t longest = 0;
   for (const std::string& stop : stops_) {

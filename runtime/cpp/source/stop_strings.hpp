@@ -1,4 +1,4 @@
-// Texts that end an answer and must not be shown, even when they arrive in parts.
+// Finds strings that end an answer, also if they arrive in parts, and removes them from the text.
 #pragma once
 
 #include <string>
@@ -8,11 +8,11 @@ namespace glm {
 
 class StopStrings {
  public:
-  // None of `stops` is empty.
+  // No string in `stops` may be empty.
   explicit StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
-  std::string add(const std::string& text);  // what is safe to show now
-  std::string flush();                       // what was held back, when no more text comes
+  std::string add(const std::string& text);  // returns the text that is complete
+  std::string flush();                       // returns the rest at the end of the answer
   bool is_found() const { return is_found_; }
 
  private:

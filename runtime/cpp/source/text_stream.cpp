@@ -6,7 +6,7 @@ namespace {
 constexpr size_t kLongestCharacter = 4;  // bytes; RFC 3629, section 3
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
-// Behind the first `count` characters.
+// Removes the first `count` characters.
 std::string drop_characters(const std::string& text, size_t count) {
   size_t place = 0;
   while (count-- > 0 && place < text.size()) read_code_point(text, &place);
@@ -35,7 +35,7 @@ std::string TextStream::add(int32_t token) {
   }
   pending_.push_back(token);
   text = decode_pending();
-  // An unfinished character has fewer tokens than bytes; a longer wait is for nothing.
+  // An incomplete character has fewer tokens than bytes, so a longer wait would not help.
   if (ends_with_replacement(text) && pending_.size() < kLongestCharacter) return "";
   move_window();
   return text;
@@ -52,7 +52,7 @@ std::string TextStream::flush() {
   return text;
 }
 
-// What they add to those before them, with which they may be one run of bytes.
+// The text that the pending tokens add. Bytes may form a character with the tokens before them.
 std::string TextStream::decode_pending() const {
   std::vector<int32_t> window = shown_;
   window.insert(window.end(), pending_.begin(), pending_.end());

@@ -1,6 +1,6 @@
-// Tokens to text while they arrive: whole characters only, special tokens give none. SentencePiece's
-// are decoded over a window of a few tokens, as in Python: what becomes of bytes that are no
-// character depends on the bytes around them.
+// Converts tokens to text as they are generated. Only whole characters are returned, and special
+// tokens have no text. SentencePiece tokens are decoded in a window of a few tokens, as in Python,
+// because the text of invalid bytes depends on the bytes around them.
 #pragma once
 
 #include "tokenizer.hpp"
@@ -14,7 +14,7 @@ class TextStream {
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   std::string add(int32_t token);
-  std::string flush();  // what is left when no more tokens come
+  std::string flush();  // returns the rest at the end of the answer
   bool is_complete() const { return pending_.empty() && utf8_.is_complete(); }
 
  private:
@@ -22,8 +22,9 @@ class TextStream {
   void move_window();
 
   const Tokenizer& tokenizer_;
-  Utf8Stream utf8_;                       // byte-level
-  std::vector<int32_t> shown_, pending_;  // SentencePiece's: the last ones with text, those without
+  Utf8Stream utf8_;  // for byte-level BPE
+  std::vector<int32_t> shown_,
+      pending_;  // for SentencePiece: last tokens with text, tokens without
 };
 
 }  // namespace glm

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::string_view kOpening = "<think>", kClosing = "</think>";
 
-// Bytes of the longest end of the text that begins the closing mark.
+// Length in bytes of the longest end of the text with which the closing tag begins.
 size_t count_held(std::string_view text) {
   size_t length = std::min(kClosing.size() - 1, text.size());
   while (text.substr(text.size() - length) != kClosing.substr(0, length)) --length;
@@ -35,7 +35,7 @@ AnswerPart ThinkingSplitter::flush() {
   return part;
 }
 
-// Settles whether the text begins with a mark; false as long as it may.
+// Decides whether the text begins with the opening tag. Returns false while that is unknown.
 bool ThinkingSplitter::find_opening() {
   std::string_view text = strip_front(held_);
   if (text.size() < kOpening.size() && kOpening.substr(0, text.size()) == text) return false;
@@ -46,7 +46,7 @@ bool ThinkingSplitter::find_opening() {
   return true;
 }
 
-// Thinking up to its end, or up to what may be the beginning of its end.
+// Returns reasoning up to the closing tag, or up to what may be the beginning of the tag.
 std::string ThinkingSplitter::take_thinking() {
   if (is_blank_) held_ = std::string(strip_front(held_));
   size_t mark = held_.find(kClosing);
@@ -63,7 +63,7 @@ std::string ThinkingSplitter::take_thinking() {
   return shown;
 }
 
-// Text without the blank lines it may begin with; its first line keeps its indentation.
+// Returns the answer without blank lines at its beginning. Its first line keeps its indentation.
 std::string ThinkingSplitter::take_answer() {
   if (is_blank_) {
     std::string_view text = strip_front(held_);
@@ -74,7 +74,7 @@ std::string ThinkingSplitter::take_answer() {
     if (!is_on_first_line) {
       held_ = held_.substr(last_line + 1);
     } else if (is_marked_) {
-      held_ = std::string(text);  // on the line of the mark, so no indentation
+      held_ = std::string(text);  // on the line of the tag, so this is not indentation
     }
   }
   is_blank_ = false;

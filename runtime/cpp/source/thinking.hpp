@@ -1,5 +1,5 @@
-// Takes an answer apart into what the model thought and what it says, while text arrives; as
-// glm_runtime's thinking.py.
+// Separates the reasoning from the answer while text arrives. Corresponds to thinking.py in
+// glm_runtime.
 #pragma once
 
 #include <string>
@@ -7,18 +7,18 @@
 
 namespace glm {
 
-// What became known with some text.
+// The text and reasoning of one step.
 struct AnswerPart {
   std::string text, reasoning;
 };
 
 class ThinkingSplitter {
  public:
-  // `is_open`: the prompt ends inside the thinking.
+  // `is_open`: the prompt ends inside the reasoning.
   explicit ThinkingSplitter(bool is_open) : is_thinking_(is_open), is_started_(is_open) {}
 
   AnswerPart add(const std::string& text);
-  AnswerPart flush();  // what was held back, when no more text comes
+  AnswerPart flush();  // returns the rest at the end of the answer
   bool is_thinking() const { return is_thinking_; }
 
  private:
@@ -26,13 +26,13 @@ class ThinkingSplitter {
   std::string take_thinking();
   std::string take_answer();
 
-  bool is_thinking_, is_started_;  // started: past the place where the opening mark may stand
-  bool is_blank_ = true;           // nothing but white space since the last mark
-  bool is_marked_ = false;         // a mark stands before the answer
+  bool is_thinking_, is_started_;  // started: the opening tag cannot follow any more
+  bool is_blank_ = true;           // only white space since the last tag
+  bool is_marked_ = false;         // a closing tag precedes the answer
   std::string held_;
 };
 
-// Whether a prompt ends inside the thinking.
+// Returns whether a prompt ends inside the reasoning.
 bool is_open_thinking(std::string_view prompt);
 
 }  // namespace glm

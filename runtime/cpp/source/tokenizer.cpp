@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
 
-// A run of bytes that is one token so far; a list, so that joining moves nothing.
+// A token of the pretoken. Symbols form a linked list, so that a merge moves no memory.
 struct Symbol {
   int32_t id;
   uint32_t previous, next;
@@ -24,10 +24,10 @@ struct Candidate {
   }
 };
 
-// Joins the pair of lowest rank, the first of equals, until no pair is left: n log n.
-class Joiner {
+// Merges the pair of lowest rank, the leftmost of equals, until no pair is left. O(n log n).
+class BpeMerger {
  public:
-  Joiner(const Vocabulary& vocabulary, std::string_view piece) : vocabulary_(vocabulary) {
+  BpeMerger(const Vocabulary& vocabulary, std::string_view piece) : vocabulary_(vocabulary) {
     for (size_t place = 0; place < piece.size();) {
       size_t start = place;
       if (vocabulary.is_byte_level()) {
@@ -41,7 +41,7 @@ class Joiner {
         start_with(id);
       } else if (!vocabulary.is_byte_level()) {
         for (char byte : letter) start_with(vocabulary.find_byte(static_cast<unsigned char>(byte)));
-      }  // a byte that is no token is left out, as by the tokenizers library
+      }  // the tokenizers library also drops a byte without a token
     }
     for (size_t i = 0; i + 1 < symbols_.size(); ++i) add(static_cast<uint32_t>(i));
   }
@@ -51,7 +51,7 @@ class Joiner {
       Candidate best = queue_.top();
       queue_.pop();
       Merge merge = look_up(best.place);
-      if (merge.token != kNoToken && merge.rank == best.rank) join(best.place, merge.token);
+      if (merge.token != kNoToken && merge.rank == best.rank) merge_pair(best.place, merge.token);
     }
     for (uint32_t i = symbols_.empty() ? kNone : 0; i != kNone; i = symbols_[i].next) {
       ids->push_back(symbols_[i].id);
@@ -76,12 +76,12 @@ class Joiner {
     if (merge.token != kNoToken) queue_.push({merge.rank, place});
   }
 
-  void join(uint32_t place, int32_t token) {
+  void merge_pair(uint32_t place, int32_t token) {
     Symbol& left = symbols_[place];
     Symbol& right = symbols_[left.next];
     left.id = token;
     left.next = right.next;
-    right.id = kNoToken;  // what waits for it is void
+    right.id = kNoToken;  // its queued candidates become invalid
     if (left.next != kNone) symbols_[left.next].previous = place;
     if (left.previous != kNone) add(left.previous);
     add(place);
@@ -127,7 +127,7 @@ void Tokenizer::index_added() {
     if (token.content.empty()) continue;
     is_special_[token.id] = token.is_special;
     std::string bytes;
-    bool is_spelled = parts_.vocabulary.is_byte_level() && spell_bytes(token.content, &bytes);
+    bool is_spelled = parts_.vocabulary.is_byte_level() && decode_alphabet(token.content, &bytes);
     shown_[token.id] = is_spelled ? bytes : replace_all(token.content, parts_.decoder);
     auto first = static_cast<unsigned char>(token.content[0]);
     passes_[token.is_normalized ? 1 : 0].by_byte[first].push_back(&token);
@@ -145,8 +145,8 @@ void Tokenizer::list_shown() {
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     std::string_view name = vocabulary.bytes(static_cast<int32_t>(id));
     int byte = vocabulary.byte_of(static_cast<int32_t>(id));
-    shown_[id] = byte >= 0 ? std::string(1, static_cast<char>(byte))
-                           : replace_all(name, parts_.decoder);
+    shown_[id] =
+        byte >= 0 ? std::string(1, static_cast<char>(byte)) : replace_all(name, parts_.decoder);
   }
 }
 
@@ -161,7 +161,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
   size_t wrong = find_invalid_utf8(text);
   if (wrong != std::string_view::npos) {
     throw Error(GLM_BAD_PROMPT, "the text is not valid UTF-8 at byte " + std::to_string(wrong) +
-                                    "; check the encoding of where it comes from.");
+                                    "; check its encoding.");
   }
   std::vector<int32_t> ids;
   encode_pass(0, text, &ids);
@@ -169,11 +169,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 void Tokenizer::encode_pass(size_t pass, std::string_view text, std::vector<int32_t>* ids) const {
-  if (pass == 1 && !parts_.normalizer.empty()) {  // no added token is looked for behind it
+  if (pass == 1 &&
+      !parts_.normalizer.empty()) {  // added tokens are not searched in normalized text
     std::string normalized = replace_all(text, parts_.normalizer);
-    return encode_pieces(0, normalized, ids);
+    return encode_pretokens(0, normalized, ids);
   }
-  if (pass == std::size(passes_)) return encode_pieces(0, text, ids);
+  if (pass == std::size(passes_)) return encode_pretokens(0, text, ids);
   size_t start = 0;
   for (size_t place = 0; place < text.size();) {
     const AddedToken* token = passes_[pass].find(text.substr(place));
@@ -189,18 +190,18 @@ void Tokenizer::encode_pass(size_t pass, std::string_view text, std::vector<int3
   encode_pass(pass + 1, text.substr(start), ids);
 }
 
-void Tokenizer::encode_pieces(size_t pattern, std::string_view text,
-                              std::vector<int32_t>* ids) const {
+void Tokenizer::encode_pretokens(size_t pattern, std::string_view text,
+                                 std::vector<int32_t>* ids) const {
   if (text.empty()) return;
-  if (pattern == parts_.patterns.size()) return encode_piece(text, ids);
+  if (pattern == parts_.patterns.size()) return encode_pretoken(text, ids);
   while (!text.empty()) {
-    size_t length = measure_piece(parts_.patterns[pattern], text);
-    encode_pieces(pattern + 1, text.substr(0, length), ids);
+    size_t length = measure_pretoken(parts_.patterns[pattern], text);
+    encode_pretokens(pattern + 1, text.substr(0, length), ids);
     text.remove_prefix(length);
   }
 }
 
-void Tokenizer::encode_piece(std::string_view piece, std::vector<int32_t>* ids) const {
+void Tokenizer::encode_pretoken(std::string_view piece, std::vector<int32_t>* ids) const {
   if (parts_.ignores_merges) {
     int32_t id = parts_.vocabulary.find(piece);
     if (id != kNoToken) {
@@ -208,7 +209,7 @@ void Tokenizer::encode_piece(std::string_view piece, std::vector<int32_t>* ids) 
       return;
     }
   }
-  Joiner(parts_.vocabulary, piece).run(ids);
+  BpeMerger(parts_.vocabulary, piece).run(ids);
 }
 
 std::string_view Tokenizer::bytes(int32_t id) const {
@@ -229,7 +230,7 @@ std::vector<bool> Tokenizer::find_tokens_with(const std::vector<std::string>& te
   if (texts.empty()) return {};
   std::vector<bool> found(size);
   for (size_t id = 0; id < size; ++id) {
-    std::string_view spelled = spell(static_cast<int32_t>(id));  // as a text of this token alone
+    std::string_view spelled = spell(static_cast<int32_t>(id));  // the text of this token alone
     bool is_stripped = parts_.strips_first_space && !spelled.empty() && spelled[0] == ' ';
     if (is_stripped) spelled.remove_prefix(1);
     for (const std::string& text : texts) {
@@ -248,7 +249,7 @@ std::string Tokenizer::decode(const int32_t* ids, size_t count) const {
   return text;
 }
 
-// As ByteFallback of the tokenizers library: of a run of bytes all are characters, or none.
+// Like ByteFallback of the tokenizers library: if one byte of a run is invalid, all become U+FFFD.
 std::string Tokenizer::decode_runs(const int32_t* ids, size_t count) const {
   std::string text, run;
   auto end_run = [&] {

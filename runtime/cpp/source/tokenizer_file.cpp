@@ -1,4 +1,4 @@
-// tokenizer.json to its parts: what is supported is taken, everything else refused by name.
+// Parses tokenizer.json. What is not supported is refused with a message that names it.
 #include <map>
 #include <optional>
 
@@ -9,8 +9,8 @@
 namespace glm {
 namespace {
 
-constexpr size_t kMaxPatterns = 8;  // each is one more call deep
-// SentencePiece's has two, of three bytes; more could make a gigabyte of a short prompt.
+constexpr size_t kMaxPatterns = 8;  // each adds one level of recursion
+// SentencePiece has two of three bytes. Many long ones could turn a short prompt into a gigabyte.
 constexpr size_t kMaxReplacements = 4, kLongestReplacement = 4;
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected) {
@@ -18,10 +18,10 @@ constexpr size_t kMaxReplacements = 4, kLongestReplacement = 4;
                                    " is expected; run this folder with Python's glm-run.");
 }
 
-// Sets `flag`; null counts as false.
+// null counts as false.
 bool read_flag(JsonReader* json) { return !json->take_null() && json->boolean(); }
 
-// A step of a normalizer, pre-tokenizer or decoder, with what any kind of it may say.
+// A step of a normalizer, pre-tokenizer or decoder, with the members of all kinds.
 struct Step {
   std::string type, regex, text, replacement, behavior;
   bool adds_prefix_space = false, uses_regex = true, is_inverted = false;
@@ -39,10 +39,11 @@ void read_pattern(JsonReader* json, Step* step) {
 }
 
 bool read_text(const std::string& key, JsonReader* json, Step* step) {
-  static const std::map<std::string, std::string Step::*> kTexts = {{"type", &Step::type},
-                               {"behavior", &Step::behavior},
-                               {"content", &Step::replacement},
-                               {"prepend", &Step::replacement}};
+  static const std::map<std::string, std::string Step::*> kTexts = {
+      {"type", &Step::type},
+      {"behavior", &Step::behavior},
+      {"content", &Step::replacement},
+      {"prepend", &Step::replacement}};
   auto found = kTexts.find(key);
   if (found == kTexts.end()) return false;
   step->*found->second = json->string();
@@ -72,14 +73,14 @@ Step read_step(JsonReader* json) {
   return step;
 }
 
-// A step, or those of a sequence; none if there is no step.
+// The steps of a sequence, or a single step, or none.
 std::vector<Step> flatten(const std::optional<Step>& step) {
   if (!step) return {};
   return step->type == "Sequence" ? step->steps : std::vector<Step>{*step};
 }
 
 void add_pattern(Pattern pattern, std::vector<Pattern>* patterns) {
-  if (patterns->size() == kMaxPatterns) refuse("more patterns", "at most 8");
+  if (patterns->size() == kMaxPatterns) refuse("more than 8 patterns", "at most 8");
   patterns->push_back(pattern);
 }
 
@@ -93,15 +94,15 @@ void add_split(const Step& step, std::vector<Pattern>* patterns) {
   add_pattern(*pattern, patterns);
 }
 
-// Whether the last step spells bytes, as byte-level BPE needs.
+// Returns whether the last step is ByteLevel, as byte-level BPE requires.
 bool add_step(const Step& step, std::vector<Pattern>* patterns) {
-  bool is_spelled = false;
+  bool is_byte_level = false;
   if (step.type == "Sequence") {
     for (const Step& inner : step.steps) {
-      if (is_spelled) refuse("a step after ByteLevel", "none");
-      is_spelled = add_step(inner, patterns);
+      if (is_byte_level) refuse("a step after ByteLevel", "none");
+      is_byte_level = add_step(inner, patterns);
     }
-    return is_spelled;
+    return is_byte_level;
   }
   if (step.type == "Split") {
     add_split(step, patterns);
@@ -131,7 +132,7 @@ AddedToken read_added(JsonReader* json) {
       json->skip();
     }
   });
-  if (id < 0 || id > kMaxTokenId) json->fail("an added token has no id from 0 on");
+  if (id < 0 || id > kMaxTokenId) json->fail("an added token needs an id from 0 to 1048576");
   token.id = static_cast<int32_t>(id);
   return token;
 }
@@ -146,7 +147,7 @@ class ModelReader {
       if (key == "type") {
         type = json_->string();
       } else if (key == "vocab") {
-        vocabulary_ = *json_;  // how names are spelled may be told later
+        vocabulary_ = *json_;  // parsed after byte_fallback is known
         json_->skip();
       } else if (key == "merges") {
         merges_ = *json_;
@@ -160,7 +161,8 @@ class ModelReader {
     if (type != "BPE") refuse("the model '" + type + "'", "BPE");
     if (!merges_ || !vocabulary_) json_->fail("the BPE has no vocab or no merges");
     if (is_byte_level_ && has_unknown_) refuse("an unk_token", "byte-level BPE or byte_fallback");
-    if (!is_byte_level_ && parts_->ignores_merges) refuse("byte_fallback and ignore_merges", "one");
+    if (!is_byte_level_ && parts_->ignores_merges)
+      refuse("byte_fallback and ignore_merges", "only one of them");
     parts_->vocabulary = Vocabulary(is_byte_level_);
     read_vocabulary();
     parts_->vocabulary.index_tokens();
@@ -170,11 +172,11 @@ class ModelReader {
  private:
   void read_vocabulary() {
     JsonReader& json = *vocabulary_;
-    if (json.kind() != JsonReader::Kind::kObject) refuse("a list as vocab", "BPE's object");
+    if (json.kind() != JsonReader::Kind::kObject) refuse("a list as vocab", "an object");
     json.object([&](const std::string& name) { parts_->vocabulary.add(json.integer(), name); });
   }
 
-  // What would change tokens. An unknown token never comes: every byte is one.
+  // Refuses members that would change tokens. An unk_token is not used, as every byte has a token.
   void check_absent(const std::string& key) {
     if (json_->take_null()) return;
     if (key == "byte_fallback") {
@@ -212,7 +214,7 @@ class ModelReader {
       size_t blank = both.find(' ');
       if (blank != std::string::npos) names = {both.substr(0, blank), both.substr(blank + 1)};
     }
-    if (names.size() != 2) json->fail("a merge of two names is expected");
+    if (names.size() != 2) json->fail("a merge of two tokens is expected");
     parts_->vocabulary.add_merge(names[0], names[1]);
   }
 
@@ -226,7 +228,7 @@ struct FileSteps {
   std::optional<Step> normalizer, pre_tokenizer, decoder;
 };
 
-// A post-processor only adds special tokens, which nobody asks for.
+// A post-processor only adds special tokens, which glm_tokenize does not add.
 void read_part(const std::string& key, JsonReader* json, TokenizerParts* parts, FileSteps* steps) {
   if (key == "model") {
     ModelReader(json, parts).read();
@@ -246,18 +248,18 @@ void read_part(const std::string& key, JsonReader* json, TokenizerParts* parts, 
   }
 }
 
-void settle_byte_level(const FileSteps& steps, TokenizerParts* parts) {
+void finish_byte_level(const FileSteps& steps, TokenizerParts* parts) {
   if (steps.normalizer) refuse("the normalizer " + steps.normalizer->type, "none");
   if (steps.decoder && steps.decoder->type != "ByteLevel") {
     refuse("the decoder " + steps.decoder->type, "ByteLevel");
   }
-  bool is_spelled = steps.pre_tokenizer && add_step(*steps.pre_tokenizer, &parts->patterns);
-  if (!is_spelled) refuse("no ByteLevel pre-tokenizer", "one at the end");
+  bool is_byte_level = steps.pre_tokenizer && add_step(*steps.pre_tokenizer, &parts->patterns);
+  if (!is_byte_level) refuse("no ByteLevel pre-tokenizer", "one at the end");
 }
 
 bool is_replacement(const Step& step) { return step.type == "Replace" && !step.text.empty(); }
 
-void settle_normalizer(const FileSteps& steps, TokenizerParts* parts) {
+void finish_normalizer(const FileSteps& steps, TokenizerParts* parts) {
   for (const Step& step : flatten(steps.normalizer)) {
     if (step.type != "Prepend" && !is_replacement(step)) {
       refuse("the normalizer " + step.type + (step.regex.empty() ? "" : " of " + step.regex),
@@ -266,19 +268,19 @@ void settle_normalizer(const FileSteps& steps, TokenizerParts* parts) {
     parts->normalizer.push_back({step.type == "Prepend" ? "" : step.text, step.replacement});
     bool is_short = step.replacement.size() <= kLongestReplacement;
     if (is_short && parts->normalizer.size() <= kMaxReplacements) continue;
-    refuse("normalizers that may make a text very long", "a few of a character each");
+    refuse("normalizers that may make a text very long", "a few short replacements");
   }
   for (const AddedToken& token : parts->added) {
     if (token.is_normalized && !parts->normalizer.empty() && !token.content.empty()) {
-      refuse("an added token that is normalized", "one that is not, beside a normalizer");
+      refuse("an added token that is normalized", "one that is not normalized");
     }
   }
 }
 
-// Replace, ByteFallback, Fuse, and Strip of one space at the beginning.
-void settle_sentencepiece(const FileSteps& steps, TokenizerParts* parts) {
+// The decoder must be Replace, ByteFallback, Fuse, and Strip of one space at the beginning.
+void finish_sentencepiece(const FileSteps& steps, TokenizerParts* parts) {
   if (steps.pre_tokenizer) refuse("the pre-tokenizer " + steps.pre_tokenizer->type, "none");
-  settle_normalizer(steps, parts);
+  finish_normalizer(steps, parts);
   std::string kinds;
   for (const Step& step : flatten(steps.decoder)) {
     kinds += (kinds.empty() ? "" : ", ") + step.type;
@@ -286,8 +288,7 @@ void settle_sentencepiece(const FileSteps& steps, TokenizerParts* parts) {
       parts->decoder.push_back({step.text, step.replacement});
     }
     if (step.type == "Strip") {
-      parts->strips_first_space =
-          step.replacement == " " && step.start == 1 && step.stop == 0;
+      parts->strips_first_space = step.replacement == " " && step.start == 1 && step.stop == 0;
     }
   }
   bool is_whole = kinds == "Replace, ByteFallback, Fuse" ||
@@ -309,11 +310,11 @@ Tokenizer parse_tokenizer(std::string_view text) {
     read_part(key, &json, &parts, &steps);
   });
   json.finish();
-  if (!has_model) json.fail("no model is in it");
+  if (!has_model) json.fail("the model is missing");
   if (parts.vocabulary.is_byte_level()) {
-    settle_byte_level(steps, &parts);
+    finish_byte_level(steps, &parts);
   } else {
-    settle_sentencepiece(steps, &parts);
+    finish_sentencepiece(steps, &parts);
   }
   return Tokenizer(std::move(parts));
 }

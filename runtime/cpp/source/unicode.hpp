@@ -1,11 +1,11 @@
-// What kind of character a code point is; the table is made when the library is built.
+// Classes of code points. The build generates the table.
 #pragma once
 
 namespace glm {
 
-bool is_letter(char32_t code_point);       // general category L
-bool is_number(char32_t code_point);       // general category N
-bool is_space(char32_t code_point);        // White_Space, a regular expression's \s
-bool is_python_space(char32_t code_point);  // what Python's str.strip takes away
+bool is_letter(char32_t code_point);        // general category L
+bool is_number(char32_t code_point);        // general category N
+bool is_space(char32_t code_point);         // the property White_Space; \s in a regular expression
+bool is_python_space(char32_t code_point);  // characters that Python's str.strip removes
 
 }  // namespace glm

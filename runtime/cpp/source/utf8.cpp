@@ -6,8 +6,8 @@ namespace {
 constexpr char kReplacement[] = "\xEF\xBF\xBD";
 
 struct Lead {
-  int following;  // continuation bytes; -1: no character begins so
-  unsigned char lowest, highest;  // of the first of them
+  int following;                  // number of continuation bytes; -1 if the byte is not a lead byte
+  unsigned char lowest, highest;  // range of the first continuation byte
 };
 
 // Unicode 15, table 3-7.
@@ -28,7 +28,7 @@ Lead classify(unsigned char byte) {
 size_t find_invalid_utf8(std::string_view text) {
   size_t place = 0;
   while (place < text.size()) {
-    if (static_cast<unsigned char>(text[place]) < 0x80) {  // most of any file
+    if (static_cast<unsigned char>(text[place]) < 0x80) {  // the common case
       ++place;
       continue;
     }

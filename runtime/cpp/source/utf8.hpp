@@ -1,4 +1,4 @@
-// UTF-8: check it, read it code point by code point, repair it while it arrives in parts.
+// Validates, decodes and repairs UTF-8, also if it arrives in parts.
 #pragma once
 
 #include <cstddef>
@@ -8,31 +8,31 @@
 
 namespace glm {
 
-// Place of the first byte that is no UTF-8 (RFC 3629: no surrogates, nothing overlong), or npos.
+// Place of the first invalid byte, or npos. RFC 3629: no surrogates and no overlong forms.
 size_t find_invalid_utf8(std::string_view text);
 
-// The code point at `*place`, which moves behind it. The text must be valid and not at its end.
+// Returns the code point at `*place` and moves `*place` to the next one. The text must be valid.
 char32_t read_code_point(std::string_view text, size_t* place);
 
 void append_code_point(std::string* text, char32_t code_point);
 
-// What is no UTF-8 becomes U+FFFD, as by Utf8Stream.
+// Replaces invalid bytes by U+FFFD, like Utf8Stream.
 std::string repair_utf8(std::string_view text);
 
-// Gives whole characters out; what cannot become one is U+FFFD, once for each longest beginning of
-// a character (Unicode 3.9, "maximal subpart"), as Python and Rust do.
+// Returns whole characters. Each maximal subpart of an invalid character becomes one U+FFFD
+// (Unicode section 3.9), as in Python and Rust.
 class Utf8Stream {
  public:
   void add(std::string_view bytes, std::string* text);
-  void flush(std::string* text);  // no more bytes come
+  void flush(std::string* text);  // at the end of the text
   bool is_complete() const { return missing_ == 0; }
 
  private:
   void start(unsigned char byte, std::string* text);
 
   std::string pending_;
-  int missing_ = 0;                              // continuation bytes still to come
-  unsigned char lowest_ = 0x80, highest_ = 0xBF;  // of the next one
+  int missing_ = 0;                               // number of missing continuation bytes
+  unsigned char lowest_ = 0x80, highest_ = 0xBF;  // range of the next byte
 };
 
 }  // namespace glm

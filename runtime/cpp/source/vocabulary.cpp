@@ -12,7 +12,8 @@ namespace {
 
 constexpr uint32_t kMaxRank = UINT32_MAX - 1;
 
-// GPT-2's alphabet: visible Latin-1 stands for itself, the other bytes for U+0100 on (encoder.py).
+// GPT-2's alphabet (encoder.py): visible Latin-1 stands for itself, U+0100 and later for other
+// bytes.
 std::array<int16_t, 512> make_alphabet() {
   std::array<int16_t, 512> byte_of{};
   byte_of.fill(-1);
@@ -24,7 +25,7 @@ std::array<int16_t, 512> make_alphabet() {
   return byte_of;
 }
 
-// At most half full, so that a search ends soon.
+// At most half of the places are used, so that searches are short.
 size_t choose_places(size_t count) {
   size_t places = 16;
   while (places < 2 * count) places *= 2;
@@ -37,13 +38,13 @@ uint64_t mix(uint64_t value) {  // splitmix64's finalizer
   return value ^ value >> 31;
 }
 
-uint64_t join(int32_t left, int32_t right) {
+uint64_t make_pair_key(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
 }  // namespace
 
-bool spell_bytes(std::string_view letters, std::string* bytes) {
+bool decode_alphabet(std::string_view letters, std::string* bytes) {
   static const std::array<int16_t, 512> kByteOf = make_alphabet();
   for (size_t place = 0; place < letters.size();) {
     char32_t letter = read_code_point(letters, &place);
@@ -56,9 +57,9 @@ bool spell_bytes(std::string_view letters, std::string* bytes) {
 std::string Vocabulary::spell(std::string_view name) const {
   std::string bytes;
   if (!is_byte_level_) return std::string(name);
-  if (spell_bytes(name, &bytes)) return bytes;
+  if (decode_alphabet(name, &bytes)) return bytes;
   throw Error(GLM_BAD_FOLDER, "tokenizer.json: the merge of '" + std::string(name) +
-                                  "' is not spelled in the letters of bytes; "
+                                  "' has characters outside of the byte-level alphabet; "
                                   "export the folder again.");
 }
 
@@ -70,14 +71,15 @@ void Vocabulary::add(int64_t id, std::string_view name) {
   }
   if (static_cast<size_t>(id) >= tokens_.size()) tokens_.resize(id + 1);
   std::string spelled;
-  bool is_in_letters = is_byte_level_ && spell_bytes(name, &spelled);
+  bool is_in_letters = is_byte_level_ && decode_alphabet(name, &spelled);
   bool is_spelled = is_in_letters || !is_byte_level_;
   std::string_view stored = is_in_letters ? std::string_view(spelled) : name;
   tokens_[id] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(stored.size()), true,
                  is_spelled};
   bytes_ += stored;
   if (bytes_.size() > UINT32_MAX) {
-    throw Error(GLM_BAD_FOLDER, "tokenizer.json: the tokens' names are longer than 4 GB.");
+    throw Error(GLM_BAD_FOLDER,
+                "tokenizer.json: the tokens are longer than 4 GB in all; export the folder again.");
   }
 }
 
@@ -96,9 +98,10 @@ void Vocabulary::index_bytes() {
     std::snprintf(name, sizeof name, "<0x%02X>", byte);
     byte_ids_[byte] = find(name);
     if (byte_ids_[byte] != kNoToken) continue;
-    throw Error(GLM_UNSUPPORTED, std::string("tokenizer.json has byte_fallback and no token ") +
-                                     name + " where one for every byte is expected; run this "
-                                            "folder with Python's glm-run.");
+    throw Error(GLM_UNSUPPORTED, std::string("tokenizer.json has byte_fallback but no token ") +
+                                     name +
+                                     ", and every byte needs a token; run this folder "
+                                     "with Python's glm-run.");
   }
 }
 
@@ -117,21 +120,21 @@ void Vocabulary::add_merge(std::string_view left, std::string_view right) {
   int32_t left_id = find(left_bytes), right_id = find(right_bytes);
   int32_t token = find(left_bytes + right_bytes);
   if (left_id == kNoToken || right_id == kNoToken || token == kNoToken) {
-    throw Error(GLM_BAD_FOLDER, "tokenizer.json joins '" + std::string(left) + "' and '" +
+    throw Error(GLM_BAD_FOLDER, "tokenizer.json merges '" + std::string(left) + "' and '" +
                                     std::string(right) +
-                                    "' where one of them, or both together, is no token; "
+                                    "', but one of them or the result is not in the vocabulary; "
                                     "export the folder again.");
   }
-  // A pair that is named twice has its last rank, as in the tokenizers library.
-  MergeEntry& entry = merges_[find_merge_place(join(left_id, right_id))];
-  entry.pair = join(left_id, right_id);
+  // The last rank of a repeated pair counts, as in the tokenizers library.
+  MergeEntry& entry = merges_[find_merge_place(make_pair_key(left_id, right_id))];
+  entry.pair = make_pair_key(left_id, right_id);
   entry.merge = {std::min(num_merges_++, kMaxRank), token};
 }
 
 int32_t Vocabulary::find(std::string_view bytes) const { return index_[find_place(bytes)]; }
 
 Merge Vocabulary::find_merge(int32_t left, int32_t right) const {
-  return merges_[find_merge_place(join(left, right))].merge;
+  return merges_[find_merge_place(make_pair_key(left, right))].merge;
 }
 
 std::string_view Vocabulary::bytes(int32_t id) const {
@@ -139,7 +142,7 @@ std::string_view Vocabulary::bytes(int32_t id) const {
   return std::string_view(bytes_).substr(tokens_[id].start, tokens_[id].length);
 }
 
-// Where the bytes are, or would be.
+// The place where the bytes are stored, or a free place for them.
 size_t Vocabulary::find_place(std::string_view wanted) const {
   size_t place = std::hash<std::string_view>()(wanted) & (index_.size() - 1);
   while (index_[place] != kNoToken && bytes(index_[place]) != wanted) {

@@ -1,7 +1,8 @@
-// The tokens of a BPE: bytes to id, id to bytes, and which two tokens become one.
+// The vocabulary and merges of a BPE.
 //
-// A byte-level one's names are spelled in letters that stand for bytes; here they are the bytes
-// themselves. SentencePiece's are taken as they are written, and "<0x0A>" stands for a byte.
+// In byte-level BPE, tokenizer.json writes tokens in an alphabet whose letters stand for bytes.
+// This class stores the bytes. Tokens of SentencePiece are stored as they are written; "<0x0A>"
+// stands for a byte.
 #pragma once
 
 #include <array>
@@ -13,10 +14,10 @@
 namespace glm {
 
 constexpr int32_t kNoToken = -1;
-constexpr int64_t kMaxTokenId = 1 << 20;  // a bound for memory; GLM-4 has 151,552
+constexpr int64_t kMaxTokenId = 1 << 20;  // limits memory; GLM-4 has 151,552 tokens
 
 struct Merge {
-  uint32_t rank = UINT32_MAX;  // the lowest is joined first
+  uint32_t rank = UINT32_MAX;  // the lowest rank is merged first
   int32_t token = kNoToken;
 };
 
@@ -25,20 +26,20 @@ class Vocabulary {
   explicit Vocabulary(bool is_byte_level = true) : is_byte_level_(is_byte_level) {}
   bool is_byte_level() const { return is_byte_level_; }
 
-  // A token by the letters of its name. One that is not spelled in the letters of bytes (an added
-  // token such as "<think>" in Chinese) stands for its text, and is never found in text by BPE.
+  // Adds a token. A name with other characters than the byte-level alphabet (for example an added
+  // token in Chinese) is stored as its text, and BPE never produces it.
   void add(int64_t id, std::string_view name);
-  void add_merge(std::string_view left, std::string_view right);  // by their names, in order
+  void add_merge(std::string_view left, std::string_view right);  // in order of rank
 
   int32_t find(std::string_view bytes) const;
   Merge find_merge(int32_t left, int32_t right) const;
-  int32_t find_byte(unsigned char byte) const { return byte_ids_[byte]; }  // SentencePiece's
-  int byte_of(int32_t id) const;  // the other way round; -1 if it stands for no byte
-  std::string_view bytes(int32_t id) const;  // empty where there is no such token
-  size_t size() const { return tokens_.size(); }  // one more than the largest id
+  int32_t find_byte(unsigned char byte) const { return byte_ids_[byte]; }  // for SentencePiece
+  int byte_of(int32_t id) const;                  // the byte of a token, or -1
+  std::string_view bytes(int32_t id) const;       // empty if there is no such token
+  size_t size() const { return tokens_.size(); }  // largest id + 1
 
-  void index_tokens();                   // after the last `add`; before `add_merge`
-  void reserve_merges(size_t count);     // before the first
+  void index_tokens();                // call after the last `add` and before `add_merge`
+  void reserve_merges(size_t count);  // call before the first `add_merge`
 
  private:
   struct Token {
@@ -58,13 +59,13 @@ class Vocabulary {
   bool is_byte_level_;
   std::array<int32_t, 256> byte_ids_{};
   std::string bytes_;
-  std::vector<Token> tokens_;        // by id
-  std::vector<int32_t> index_;       // ids, by the hash of their bytes; a power of two of places
-  std::vector<MergeEntry> merges_;   // by the hash of the pair; likewise
+  std::vector<Token> tokens_;       // by id
+  std::vector<int32_t> index_;      // ids by the hash of their bytes; the size is a power of two
+  std::vector<MergeEntry> merges_;  // by the hash of the pair; the size is a power of two
   uint32_t num_merges_ = 0;
 };
 
-// Letters to bytes; false if one stands for no byte.
-bool spell_bytes(std::string_view letters, std::string* bytes);
+// Converts letters of the byte-level alphabet to bytes; returns false for other letters.
+bool decode_alphabet(std::string_view letters, std::string* bytes);
 
 }  // namespace glm

@@ -1,4 +1,4 @@
-// White space at the ends of a text, as Python's str.strip sees it. Texts are valid UTF-8.
+// Removes white space from the ends of a text, like Python's str.strip. Texts must be valid UTF-8.
 #pragma once
 
 #include <string_view>
