@@ -26,8 +26,7 @@ class ChatTable {
  private:
   enum class Content { kAsIs, kStrip, kAnswer };  // kAnswer: without reasoning, stripped
   struct Role {
-    std::optional<std::string> first,
-        prefix;  // text before the first message, before later messages
+    std::optional<std::string> first, prefix;  // text before the first, or a later message
     std::string suffix;
     Content content = Content::kAsIs;
   };

@@ -11,8 +11,7 @@
 namespace glm {
 namespace {
 
-constexpr size_t kChunk =
-    128;  // chunked prefill bounds the memory of a long prompt, and is not slower
+constexpr size_t kChunk = 128;    // chunked prefill: needs less memory and is not slower
 constexpr int64_t kGrowth = 256;  // a cache buffer grows by a multiple of so many tokens
 constexpr size_t kAlignment = 64;
 

@@ -62,8 +62,8 @@ class Decoder {
   Owned<OrtIoBinding> binding_;
   std::atomic<bool> is_cancelled_{false};
   int64_t length_ = 0, capacity_ = 0;
-  std::vector<ZeroBuffer>
-      buffers_;  // keys and values of each layer, [1, heads, capacity, head_dim]
+  // Keys and values of each layer, [1, heads, capacity, head_dim].
+  std::vector<ZeroBuffer> buffers_;
   std::vector<int64_t> ids_, ones_;
   int64_t num_logits_ = 1;
   std::vector<char> raw_logits_;  // as the graph returns them

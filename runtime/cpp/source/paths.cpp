@@ -11,8 +11,8 @@ std::filesystem::path to_path(const std::string& text) {
     throw Error(GLM_BAD_FOLDER, "the path of the folder is not valid UTF-8; convert it to UTF-8.");
   }
 #endif
-  return std::filesystem::u8path(text)
-      .make_preferred();  // "/" does not separate folders after \\?\ on Windows
+  // On Windows, "/" does not separate folders after \\?\.
+  return std::filesystem::u8path(text).make_preferred();
 }
 
 std::string show_path(const std::filesystem::path& path) { return path.u8string(); }

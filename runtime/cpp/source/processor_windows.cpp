@@ -15,8 +15,7 @@
 namespace glm {
 namespace {
 
-constexpr DWORD kMostFeatures =
-    128;  // IsProcessorFeaturePresent reports unknown features as absent
+constexpr DWORD kMostFeatures = 128;  // Windows reports unknown features as absent
 
 std::string list_features() {
   std::string text;

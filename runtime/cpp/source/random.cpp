@@ -31,8 +31,8 @@ Word128 add(Word128 left, Word128 right) {
 }
 
 // O'Neill's seed_seq_fe: mixes the words of the seed into a pool of four words, and generates words
-// from the pool. Source: numpy's documentation of SeedSequence,
-// pcg-random.org/posts/developing-a-seed_seq- alternative.html.
+// from the pool. Source: numpy's documentation of SeedSequence, and
+// pcg-random.org/posts/developing-a-seed_seq-alternative.html.
 class SeedSequence {
  public:
   explicit SeedSequence(uint64_t seed) {
