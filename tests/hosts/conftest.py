@@ -1,9 +1,12 @@
 """One folder for all hosts, and one build of the C++ runtime."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import glm_runtime
 from glm_export import ExportOptions, export
@@ -18,9 +21,17 @@ SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the README's commands build, in a copy of the repository."""
-    checkout = make_checkout(tmp_path_factory.mktemp("cpp"))
-    build_as_documented(README, "-S runtime/cpp", checkout)
+    """The folder that the README's commands build, in a copy of the repository.
+
+    It is built once, also for several workers of pytest-xdist, whose folders have one parent.
+    """
+    parent = tmp_path_factory.getbasetemp()
+    checkout = (parent.parent if "PYTEST_XDIST_WORKER" in os.environ else parent) / "cpp"
+    with FileLock(checkout.with_suffix(".lock")):
+        if not (checkout / "is_built").exists():
+            shutil.rmtree(checkout, ignore_errors=True)  # a worker failed
+            build_as_documented(README, "-S runtime/cpp", make_checkout(checkout))
+            (checkout / "is_built").touch()
     return checkout / "build"
 
 

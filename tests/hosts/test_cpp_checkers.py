@@ -13,7 +13,7 @@ from support.cpp_build import SOURCE, build, find_fuzzing_clang
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 def test_valgrind(built: Path, folder: Path) -> None:
