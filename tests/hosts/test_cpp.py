@@ -64,13 +64,13 @@ SAMPLINGS = {
 @pytest.mark.parametrize("name", sorted(SAMPLINGS))
 def test_one_seed_one_answer(name: str, model: cpp.Model, python_model: glm_runtime.Model) -> None:
     """Draws are PCG64's; a weight's last bit may differ from numpy's `exp`, which would change a
-    token with a chance of about 1e-7 each: for all of these about one in a thousand.
+    token with a chance of about 1e-7 each: for all of these about one in three thousand.
 
     A new session for each: one that holds the prompt reads its last token alone, which kernels
     with int8 activations add up in another order than several at once.
     """
     prompt = python_model.tokenizer.encode("[gMASK]<sop><|user|>\nIn the<|assistant|>\n")
-    for seed in (0, 1, 2**32 + 5, 2**64 - 1, *range(100, 116)):
+    for seed in (0, 1, 2**32 + 5, 2**64 - 1, *range(100, 103)):
         sampling = SamplingSettings(**{**vars(SAMPLINGS[name]), "seed": seed})
         settings = GenerationSettings(sampling, 48)
         expected = list(python_model.generate(prompt, settings))
@@ -128,7 +128,7 @@ def make_prober(pattern: str | None, *, ignores_merges: bool) -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", ["GLM-4", pytest.param("GPT-2", marks=pytest.mark.exhaustive)])
 def test_every_code_point(name: str, folder: Path, library: Library, tmp_path: Path) -> None:
     """Behind a letter, a number, a mark, a space: classes are those of the library's engine."""
     tokenizer = make_prober(PATTERNS[name], ignores_merges=name == "GLM-4")

@@ -361,6 +361,7 @@ def test_too_little_memory(built: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_address_sanitizer(folder: Path, tmp_path: Path, python_model: glm_runtime.Model) -> None:
     """The program, built with AddressSanitizer and UndefinedBehaviorSanitizer, on good and bad."""
     options = ("-DGLM_SANITIZE=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")

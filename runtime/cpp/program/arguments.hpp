@@ -33,8 +33,8 @@ struct Arguments {
 // Parses the arguments. The result points into `words`. Throws UsageError.
 Arguments parse_arguments(const std::vector<std::string>& words);
 
-// Replaces the folder's settings by those of the arguments, like SamplingOverrides in glm_runtime.
-// The result points into `arguments`.
+// Replaces the folder's settings by those of the arguments, like SamplingSettings.override in
+// glm_runtime. The result points into `arguments`.
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
 
 extern const char kHelp[];
