@@ -1,7 +1,8 @@
-"""One exported folder for many tests; the end of a run says what was skipped, in a few lines."""
+"""One exported folder for many tests, tests shared out between workers, and a list of skips."""
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,21 @@ from glm_export import ExportOptions, export
 
 _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _LINES = 12
+# Files whose tests share what takes minutes to build; every other file is a unit of its own.
+_BUILDS = ("tests/hosts/test_cpp", "tests/hosts/test_windows")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n 2 --dist loadscope`, tests that share a build run in one worker."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # absent without workers
+
+    class BuildScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((build for build in _BUILDS if file.startswith(build)), file)
+
+    return BuildScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

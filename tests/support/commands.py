@@ -105,7 +105,7 @@ class ProgressWatch:
         except psutil.NoSuchProcess:  # one has just ended
             return self._used_seconds
         own = times[0].children_user + times[0].children_system
-        return own + sum(time.user + time.system for time in times)
+        return float(own + sum(time.user + time.system for time in times))
 
 
 def wait_for_sibling(process: subprocess.Popen[str], output: Path) -> Path:

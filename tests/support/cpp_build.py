@@ -72,7 +72,7 @@ def require_compiler() -> None:
     """Skip the test where a tool is missing."""
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+            pytest.skip(f"needs {tool}: install Debian's packages cmake and g++")
 
 
 def build(folder: Path, *options: str, target: str = "all") -> Path:
@@ -111,7 +111,7 @@ def find_header() -> Path:
     roots = [Path(named)] if named else list(_PLACES)
     includes = [place for root in roots for place in (root / "include").glob(f"**/{HEADER}")]
     if not includes:
-        pytest.skip(f"no {HEADER}: `make onnxruntime-header`, or set {ROOT_VARIABLE}")
+        pytest.skip(f"needs {HEADER}: run `make onnxruntime-header`, or set {ROOT_VARIABLE}")
     return includes[0].parent
 
 
@@ -123,7 +123,7 @@ def find_library() -> Path:
     if not libraries and spec is not None and spec.origin is not None:
         libraries = sorted((Path(spec.origin).parent / "capi").glob("libonnxruntime.so*"))
     if not libraries:
-        pytest.skip("there is no libonnxruntime.so")
+        pytest.skip("needs libonnxruntime.so: install the Python package onnxruntime")
     return libraries[0]
 
 

@@ -51,7 +51,7 @@ def build_for_arm(folder: Path, cache: Path) -> Path:
     """`vectors` for 64-bit ARM; skips the test where a tool is missing."""
     for tool in (_ARM_COMPILER, "aarch64-linux-gnu-g++", "qemu-aarch64"):
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+            pytest.skip(f"needs {tool}: install Debian's packages g++-aarch64-linux-gnu, qemu-user")
     library = fetch_library(cache, _ARM_WHEELS, "libonnxruntime.so")
     settings = {
         "CMAKE_SYSTEM_NAME": "Linux",
@@ -71,7 +71,7 @@ def build_for_arm(folder: Path, cache: Path) -> Path:
 def build_for_here(folder: Path) -> Path:
     """`vectors` for this processor's family."""
     if shutil.which("qemu-x86_64") is None:
-        pytest.skip("qemu-x86_64 is not installed")
+        pytest.skip("needs qemu-x86_64: install Debian's package qemu-user")
     return _compile("cc", build(folder))
 
 

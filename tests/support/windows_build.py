@@ -76,7 +76,7 @@ def require_tools(*tools: str) -> None:
     """Skip the test where a tool is missing."""
     for tool in tools:
         if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed; see docs/cpp.md, Windows")
+            pytest.skip(f"needs {tool}: see docs/cpp.md, Windows")
 
 
 def fetch_dll(cache: Path, version: str | None = None) -> Path:
