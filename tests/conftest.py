@@ -1,5 +1,7 @@
 """One exported folder for many tests, tests shared out between workers, and a list of skips."""
 
+import signal
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _LINES = 12
 # Files whose tests share what takes minutes to build; every other file is a unit of its own.
 _BUILDS = ("tests/hosts/test_cpp", "tests/hosts/test_windows")
+
+# A shell starts programs in the background with Ctrl-C ignored, and their children inherit it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,8 +11,6 @@ from typing import Any
 
 import psutil
 
-# Shells that run tests in the background leave Ctrl-C ignored, and Python then keeps it so.
-_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 _MODULES = {
     "glm-export": "glm_export.cli",
     "glm-eval": "glm_export.evaluate_cli",
@@ -31,7 +29,7 @@ def start_command(name: str, *arguments: object, before: str = "") -> subprocess
         arguments: its arguments.
         before: Python statements to run first.
     """
-    code = f"{_START}{before}\nfrom {_MODULES[name]} import main; main()"
+    code = f"{before}\nfrom {_MODULES[name]} import main; main()"
     return start_python(code, *arguments)
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from glm_runtime.cli import cli
-from support.commands import wait
+from support.commands import ProgressWatch, wait
 
 COMMANDS = sorted(cli.commands)
 SOURCE_ROOT = Path(__file__).parents[3] / "runtime"
@@ -195,8 +195,9 @@ def test_in_a_terminal_ctrl_c_at_the_prompt_goes_on_and_ctrl_d_ends(tiny_folder:
         preexec_fn=_own_terminal,  # noqa: PLW1509  # no other thread runs here
     )
     os.close(terminal)
-    _read_until(controller, b"> ")
-    _read_until(controller, b"(Ctrl-D ends)\r\n> ", keys=b"\x03")
+    watch = ProgressWatch(process.pid)
+    _read_until(controller, b"> ", watch)
+    _read_until(controller, b"(Ctrl-D ends)\r\n> ", watch, keys=b"\x03")
     os.write(controller, b"\x04")
     assert wait(process) == 0
     os.close(controller)
@@ -210,13 +211,14 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _read_until(file: int, expected: bytes, keys: bytes = b"") -> None:
+def _read_until(file: int, expected: bytes, watch: ProgressWatch, keys: bytes = b"") -> None:
     """Press keys until something is answered.
 
     A signal just between Python's prompt and its wait for input is seen at the next key only.
     """
     content = b""
     while expected not in content:
+        watch.check()
         os.write(file, keys)
         while select.select([file], [], [], 0.5)[0]:
             content += os.read(file, 1024)  # a program that ends early raises OSError here
