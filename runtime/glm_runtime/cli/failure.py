@@ -7,7 +7,8 @@
 import io
 import sys
 import traceback
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import click
 
@@ -84,16 +85,16 @@ def _to_one_line(message: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
 
 
-def _remember_debug(ctx: click.Context, _parameter: click.Parameter, is_debug: bool) -> None:
-    if is_debug:
-        ctx.meta[_DEBUG_KEY] = True
+def make_flag(key: str, *names: str, text: str) -> Callable[[Any], Any]:
+    """Make a flag that is not passed to the command but sets `key` of the context's `meta`."""
+
+    def remember(ctx: click.Context, _parameter: click.Parameter, is_given: bool) -> None:
+        if is_given:
+            ctx.meta[key] = True
+
+    return click.option(
+        *names, is_flag=True, is_eager=True, expose_value=False, callback=remember, help=text
+    )
 
 
-debug_option = click.option(
-    "--debug",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_remember_debug,
-    help="Print the traceback of an error.",
-)
+debug_option = make_flag(_DEBUG_KEY, "--debug", text="Print the traceback of an error.")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import click
 
+from glm_runtime.cli.failure import make_flag
 from glm_runtime.progress import Progress
 
 _QUIET_KEY = "glm_runtime.cli.is_quiet"
@@ -26,20 +27,7 @@ _BAR_WIDTH = 24
 _LABEL_WIDTH = 26
 
 
-def _remember_quiet(ctx: click.Context, _parameter: click.Parameter, is_quiet: bool) -> None:
-    if is_quiet:
-        ctx.meta[_QUIET_KEY] = True
-
-
-quiet_option = click.option(
-    "--quiet",
-    "-q",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_remember_quiet,
-    help="Print the result and errors only.",
-)
+quiet_option = make_flag(_QUIET_KEY, "--quiet", "-q", text="Print the result and errors only.")
 
 
 def is_quiet() -> bool:
