@@ -29,10 +29,8 @@ def test_a_second_turn_over_the_cache_equals_a_fresh_start(tiny_model: Model):
     assert tokens_of(session.generate(second, SETTINGS)) == fresh(tiny_model, second)
 
 
-def test_only_what_is_new_is_read(tiny_model: Model):
-    session = tiny_model.new_session()
-    ids = tiny_model.tokenizer.encode("In the beginning God created the heaven")
-    list(session.generate(ids, SETTINGS))
+def record_reads(session: Session) -> list[int]:
+    """A list that grows by the number of tokens of each run of the session's graph."""
     read: list[int] = []
     append = session._decoder.append
 
@@ -41,6 +39,14 @@ def test_only_what_is_new_is_read(tiny_model: Model):
         return append(tokens, num_logits)
 
     session._decoder.append = count
+    return read
+
+
+def test_only_what_is_new_is_read(tiny_model: Model):
+    session = tiny_model.new_session()
+    ids = tiny_model.tokenizer.encode("In the beginning God created the heaven")
+    list(session.generate(ids, SETTINGS))
+    read = record_reads(session)
     next(session.generate([*ids, 7, 8], SETTINGS))
     assert read == [2]
 
@@ -48,7 +54,10 @@ def test_only_what_is_new_is_read(tiny_model: Model):
 def test_the_same_prompt_again_reads_its_last_token_only(tiny_model: Model):
     session = tiny_model.new_session()
     ids = tiny_model.tokenizer.encode("白日依山尽")
-    assert tokens_of(session.generate(ids, SETTINGS)) == tokens_of(session.generate(ids, SETTINGS))
+    first = tokens_of(session.generate(ids, SETTINGS))
+    read = record_reads(session)
+    assert tokens_of(session.generate(ids, SETTINGS)) == first
+    assert read == [1] * len(first)  # the prompt's last token, then each answer token but the last
 
 
 def test_a_prompt_that_departs_early_equals_a_fresh_start(tiny_model: Model):

@@ -41,8 +41,8 @@ class Oracle:
 
     cost = 0.0
 
-    def __init__(self, answer: Sequence[int], chance: float) -> None:
-        self._answer = [*PROMPT, *answer]
+    def __init__(self, answer: Sequence[int], chance: float, prompt: Sequence[int] = PROMPT) -> None:
+        self._answer = [*prompt, *answer]
         self._random = random.Random(1)
         self._chance = chance
 
@@ -88,14 +88,21 @@ def test_fewer_runs_where_the_text_repeats(tiny_model: Model):
     assert budget.accepted >= 10
 
 
-def test_a_full_context_is_not_overrun_by_guesses(tiny_model: Model):
+@pytest.mark.parametrize("length", [200, 210, 253, 254, 255, 256])
+def test_a_full_context_is_not_overrun_by_guesses(tiny_model: Model, length: int):
+    """Right guesses fill the context to its last place; one more would be an error."""
     model = with_eos(tiny_model)
-    settings = GenerationSettings(SAMPLINGS["greedy"], is_speculative=True)
+    prompt = ([5, 6, 7] * 90)[:length]
     plain = GenerationSettings(SAMPLINGS["greedy"])
-    prompt = [5, 6, 7] * 70
-    found = [piece.token_id for piece in model.generate(prompt, settings)]
-    assert found == [piece.token_id for piece in model.generate(prompt, plain)]
-    assert len(prompt) + len(found) == 256 + 1
+    expected = [piece.token_id for piece in model.generate(prompt, plain)]
+    assert length + len(expected) == 256 + 1
+    decoder = Decoder(model.graph, model.manifest.model)
+    request = Request(prompt, plain, drafter=Oracle(expected, 0.0, prompt))
+    writer = AnswerWriter(model.tokenizer, model.manifest.model, request)
+    budget = DraftBudget()
+    assert [piece.token_id for piece in generate(decoder, writer, request, budget)] == expected
+    assert decoder.length == 256
+    assert (budget.accepted > 0) == (length < 255)  # the last token of an answer is not read
 
 
 def test_left_at_any_token_a_session_goes_on_rightly(tiny_model: Model):
