@@ -153,7 +153,10 @@ def test_a_folder_of_a_newer_format(root: Path) -> None:
 
 def test_a_folder_of_another_model(root: Path) -> None:
     edit_config(root / "checkpoint", max_position_embeddings=128)
-    words = ("context_length=64 but the checkpoint 128", "give the checkpoint that the folder")
+    words = (
+        "context_length=64 but the checkpoint has 128",
+        "give the checkpoint from which the folder",
+    )
     refuse(root, OptionsError, *words)
     rows = from_array(np.zeros((352, 64), np.float32))
     edit_config(root / "checkpoint", vocab_size=352)
@@ -234,7 +237,12 @@ def test_folders_that_read_the_text_differently(
     monkeypatch.delattr(LayerStream, "run")
     shutil.copytree(root / "folder", root / "second")
     swap_ids(root / "second", "g", "h")  # "In the beg|inning"
-    words = ("from token 4 on,", "second reads the text otherwise than", "folder,", "give folders")
+    words = (
+        "from token 4 on,",
+        "second tokenizes the text differently from",
+        "folder,",
+        "give folders",
+    )
     refuse(root, OptionsError, *words, others=["second"])
 
 

@@ -306,7 +306,7 @@ def test_damaged_codes_are_named_and_thrown_away(root: Path) -> None:
     interrupt(root, "tracing", 0.0, **options)
     for path in (root / ".new.unfinished" / "calibration").glob("lm_head*.packed"):
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="that an earlier run left are damaged"):
+    with pytest.raises(CheckpointError, match="that an earlier run kept are damaged"):
         export(choose(root, **options))
     assert list_names(root) == ["checkpoint"]
     export(choose(root, **options))

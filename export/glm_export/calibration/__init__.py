@@ -1,1 +1,1 @@
-"""What real inputs tell of a model's weights, before any of them is quantized."""
+"""Calibration: measurements of the original model on a text, before its weights are quantized."""

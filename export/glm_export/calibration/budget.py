@@ -1,7 +1,7 @@
-"""Mixed precision: the schemes of least KL whose bytes fit a budget.
+"""Mixed precision: the choice of schemes with the least KL divergence within a size budget.
 
-What a matrix costs is measured once, with one scheme (`sensitivity.py`); other schemes cost in
-proportion to the squared error they leave in a sample of its rows.
+The cost of each matrix is measured with one scheme (`sensitivity.py`). The costs of its other
+schemes are proportional to their squared rounding errors in a sample of its rows.
 """
 
 from collections.abc import Mapping
@@ -22,18 +22,18 @@ from glm_quantize import (
 )
 from glm_quantize.assignment import Choice, assign_schemes
 
-# Every matrix's rows divide into blocks of 32 if the model can be quantized at all.
+# If the model can be quantized at all, every row of a matrix is a multiple of 32 weights.
 REFERENCE_SCHEME = Scheme(4, 32, is_symmetric=False)
 _SAMPLED_ROWS = 128
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the chosen matrices may take.
+    """The size that all tensors of the checkpoint may have.
 
     Attributes:
-        size_bytes: of all tensors of the checkpoint, scales included.
-        bits_per_weight: the same over the number of weights.
+        size_bytes: total size, scales and zero points included.
+        bits_per_weight: this size in bits divided by the number of weights.
     """
 
     size_bytes: int
@@ -41,18 +41,18 @@ class Budget:
 
 
 def set_budget(plan: ExportPlan, bits_per_weight: float | None) -> Budget:
-    """The asked average, or what the plan (int4 block 32 everywhere) takes."""
+    """Return the budget of the requested average, or without one the size of the plan."""
     bits = plan.bits_per_weight if bits_per_weight is None else bits_per_weight
     return Budget(int(bits * plan.parameters / 8 + 1e-6), bits)
 
 
 def list_candidates(inputs: int, block_size: int | None, *, is_symmetric: bool) -> list[Scheme]:
-    """Schemes that a matrix with rows of so many weights may get.
+    """List the schemes that a matrix may get.
 
     Args:
-        inputs: weights of a row.
-        block_size: the only one allowed; None: all.
-        is_symmetric: no zero points allowed.
+        inputs: number of weights in a row.
+        block_size: the only block size allowed; None allows all.
+        is_symmetric: True to allow only schemes without zero points.
     """
     sizes = [size for size in SUPPORTED_BLOCK_SIZES if inputs % size == 0]
     sizes = [size for size in sizes if block_size in (None, size)]
@@ -67,17 +67,17 @@ def choose_schemes(
     costs: Mapping[str, float],
     budget: Budget,
 ) -> Schemes:
-    """Solve for the assignment.
+    """Choose a scheme for each matrix, with the least KL divergence within the budget.
 
     Args:
-        parameters: the float values, for a sample of each matrix's rows.
-        plan: what every other tensor takes.
-        candidates: the matrices to choose for, and their schemes.
-        costs: KL of each in nats if only it were quantized with `REFERENCE_SCHEME`.
-        budget: for all tensors together.
+        parameters: float values, of which a sample of each matrix's rows is read.
+        plan: plan of all tensors, for the sizes of the other ones.
+        candidates: possible schemes of each matrix.
+        costs: KL divergence in nats if only this matrix is quantized with `REFERENCE_SCHEME`.
+        budget: budget of all tensors.
 
     Raises:
-        BudgetError: the budget is too small; `require_possible` says so before.
+        BudgetError: the budget is too small; `require_possible` checks this before.
     """
     choices = {}
     for name, schemes in candidates.items():
@@ -99,10 +99,10 @@ def choose_schemes(
 def require_possible(
     plan: ExportPlan, candidates: Mapping[str, list[Scheme]], budget: Budget
 ) -> None:
-    """Refuse a budget that even the smallest schemes exceed, before anything is measured.
+    """Refuse a budget that the smallest schemes exceed.
 
     Raises:
-        OptionsError: names the nearest possible.
+        OptionsError: the budget is too small; the message names the smallest possible one.
     """
     least = _count_others(plan, candidates)
     for name, schemes in candidates.items():
@@ -110,13 +110,13 @@ def require_possible(
         least += min(measure_bytes(name, shape, scheme, plan.dtype) for scheme in schemes)
     if least > budget.size_bytes:
         raise OptionsError(
-            f"bits per weight {budget.bits_per_weight:.4g} asked for, but this model takes at "
-            f"least {_round_up(8 * least / plan.parameters)}; ask for that or more."
+            f"bits per weight {budget.bits_per_weight:.4g} is requested, but this model needs at "
+            f"least {_round_up(8 * least / plan.parameters)}; choose that or more."
         )
 
 
 def _count_others(plan: ExportPlan, candidates: Mapping[str, list[Scheme]]) -> int:
-    """Bytes of the checkpoint's tensors whose schemes are not to be chosen."""
+    """Return the bytes of the checkpoint's other tensors."""
     return sum(
         tensor.size_bytes
         for name, tensor in plan.tensors.items()

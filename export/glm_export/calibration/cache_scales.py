@@ -1,12 +1,11 @@
-"""How far keys and values reach, channel by channel: the scales of an int8 KV cache.
+"""The scales of an int8 KV cache, one for each channel of keys and values.
 
-A scale is 1.1 / 127 of the largest absolute value that the original model shows over the
-calibration text. On the sample model clipping costs more than coarse steps do: scales of 0.8 of
-the largest value cost ten times the KL, 1.2 a quarter more; percentiles and least squares are worse
-than the largest value.
+A scale is 1.1 / 127 of the largest absolute value of the original model on the calibration text. On
+the sample model, clipping costs more than coarse steps: with a factor of 0.8 the KL divergence is
+ten times as large, with 1.2 a quarter larger. Percentiles and least squares are worse.
 
-Keys are stored after rotation, which turns pairs of channels into each other as positions go by:
-both channels of a pair get the scale of its largest radius, which no position changes.
+Keys are stored after the rotary embedding, which rotates pairs of channels by the position. Both
+channels of a pair get the scale of the pair's largest radius, which does not depend on positions.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ _LARGEST_CODE = 127
 
 @dataclass(frozen=True)
 class CacheScales:
-    """Of one layer: value = code * scale. Both [1, K, 1, D] float32."""
+    """Scales of one layer's keys and values, [1, K, 1, D] float32: value = code * scale."""
 
     key: FloatArray
     value: FloatArray
@@ -37,12 +36,12 @@ class CacheScales:
 def measure_cache_scales(
     config: DecoderConfig, read: ReadParameter, corpus: Corpus, progress: Progress
 ) -> list[CacheScales]:
-    """Run the model over the calibration text, layer by layer, and note the largest values.
+    """Run the model on the calibration text, layer by layer, and compute the scales.
 
     Args:
-        config: the decoder's shape.
-        read: gives its parameters; one layer is in memory at a time.
-        corpus: the text; every window starts at position 0.
+        config: shape of the decoder.
+        read: reads its parameters; one layer is in memory at a time.
+        corpus: calibration text; every window starts at position 0.
         progress: called with (stage, layers done, layers in total).
 
     Returns:
@@ -67,14 +66,14 @@ def measure_cache_scales(
 
 
 def _measure_radii(key: Tensor, config: DecoderConfig) -> Tensor:
-    """Keys [B, K, S, D] as positive numbers that no other position would make larger."""
+    """Replace keys [B, K, S, D] by their absolute values, or by the radius of rotated pairs."""
     turned, rest = key[..., : config.rotary_dim], key[..., config.rotary_dim :]
     radii = torch.linalg.vector_norm(turned.reshape(*turned.shape[:-1], -1, 2), dim=-1)
     return torch.cat([radii.repeat_interleave(2, dim=-1), rest.abs()], dim=-1)
 
 
 def _choose_scales(largest: FloatArray) -> FloatArray:
-    """[K, D] to [1, K, 1, D]; a channel that was always zero gets the layer's widest scale."""
+    """Compute scales [1, K, 1, D] from [K, D]; an all-zero channel gets the largest scale."""
     widest = float(largest.max()) or 1.0
     reached = np.where(largest > 0, largest, widest)
     scales = (_MARGIN / _LARGEST_CODE * reached).astype(np.float32)

@@ -1,10 +1,10 @@
-"""The calibration text as windows of token ids, the same on every machine.
+"""The calibration text as windows of token ids, which are the same on every machine.
 
 The default, `data/calibration.jsonl`, is about half Chinese and shares no sentence with the
-evaluation text. It holds King James Bible chapters (copyright expired), classical Chinese poetry
-(out of copyright), conversations that recite both, and modern prose, code, mathematics and
-conversations that were written for it (under this project's licence);
-`sample/calibration_text.py` draws the old texts.
+evaluation text. It holds chapters of the King James Bible (copyright expired), classical Chinese
+poetry (out of copyright), conversations that recite both, and modern prose, code, mathematics and
+conversations written for it (under this project's licence). `sample/calibration_text.py` selects
+the old texts.
 Read `documents.py` before.
 """
 
@@ -28,13 +28,13 @@ from glm_runtime.text.tokenizer import TOKENIZER_NAME, Tokenizer
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a model is shown.
+    """A calibration text as tokens.
 
     Attributes:
         windows: [n, window] token ids.
-        name: the file's or folder's own name; `default` is the text that ships with the package,
-            `default, texts only` the same for a checkpoint that has no chat template.
-        sha256: of the window's length and then the ids, eight bytes each, the lowest first.
+        name: name of the file or folder; "default" is the text in the package, and "default, texts
+            only" is that text without conversations, for a checkpoint without chat template.
+        sha256: hash of the window length and the ids, as little-endian 64-bit numbers.
     """
 
     windows: TokenArray
@@ -43,10 +43,10 @@ class Corpus:
 
 
 def check_corpus_path(path: Path | None) -> None:
-    """Refuse at once what `read_corpus` would refuse later; None is the default and always there.
+    """Check early that a calibration text can be read; None is the text in the package.
 
     Raises:
-        OptionsError: nothing is there, it cannot be read, is empty or of another kind.
+        OptionsError: the file or folder is missing, unreadable, empty or of another kind.
     """
     if path is not None:
         find_files(path)
@@ -55,15 +55,15 @@ def check_corpus_path(path: Path | None) -> None:
 def read_corpus(
     path: Path | None, folder: Path, window: int, max_tokens: int, vocab_size: int
 ) -> Corpus:
-    """Documents one after the other as token ids, cut into windows; a shorter rest is left out.
+    """Read documents as token ids, join them, and cut them into windows; drop a shorter rest.
 
     Args:
-        path: a .txt file (one document), a .jsonl file (one a line: `text`, or `messages` and
-            perhaps `tools`), or a folder of such files; None: the default.
-        folder: the checkpoint, for its tokenizer and chat template.
-        window: tokens per window, at most the model's context.
-        max_tokens: of a longer text, so many are used, in windows spread evenly over it.
-        vocab_size: the model's; each token id is below it.
+        path: a .txt file (one document), a .jsonl file (one document a line, with `text`, or with
+            `messages` and optional `tools`), or a folder of such files; None is the default text.
+        folder: folder of the checkpoint, for its tokenizer and chat template.
+        window: number of tokens in a window, at most the model's context.
+        max_tokens: largest number of tokens; windows are evenly spaced over a longer text.
+        vocab_size: vocabulary size of the model; each token id must be below it.
 
     Raises:
         OptionsError: the text is missing, broken or too short, or the template refuses it.
@@ -72,7 +72,7 @@ def read_corpus(
     if not 1 <= window <= max_tokens:
         raise OptionsError(
             f"calibration windows of {window} tokens and at most {max_tokens} tokens in all leave "
-            "nothing to read; choose at least one token a window and one window in all."
+            "nothing to read; choose windows of at least one token, and at least one window."
         )
     tokenizer = _read_tokenizer(folder)
     if path is None:
@@ -92,10 +92,9 @@ def read_corpus(
 
 
 def _encode_default(folder: Path, tokenizer: Tokenizer) -> tuple[list[TokenArray], bool]:
-    """The shipped documents, and whether its conversations are among them.
+    """Encode the text in the package, and return whether it includes its conversations.
 
-    They are left out for a checkpoint that has no template, or one that refuses them: nobody asked
-    for these very conversations.
+    They are left out if the checkpoint has no chat template, or if its template refuses them.
     """
     documents = list(read_documents(None))
     try:
@@ -111,7 +110,7 @@ def _encode_default(folder: Path, tokenizer: Tokenizer) -> tuple[list[TokenArray
 def _encode(
     document: Text | Conversation, tokenizer: Tokenizer, template: ChatTemplate | None
 ) -> TokenArray:
-    """Token ids of one document; conversations are rendered as they stand, with no answer begun."""
+    """Encode one document; conversations are rendered without a generation prompt."""
     try:
         if isinstance(document, Text):
             text = document.text
@@ -126,13 +125,13 @@ def _encode(
         return np.array(tokenizer.encode(text), dtype=np.int64)
     except PromptError as error:
         raise OptionsError(
-            f"{document.place}: this cannot be made into tokens ({_cause(error)}); correct it, or "
-            "the checkpoint's chat template."
+            f"{document.place}: this cannot be converted to tokens ({_cause(error)}); correct it, "
+            "or the checkpoint's chat template."
         ) from error
 
 
 def _cut_windows(ids: TokenArray, window: int, max_tokens: int) -> TokenArray:
-    """[n, window]: all whole windows, or evenly spread ones where they would be too many tokens."""
+    """Cut whole windows [n, window]; choose evenly spaced ones if there are too many tokens."""
     whole = len(ids) // window
     windows = ids[: whole * window].reshape(whole, window)
     return windows[choose_evenly(whole, max_tokens // window)]
@@ -151,9 +150,9 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     content = read_tokenizer_json(folder)
     try:
         return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
-    except Exception as error:  # the library raises plain Exception
+    except Exception as error:  # tokenizers has no error class
         raise CheckpointError(
-            f"{TOKENIZER_NAME} is not what the tokenizers package loads ({_cause(error)}); "
+            f"{TOKENIZER_NAME} cannot be loaded by the tokenizers package ({_cause(error)}); "
             "download it again, or save the tokenizer in its fast form."
         ) from error
 
@@ -170,12 +169,12 @@ def _read_template(folder: Path) -> ChatTemplate | None:
 
 
 def _cause(error: Exception) -> str:
-    """What another program said, on one line; the runtime's own advice is for exported folders."""
+    """Return another program's message on one line, without the runtime's advice for folders."""
     return " ".join(str(error.__cause__ or error).split())
 
 
 def _name(path: Path | None, *, has_template: bool) -> str:
-    """Without the folders above, which only this machine has."""
+    """Name the text without the folders above, which differ between machines."""
     if path is None:
         return "default" if has_template else "default, texts only"
     own_name = Path(os.path.abspath(path)).name  # noqa: PTH100 - no links

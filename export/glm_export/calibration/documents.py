@@ -1,6 +1,6 @@
-"""Calibration files as documents: plain texts and conversations, each with the place it is from.
+"""Reading calibration files as documents: plain texts and conversations, with their places.
 
-Knows files and JSON, not tokens or templates. Read next: `corpus.py`.
+This module does not know tokens or chat templates. Read next: `corpus.py`.
 """
 
 import json
@@ -31,7 +31,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Text:
-    """A plain text; `place` names where it is from."""
+    """A plain text, and the file and line it is from (`place`)."""
 
     place: str
     text: str
@@ -47,10 +47,10 @@ class Conversation:
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, or the .txt and .jsonl files below a folder in sorted order; none empty.
+    """Return the file, or the sorted .txt and .jsonl files below a folder; refuse empty ones.
 
     Raises:
-        OptionsError: nothing is there, it cannot be read, is empty or of another kind.
+        OptionsError: the file or folder is missing, unreadable, empty or of another kind.
     """
     try:
         files = _list_files(path)
@@ -66,10 +66,10 @@ def find_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_documents(path: Path | None) -> Iterator[Text | Conversation]:
-    """The documents of all files in order, one file at a time; without a path the default's.
+    """Yield the documents of all files in order; without a path, those of the default text.
 
     Raises:
-        OptionsError: a file cannot be read, or a line is not what it must be.
+        OptionsError: a file cannot be read, or a line has the wrong form.
     """
     if path is None:
         packaged = resources.files("glm_export").joinpath(_DEFAULT_FILE)
@@ -86,10 +86,10 @@ def read_documents(path: Path | None) -> Iterator[Text | Conversation]:
 def _list_files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         if path.suffix.lower() not in _SUFFIXES:
-            path.stat()  # what is missing is called missing
+            path.stat()  # a missing file is reported as missing
             raise OptionsError(
                 f"the calibration text {path} ends in {path.suffix or 'nothing'!r} where .txt or "
-                ".jsonl is expected; rename it after what it holds."
+                ".jsonl is expected; rename it according to its content."
             )
         return (path,)
     below = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
@@ -108,7 +108,7 @@ def _is_empty(file: Path) -> bool:
 
 
 def _read_utf8(file: Path) -> str:
-    """The text without the mark that some editors put at its start."""
+    """Read a text without the byte order mark that some editors write."""
     try:
         return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
@@ -123,9 +123,9 @@ def _read_utf8(file: Path) -> str:
 
 
 def _read_lines(name: str, text: str) -> Iterator[Text | Conversation]:
-    """One document a line; blank lines are passed over.
+    """Yield one document a line, and skip blank lines.
 
-    Not `splitlines`: JSON strings may hold the rarer line separators of Unicode.
+    `splitlines` would also split at Unicode's line separators, which JSON strings may contain.
     """
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -136,7 +136,7 @@ def _read_line(place: str, line: str) -> Text | Conversation:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise OptionsError(f"{place}: this is no JSON ({error}); {_EXPECTED}") from error
+        raise OptionsError(f"{place}: this is not JSON ({error}); {_EXPECTED}") from error
     if not isinstance(entry, dict):
         raise _refuse(place, f"this is {_name_kind(entry)}")
     text, messages = entry.get("text"), entry.get("messages")
@@ -160,7 +160,7 @@ def _read_messages(place: str, messages: object) -> tuple[Mapping[str, object], 
 
 
 def _find_problem(message: object) -> str | None:
-    """What is wrong with a message; a content may be missing where tools are called instead."""
+    """Describe what is wrong with a message. One that calls tools may have no content."""
     if not isinstance(message, dict):
         return f"is {_name_kind(message)}"
     role, content = message.get("role"), message.get("content")

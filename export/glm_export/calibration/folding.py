@@ -1,6 +1,6 @@
-"""Column scales of a linear, undone in what produces its inputs. Read `decoder.py` before.
+"""Folding of AWQ's column scales into the parameters that produce the inputs.
 
-W x = (W diag(s)) (x / s). The division costs nothing where x is linear in rows of a parameter:
+W x = (W diag(s)) (x / s). The division costs nothing if x is linear in rows of a parameter:
 
     columns of     divided out of
     qkv_proj       input_layernorm
@@ -10,17 +10,17 @@ W x = (W diag(s)) (x / s). The division costs nothing where x is linear in rows 
     down_proj      up rows of gate_up_proj: silu(gate) * up is linear in up
     lm_head        norm, if the head is untied
 
-`glm4`'s post-norms stand behind o_proj and down_proj, so the same five hold for `glm` and `glm4`.
-Nothing else can be folded:
+The post-norms of `glm4` follow o_proj and down_proj, so all five hold for `glm` and `glm4`. Read
+`decoder.py` before. Nothing else can be folded:
 
 - rows of o_proj and down_proj into post_self_attn_layernorm and post_mlp_layernorm: an RMS norm
   divides by the mean square of all channels, which scales of single channels change; without
-  post-norms they are added to the residual stream;
-- the residual stream: every norm and, in the end, every layer reads it, each with its own scales;
-- a tied head: norm's division would be right, but its columns are the embedding's too;
+  post-norms the outputs are added to the residual stream;
+- the residual stream: all norms and layers read it, and each has its own scales;
+- tied embeddings: the norm could be divided, but the head's columns are also the embedding's;
 - gate rows: silu is not linear;
-- query and key rows: rotary embedding mixes pairs of channels, so that only scales equal on pairs
-  could move between query and key, and no weight reads what they produce.
+- query and key rows: the rotary embedding mixes pairs of channels, so only scales equal on pairs
+  could move between query and key, and no weight reads their outputs.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ from glm_quantize.methods.awq import IndexArray, search_column_scales
 
 @dataclass(frozen=True, eq=False)
 class Folding:
-    """Multipliers of parameters, by decoder parameter name, that leave the model's logits alone.
+    """Multipliers of the decoder's parameters, by name, that do not change the model's logits.
 
     Attributes:
         rows: [N] float32, one for each row of a matrix or element of a vector.
@@ -47,15 +47,15 @@ class Folding:
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def apply(self, name: str, first_row: int, rows: FloatArray) -> FloatArray:
-        """Fold a run of rows.
+        """Fold some rows of a parameter.
 
         Args:
-            name: the decoder's parameter.
-            first_row: where the run starts in it.
+            name: name of the parameter.
+            first_row: index of the first row.
             rows: [n, C] of a matrix or [n] of a vector, float32; not changed.
 
         Returns:
-            The same shape; `rows` itself where nothing is folded.
+            Folded rows of the same shape; `rows` itself if nothing is folded.
         """
         if name in self.columns:
             rows = rows * self.columns[name]
@@ -65,7 +65,7 @@ class Folding:
         return rows
 
     def merge(self, other: "Folding") -> "Folding":
-        """Both, one after the other; their order does not matter."""
+        """Combine two foldings; their order does not matter."""
         return Folding(_multiply(self.rows, other.rows), _multiply(self.columns, other.columns))
 
 
@@ -74,10 +74,10 @@ class FoldingPair:
     """A matrix and the parameters that produce its inputs.
 
     Attributes:
-        consumer: the matrix [N, C] whose columns are multiplied.
-        producers: the parameters whose rows are divided, alike: a weight and perhaps its bias.
-        num_rows: rows of each producer.
-        sources: [C], the row that each column's input is linear in; some may share one.
+        consumer: matrix [N, C] whose columns are multiplied.
+        producers: parameters whose rows are divided: a weight, and its bias if it has one.
+        num_rows: number of rows of each producer.
+        sources: [C] the producer's row of each column's input; columns may share a row.
     """
 
     consumer: str
@@ -86,14 +86,14 @@ class FoldingPair:
     sources: IndexArray
 
     def fold(self, scales: FloatArray) -> Folding:
-        """Multiply the columns by scales [C], equal where sources are, and divide the sources."""
+        """Multiply the columns by scales [C], which are equal for equal sources; divide those."""
         multipliers = np.ones(self.num_rows, dtype=np.float32)
         multipliers[self.sources] = 1 / scales
         return Folding(dict.fromkeys(self.producers, multipliers), {self.consumer: scales})
 
 
 def list_pairs(config: DecoderConfig, index: int) -> tuple[FoldingPair, ...]:
-    """The four pairs of layer `index`, in the order of computation."""
+    """Return the four pairs of layer `index`, in the order of computation."""
     hidden, inter, prefix = config.hidden_size, config.intermediate_size, f"layers.{index}."
     packed = config.query_size + 2 * config.key_value_size
     qkv = ["qkv_proj.weight", "qkv_proj.bias"] if config.has_qkv_bias else ["qkv_proj.weight"]
@@ -111,7 +111,7 @@ def list_pairs(config: DecoderConfig, index: int) -> tuple[FoldingPair, ...]:
 
 
 def find_head_pair(config: DecoderConfig) -> FoldingPair | None:
-    """The head and the last norm; None in tied models."""
+    """Return the pair of the head and the last norm; None with tied embeddings."""
     if config.is_tied:
         return None
     hidden = config.hidden_size
@@ -125,24 +125,25 @@ def search_layer_folding(
     samples: Mapping[str, FloatArray],
     schemes: Mapping[str, Scheme | None],
 ) -> Folding:
-    """Search column scales for a layer's four linears, and fold them.
+    """Search column scales for the four linear layers of a decoder layer, and fold them.
 
-    Each search is on the unfolded weight and inputs: what the next linear folds into this one's
-    rows changes neither its inputs nor, since a row has its own scales, how well they are rounded.
+    Each search uses unfolded weights and inputs. The scales that the next linear layer folds into
+    the rows of this one do not change its inputs, nor its rounding, since each row has its own
+    scales.
 
     Args:
-        config: of the model.
-        index: of the layer.
-        weights: [N, C] float32, unfolded, by the parameter's name inside its layer, for example
-            "o_proj.weight"; at least those of linears that have a scheme.
-        samples: [n, C] float32, inputs of the unfolded weights, by the linear's name, "o_proj".
-        schemes: by the linear's name; None or absent is not folded for.
+        config: shape of the decoder.
+        index: index of the layer.
+        weights: unfolded weights [N, C] float32, by name within the layer, for example
+            "o_proj.weight"; required for each linear layer that has a scheme.
+        samples: inputs [n, C] float32 of the unfolded weights, by name, for example "o_proj".
+        schemes: schemes by name; a linear layer without one is not folded.
 
     Returns:
-        Multipliers by names of the whole decoder.
+        Multipliers by parameter names of the decoder.
 
     Raises:
-        QuantizationError: NaN or Inf, or shapes that do not fit.
+        QuantizationError: a value is NaN or Inf, or the shapes do not fit.
     """
     folding = Folding()
     for pair in list_pairs(config, index):
@@ -157,16 +158,16 @@ def search_layer_folding(
 def search_head_folding(
     config: DecoderConfig, weight: FloatArray, samples: FloatArray, scheme: Scheme | None
 ) -> Folding:
-    """Search column scales for the head; nothing is folded in tied models or without a scheme.
+    """Search column scales for the head; fold nothing with tied embeddings or without a scheme.
 
     Args:
-        config: of the model.
-        weight: [n, C] float32, rows of the head: all, or about 2048 spread evenly.
-        samples: [n, C] float32, final hidden states, normalised.
-        scheme: of the head.
+        config: shape of the decoder.
+        weight: [n, C] float32, all rows of the head, or about 2048 evenly spaced ones.
+        samples: [n, C] float32, normalized final hidden states.
+        scheme: scheme of the head.
 
     Raises:
-        QuantizationError: NaN or Inf, or shapes that do not fit.
+        QuantizationError: a value is NaN or Inf, or the shapes do not fit.
     """
     pair = find_head_pair(config)
     if pair is None or scheme is None:
@@ -175,7 +176,7 @@ def search_head_folding(
 
 
 def fold_reader(read: ReadParameter, folding: Folding) -> ReadParameter:
-    """A reader of folded parameters."""
+    """Return a function that reads folded parameters."""
 
     def read_folded(name: str) -> FloatArray:
         return folding.apply(name, 0, read(name))
@@ -190,7 +191,7 @@ def _search_pair(
 
 
 def _locate_values(config: DecoderConfig) -> IndexArray:
-    """[H * D] rows of qkv_proj: the value that each of attention's outputs is an average of."""
+    """Return the value rows of qkv_proj, [H * D], that each output of attention averages."""
     first = config.query_size + config.key_value_size
     rows = first + np.arange(config.key_value_size).reshape(config.num_kv_heads, config.head_dim)
     return np.repeat(rows, config.num_heads // config.num_kv_heads, axis=0).reshape(-1)

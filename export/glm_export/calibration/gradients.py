@@ -1,8 +1,8 @@
-"""Backwards through the decoder, layer by layer, with one layer's weights in memory at a time.
+"""The backward pass through the decoder, layer by layer, with one layer's weights in memory.
 
-The losses are -log p(label), summed over tokens, of labels that the model itself draws: the mean
-square of such gradients is the Fisher information, which KL follows to second order. Read
-`layer_stream.py` before, `sensitivity.py` after.
+The losses are -log p(label), summed over tokens, with labels sampled from the model itself. The
+mean square of their gradients is the Fisher information, the second derivative of the KL
+divergence. Read `layer_stream.py` before and `sensitivity.py` after.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from glm_export.arrays import choose_evenly
 from glm_export.model.decoder import DecoderLayer, Linear
 from glm_export.model.layer_stream import LayerStream
 
-# Logits held at once, whatever the vocabulary: 64 MiB of float32.
+# Number of logits in memory at the same time: 64 MiB of float32.
 _LOGITS_AT_ONCE = 1 << 24
-# Of a linear with more outputs, gradients are kept of so many: a sample as large tells the rest.
+# Gradients are kept for at most this many outputs of a linear layer, a sample of all outputs.
 _MOST_OUTPUTS = 2048
 
 
 @dataclass(frozen=True)
 class LinearTrace:
-    """What one linear of a layer saw in one window of S tokens.
+    """Inputs and gradients of a linear layer in one window of S tokens.
 
     Attributes:
         inputs: [S, C].
-        outputs: [R] the outputs (rows of the weight) whose gradients are kept, rising.
-        gradients: [K, S, R], one loss a draw of labels.
+        outputs: [R] sorted indices of the outputs whose gradients are kept.
+        gradients: [K, S, R] gradients of the K losses at these outputs.
     """
 
     inputs: Tensor
@@ -38,10 +38,10 @@ class LinearTrace:
 
 @dataclass(frozen=True)
 class HeadGradients:
-    """The losses' gradients at the head's input.
+    """Gradients of the K losses at the head's input.
 
     Attributes:
-        labels: [K, T] int64, drawn by the model.
+        labels: [K, T] int64, sampled by the model.
         gradients: [K, T, C].
     """
 
@@ -50,7 +50,7 @@ class HeadGradients:
 
 
 def pull_back_norm(stream: LayerStream, states: Tensor, gradients: Tensor) -> Tensor:
-    """Gradients [K, B, S, C] at the head's input, to those at the last layer's output."""
+    """Compute gradients [K, B, S, C] at the last layer's output from those at the head's input."""
     with torch.enable_grad():
         x = states.detach().requires_grad_()
         y = stream.normalise(x)
@@ -62,17 +62,17 @@ def pull_back_norm(stream: LayerStream, states: Tensor, gradients: Tensor) -> Te
 def pull_back(
     stream: LayerStream, layer: DecoderLayer, states: Tensor, gradients: Tensor
 ) -> tuple[list[dict[str, LinearTrace]], Tensor]:
-    """Run a layer again from its inputs, and backwards.
+    """Run a layer again from its inputs, and run its backward pass.
 
     Args:
         stream: the decoder.
-        layer: on the device.
-        states: [B, S, C], its inputs.
-        gradients: [K, B, S, C], at its output.
+        layer: the layer, on the device.
+        states: [B, S, C] inputs of the layer.
+        gradients: [K, B, S, C] gradients at its output.
 
     Returns:
-        For each window the traces of the layer's linears by name, on the device; and the
-        gradients [K, B, S, C] at the layer's input.
+        The traces of the linear layers by name for each window, on the device, and the gradients
+        [K, B, S, C] at the layer's input.
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     for name, part in layer.named_children():
@@ -91,15 +91,15 @@ def pull_back(
 
 
 def draw_head_gradients(hidden: Tensor, head: Tensor, draws: int, seed: int) -> HeadGradients:
-    """Let the model draw labels, and differentiate -log p(label) with respect to the head's input.
+    """Sample labels from the model, and differentiate -log p(label) at the head's input.
 
-    Where p = softmax(h Wᵀ), the gradient at h is Σ_v p_v W_v - W_label.
+    With p = softmax(h Wᵀ), the gradient at h is Σ_v p_v W_v - W_label.
 
     Args:
         hidden: [T, C], h.
         head: [V, C], W, on the same device.
-        draws: labels per token.
-        seed: of the draws.
+        draws: number of labels per token.
+        seed: seed of the random numbers.
     """
     generator = torch.Generator(hidden.device).manual_seed(seed)
     labels, gradients = [], []
@@ -112,7 +112,7 @@ def draw_head_gradients(hidden: Tensor, head: Tensor, draws: int, seed: int) -> 
 
 
 def split_positions(hidden: Tensor, head: Tensor) -> tuple[Tensor, ...]:
-    """Cut [T, C] so that logits of a part are few enough for memory."""
+    """Split [T, C] into parts whose logits fit in memory."""
     return torch.split(hidden, max(1, _LOGITS_AT_ONCE // len(head)))
 
 
@@ -123,14 +123,14 @@ def _keep(
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> None:
-    """Forward hook: the linear's input, and its output as part of the graph."""
+    """Forward hook that keeps a linear layer's input and output."""
     seen[name] = (inputs[0].detach(), output)
 
 
 def _differentiate(
     y: Tensor, x: Tensor, seen: dict[str, tuple[Tensor, Tensor]], gradients: Tensor
 ) -> tuple[dict[str, LinearTrace], Tensor]:
-    """K losses' gradients [K, S, C] at y [1, S, C], to those at the linears and at x."""
+    """Compute the K gradients at the linear layers and at x from those at y [1, S, C]."""
     targets = [x, *(output for _, output in seen.values())]
     chosen = [_choose_outputs(output) for _, output in seen.values()]
     pulled, kept = [], []
@@ -147,6 +147,6 @@ def _differentiate(
 
 
 def _choose_outputs(output: Tensor) -> Tensor:
-    """At most `_MOST_OUTPUTS` indices into the last axis, evenly spread."""
+    """Choose at most `_MOST_OUTPUTS` evenly spaced indices of the last axis."""
     chosen = choose_evenly(output.shape[-1], _MOST_OUTPUTS)
     return torch.from_numpy(chosen).to(output.device)

@@ -1,6 +1,6 @@
-"""One decoder layer on a device, run piece by piece so that each matrix's inputs can be seen.
+"""A decoder layer that is run matrix by matrix, so that calibration sees the inputs of each.
 
-Knows nothing of codes. Read `decoder.py` before, `walk.py` after.
+Read `decoder.py` before and `walk.py` after.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ LINEARS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 
 
 class OpenLayer:
-    """One layer, taken apart between its matrices so that each one's inputs can be seen."""
+    """A decoder layer whose matrices are run one after the other."""
 
     def __init__(self, stream: LayerStream, index: int) -> None:
         self.index, self.module = index, stream.load_layer(index)
@@ -25,12 +25,12 @@ class OpenLayer:
         self._streams: list[Tensor] = []
 
     def get_weight(self, name: str) -> Tensor:
-        """The weight [N, C] of one of the four, which may be changed in place."""
+        """Return the weight [N, C] of a matrix, which the caller may change in place."""
         weight: Tensor = getattr(self.module, name).weight
         return weight
 
     def start(self, name: str, batches: list[FloatArray]) -> list[Tensor]:
-        """The inputs of one of the four, computed with the weights before it as they are now."""
+        """Compute the inputs of a matrix with the present weights of the matrices before it."""
         module = self.module
         if name == "qkv_proj":
             return [module.input_layernorm(self._load(x)).cpu() for x in batches]
@@ -50,7 +50,7 @@ class OpenLayer:
         return self._gated
 
     def finish(self) -> Iterable[FloatArray]:
-        """The layer's outputs."""
+        """Compute the layer's outputs."""
         for x, gated in zip(self._streams, self._gated, strict=True):
             y = self.module.add_mlp(x.to(self._device), gated.to(self._device))
             yield y.cpu().numpy()

@@ -1,7 +1,7 @@
-"""Runs of rows side by side: one thread of torch for each, instead of all threads for each step.
+"""A pool whose threads each process one run of rows, with PyTorch limited to one thread per run.
 
-Methods go column by column, in steps too short to be shared: on two cores of which another process
-took one, threads that waited for each other at every step were ten times slower than this.
+The methods compute column by column, in steps too short to share. On two cores, one of them used by
+another process, threads that waited for each other at every step were ten times slower.
 """
 
 from collections import deque
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 
 class RowPool:
-    """Threads that each compute alone; one on another device than the CPU."""
+    """Threads that each compute alone; a GPU has one thread."""
 
     def __init__(self, device: str) -> None:
         self._threads = count_usable_cores() if device == "cpu" else 1
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results in the order of the items, of which only a few are held at a time."""
+        """Yield results in the order of the items; only a few items are in memory at a time."""
         waiting: deque[Future[R]] = deque()
         with ThreadPoolExecutor(self._threads, initializer=self._start_thread) as pool:
             try:
@@ -45,14 +45,14 @@ class RowPool:
 
 
 def _infer(function: Callable[[T], R], item: T) -> R:
-    """Inference mode belongs to a thread, so each turns it on."""
+    """Call the function in inference mode, which PyTorch sets for each thread separately."""
     with torch.inference_mode():
         return function(item)
 
 
 @contextmanager
 def restored_threads() -> Iterator[None]:
-    """`set_num_threads` in a pool reaches threads started later, too: put the number back."""
+    """Restore PyTorch's number of threads, since `set_num_threads` also affects later threads."""
     before = torch.get_num_threads()
     try:
         yield

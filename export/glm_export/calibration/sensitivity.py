@@ -1,9 +1,9 @@
-"""What quantizing each matrix costs, in KL divergence, without quantizing the model.
+"""Sensitivity: the KL divergence that quantizing each matrix causes, without quantizing the model.
 
-For small changes KL(original || changed), summed over a window, is half the mean of (g · change)^2,
-with g the gradient of -log p(labels) and labels that the original draws: the Fisher information.
-Rounding errors of different rows are independent, so squares are taken row by row and added up,
-which a few draws estimate well. Read `gradients.py` before.
+For small changes, KL(original || changed) summed over a window is half the mean of (g · change)^2.
+Here g is the gradient of -log p(labels), with labels sampled from the original (Fisher
+information). Rounding errors of different rows are independent, so the squares of the rows are
+added, which a few samples estimate well. Read `gradients.py` before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,26 +33,27 @@ from glm_runtime.progress import Advance
 Candidates = Mapping[str, Sequence[Scheme]]
 
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
-# Labels drawn per token; each takes about as long as a forward pass. On the trained sample, costs
-# from 4 windows of 512 tokens vary by 3 % between seeds with four draws (median; 11 % at worst),
-# which is less than schemes differ; two are half the work.
+# Number of labels sampled per token; each takes about as long as a forward pass. On the trained
+# sample, costs from 4 windows of 512 tokens vary between seeds by 3 % with four labels (median; at
+# most 11 %), which is less than the differences between schemes. Two labels are half the work.
 _LABEL_DRAWS = 2
 _SEED = 0
-# Weights that one thread rounds at a time.
+# Number of weights that one thread rounds at a time.
 _WEIGHTS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was measured.
+    """Result of the measurement.
 
     Attributes:
-        costs: matrix -> scheme -> mean KL(original || quantized) in nats per token if only that
-            matrix were quantized so. A tied head's is the sum of both uses of the embedding.
-        embedding_moments: [C, C] float32, the mean of g gᵀ over tokens, where g is the gradient at
-            the embedding's output: an error d in a row costs d M dᵀ / 2 wherever it is read. Of a
-            tied head, the mean of h hᵀ is added, h being the head's input: where a row's token has
-            a small probability p, d costs p d (h hᵀ) dᵀ / 2 there, and p is as frequent as reading.
+        costs: for each matrix and scheme, the mean KL(original || quantized) in nats per token if
+            only that matrix is quantized. For tied embeddings, the sum of both uses.
+        embedding_moments: [C, C] float32, M, the mean of g gᵀ over tokens, with g the gradient at
+            the embedding's output. An error d in a row costs d M dᵀ / 2 for each token that reads
+            it. For tied embeddings the mean of h hᵀ is added, with h the head's input: if the row's
+            token has a small probability p, d costs p d (h hᵀ) dᵀ / 2, and on average p equals the
+            frequency of the token.
     """
 
     costs: Mapping[str, Mapping[Scheme, float]]
@@ -67,25 +68,25 @@ def measure_sensitivity(
     advance: Advance,
     device: str = "cpu",
 ) -> Sensitivity:
-    """Estimate what each candidate scheme of each matrix costs.
+    """Estimate the cost of each candidate scheme of each matrix.
 
-    Memory is one layer, or the embedding and, of the head, one quantized copy; besides, on the CPU,
-    the hidden states of all tokens at every layer.
+    Memory holds one layer, or the embedding or the head with a quantized copy. In addition the CPU
+    holds the hidden states of all tokens at every layer.
 
     Args:
-        config: the decoder's shape.
-        read: parameter name -> float32 values, finite; each is read twice at most.
+        config: shape of the decoder.
+        read: reads finite float32 parameters by name, each at most twice.
         windows: [n, S] token ids; every window starts at position 0.
-        candidates: decoder parameter name of a matrix -> schemes to try.
+        candidates: schemes to try for each matrix.
         advance: called with the number of weights just measured.
-        device: where torch computes.
+        device: PyTorch device that computes.
 
     Returns:
-        The costs, in the order of `candidates`, and the embedding's moments.
+        The costs in the order of `candidates`, and the embedding's moments.
 
     Raises:
         CheckpointError: the decoder computes NaN or Inf.
-        SchemeError: a block size that does not divide its matrix's rows.
+        SchemeError: a row of a matrix is not a multiple of the block size.
 
     Source: the Fisher information is KL's second derivative, Martens 2014 (arXiv:1412.1193).
     """
@@ -109,7 +110,7 @@ def measure_sensitivity(
 
 
 class _Measurement:
-    """Costs as they come in, from the head down."""
+    """Collects the costs, from the head to the embedding."""
 
     def __init__(self, stream: LayerStream, candidates: Candidates) -> None:
         self.stream = stream
@@ -118,7 +119,7 @@ class _Measurement:
         self.head_moments = torch.empty(0)
 
     def pass_head(self, states: Tensor) -> Tensor:
-        """From the last layer's output [B, S, C] to gradients [K, B, S, C] there."""
+        """Measure the head; return the gradients [K, B, S, C] at the last layer's output."""
         stream = self.stream
         name = _EMBEDDING if stream.config.is_tied else _HEAD
         hidden = stream.normalise(states).flatten(0, 1).to(stream.device)
@@ -135,7 +136,7 @@ class _Measurement:
         return pull_back_norm(stream, states, gradients)
 
     def pass_layer(self, index: int, states: Tensor, gradients: Tensor) -> tuple[Tensor, int]:
-        """Gradients at a layer's output to those at its input, and the layer's weights."""
+        """Measure a layer; return the gradients at its input and its number of weights."""
         layer = self.stream.load_layer(index)
         traces, pulled = pull_back(self.stream, layer, states, gradients)
         for short in traces[0]:
@@ -146,7 +147,7 @@ class _Measurement:
         return pulled, sum(parameter.numel() for parameter in layer.parameters())
 
     def pass_embedding(self, windows: TokenArray, embedded: Tensor, gradients: Tensor) -> None:
-        """The last step: gradients [K, B, S, C] at the embedding's output [B, S, C]."""
+        """Measure the embedding from the gradients [K, B, S, C] at its output [B, S, C]."""
         costs = _measure_embedding(windows, embedded, gradients, self._schemes(_EMBEDDING))
         self._add(_EMBEDDING, costs)
 
@@ -160,13 +161,13 @@ class _Measurement:
 
 
 def _average_products(vectors: Tensor) -> Tensor:
-    """[C, C], the mean of v vᵀ over vectors [..., C]."""
+    """Return the mean [C, C] of v vᵀ over vectors [..., C]."""
     flat = vectors.flatten(0, -2)
     return flat.T @ flat / len(flat)
 
 
 def _measure_head(hidden: Tensor, head: Tensor, schemes: Iterable[Scheme]) -> dict[Scheme, float]:
-    """Mean KL of softmax(h Wᵀ) from that of the quantized head, directly."""
+    """Compute the mean KL divergence of the quantized head directly from the logits."""
     weight = head.to(hidden.device)
     costs = {}
     for scheme in schemes:
@@ -179,7 +180,7 @@ def _measure_head(hidden: Tensor, head: Tensor, schemes: Iterable[Scheme]) -> di
 
 
 def _sum_divergences(logits: Tensor, changes: Tensor) -> float:
-    """Sum of KL(softmax(logits) || softmax(logits + changes)), in float64, since it is small."""
+    """Sum KL(softmax(logits) || softmax(logits + changes)) in float64, since it is small."""
     log_p = torch.log_softmax(logits.double(), dim=-1)
     log_q = torch.log_softmax(logits.double() + changes, dim=-1)
     return float((log_p.exp() * (log_p - log_q)).sum())
@@ -188,10 +189,10 @@ def _sum_divergences(logits: Tensor, changes: Tensor) -> float:
 def _measure_linear(
     weight: Tensor, traces: list[LinearTrace], schemes: Iterable[Scheme]
 ) -> dict[Scheme, float]:
-    """Half the mean square of what errors in W [N, C] change of the losses, per token.
+    """Compute half the mean square, per token, of the losses' changes by errors in W [N, C].
 
-    Errors E_n in row n change a window's loss by Σ_t G_tn (X_t · E_n). Where only R of N outputs
-    were kept, the others are taken to cost as much.
+    The error E_n of row n changes a window's loss by Σ_t G_tn (X_t · E_n). If only R of the N
+    outputs were kept, the result is scaled by N / R.
     """
     rows = weight[traces[0].outputs]
     tokens = sum(len(trace.inputs) for trace in traces)
@@ -207,13 +208,13 @@ def _measure_linear(
 def _measure_embedding(
     windows: TokenArray, embedded: Tensor, gradients: Tensor, schemes: Iterable[Scheme]
 ) -> dict[Scheme, float]:
-    """The same for a table, of which only the rows that were read are rounded.
+    """Compute the cost of the embedding, of which only the rows that were read are rounded.
 
     Args:
         windows: [B, S] token ids.
-        embedded: [B, S, C], what the table gave.
-        gradients: [K, B, S, C] at these.
-        schemes: to try.
+        embedded: [B, S, C] embeddings of these tokens.
+        gradients: [K, B, S, C] gradients at the embeddings.
+        schemes: schemes to try.
     """
     _, firsts, flat = np.unique(windows, return_index=True, return_inverse=True)
     table = embedded.flatten(0, 1).numpy()[firsts]
@@ -228,13 +229,13 @@ def _measure_embedding(
 
 
 def _sum_half_squares(changes: Tensor) -> float:
-    """Of [K, B, rows]: the mean over draws, summed over windows and rows."""
+    """Halve the squares of [K, B, rows], average over draws, and sum over windows and rows."""
     return 0.5 * float(changes.double().square().sum()) / len(changes)
 
 
 def _round_errors(weight: FloatArray, scheme: Scheme) -> Tensor:
-    """What rounding adds to a weight [N, C], by torch's number of threads."""
-    # Searching scales takes 20 times as long as rounding, and gains little at 8 bits.
+    """Return the rounding error of a weight [N, C]; PyTorch's number of threads compute it."""
+    # A search for scales takes 20 times as long as rounding, and gains little with 8 bits.
     method = round_to_nearest if scheme.bits == 8 else search_scales
     errors = np.empty_like(weight)
     step = max(1, _WEIGHTS_AT_ONCE // weight.shape[1])

@@ -1,8 +1,7 @@
-"""What calibration has finished, on disk: a killed export goes on at the matrix where it stopped.
+"""The finished work of calibration on disk, from which a killed export continues.
 
-A folder (see `unfinished.py`) holds the codes of every matrix, the scales folded so far, and the
-hidden states that the next layer starts from. `progress.json` is replaced last, so that it never
-promises what is not there.
+A folder (see `unfinished.py`) holds the codes of every finished matrix, the folded scales, and the
+inputs of the next layer. `progress.json` is replaced last, so that it lists only complete work.
 """
 
 import json
@@ -33,10 +32,10 @@ class CalibrationState:
     """Finished stages: 0 is the embedding, i + 1 layer i, the last one the head.
 
     Attributes:
-        folder: where it lies.
-        stages_done: how many stages are complete.
-        matrices_done: those of the stage after them whose codes are complete.
-        fallbacks: parameter -> why its method could not be used.
+        folder: folder of the files.
+        stages_done: number of complete stages.
+        matrices_done: matrices of the next stage whose codes are complete.
+        fallbacks: reason for each parameter whose method could not be used.
     """
 
     folder: Path
@@ -48,7 +47,7 @@ class CalibrationState:
         """Count one more stage as done.
 
         Args:
-            hidden: [n, S, C] float32, what the next stage starts from; None after the last.
+            hidden: [n, S, C] float32 inputs of the next stage; None after the last stage.
         """
         if hidden is not None:
             np.save(self._hidden_path(self.stages_done + 1), hidden)
@@ -66,7 +65,7 @@ class CalibrationState:
         self.save_progress()
 
     def save_progress(self) -> None:
-        """Say what is done, at once or not at all."""
+        """Replace progress.json atomically."""
         content = {
             "stages_done": self.stages_done,
             "matrices_done": self.matrices_done,
@@ -75,29 +74,29 @@ class CalibrationState:
         replace_text(self.folder / _PROGRESS, json.dumps(content))
 
     def load_hidden(self) -> FloatArray:
-        """What the last finished stage left."""
+        """Read the inputs of the next stage."""
         hidden: FloatArray = np.load(self._hidden_path(self.stages_done))
         return hidden
 
     def write_codes(self, name: str, first_row: int, rows: QuantizedRows) -> None:
-        """Keep codes; a parameter's rows come in order, and again from 0 after a kill."""
+        """Store codes; the rows of a parameter come in order, and from 0 again after a kill."""
         for kind, part in _name_parts(pack_rows(rows)).items():
             path = self.folder / f"{name}.{kind}"
             with path.open("wb" if first_row == 0 else "ab") as file:
                 part.tofile(file)
 
     def has_codes(self, name: str) -> bool:
-        """Whether this parameter was calibrated."""
+        """Return True if this parameter has calibrated codes."""
         return (self.folder / f"{name}.packed").is_file()
 
     def read_codes(self, name: str, scheme: Scheme, inputs: int, rows: range) -> QuantizedRows:
-        """Codes that `write_codes` kept.
+        """Read codes that `write_codes` stored.
 
         Args:
-            name: the parameter.
+            name: name of the parameter.
             scheme: its scheme.
-            inputs: weights of a row.
-            rows: consecutive ones.
+            inputs: number of weights in a row.
+            rows: consecutive rows to read.
         """
         blocks = scheme.count_blocks(inputs)
         widths = {
@@ -111,14 +110,14 @@ class CalibrationState:
         return unpack_rows(PackedRows(packed, scales, zeros), scheme)
 
     def save_arrays(self, name: str, arrays: Mapping[str, FloatArray]) -> None:
-        """Keep named arrays under one name; replaced as a whole."""
+        """Store several arrays under one name; a second call replaces all of them."""
         partial = self.folder / f"{name}.partial.npz"
         np.savez(partial, **arrays)  # type: ignore[arg-type]  # its stub has a keyword of its own
         _sync(partial)
         partial.replace(self.folder / f"{name}.npz")
 
     def load_arrays(self, name: str) -> dict[str, FloatArray] | None:
-        """What `save_arrays` kept under that name, None if nothing."""
+        """Read the arrays that `save_arrays` stored under a name; None if there are none."""
         path = self.folder / f"{name}.npz"
         if not path.is_file():
             return None
@@ -141,13 +140,13 @@ class CalibrationState:
         )
         if flat.size != len(rows) * width:
             raise CheckpointError(
-                f"the codes of {name} that an earlier run left are damaged; start anew."
+                f"the codes of {name} that an earlier run kept are damaged; run with --no-resume."
             )
         return flat.reshape(len(rows), width)
 
 
 def open_state(folder: Path) -> CalibrationState:
-    """The state kept in a folder, or a new one if there is none."""
+    """Read the state in a folder; return a new one if there is none."""
     try:
         content = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         stages, matrices = int(content["stages_done"]), list(content["matrices_done"])
@@ -161,7 +160,7 @@ def open_state(folder: Path) -> CalibrationState:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the disk has a file that is complete."""
+    """Wait until a complete file is on the disk."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 

@@ -1,7 +1,7 @@
-"""Codes for every matrix, layer by layer, each calibrated on what the layers before it now give.
+"""Calibrated quantization, layer by layer, on inputs from the layers that are already quantized.
 
-One layer's float weights and the hidden states of the calibration tokens are in memory, never the
-model. Read `decoder.py` and `state.py` before.
+Memory holds the float weights of one layer and the hidden states of the calibration tokens, but
+never the whole model. Read `decoder.py` and `state.py` before.
 """
 
 from collections.abc import Iterable
@@ -42,26 +42,26 @@ from glm_quantize import (
 from glm_runtime.progress import Advance
 
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
-# Numbers that one thread quantizes together, at most: a method's own memory is some times as much.
-# With half of it two threads wait more for the interpreter between short calls: 10 % slower.
+# Largest number of weights that one thread quantizes at a time; a method needs several times their
+# memory. With half of it two threads wait longer for the interpreter lock and are 10 % slower.
 _NUMBERS_AT_ONCE = 1 << 22
-_SAMPLES = 512  # rows of inputs that AWQ searches on
+_SAMPLES = 512  # number of inputs that AWQ's search uses
 _FALLBACK = "rtn-search"
 
 
 @dataclass(frozen=True)
 class WalkTask:
-    """One calibration.
+    """The settings of a calibration.
 
     Attributes:
-        config: the decoder's shape.
-        parameters: its float values.
-        schemes: of its matrices.
-        method: a calibrated one.
-        scale_dtype: "fp32" or "fp16", what scales are stored as.
+        config: shape of the decoder.
+        parameters: float values of the decoder.
+        schemes: schemes of the matrices.
+        method: calibrated quantization method.
+        scale_dtype: "fp32" or "fp16", type of the stored scales.
         windows: [n, S] tokens.
-        embedding_moments: [C, C], how errors of the embedding's rows weigh, where that is known.
-        device: of torch.
+        embedding_moments: [C, C] moments that weight errors of the embedding; None if not measured.
+        device: PyTorch device that computes.
     """
 
     config: DecoderConfig
@@ -76,11 +76,11 @@ class WalkTask:
 
 @dataclass
 class Walk:
-    """Goes once through the decoder. Call `run`; the codes are then in the state.
+    """One pass through the decoder, which quantizes every matrix. `run` stores codes in the state.
 
     Attributes:
-        task: what to do.
-        state: where finished work is kept.
+        task: settings of the calibration.
+        state: finished work on disk.
         advance: called with the number of weights just done.
         folding: scales folded so far (AWQ).
     """
@@ -91,11 +91,11 @@ class Walk:
     folding: Folding = field(default_factory=Folding)
 
     def __post_init__(self) -> None:
-        """Threads for the rows, which all layers share."""
+        """Start the threads that all layers share."""
         self._pool = RowPool(self.task.device)
 
     def run(self) -> None:
-        """All stages that are not done yet.
+        """Run all stages that are not complete.
 
         Raises:
             CheckpointError: a tensor cannot be read, holds NaN or Inf, or cannot be rounded.
@@ -133,7 +133,7 @@ class Walk:
         return sum(int(np.prod(s.shape)) for n, s in sources.items() if n.startswith(wanted))
 
     def _do_embedding(self) -> FloatArray:
-        """Codes of the table, and its (quantized) rows for the calibration tokens."""
+        """Quantize the embedding, and return its dequantized rows for the calibration tokens."""
         task = self.task
         hidden = np.empty((*task.windows.shape, task.config.hidden_size), dtype=np.float32)
         statistics = None
@@ -145,7 +145,7 @@ class Walk:
         return hidden
 
     def _do_layer(self, index: int) -> FloatArray:
-        """Codes of a layer's matrices, each after those before it; the layer's quantized output."""
+        """Quantize a layer's matrices in order, and return the output of the quantized layer."""
         read = fold_reader(self.task.parameters.read, self.folding)
         layer = OpenLayer(LayerStream(self.task.config, read, self.task.device), index)
         hidden = self.state.load_hidden()
@@ -158,7 +158,7 @@ class Walk:
         return np.concatenate(list(layer.finish()))
 
     def _do_head(self) -> None:
-        """Codes of an untied head."""
+        """Quantize the head, unless the embeddings are tied."""
         norm = self.folding.apply("norm.weight", 0, self.task.parameters.read("norm.weight"))
         epsilon = self.task.config.rms_norm_epsilon
         hidden = torch.from_numpy(self.state.load_hidden())
@@ -181,7 +181,7 @@ class Walk:
     def _quantize_rows(
         self, name: str, statistics: InputStatistics | None
     ) -> Iterable[tuple[int, FloatArray]]:
-        """Quantize and keep a matrix that is too large to be held; yields dequantized rows."""
+        """Quantize and store a matrix that does not fit in memory; yield dequantized rows."""
         scheme = self.task.schemes.get(name)
         is_done = name in self.state.matrices_done
         quantize = None if scheme is None or is_done else self._prepare(name, statistics)
@@ -227,7 +227,7 @@ class Walk:
         self.advance(weight.numel())
 
     def _read_kept(self, name: str, first_row: int, weight: FloatArray | Tensor) -> FloatArray:
-        """The rows in place of `weight` as an earlier run rounded them."""
+        """Return the rows of `weight` as an earlier run quantized them."""
         scheme = self.task.schemes[name]
         assert scheme is not None
         rows = range(first_row, first_row + len(weight))
@@ -246,7 +246,7 @@ class Walk:
             return fallback.prepare(scheme, None, self.task.device)
 
     def _round(self, first_row: int, weight: FloatArray, quantize: RowQuantizer) -> "_Rounded":
-        """Quantize a run of rows; several threads call it."""
+        """Quantize some rows; several threads call it."""
         rows = round_scales(quantize(weight), self.task.scale_dtype)
         return _Rounded(first_row, dequantize(rows), rows)
 
@@ -255,14 +255,14 @@ class Walk:
             return
         if not np.isfinite(rounded.rows.scales).all():
             raise CheckpointError(
-                f"{name}, from row {rounded.first_row}: NaN, Inf, or beyond what "
-                f"{self.task.scale_dtype} holds; check the checkpoint's file, or export with "
+                f"{name}, from row {rounded.first_row}: NaN, Inf, or too large for "
+                f"{self.task.scale_dtype}; check the checkpoint's file, or export with "
                 "--dtype fp32."
             )
         self.state.write_codes(name, rounded.first_row, rounded.rows)
 
     def _measure(self, inputs: Iterable[Tensor]) -> InputStatistics:
-        """Second moments of inputs [..., C]."""
+        """Compute the second moments of inputs [..., C]."""
         moments: Tensor | None = None
         count = 0
         for batch in inputs:
@@ -275,7 +275,7 @@ class Walk:
         return InputStatistics((moments / count).cpu().numpy(), count)
 
     def _fold_layer(self, layer: OpenLayer, hidden: FloatArray) -> None:
-        """Put AWQ's scales into the float layer: those found before a kill, or new ones."""
+        """Fold AWQ's scales into the float layer: those of a killed run, or new ones."""
         found = self._load_folding(self.state.stages_done) or self._search_folding(layer, hidden)
         prefix = f"layers.{layer.index}."
         for short, value in layer.module.state_dict().items():
@@ -305,7 +305,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class _Rounded:
-    """A run of rows: what the file will hold in float, and its codes unless it stays float."""
+    """Some rows: their values in the exported file, and their codes unless they stay float."""
 
     first_row: int
     weight: FloatArray
@@ -313,13 +313,13 @@ class _Rounded:
 
 
 def _split_rows(rows: int, columns: int) -> int:
-    """Rows of a run: an even number of runs alike, so that two threads end together."""
+    """Return the rows per run, for an even number of equal runs, so two threads end together."""
     pairs = -(-rows * columns // (2 * _NUMBERS_AT_ONCE))
     return max(1, -(-rows // (2 * pairs)))
 
 
 def _take_samples(inputs: Tensor) -> FloatArray:
-    """At most so many rows of [T, C], evenly spread."""
+    """Return at most `_SAMPLES` evenly spaced rows of [T, C]."""
     samples: FloatArray = inputs[:: max(1, len(inputs) // _SAMPLES)][:_SAMPLES].cpu().numpy()
     return samples
 

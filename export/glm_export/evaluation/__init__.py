@@ -1,1 +1,1 @@
-"""Compares a folder with its checkpoint: verification, glm-eval, and its pictures."""
+"""Comparison of a folder with its checkpoint: verification, glm-eval and its pictures."""

@@ -1,6 +1,6 @@
-"""Two models' logits over the same text: perplexity, KL divergence, agreement.
+"""Comparison of two models' logits on the same text: perplexity, KL divergence and agreement.
 
-Everything is in nats and float64 sums; logits stay float32. Knows nothing of models or files.
+Figures are in nats, and sums are float64; logits stay float32.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one model lost against another.
+    """Quality of a candidate model relative to a reference model.
 
     Attributes:
-        tokens: positions compared.
-        perplexity: of the candidate; exp of the mean negative log-probability of the next token.
-        reference_perplexity: of the reference.
-        kl_mean: mean over positions of KL(reference || candidate), nats.
-        kl_p99: its 99th percentile.
-        top1_agreement: share of positions where both prefer the same token.
+        tokens: number of positions compared.
+        perplexity: perplexity of the candidate, exp of the mean negative log-probability.
+        reference_perplexity: perplexity of the reference.
+        kl_mean: mean of KL(reference || candidate) over positions, in nats.
+        kl_p99: 99th percentile of this KL divergence, in nats.
+        top1_agreement: share of positions at which both give the same token the highest
+            probability.
     """
 
     tokens: int
@@ -33,7 +34,7 @@ class Comparison:
 
 
 class Comparer:
-    """Collects positions window by window."""
+    """Compares logits window by window."""
 
     def __init__(self) -> None:
         self._divergences: list[Tensor] = []
@@ -47,11 +48,11 @@ class Comparer:
         Args:
             reference: [S, V] float32 logits.
             candidate: [S, V] float32 logits of the same positions.
-            input_ids: [S] int64: position i predicts token i + 1.
+            input_ids: [S] int64 token ids; position i predicts token i + 1.
         """
         log_p, log_q = F.log_softmax(reference, dim=-1), F.log_softmax(candidate, dim=-1)
         divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-        self._divergences.append(divergence.clamp(min=0))  # rounding may leave -1e-9
+        self._divergences.append(divergence.clamp(min=0))  # rounding can give -1e-9
         self._agreed += int((log_p.argmax(-1) == log_q.argmax(-1)).sum())
         targets = input_ids[1:]
         losses = (float(F.nll_loss(log[:-1], targets, reduction="sum")) for log in (log_q, log_p))
@@ -59,7 +60,7 @@ class Comparer:
         self._predicted += len(targets)
 
     def summarize(self) -> Comparison:
-        """All windows together."""
+        """Return the figures over all windows."""
         divergences = torch.cat(self._divergences).numpy().astype(np.float64)
         candidate, reference = np.sum(np.asarray(self._losses, dtype=np.float64), axis=0)
         return Comparison(

@@ -1,8 +1,8 @@
-"""The original against its exports, on a text: what exporting and quantizing cost.
+"""Evaluation: compares exported folders with their original checkpoint on a text.
 
-The original is the PyTorch decoder in float32, run once and layer by layer (memory: one layer, the
-head, activations); then each folder is run by ONNX Runtime as it will be by its users, one at a
-time. Read `inputs.py` before.
+The PyTorch decoder runs the original in float32 once, layer by layer, so memory holds one layer,
+the head and activations. ONNX Runtime then runs one folder after the other. Read `inputs.py`
+before.
 """
 
 import math
@@ -35,15 +35,15 @@ from glm_runtime.progress import Progress, track_stage
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a folder lost, and its size.
+    """Figures of one folder.
 
     Attributes:
-        folder: where it is.
-        name: what tables and plots call it.
-        comparison: its logits against the original's.
-        manifest: what it says of itself.
-        layer_errors: relative error of the embedding's output, then of each layer's; None: they
-            were not asked for.
+        folder: path of the folder.
+        name: name in tables and plots.
+        comparison: comparison of its logits with the original's.
+        manifest: manifest of the folder.
+        layer_errors: relative errors of the outputs of the embedding and each layer; None if they
+            were not requested.
     """
 
     folder: Path
@@ -55,12 +55,12 @@ class FolderReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """All folders, in the order they were given.
+    """Figures of all folders, in the order given.
 
     Attributes:
-        checkpoint: the original's name.
-        folders: one report each.
-        layer_tokens: tokens that the layers were compared at; 0: they were not.
+        checkpoint: name of the original.
+        folders: figures of each folder.
+        layer_tokens: number of tokens for the layer errors; 0 if they were not requested.
     """
 
     checkpoint: str
@@ -70,7 +70,7 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class _Original:
-    """What the folders are compared with: windows, their final states, the head [V, C]."""
+    """The original's results: windows, their final hidden states, and the head [V, C]."""
 
     windows: list[TokenArray]
     states: list[torch.Tensor]
@@ -82,14 +82,14 @@ def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport
     """Compare folders with their original.
 
     Args:
-        options: what to compare on which text.
+        options: folders, text and windows.
         progress: called with (stage, done, total).
 
     Raises:
-        ExportError: the checkpoint is broken or unsupported, or a file of a folder was changed.
-        FolderError: a folder is none of ours, or of a newer format.
-        OptionsError: the text is missing, not UTF-8 or too short, a folder is another model's, or
-            two folders read the text differently.
+        ExportError: the checkpoint is broken or not supported, or a file of a folder was changed.
+        FolderError: a folder is not an exported one, or has a newer format.
+        OptionsError: the text is missing, not UTF-8 or too short, a folder is of another model, or
+            two folders tokenize the text differently.
     """
     require_onnxruntime()
     source = open_source(options.checkpoint, agree_on_rope(options.folders))
@@ -131,7 +131,7 @@ def _run_original(
 
 @torch.inference_mode()
 def _compare(original: _Original, candidate: Candidate, progress: Progress) -> FolderReport:
-    """Run one folder; its session is closed when this returns."""
+    """Run and compare one folder; its session is closed at the end."""
     comparer = Comparer()
     errors = LayerErrors(original.sample) if original.sample else None
     try:
@@ -165,7 +165,7 @@ def _require_finite(comparison: Comparison, layer_errors: tuple[float, ...]) -> 
 
 
 def _group_by_length(windows: list[TokenArray]) -> list[TokenArray]:
-    """Whole windows as one batch, a shorter last one as another: layers are then read twice."""
+    """Make one batch of all whole windows, and another of a shorter last window."""
     groups: dict[int, list[TokenArray]] = {}
     for window in windows:
         groups.setdefault(len(window), []).append(window)

@@ -1,6 +1,6 @@
-"""What an evaluation reads, checked before anything slow: the folders, their tokenizers, the text.
+"""The inputs of an evaluation: options, folders, tokenizers and text, checked before it starts.
 
-Knows nothing of logits; `evaluate.py` runs what is opened here.
+`evaluate.py` runs them.
 """
 
 import os
@@ -24,7 +24,7 @@ from glm_runtime.text.tokenizer import read_tokenizer
 
 TokenWindows = list[TokenArray]
 _SHORTEST_WINDOW = 2
-# What the manifest and the decoder's config both say of a model.
+# Fields that the manifest and the decoder's config have in common.
 _SHAPE_FIELDS = (
     "num_layers",
     "hidden_size",
@@ -38,15 +38,15 @@ _SHAPE_FIELDS = (
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """One evaluation.
+    """The options of an evaluation.
 
     Attributes:
-        checkpoint: the original.
-        folders: its exports.
-        text: UTF-8 file; None: the bilingual text that ships with the package.
-        window: tokens per window; each starts at position 0 without any prefix.
-        max_tokens: of a longer text, so many are read, in windows spread evenly over it.
-        has_layers: compare the output of each layer, too.
+        checkpoint: the original checkpoint.
+        folders: exported folders.
+        text: UTF-8 file; None is the English and Chinese text in the package.
+        window: number of tokens per window; each window starts at position 0 without a prefix.
+        max_tokens: largest number of tokens; windows are evenly spaced over a longer text.
+        has_layers: True to compare the output of each layer too.
     """
 
     checkpoint: Path
@@ -57,7 +57,7 @@ class EvaluationOptions:
     has_layers: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse windows that predict nothing, and a folder that would be measured twice."""
+        """Check the values."""
         if self.window < _SHORTEST_WINDOW:
             raise OptionsError(f"window is {self.window}; choose {_SHORTEST_WINDOW} or more.")
         if self.max_tokens < _SHORTEST_WINDOW:
@@ -76,13 +76,13 @@ class EvaluationOptions:
 
 
 def agree_on_rope(folders: Sequence[Path]) -> dict[str, object]:
-    """The rotary settings that the folders were exported with, which may not be the checkpoint's.
+    """Return the rotary settings of the folders, which may differ from the checkpoint's.
 
     Raises:
-        OptionsError: two folders differ.
+        OptionsError: the settings of two folders differ.
     """
     paths = [folder / "config.json" for folder in folders]
-    # What a folder lacks is said when it is opened.
+    # A missing config.json is reported when the folder is opened.
     found = {path.parent: read_rope(read_json(path)) for path in paths if path.is_file()}
     settings: dict[str, object] = {}
     for folder, rope in found.items():
@@ -97,13 +97,13 @@ def agree_on_rope(folders: Sequence[Path]) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A folder that may be compared.
+    """A checked folder.
 
     Attributes:
-        folder: where it is.
-        name: what tables and plots call it: the last parts of its path that no other has.
-        manifest: what it promises.
-        graph: its graph with the layers' outputs; None: they are not asked for.
+        folder: path of the folder.
+        name: name in tables and plots: the shortest end of its path that no other folder has.
+        manifest: manifest of the folder.
+        graph: graph with the outputs of all layers; None if they are not requested.
     """
 
     folder: Path
@@ -115,12 +115,12 @@ class Candidate:
 def open_candidates(
     options: EvaluationOptions, config: DecoderConfig, progress: Progress
 ) -> tuple[Candidate, ...]:
-    """The folders, whole and of the checkpoint's shape; all are looked at before any is hashed.
+    """Check that the folders are complete and have the checkpoint's shape.
 
     Raises:
-        FolderError: a folder is none of ours, or of a newer format.
-        OptionsError: a folder cannot be read or is another model's.
-        VerificationError: a file of a folder was changed, or its graph names no layers.
+        FolderError: a folder is not an exported one, or has a newer format.
+        OptionsError: a folder cannot be read, or is of another model.
+        VerificationError: a file of a folder was changed, or its layers cannot be identified.
     """
     manifests = [_read_manifest(folder, config) for folder in options.folders]
     names = name_folders(options.folders)
@@ -134,7 +134,7 @@ def open_candidates(
 
 
 def name_folders(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the folders' paths that tell them apart, as one line of text each."""
+    """Return the shortest ends of the folders' paths that differ, each as one line of text."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # noqa: PTH100 - no links
     names: list[str] = []
     for depth in range(1, max(map(len, parts)) + 1):
@@ -145,12 +145,12 @@ def name_folders(folders: Sequence[Path]) -> list[str]:
 
 
 def to_one_line(name: str) -> str:
-    """Without line breaks, and without what a name could do to a terminal or a picture."""
+    """Replace characters that cannot be printed, so that a name cannot affect a terminal."""
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def read_text(path: Path | None) -> str:
-    """The text; without a path the one that ships with the package.
+    """Read the text; without a path, the text in the package.
 
     Raises:
         OptionsError: the file cannot be read, or is not UTF-8.
@@ -169,19 +169,19 @@ def read_text(path: Path | None) -> str:
 
 
 def split_text(text: str, candidates: tuple[Candidate, ...], size: int, limit: int) -> TokenWindows:
-    """The text as token ids, which all folders must agree on, in windows.
+    """Tokenize the text and cut it into windows; all folders must give the same tokens.
 
     Args:
         text: the text.
-        candidates: at least one.
-        size: tokens per window.
-        limit: tokens of all windows together.
+        candidates: at least one folder.
+        size: number of tokens per window.
+        limit: largest number of tokens in all windows.
 
     Returns:
-        [S] int64 each, S being at most `size`.
+        Windows [S] int64, with S at most `size`.
 
     Raises:
-        OptionsError: the text is too short, or two folders read it differently.
+        OptionsError: the text is too short, or two folders tokenize it differently.
     """
     first, *others = candidates
     ids = read_tokenizer(first.folder).encode(text)
@@ -201,8 +201,8 @@ def _read_manifest(folder: Path, config: DecoderConfig) -> Manifest:
         found, expected = getattr(manifest.model, name), getattr(config, name)
         if found != expected:
             raise OptionsError(
-                f"{folder} has {name}={found} but the checkpoint {expected}; "
-                "give the checkpoint that the folder was made from."
+                f"{folder} has {name}={found} but the checkpoint has {expected}; "
+                "give the checkpoint from which the folder was exported."
             )
     return manifest
 
@@ -225,15 +225,15 @@ def _require_same(ids: list[int], others: list[int], first: Candidate, other: Ca
     pairs = enumerate(zip(ids, others, strict=False))
     place = next((i for i, (a, b) in pairs if a != b), min(len(ids), len(others)))
     raise OptionsError(
-        f"from token {place} on, {other.folder} reads the text otherwise than {first.folder}, so "
-        "their figures would not compare; give folders with the same tokenizer."
+        f"from token {place} on, {other.folder} tokenizes the text differently from "
+        f"{first.folder}; give folders with the same tokenizer, so that figures can be compared."
     )
 
 
 def _split_windows(ids: TokenArray, size: int, limit: int) -> TokenWindows:
-    """Windows one after the other, or evenly spread ones where they would hold too many tokens.
+    """Cut adjacent windows, or evenly spaced ones if the text has too many tokens.
 
-    A last window of a single token predicts nothing and is left out.
+    A last window of one token predicts nothing and is left out.
     """
     starts = np.arange(0, len(ids), size)
     starts = starts[choose_evenly(len(starts), max(1, limit // size))]

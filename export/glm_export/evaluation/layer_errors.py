@@ -1,7 +1,7 @@
-"""Where quality is lost: how far the output of each layer is from the original's.
+"""Relative errors of the layers' outputs, which show where quality is lost.
 
-The error after layer i is ||folder's - original's|| / ||original's|| over all tokens compared;
-index 0 is the embedding's output. Knows neither files nor sessions.
+The error of layer i is ||folder's - original's|| / ||original's|| over all compared tokens; index 0
+is the embedding.
 """
 
 import numpy as np
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from glm_export.arrays import TokenArray
 
-# The original's states are kept while the folders run, so their number is bounded: by tokens, and
-# for large models by bytes (9B: 40 layers of 4096 float32 are 672 KB a token).
+# The original's states stay in memory while the folders run, so their number is limited by tokens,
+# and for large models by bytes (9B: 40 layers of 4096 float32 are 672 KB per token).
 MAX_LAYER_TOKENS = 8192
 _MAX_STATE_BYTES = 1 << 30
 
 
 class StateSample:
-    """The original's states at some positions of each window.
+    """The original's hidden states at some positions of each window.
 
     Args:
-        windows: token ids [S] each.
-        num_states: layers and the embedding.
-        hidden_size: of one state.
-        max_tokens: the most positions kept, spread over all windows at random (fixed seed),
-            since the first tokens of a window are unlike the others.
+        windows: token ids [S] of each window.
+        num_states: number of layers plus one for the embedding.
+        hidden_size: number of elements of a state.
+        max_tokens: largest number of positions, chosen at random with a fixed seed, since the first
+            tokens of a window differ from the others.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class StateSample:
             kept.append(row[positions])
 
     def states_of(self, window: int) -> list[Tensor]:
-        """All states of a window at its chosen positions, [n, C] each."""
+        """Return all states of a window at its chosen positions, [n, C] each."""
         return [kept[window] for kept in self._states]
 
 
 class LayerErrors:
-    """A folder's errors against a sample, summed up window by window in float64."""
+    """Sums a folder's squared errors over windows, in float64."""
 
     def __init__(self, sample: StateSample) -> None:
         self._sample = sample
         self._sums: list[list[tuple[float, float]]] = []
 
     def add(self, window: int, states: list[npt.NDArray[np.float32]]) -> None:
-        """Compare one window: the folder's states, [1, S, C] each."""
+        """Compare the folder's states of one window, [1, S, C] each."""
         positions = self._sample.positions[window]
         pairs = zip(states, self._sample.states_of(window), strict=True)
         self._sums.append(
@@ -74,7 +74,7 @@ class LayerErrors:
         )
 
     def summarize(self) -> tuple[float, ...]:
-        """The relative error of each state; not finite where the original's are all zero."""
+        """Return the relative error of each state, not finite if the original's state is zero."""
         differences, norms = np.moveaxis(np.array(self._sums), -1, 0).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return tuple(np.sqrt(differences / norms).tolist())

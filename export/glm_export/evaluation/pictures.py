@@ -1,7 +1,4 @@
-"""The pictures' files: checked before anything slow, and written whole or not at all.
-
-`plots.py` draws what is in them.
-"""
+"""The files of the pictures: checked early, written atomically, and drawn by `plots.py`."""
 
 import logging
 import os
@@ -27,8 +24,8 @@ def check_pictures(plot: Path | None, layers: Path | None) -> None:
         layers: file for the layers' errors.
 
     Raises:
-        MissingPackageError: a picture is wanted, but matplotlib is not installed.
-        OptionsError: a name has another ending, a place cannot be written, or both are one.
+        MissingPackageError: a picture is requested, but matplotlib is not installed.
+        OptionsError: a file has another suffix, cannot be written, or is given twice.
     """
     paths = [path for path in (plot, layers) if path is not None]
     if not paths:
@@ -42,10 +39,10 @@ def check_pictures(plot: Path | None, layers: Path | None) -> None:
 
 
 def write_pictures(report: "EvaluationReport", plot: Path | None, layers: Path | None) -> None:
-    """Draw the pictures that are wanted, each in the format that its name ends in.
+    """Draw the requested pictures, each in the format of its suffix.
 
     Raises:
-        OutputError: the disk refuses.
+        OutputError: a file cannot be written.
     """
     if plot is None and layers is None:
         return
@@ -59,7 +56,7 @@ def write_pictures(report: "EvaluationReport", plot: Path | None, layers: Path |
 
 
 def _import_plots() -> None:
-    """Find out early whether matplotlib loads."""
+    """Check early that matplotlib can be imported."""
     try:
         with _quiet_matplotlib():
             import glm_export.evaluation.plots  # noqa: F401, PLC0415
@@ -71,7 +68,7 @@ def _import_plots() -> None:
 
 @contextmanager
 def _quiet_matplotlib() -> Iterator[None]:
-    """Matplotlib tells of its font cache when it is first used: nothing users can act on."""
+    """Hide matplotlib's messages about its font cache, which users cannot act on."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -114,7 +111,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _partial(path: Path) -> Path:
-    """The sibling that becomes the picture."""
+    """Return the path of the temporary file, which is renamed to the picture."""
     place = Path(os.path.realpath(path))
     return place.with_name(f".{place.name}.partial-{os.getpid()}")
 

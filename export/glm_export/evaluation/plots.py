@@ -1,6 +1,6 @@
-"""The two pictures of an evaluation: KL divergence by bits per weight, and errors layer by layer.
+"""The two pictures of an evaluation: KL divergence by bits per weight, and errors by layer.
 
-Returns a file's content and writes no file. The user's matplotlib settings and the clock have no
+The functions return a file's content. The user's matplotlib settings and the date have no
 influence: the same figures give the same bytes.
 """
 
@@ -22,24 +22,24 @@ from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
 _WIDTH, _HEIGHT, _LEGEND_LINE = 576.0, 374.0, 14.0  # points
 _PNG_DOTS_PER_INCH = 160
 _LONGEST_NAME = 40
-# Below these, nothing is left but float32's rounding of log-probabilities and of sums.
+# Values below these are rounding errors of float32 log-probabilities and sums.
 _SMALLEST_KL, _SMALLEST_ERROR = 1e-7, 1e-8
 _BIT_TICKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _FEW_LAYERS = 20
-# A folder has the same colour and marker in both pictures. Source: matplotlib's tab10.
+# Colours and markers of the folders, the same in both pictures. Source: matplotlib's tab10.
 _COLORS = tuple(mpl.color_sequences["tab10"])
 _MARKERS, _DASHES = "os^Dv", ("-", "--", ":", "-.", (0, (5, 1)))
-# Fonts for what matplotlib's own font does not have, tried in turn.
+# Fonts for characters that matplotlib's own font does not have, tried in turn.
 _CHINESE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei"),
     *("PingFang SC", "Hiragino Sans GB", "WenQuanYi Micro Hei", "SimHei"),
 )
-# Formats whose files would hold the time otherwise.
+# Formats whose files would otherwise hold the date.
 _METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
-    """One point a folder: bits per weight to the right, mean KL upwards on a logarithmic scale.
+    """Draw the mean KL divergence, on a logarithmic scale, by bits per weight, a point per folder.
 
     Args:
         report: at least one folder.
@@ -67,7 +67,7 @@ def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
 
 
 def draw_layer_errors(report: EvaluationReport, file_format: str) -> bytes:
-    """One line a folder: layers to the right, relative error of their output upwards.
+    """Draw the relative error of the output by layer, a line per folder.
 
     Args:
         report: at least one folder, each with layer errors.
@@ -115,14 +115,14 @@ def _use_style() -> Iterator[None]:
 
 
 def _open_figure(folders: int) -> tuple[Figure, Axes]:
-    """A figure that is high enough for a legend with a line for each folder."""
+    """Open a figure that is high enough for a legend with a line per folder."""
     height = max(_HEIGHT, 60 + _LEGEND_LINE * folders)
     figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72, layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _list_styles(count: int) -> list[tuple[object, str, object]]:
-    """Colour, marker and dashes of each folder; marker and dashes change when colours repeat."""
+    """Return colour, marker and dashes of each folder; the last two change if colours repeat."""
     styles: list[tuple[object, str, object]] = []
     for index in range(count):
         group = index // len(_COLORS)
@@ -135,7 +135,7 @@ def _add_legend(figure: Figure, artists: Sequence[Artist], names: Sequence[str])
     legend = figure.legend(artists, ["name"] * len(names), loc="outside right upper")
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
-        text.set_text(name)  # a label that begins with "_" would be left out of the legend
+        text.set_text(name)  # the legend would leave out a label that begins with "_"
 
 
 def _write_title(axes: Axes, checkpoint: str, what: str, tokens: int) -> None:
@@ -150,13 +150,13 @@ def _name_point(folder: FolderReport) -> str:
 
 
 def _shorten(name: str) -> str:
-    """A name without its middle where it is too long for the legend."""
+    """Leave out the middle of a name that is too long for the legend."""
     half = (_LONGEST_NAME - 1) // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _scale_bits(axes: Axes, bits: Sequence[float]) -> None:
-    """Linear, or logarithmic where float exports would press all others together."""
+    """Set a linear scale, or a logarithmic one if float exports would compress the others."""
     low, high = min(bits), max(bits)
     if high < 3 * low:
         margin = max(0.4, 0.15 * (high - low))
@@ -171,7 +171,7 @@ def _scale_bits(axes: Axes, bits: Sequence[float]) -> None:
 
 
 def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
-    """Logarithmic, over two decades at least."""
+    """Set a logarithmic scale over at least two decades."""
     low, high = (math.log10(bound) for bound in (min(errors), max(errors)))
     margin = max(0.15 * (high - low), (2 - (high - low)) / 2)
     axes.set_yscale("log")
@@ -179,11 +179,11 @@ def _scale_errors(axes: Axes, errors: Sequence[float]) -> None:
 
 
 def _save_figure(figure: Figure, file_format: str) -> bytes:
-    """The content of an "svg", "png" or "pdf" file."""
+    """Return the content of an "svg", "png" or "pdf" file."""
     buffer = io.BytesIO()
     dpi = _PNG_DOTS_PER_INCH if file_format == "png" else 72
     with warnings.catch_warnings():
-        # No font here may have a name's characters: an SVG's viewer does, others show boxes.
+        # A character that no font here has may still be shown by an SVG viewer.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format=file_format, dpi=dpi, metadata=_METADATA.get(file_format, {}))
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table for people or one JSON object."""
+"""The figures of an evaluation as a table or as one JSON object."""
 
 import json
 import unicodedata
@@ -11,7 +11,7 @@ _HEADER = ("folder", "bits/weight", "size", "perplexity", "change", "KL mean", "
 
 
 def format_json(report: EvaluationReport) -> str:
-    """The figures of one folder, or an object with those of each under `folders`."""
+    """Return the figures of one folder, or an object whose `folders` holds those of each folder."""
     if len(report.folders) == 1:
         return json.dumps(_list_figures(report.folders[0]))
     shared = report.folders[0].comparison
@@ -26,7 +26,7 @@ def format_json(report: EvaluationReport) -> str:
 
 
 def format_table(report: EvaluationReport) -> str:
-    """One folder: a line a figure. Several: a line a folder, in the order given."""
+    """Return one line per figure for one folder, or one line per folder for several."""
     if len(report.folders) == 1:
         return _format_one(report.folders[0])
     return _format_many(report)
@@ -92,5 +92,5 @@ def _measure_change(folder: FolderReport) -> float:
 
 
 def _measure_width(text: str) -> int:
-    """Columns of a terminal: Chinese characters take two."""
+    """Return the number of terminal columns; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,7 +1,7 @@
-"""Is the folder what the checkpoint says? The graph, run by ONNX Runtime, against PyTorch.
+"""Verification: compares the logits of the exported graph in ONNX Runtime with PyTorch's.
 
-Both sides compute with the very weights in the data file (PyTorch with them dequantized), so what
-differs is wiring, packing or kernels, never rounding of weights: that is `evaluate.py`'s figure.
+Both use the weights in the data file, which PyTorch dequantizes. A difference thus shows an error
+of the graph, the packing or a kernel. `evaluate.py` measures the effect of quantization.
 """
 
 from pathlib import Path
@@ -21,27 +21,26 @@ from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import ExportPlan
 from glm_runtime.graph.machine import read_available_memory_bytes
 
-# Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by what the graph
-# computes in. float32: sums in another order. float16: 2^-11 a rounding, some hundred roundings
-# deep. int8 activations: each block is rounded to max/127, about 0.6 % of a matrix product's
-# output; four products a layer that add up like noise stay under a tenth for 61 layers. A tensor
-# in the wrong place gives 1 or more.
-# int8 keys and values: rounded to a 115th of a channel's largest value, once a layer.
+# Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by arithmetic.
+# float32: sums in another order. float16: some hundred roundings of 2^-11 each. int8 activations:
+# each block is rounded to max/127, about 0.6 % of a matrix product's output; four products per
+# layer, added like noise, stay below 0.1 for 61 layers. A misplaced tensor gives 1 or more.
+# int8 keys and values are rounded to 1/115 of a channel's largest value, once per layer.
 _LOGIT_TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8 activations": 1e-1, "int8 cache": 1e-1}
 PROBE_TOKENS = 64
 
 
 def choose_level(options: ExportOptions, plan: ExportPlan, config: DecoderConfig) -> str:
-    """The level asked for; of "auto", the graph is run where memory allows it."""
+    """Return the level of the options; "auto" is "full" if memory allows it, else "tensors"."""
     if options.verify != "auto":
         return options.verify
     return "full" if can_run_graph(plan, config) else "tensors"
 
 
 def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
-    """True if ONNX Runtime and one float layer fit into the memory that is free now.
+    """Return True if ONNX Runtime and one float layer fit into the free memory.
 
-    ONNX Runtime holds the weights once more while it lays them out for its kernels.
+    ONNX Runtime holds the weights twice while it rearranges them for its kernels.
     """
     layer = 4 * max(
         config.hidden_size * 3 * config.intermediate_size, config.vocab_size * config.hidden_size
@@ -52,13 +51,13 @@ def can_run_graph(plan: ExportPlan, config: DecoderConfig) -> bool:
 def verify_graph(
     folder: Path, config: DecoderConfig, plan: ExportPlan, options: ExportOptions
 ) -> dict[str, float]:
-    """Run the folder's graph and the PyTorch decoder over the same tokens.
+    """Run the folder's graph and the PyTorch decoder on the same tokens.
 
     Returns:
         `logit_error` (relative, centred logits), `logit_tolerance`, `kl_mean` in nats, `tokens`.
 
     Raises:
-        VerificationError: the error is above the tolerance, or not a number.
+        VerificationError: the error is above the tolerance, or NaN.
     """
     ids = _probe_tokens(config)
     data_path = folder / DATA_FILE
@@ -70,8 +69,8 @@ def verify_graph(
     tolerance = _LOGIT_TOLERANCE[_arithmetic(plan, options)]
     if not error <= tolerance:
         raise VerificationError(
-            f"the graph's logits differ from PyTorch's by {error:.2g} where {tolerance:.2g} is the "
-            "most that rounding explains; please report this with the model's config.json."
+            f"the graph's logits differ from PyTorch's by {error:.2g}, but rounding explains at "
+            f"most {tolerance:.2g}; please report this with the model's config.json."
         )
     comparer = Comparer()
     comparer.add(expected, found, torch.from_numpy(ids[0]))
@@ -84,7 +83,7 @@ def verify_graph(
 
 
 def _probe_tokens(config: DecoderConfig) -> TokenArray:
-    """The same ids every time, spread over the vocabulary."""
+    """Return fixed token ids, evenly spaced over the vocabulary."""
     length = min(PROBE_TOKENS, config.context_length)
     generator = np.random.Generator(np.random.PCG64(0))
     return generator.integers(0, config.vocab_size, size=(1, length), dtype=np.int64)

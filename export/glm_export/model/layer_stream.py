@@ -1,7 +1,7 @@
-"""The PyTorch decoder run layer by layer: one layer's weights are in memory, never the model.
+"""The PyTorch decoder run layer by layer, so that only one layer's weights are in memory.
 
-Verification, evaluation and calibration run the original model through it, in float32 whatever the
-checkpoint's type is. Tests compare it with transformers' own classes. Read `decoder.py` before.
+Verification, evaluation and calibration run the original model with it, in float32 for any type of
+checkpoint. Tests compare it with transformers. Read `decoder.py` before.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ class LayerStream:
     """A GLM decoder that reads each parameter when it is needed.
 
     Args:
-        config: the decoder's shape.
-        read: parameter name -> float32 values.
-        device: torch device of the layers. Hidden states between layers stay on the CPU.
+        config: shape of the decoder.
+        read: reads a float32 parameter by name.
+        device: PyTorch device of the layers. Hidden states between layers stay on the CPU.
     """
 
     def __init__(self, config: DecoderConfig, read: ReadParameter, device: str = "cpu") -> None:
@@ -37,15 +37,15 @@ class LayerStream:
         self._positions: dict[int, Positions] = {}
 
     def read_tensor(self, name: str) -> Tensor:
-        """A parameter [N, C] or [N], float32 on the CPU."""
+        """Read a parameter [N, C] or [N], float32 on the CPU."""
         return torch.from_numpy(self._read(name))
 
     def read_head(self) -> Tensor:
-        """The head [V, C]; with tied embeddings this is the embedding table."""
+        """Read the head [V, C], which is the embedding with tied embeddings."""
         return self.read_tensor("embed_tokens.weight" if self.config.is_tied else "lm_head.weight")
 
     def load_layer(self, index: int) -> DecoderLayer:
-        """One layer on the device, with its float32 weights."""
+        """Load a layer with its float32 weights to the device."""
         with torch.device("meta"):
             layer = DecoderLayer(self.config)
         state = {name: self.read_tensor(f"layers.{index}.{name}") for name in layer.state_dict()}
@@ -53,24 +53,24 @@ class LayerStream:
         return layer.to(self.device)
 
     def embed(self, input_ids: TokenArray) -> Tensor:
-        """Embeddings [B, S, C] of token ids [B, S], on the CPU."""
+        """Look up the embeddings [B, S, C] of token ids [B, S], on the CPU."""
         table = self.read_tensor("embed_tokens.weight")
         return operators.embed(table, torch.tensor(input_ids))
 
     def attend(self, layer: DecoderLayer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention of a layer over whole windows that start at position 0.
+        """Compute the attention of a layer over whole windows that start at position 0.
 
         Args:
-            layer: on the device.
-            x: [B, S, C] on the device, the layer's input.
+            layer: layer on the device.
+            x: [B, S, C] input of the layer, on the device.
 
         Returns:
-            What o_proj reads, [B, S, H * D], and keys and values [B, K, S, D].
+            The input of o_proj [B, S, H * D], and keys and values [B, K, S, D].
         """
         return layer.attend(x, *self._start(x))
 
     def run_layer(self, layer: DecoderLayer, x: Tensor) -> Tensor:
-        """A layer's output [B, S, C] for its input [B, S, C], both on the device."""
+        """Compute a layer's output [B, S, C] from its input [B, S, C], both on the device."""
         return layer(x, *self._start(x))[0]  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -90,12 +90,12 @@ class LayerStream:
             yield x
 
     def normalise(self, states: Tensor) -> Tensor:
-        """What the head reads [B, S, C], from the last layer's output [B, S, C]."""
+        """Apply the last norm: the head's input [B, S, C] from the last layer's output."""
         weight = self.read_tensor("norm.weight")
         return operators.rms_norm(states, weight, self.config.rms_norm_epsilon)
 
     def hidden_states(self, input_ids: TokenArray) -> Tensor:
-        """Final hidden states [B, S, C] float32, normalised, for token ids [B, S]."""
+        """Compute the normalized final hidden states [B, S, C] float32 of token ids [B, S]."""
         for states in self.run(input_ids):
             last = states
         return self.normalise(last)
@@ -105,7 +105,7 @@ class LayerStream:
         return torch.cat([self.run_layer(layer, rows.to(self.device)).cpu() for rows in groups])
 
     def _start(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Positions]:
-        """An empty past for windows [B, S, C], and their positions."""
+        """Return an empty past for windows [B, S, C], and their positions."""
         shape = (len(x), self.config.num_kv_heads, 0, self.config.head_dim)
         empty = torch.empty(shape, device=self.device)
         length = x.shape[1]

@@ -45,6 +45,6 @@ def test_an_impossible_budget_names_the_nearest(tmp_path: Path) -> None:
     options = ExportOptions(checkpoint, tmp_path / "out", bits_per_weight=3.0)
     with nothing_left_behind(tmp_path), pytest.raises(OptionsError) as caught:
         export(options)
-    assert_sentence(str(caught.value), "bits per weight 3 asked for", "at least", "or more")
+    assert_sentence(str(caught.value), "bits per weight 3 is requested", "at least", "or more")
     nearest = float(str(caught.value).split("at least ")[1].split(";")[0])
     assert export_within(tmp_path, nearest)[0] <= nearest

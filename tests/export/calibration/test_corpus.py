@@ -200,7 +200,7 @@ def test_a_template_that_refuses(root: Path) -> None:
     source = "{% if messages[0].role == 'system' %}{{ raise_exception('no\nsystem') }}{% endif %}"
     (root / "checkpoint" / "chat_template.jinja").write_text(source + "abcdefgh")
     path = write_lines(root, {"messages": CHAT}, {"messages": [{"role": "system", "content": ""}]})
-    words = (f"{path}, line 2: this cannot be made into tokens (no system); correct it, or the",)
+    words = (f"{path}, line 2: this cannot be converted to tokens (no system); correct it, or the",)
     refuse(root, path, OptionsError, *words)
 
 
@@ -274,10 +274,10 @@ def chat(*messages: object) -> str:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("nonsense", "this is no JSON (Expecting value"),
-        ('{"text": "a"', "this is no JSON ("),
-        pytest.param("[" * 200_000, "this is no JSON (", id="deep"),
-        pytest.param("1" * 5000, "this is no JSON (", id="long"),
+        ("nonsense", "this is not JSON (Expecting value"),
+        ('{"text": "a"', "this is not JSON ("),
+        pytest.param("[" * 200_000, "this is not JSON (", id="deep"),
+        pytest.param("1" * 5000, "this is not JSON (", id="long"),
         ("[1]", "this is a list; an object with `text`"),
         ('"text"', "this is a string"),
         ("null", "this is null"),
@@ -297,7 +297,7 @@ def chat(*messages: object) -> str:
         (chat({"role": "user", "content": True}), "messages[0] has true or false as content"),
         (json.dumps({"messages": CHAT, "tools": "f"}), "`tools` is not a list of objects"),
         (json.dumps({"messages": CHAT, "tools": ["f"]}), "`tools` is not a list of objects"),
-        ('{"text": "\\ud800"}', "this cannot be made into tokens ("),
+        ('{"text": "\\ud800"}', "this cannot be converted to tokens ("),
     ],
 )
 def test_broken_lines(root: Path, line: str, words: str) -> None:
