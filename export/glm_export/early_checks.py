@@ -54,8 +54,13 @@ def check_evaluation_inputs(checkpoint: Path, folders: Sequence[Path], text: Pat
     check_folder(checkpoint)
     for folder in folders:
         read_folder_manifest(folder)
-    if text is not None and not text.is_file():
-        raise OptionsError(f"the text {text} is not a file; give a UTF-8 file.")
+    if text is not None:
+        try:
+            text.open("rb").close()
+        except OSError as error:
+            raise OptionsError(
+                f"the text {text} cannot be read ({error}); give a UTF-8 file."
+            ) from error
 
 
 def read_folder_manifest(folder: Path) -> Manifest:

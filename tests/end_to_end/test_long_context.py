@@ -129,8 +129,8 @@ def test_a_long_context_with_a_short_theta_is_doubted(
         ({"scaling": "linear", "factor": 2.0}, "rope scaling is 'linear'; choose yarn"),
         ({"scaling": "yarn"}, "factor is None with yarn"),
         ({"scaling": "yarn", "factor": 0.5}, "factor is 0.5 with yarn"),
-        ({"factor": 4.0}, "factor 4.0 asked for without rope scaling"),
-        ({"original_context": 9}, "original context 9 asked for without rope scaling"),
+        ({"factor": 4.0}, "factor 4.0 is given without rope scaling"),
+        ({"original_context": 9}, "original context 9 is given without rope scaling"),
         ({"theta": -1.0}, "rope theta is -1.0"),
     ],
 )

@@ -28,11 +28,11 @@ from support.refusals import (
     ("damage", "words"),
     [
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json and no", "fast form")),
-        (lambda c: (c / "tokenizer.json").write_text("{"), ("tokenizer.json is not what the",)),
-        (lambda c: write_json(c / "tokenizer.json", {}), ("tokenizer.json is not what the",)),
+        (lambda c: (c / "tokenizer.json").write_text("{"), ("tokenizer.json cannot be loaded by",)),
+        (lambda c: write_json(c / "tokenizer.json", {}), ("tokenizer.json cannot be loaded by",)),
         (
             lambda c: edit_json(c / "tokenizer.json", model={"type": "BPE", "vocab": {"a": -1}}),
-            ("tokenizer.json is not what the tokenizers package loads (",),
+            ("tokenizer.json cannot be loaded by the tokenizers package (",),
         ),
         (
             lambda c: edit_json(
@@ -126,7 +126,7 @@ def grow_vocabulary() -> dict[str, Any]:
         ),
         (
             lambda c: (c / "generation_config.json").write_text("[]"),
-            ("generation_config.json holds no JSON object",),
+            ("generation_config.json does not hold a JSON object",),
         ),
         (
             lambda c: edit_json(c / "generation_config.json", temperature=float("nan")),

@@ -233,7 +233,7 @@ def test_nan_and_inf(tmp_path: Path, name: str, quant: str, value: float) -> Non
 @pytest.mark.filterwarnings("error")
 def test_a_weight_that_float16_cannot_hold(tmp_path: Path, quant: str) -> None:
     """Quantized, it is the scale that overflows: 1e8 / 255 is far beyond 65,504."""
-    words = (f"{QUERY}, rows 0-64: ", "beyond what fp16 holds", "export with --dtype fp32")
+    words = (f"{QUERY}, rows 0-64: ", "too large for fp16", "export with --dtype fp32")
     refuse(
         tmp_path,
         lambda c: poison(c, QUERY, 1e8),
@@ -283,7 +283,7 @@ def test_calibrating_weights_that_nothing_holds(tmp_path: Path, method: str | No
         tmp_path / "large",
         lambda c: poison(c, QUERY, 1e8),
         CheckpointError,
-        "beyond what fp16 holds",
+        "too large for fp16",
         "--dtype fp32",
         dtype="fp16",
         verify="none",

@@ -240,7 +240,7 @@ def test_folders_that_read_the_text_differently(
     words = (
         "from token 4 on,",
         "second tokenizes the text differently from",
-        "folder,",
+        "folder;",
         "give folders",
     )
     refuse(root, OptionsError, *words, others=["second"])

@@ -333,7 +333,7 @@ def test_ids_beyond_the_vocabulary(root: Path) -> None:
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json and no", "fast form")),
         (
             lambda c: (c / "tokenizer.json").write_text("{}"),
-            ("tokenizer.json is not what the tokenizers package loads (", "download it again"),
+            ("tokenizer.json cannot be loaded by the tokenizers package (", "download it again"),
         ),
         (
             lambda c: (c / "chat_template.jinja").write_text("{% if %}"),
