@@ -68,7 +68,16 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+VARIANTS = {"for CUDA in float", "glm, tied head", "glm4, tiny", "int2 weights", "yarn"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive if name in VARIANTS else ())
+        for name in sorted(KINDS)
+    ],
+)
 def test_a_kind_of_folder(name: str, library: Library, tmp_path: Path) -> None:
     """The same logits to 1e-5 after a prompt of two chunks, the same greedy and drawn tokens."""
     kind, folder = KINDS[name], tmp_path / "folder"
