@@ -14,7 +14,7 @@ import { StaticServer } from "./static_server.js";
 
 export const DIST = process.env.GLM_PAGE ?? join(import.meta.dirname, "..", "dist"); // or the page of a release
 const IS_EXHAUSTIVE = process.env.GLM_EXHAUSTIVE === "1";
-const PATIENCE_MS = 300_000; // a busy machine may be slow; a wait ends earlier as soon as its condition holds
+export const PATIENCE_MS = 300_000; // a busy machine may be slow; a wait ends earlier as soon as its condition holds
 
 /** A test of the default suite. @type {typeof register} */
 export const test = IS_EXHAUSTIVE ? skipQuietly : register;

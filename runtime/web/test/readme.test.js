@@ -7,7 +7,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { DIST, FOLDER, ask, launch, ready, test, watch } from "./browser.js";
+import { DIST, FOLDER, PATIENCE_MS, ask, launch, ready, test, watch } from "./browser.js";
 import { StaticServer } from "./static_server.js";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
@@ -20,6 +20,7 @@ test("the server command of README.md", async (t) => {
   t.after(() => server.kill());
   const [first] = await once(server.stdout, "data");
   const page = await (await launch()).newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   const errors = watch(page);
   await page.goto(`http://localhost:${/port (\d+)/.exec(String(first))[1]}/`);
   await ready(page);
@@ -39,8 +40,9 @@ test("the example of README.md, in another page", async (t) => {
   const server = await new StaticServer({ "/": site, "/deep/glm/": DIST, "/deep/model/": FOLDER }).start();
   t.after(() => Promise.all([server.stop(), rm(site, { recursive: true })]));
   const page = await (await launch()).newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   const errors = watch(page, /favicon/);
   await page.goto(`${server.address}deep/index.html`);
-  await page.locator("p:has-text('only begotten Son')").waitFor({ timeout: 300_000 });
+  await page.locator("p:has-text('only begotten Son')").waitFor();
   assert.deepEqual(errors, []);
 });
