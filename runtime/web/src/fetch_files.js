@@ -35,7 +35,7 @@ import { formatBytes } from "./units.js";
  * @property {Blob | null} old  bytes from an earlier, incomplete download
  * @property {(chunk: Uint8Array, at: number) => void} write
  * @property {() => Promise<void>} finish  called when the file is complete
- * @property {(isWanted: boolean) => Promise<void>} leave  called when the download failed; isWanted: keep the bytes for the next try
+ * @property {(isResumable: boolean) => Promise<void>} leave  called when the download failed; isResumable: whether the next download may continue from these bytes
  */
 
 /**
@@ -219,10 +219,10 @@ export class DiskPart {
     await /** @type {any} */ (this.#file).move(this.#name);
   }
 
-  /** @param {boolean} isWanted */
-  async leave(isWanted) {
+  /** @param {boolean} isResumable */
+  async leave(isResumable) {
     this.#access.close();
-    if (!isWanted) await this.#directory.removeEntry(`${this.#name}${PART}`);
+    if (!isResumable) await this.#directory.removeEntry(`${this.#name}${PART}`);
   }
 }
 
