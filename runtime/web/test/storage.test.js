@@ -92,7 +92,7 @@ exhaustive("two folders of the same name are both saved; an unknown id is an err
   const { page } = await visit(t, browser, { places: { "/": DIST } });
   for (const folder of [await copyFolder(t, EXACT_FOLDER), await copyFolder(t, FOLDER)]) {
     await page.setInputFiles("#pick", folder);
-    await page.locator("#chat:not([hidden])").waitFor();
+    await page.locator("#loading[hidden]").waitFor({ state: "attached" });
     await page.click("#show-models");
   }
   await page.locator("#kept li").nth(1).waitFor();
