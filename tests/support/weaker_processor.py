@@ -5,7 +5,8 @@
 ONNX Runtime has no setting for this. Its kernels ask the processor which instructions it has
 (CPUID) and the operating system which registers it saves (XGETBV). In a copy of its libraries this
 script replaces each XGETBV with a constant, so that the larger registers look switched off.
-PyTorch, oneDNN and OpenBLAS have environment variables of their own.
+PyTorch, oneDNN and OpenBLAS have environment variables of their own. With "avx2", MatMulNBits gave
+the same sums as under `qemu-x86_64 -cpu Haswell`, at accuracy levels 0 and 4.
 """
 
 import importlib.util
