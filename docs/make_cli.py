@@ -39,8 +39,9 @@ def render() -> str:
 def _list_helps(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> Iterator[tuple[str, str]]:
+    width: dict[str, int] = {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
     context = click.Context(
-        command, parent, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH
+        command, parent, info_name=name, **{**command.context_settings, **width}
     )
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
