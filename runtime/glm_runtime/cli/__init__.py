@@ -33,6 +33,7 @@ def cli() -> None:
 
 
 for _command in (generate, chat, bench, info, doctor, prepare):
+    _command.context_settings = cli.context_settings  # click caches -h also without the group
     cli.add_command(_command)
 
 
