@@ -9,6 +9,7 @@ import click
 import glm_export
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
 from glm_export.command_line import ExportCommand
+from glm_export.output.unfinished import find_unfinished
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
@@ -217,8 +218,6 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
 
 
 def _describe_interruption(output: Path) -> str:
-    from glm_export.output.unfinished import find_unfinished  # noqa: PLC0415 - imports PyTorch
-
     kept = find_unfinished(output)
     if not kept.exists():
         return "nothing was changed"

@@ -1,4 +1,4 @@
-"""Which optional packages are installed, found out without importing them."""
+"""Checks that optional packages are installed, without importing them."""
 
 import importlib.util
 
@@ -8,7 +8,7 @@ _EXPORT_PACKAGES = ("torch", "onnx", "onnx_ir", "onnxscript")
 
 
 def require_export_packages() -> None:
-    """Say in one sentence what is not installed, before anything is loaded.
+    """Check that the packages of an export are installed.
 
     Raises:
         MissingPackageError: names the first package and the extra that brings it.

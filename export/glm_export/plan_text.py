@@ -26,7 +26,7 @@ def _list_lines(estimate: ExportEstimate) -> Iterator[str]:
     yield f"disk         {estimate.disk_bytes / 1e9:,.2f} GB while it runs, {free}"
     if estimate.kept_bytes:
         kept = f"{estimate.kept_bytes / 1e9:,.2f} GB"
-        yield f"kept         {kept} of an earlier run to this place, which may be gone on with"
+        yield f"kept         {kept} of an interrupted export, which can be continued"
     yield f"memory       about {estimate.peak_rss_bytes / 1e9:.1f} GB"
     for stage in estimate.stages:
         yield f"time         about {format_duration(stage.seconds):<10} {stage.name}"

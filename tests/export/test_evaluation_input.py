@@ -163,7 +163,7 @@ def test_a_folder_of_another_model(root: Path) -> None:
     replace_tensors(
         root / "checkpoint", add={"model.embed_tokens.weight": rows, "lm_head.weight": rows}
     )
-    refuse(root, OptionsError, "vocab_size=320 but the checkpoint 352")
+    refuse(root, OptionsError, "vocab_size=320 but the checkpoint has 352")
 
 
 def test_a_graph_that_onnx_runtime_refuses(root: Path) -> None:

@@ -41,7 +41,9 @@ class Oracle:
 
     cost = 0.0
 
-    def __init__(self, answer: Sequence[int], chance: float, prompt: Sequence[int] = PROMPT) -> None:
+    def __init__(
+        self, answer: Sequence[int], chance: float, prompt: Sequence[int] = PROMPT
+    ) -> None:
         self._answer = [*prompt, *answer]
         self._random = random.Random(1)
         self._chance = chance

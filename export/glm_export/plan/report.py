@@ -1,4 +1,4 @@
-"""What an export reports when it is done."""
+"""The report of a finished export."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

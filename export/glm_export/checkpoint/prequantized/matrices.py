@@ -65,11 +65,11 @@ def find_matrices(
     stored_format: PrequantizedFormat,
     parameters: Mapping[str, ParameterSource],
 ) -> dict[str, QuantizedMatrix]:
-    """The parameters that the checkpoint holds as integers; the others are floats.
+    """Find the parameters that the checkpoint holds as integers; the others are floats.
 
     Raises:
-        CheckpointError: there is none; or a tensor is missing or not what config.json makes it.
-        UnsupportedModelError: no kernel computes it; the message names the linear.
+        CheckpointError: no parameter is quantized, or a tensor is missing or contradicts config.json.
+        UnsupportedModelError: no kernel supports a linear layer; the message names it.
     """
     expected = {name for source in parameters.values() for name, _ in source.tensors}
     found: dict[str, QuantizedMatrix] = {}
