@@ -68,7 +68,7 @@ def find_matrices(
     """Find the parameters that the checkpoint holds as integers; the others are floats.
 
     Raises:
-        CheckpointError: no parameter is quantized, or a tensor is missing or contradicts config.json.
+        CheckpointError: nothing is quantized, or a tensor is missing or contradicts config.json.
         UnsupportedModelError: no kernel supports a linear layer; the message names it.
     """
     expected = {name for source in parameters.values() for name, _ in source.tensors}
