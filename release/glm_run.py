@@ -51,7 +51,8 @@ class Target:
         return self.name.startswith("win")
 
 
-_STATIC = "-static-libstdc++ -static-libgcc"
+# The build id depends on the folder of the build.
+_STATIC = "-static-libstdc++ -static-libgcc -Wl,--build-id=none"
 _LINUX = {"CMAKE_EXE_LINKER_FLAGS": _STATIC, "CMAKE_SHARED_LINKER_FLAGS": _STATIC}
 _NO_DATE = "-Wl,--no-insert-timestamp"  # else each build gives other bytes
 _WINDOWS = {
