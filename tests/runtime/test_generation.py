@@ -1,18 +1,30 @@
 """Answers against a plain greedy loop; the tiny model is random, so its text is noise."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from glm_runtime import DrySettings, GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime import (
+    DrySettings,
+    GenerationSettings,
+    Grammar,
+    Model,
+    Piece,
+    SamplingSettings,
+    load,
+)
 from glm_runtime.answering.generation import AnswerWriter, Request, generate
-from glm_runtime.errors import PromptError, SamplingError
+from glm_runtime.answering.speculation import Drafter, PromptLookup
+from glm_runtime.errors import GenerationError, PromptError, SamplingError
 from glm_runtime.graph.decoding import Decoder
-from glm_runtime.text.answer import AnswerForm
+from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
 from runtime.test_decoding import run_plainly
+from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 GREEDY = SamplingSettings(temperature=0)
+THINKING = AnswerForm(is_chat=True, is_thinking=True)
 PROMPT = "床前明月光 and the earth"
 
 
@@ -121,6 +133,80 @@ def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
     assert pieces == answer(tiny_model, max_new_tokens=10)
 
 
+class DeviceDecoder(Decoder):
+    """A decoder that chooses tokens itself, as on a CUDA device, here from the CPU's logits."""
+
+    chooses_greedily = True
+    worst_logit = 0.0
+    chosen = 0
+
+    def choose_next(self, token: int) -> tuple[int, float]:
+        self.chosen += 1
+        logits = self.append([token])[-1][: self._model.tokenizer_vocab_size]
+        return int(logits.argmax()), float(logits.max()) + self.worst_logit
+
+
+def answer_on_device(
+    model: Model,
+    settings: GenerationSettings,
+    form: AnswerForm = PLAIN_TEXT,
+    drafter: Drafter | None = None,
+) -> tuple[DeviceDecoder, list[Piece]]:
+    entry, ids = model.manifest.model, model.tokenizer.encode(PROMPT)
+    request = Request(ids, settings, form, drafter)
+    decoder = DeviceDecoder(model.graph, entry)
+    writer = AnswerWriter(model.tokenizer, entry, request)
+    return decoder, list(generate(decoder, writer, request))
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_tokens_that_the_device_chooses_are_the_same_pieces(tiny_model: Model, count: int):
+    free = answer(with_eos(tiny_model), max_new_tokens=30)
+    for model in (with_eos(tiny_model), with_eos(tiny_model, free[9].token_id)):
+        decoder, pieces = answer_on_device(model, GenerationSettings(GREEDY, count))
+        assert pieces == answer(model, max_new_tokens=count)
+        assert decoder.chosen == len(pieces) - 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationSettings(SamplingSettings(temperature=1, seed=1), 20),
+        GenerationSettings(SamplingSettings(temperature=0, repetition_penalty=1.5), 20),
+        GenerationSettings(GREEDY, 20, grammar=Grammar("regex", "[a-f]{9}")),
+        GenerationSettings(GREEDY, 20, top_logprobs=2),
+        GenerationSettings(GREEDY, 20, max_thinking_tokens=3),
+        GenerationSettings(GREEDY, 20, is_eos_ignored=True),
+    ],
+)
+def test_the_device_chooses_only_what_is_plainly_greedy(
+    tiny_model: Model, settings: GenerationSettings
+):
+    """Every other setting changes the choice or needs the logits."""
+    model = with_eos(tiny_model, 40)
+    form = THINKING if settings.max_thinking_tokens else PLAIN_TEXT
+    decoder, pieces = answer_on_device(model, settings, form)
+    assert decoder.chosen == 0
+    ids = model.tokenizer.encode(PROMPT)
+    assert pieces == list(model.new_session().generate(ids, settings, form))
+
+
+def test_the_device_does_not_choose_where_draft_tokens_are_checked(tiny_model: Model):
+    model, settings = with_eos(tiny_model), GenerationSettings(GREEDY, 20)
+    decoder, pieces = answer_on_device(model, settings, drafter=PromptLookup())
+    assert decoder.chosen == 0
+    assert pieces == answer(model, max_new_tokens=20)
+
+
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_broken_logits_on_the_device_are_reported(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch, logit: float
+):
+    monkeypatch.setattr(DeviceDecoder, "worst_logit", logit)
+    with pytest.raises(GenerationError, match=f"the model gave {logit} as its best logit"):
+        answer_on_device(with_eos(tiny_model), GenerationSettings(GREEDY, 5))
+
+
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
@@ -129,6 +215,7 @@ def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
         ([5] * 257, "257 tokens are to be read but the model's context holds 256; shorten"),
         ([5, -1], "holds the id -1 where ids below 337 are expected"),
         ([337], "holds the id 337 where"),
+        ([5, 336, 337], "holds the id 337 where"),
     ],
 )
 def test_a_prompt_the_model_cannot_take_is_refused_at_once(
@@ -137,6 +224,26 @@ def test_a_prompt_the_model_cannot_take_is_refused_at_once(
     assert tiny_model.manifest.model.tokenizer_vocab_size == 337
     with pytest.raises(PromptError, match=sentence):
         tiny_model.generate(prompt)  # not even iterated
+
+
+def test_the_first_and_the_last_token_of_the_vocabulary_can_be_read(tiny_model: Model):
+    assert len(answer(tiny_model, [0, 336], max_new_tokens=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("max_new_tokens", "capacity"), [(10, 512), (300, 768), (600, 1024), (None, 1024)]
+)
+def test_the_cache_is_reserved_once_for_prompt_and_answer(
+    tmp_path: Path, max_new_tokens: int | None, capacity: int
+):
+    """A cache that grows is copied. An answer reserves at most 512 tokens, rounded up to 256."""
+    model = with_eos(load(build_tiny_folder(tmp_path / "long", TinyShape(context_length=2048))))
+    settings = GenerationSettings(GREEDY, max_new_tokens)
+    decoder = Decoder(model.graph, model.manifest.model)
+    request = Request([5] * 300, settings)
+    writer = AnswerWriter(model.tokenizer, model.manifest.model, request)
+    next(generate(decoder, writer, request))
+    assert decoder._cache.capacity == capacity
 
 
 @pytest.mark.parametrize("count", [0, -5])
@@ -148,9 +255,6 @@ def test_an_answer_of_no_tokens_is_refused(count: int):
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(SamplingError, match="stop string is empty"):
         GenerationSettings(stop=("",))
-
-
-THINKING = AnswerForm(is_chat=True, is_thinking=True)
 
 
 def think(model: Model, **settings) -> list[Piece]:

@@ -29,6 +29,7 @@ SCORES = st.floats(-40, 40, width=16)
 SETTINGS = {
     "temperature": SamplingSettings(temperature=0.7),
     "top_k": SamplingSettings(top_k=40),
+    "top_k of 1": SamplingSettings(top_k=1),
     "top_k above the vocabulary": SamplingSettings(top_k=10**6),
     "top_p": SamplingSettings(top_p=0.9),
     "tiny top_p": SamplingSettings(top_p=1e-6),
@@ -106,6 +107,24 @@ def test_generated_tokens_are_penalized_too():
     assert [sampler.choose(scores) for _ in range(3)] == [0, 1, 0]
 
 
+def test_a_token_that_was_chosen_elsewhere_is_penalized_too():
+    sampler = Sampler(SamplingSettings(temperature=0, repetition_penalty=2.0), 3, [])
+    sampler.accept(0)
+    assert sampler.choose(np.array([4, 3, 1], np.float32)) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_forbidden_token_is_never_chosen(dtype: type, temperature: float):
+    def forbid(scores: np.ndarray) -> None:
+        scores[1:] = -np.inf
+
+    logits = np.array([-9, 5, 7], dtype)
+    sampler = Sampler(SamplingSettings(temperature=temperature, seed=0), 3, [])
+    assert [sampler.choose(logits, forbid) for _ in range(20)] == [0] * 20
+    assert logits.tolist() == [-9, 5, 7]  # the caller's logits stay as they are
+
+
 @given(npst.arrays(np.float32, st.integers(1, 700), elements=SCORES), st.data())
 def test_select_top_is_what_sorting_finds(values: np.ndarray, data: st.DataObject):
     count = data.draw(st.integers(1, values.size))
@@ -179,6 +198,14 @@ def test_padding_ids_are_never_chosen(dtype: type, temperature: float):
 @given(npst.arrays(np.float16, st.integers(1, 200), elements=SCORES))
 def test_the_largest_float16_is_found_without_comparing_floats(scores: np.ndarray):
     assert scores[find_largest(scores)] == scores.max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_zero_is_equal_to_a_zero_with_a_sign(dtype: type):
+    """The first of equals is chosen, in float16 too, where zeros have two representations."""
+    assert find_largest(np.array([-1, -0.0, 0.0, -0.0], dtype)) == 1
+    with pytest.raises(GenerationError, match="nan as its best logit"):
+        find_largest(np.array([0.0, np.copysign(NAN, -1)], dtype))
 
 
 BROKEN = ([1, NAN, 2], [np.copysign(NAN, -1)] * 3, [float("-inf")] * 3, [float("inf"), 1])

@@ -84,6 +84,9 @@ TEXTS = [
     "get_verse\n{'reference': 'x'}",
     'get_verse\n{"reference": "x"',
     'get_verse\n{"reference": "x\n"}',
+    'get_verse\n{"reference": "}',
+    'get_verse\n{"reference": {}',
+    'get_verse\n{"reference": {"a": 1}\nget_verse\n{"reference": {}',
     "get_verse",
     "get_verse\n",
     "get_",
@@ -115,6 +118,12 @@ def test_text_is_not_held_back_longer_than_it_may_be_a_call():
     assert parser.add(" it up.\nge") == " it up.\n"
     assert parser.add("t") == ""
     assert parser.add("ting") == "getting"
+
+
+def test_a_line_break_inside_a_string_ends_the_wait_for_a_call():
+    parser = ToolCallParser(NAMES)
+    assert parser.add('get\n{"a": "x') == ""
+    assert parser.add("\n") == 'get\n{"a": "x\n'
 
 
 PIECES = st.lists(
