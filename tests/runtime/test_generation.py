@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 
 from glm_runtime import (
     DrySettings,
@@ -20,8 +21,10 @@ from glm_runtime.answering.speculation import Drafter, PromptLookup
 from glm_runtime.errors import GenerationError, PromptError, SamplingError
 from glm_runtime.graph.decoding import Decoder
 from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
+from glm_runtime.text.tokenizer import Tokenizer
+from glm_runtime.text.tool_calls import ToolCall
 from runtime.test_decoding import run_plainly
-from runtime.tiny_folder import TinyShape, build_tiny_folder
+from runtime.tiny_folder import TinyShape, build_tiny_folder, train_tokenizer
 
 GREEDY = SamplingSettings(temperature=0)
 THINKING = AnswerForm(is_chat=True, is_thinking=True)
@@ -333,6 +336,43 @@ def test_a_forced_token_counts_for_penalties(tiny_model: Model):
 def test_other_settings_out_of_range_are_refused(settings: dict, sentence: str):
     with pytest.raises(SamplingError, match=sentence):
         GenerationSettings(**settings)
+
+
+def write_tokens(writer: AnswerWriter, tokens: list[int]) -> list[Piece]:
+    """The pieces of an answer whose most likely tokens are these."""
+    rows = np.eye(writer._model.vocab_size, dtype=np.float32)
+    return [writer.write(rows[token]) for token in tokens]
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_a_finished_call_is_the_reason_unless_the_answer_was_cut_off(
+    tiny_model: Model, limit: int | None
+):
+    """After "length" a caller asks for more; after "tool_calls" it runs the tool."""
+    entry, tokenizer = tiny_model.manifest.model, tiny_model.tokenizer
+    tokens = tokenizer.encode('get\n{"a": 1}')
+    form = AnswerForm(is_chat=True, tool_names=("get",))
+    request = Request([5], GenerationSettings(GREEDY, limit and len(tokens)), form)
+    writer = AnswerWriter(tokenizer, entry, request)
+    pieces = write_tokens(writer, tokens if limit else [*tokens, entry.eos_token_ids[1]])
+    assert text_of(pieces) == ""
+    assert pieces[-1].tool_calls == (ToolCall("get", '{"a": 1}'),)
+    assert pieces[-1].finish_reason == ("length" if limit else "tool_calls")
+    assert not any(piece.finish_reason or piece.tool_calls for piece in pieces[:-1])
+
+
+def test_text_in_the_token_that_ends_the_reasoning_counts_for_the_grammar(tiny_model: Model):
+    inner = train_tokenizer()
+    inner.add_tokens([AddedToken(">ab", special=False, normalized=False)])
+    tokenizer, entry = Tokenizer(inner), tiny_model.manifest.model
+    entry = dataclasses.replace(entry, tokenizer_vocab_size=tokenizer.vocab_size)
+    settings = GenerationSettings(GREEDY, 40, grammar=Grammar("regex", "abc"))
+    writer = AnswerWriter(tokenizer, entry, Request([5], settings, THINKING))
+    last = tokenizer.find_id(">ab")
+    assert last == 337
+    pieces = write_tokens(writer, [*tokenizer.encode("so</think"), last, 0])
+    assert text_of(pieces) == "abc" and pieces[-1].finish_reason == "stop"
+    assert "".join(piece.reasoning for piece in pieces) == "so"
 
 
 def test_dry_breaks_a_loop(tiny_model: Model):
