@@ -55,7 +55,10 @@ def test_the_sound_checkpoint_is_exported(tmp_path: Path) -> None:
     [
         (lambda c: (c / "config.json").unlink(), ("no config.json in",)),
         (lambda c: (c / "config.json").write_text("{"), ("config.json is not readable JSON",)),
-        (lambda c: (c / "config.json").write_text("[]"), ("config.json does not hold a JSON object",)),
+        (
+            lambda c: (c / "config.json").write_text("[]"),
+            ("config.json does not hold a JSON object",),
+        ),
         (lambda c: (c / WEIGHTS).unlink(), ("no *.safetensors and no pytorch_model*.bin in",)),
         (lambda c: (c / WEIGHTS).write_bytes(b""), (WEIGHTS, "no whole safetensors header")),
         (

@@ -3,23 +3,27 @@
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from glm_runtime import (
+    GenerationError,
     GenerationSettings,
     Grammar,
     Model,
     PromptError,
     SamplingError,
     SamplingSettings,
+    load,
 )
 from glm_runtime.answering.batch import Batch, BatchPiece
 from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import Piece
-from glm_runtime.graph.decoding import PREFILL_CHUNK
+from glm_runtime.graph.decoding import PREFILL_CHUNK, Decoder
 from glm_runtime.text.answer import AnswerForm
 from runtime.test_generation import with_eos
+from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 GREEDY = SamplingSettings(temperature=0)
 PROMPTS = [
@@ -167,6 +171,91 @@ def test_left_half_way_nothing_is_lost_for_others(tiny_model: Model):
         next(running)
     running.close()  # type: ignore[attr-defined]
     assert gather(batch.run(requests, 3))[2] == alone(model, requests[2])
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by the length of each prompt, or part of one, that a row reads alone."""
+    read: list[int] = []
+    run = BatchDecoder._run
+
+    def count(decoder: BatchDecoder, ids, mask, first: int, last: int):
+        if ids.shape[1] > 1:
+            read.append(ids.shape[1])
+        return run(decoder, ids, mask, first, last)
+
+    monkeypatch.setattr(BatchDecoder, "_run", count)
+    return read
+
+
+def test_the_longest_common_prefix_is_copied(tiny_model: Model, monkeypatch: pytest.MonkeyPatch):
+    """Of three rows that begin like the new prompt, and not below eight tokens."""
+    model, read = with_eos(tiny_model), count_reads(monkeypatch)
+    prompts = [[5] * 20, [5] * 30 + [6] * 10, [5] * 25 + [7] * 10, [5] * 30 + [8] * 9]
+    prompts += [[9] * 7 + [5] * 5, [9] * 7 + [6] * 5, [10] * 8 + [5] * 5, [10] * 8 + [6] * 5]
+    requests = [Request(ids, GenerationSettings(GREEDY, 9)) for ids in prompts]
+    found = gather(make_batch(model).run(requests, 8))
+    assert read == [20, 40 - 20, 35 - 25, 39 - 30, 12, 12, 13, 13 - 8]
+    monkeypatch.undo()
+    for index, request in enumerate(requests):
+        assert found[index] == alone(model, request)
+
+
+def test_on_other_devices_prompts_are_answered_one_after_another(tiny_model: Model):
+    """The graph runs on the CPU here; only its description names another device."""
+    model = with_eos(tiny_model)
+    graph = dataclasses.replace(model.graph, device="dml")
+    batch = Batch(graph, model.manifest.model, model.tokenizer)
+    short = GenerationSettings(GREEDY, 4)
+    requests = [Request([5, 6], short), Request([5] * 300, short), Request([5, 9], short)]
+    pieces = list(batch.run(requests, 2))
+    assert [one.index for one in pieces] == [0] * 4 + [1] + [2] * 4
+    assert isinstance(pieces[4].error, PromptError) and pieces[4].piece is None
+    for index in (0, 2):
+        mine = [one.piece for one in pieces if one.index == index]
+        assert mine == alone(model, requests[index])
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    shape = TinyShape(context_length=1024)
+    return load(build_tiny_folder(tmp_path_factory.mktemp("folders") / "long", shape), device="cpu")
+
+
+def test_rows_keep_their_tokens_when_the_buffers_grow_and_rows_leave(long_model: Model):
+    """The buffers grow when a row is read and again when one takes a step."""
+    entry = long_model.manifest.model
+    texts = [[5, 6] * 20, [7, 8, 9] * 85, [3] * 300]
+    decoder = BatchDecoder(long_model.graph, entry, 3)
+    singles = [Decoder(long_model.graph, entry) for _ in texts]
+    for text, single in zip(texts, singles, strict=True):
+        np.testing.assert_allclose(decoder.add(text), single.prefill(text), atol=1e-4)
+    assert decoder.lengths == [40, 255, 300]
+    for token in range(230):
+        rows = decoder.step([token] * 3)
+        for row, single in zip(rows, singles, strict=True):
+            np.testing.assert_allclose(row, single.append([token])[0], atol=1e-4)
+    decoder.remove(0)
+    assert decoder.lengths == [530, 485]
+    for row, single in zip(decoder.step([4, 4]), (singles[2], singles[1]), strict=True):
+        np.testing.assert_allclose(row, single.append([4])[0], atol=1e-4)
+    decoder.remove(1)
+    np.testing.assert_allclose(decoder.step([2])[0], singles[2].append([2])[0], atol=1e-4)
+
+
+def test_a_prompt_that_cannot_be_read_leaves_the_rows_alone(tiny_model: Model):
+    entry = tiny_model.manifest.model
+    decoder, single = BatchDecoder(tiny_model.graph, entry, 2), Decoder(tiny_model.graph, entry)
+    np.testing.assert_allclose(decoder.add([5, 6]), single.prefill([5, 6]), atol=1e-4)
+    sentence = r"failed with 1 rows at token 2 \(.+\); try fewer rows, or check the folder"
+    with pytest.raises(GenerationError, match=sentence):
+        decoder.add([5, 10**6])
+    with pytest.raises(PromptError, match="257 tokens are to be read"):
+        decoder.add([5] * 257)
+    assert decoder.lengths == [2]
+    np.testing.assert_allclose(decoder.step([7])[0], single.append([7])[0], atol=1e-4)
+    decoder.lengths = [256]
+    with pytest.raises(PromptError, match="257 tokens are to be read"):
+        decoder.step([7])
 
 
 @pytest.mark.parametrize("max_rows", [0, -1])

@@ -97,6 +97,37 @@ def test_prefill_in_chunks_equals_prefill_at_once(tiny_model: Model, chunk: int)
     np.testing.assert_allclose(logits, run_plainly(tiny_model, IDS, 1)[0], atol=1e-4)
 
 
+def test_a_prompt_is_read_in_chunks_that_bound_the_memory(
+    long_model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    decoder, read = new_decoder(long_model), list[int]()
+    append = decoder.append
+
+    def count(tokens, num_logits=1):
+        read.append(len(tokens))
+        return append(tokens, num_logits)
+
+    monkeypatch.setattr(decoder, "append", count)
+    decoder.prefill(IDS * 3)
+    assert read == [128, 128, 14]
+
+
+def test_no_more_room_is_reserved_than_the_context_needs(long_model: Model):
+    decoder = new_decoder(long_model)
+    decoder.reserve(10**9)
+    assert decoder._cache.capacity == 1024
+    assert decoder.length == 0
+
+
+def test_what_is_loaded_goes_on_as_where_it_was_copied(tiny_model: Model):
+    first, second = new_decoder(tiny_model), new_decoder(tiny_model)
+    first.append(IDS[:20])
+    second.append(IDS[30:60])
+    second.load_values(first.copy_values(), 20)
+    assert second.length == 20
+    np.testing.assert_array_equal(second.append([5, 6], 2), first.append([5, 6], 2))
+
+
 def test_several_logits_after_a_past_are_those_of_the_same_positions(tiny_model: Model):
     """What the verification of drafted tokens will need."""
     decoder = new_decoder(tiny_model)
@@ -171,6 +202,7 @@ def test_what_onnxruntime_refuses_becomes_one_sentence(tiny_model: Model):
     [
         ({"num_layers": 3}, r"no tensor 'past_key_values\.2\.key' where the manifest promises"),
         ({"head_dim": 64}, r"past_key_values\.0\.key is tensor\(float\) \['B', 2, 'P', 32\] where"),
+        ({"cache_dtype": "int8"}, r"tensor\(float\) .* promises tensor\(int8\)"),
         ({"cache_dtype": "float16"}, r"tensor\(float\) .* promises tensor\(float16\)"),
         ({"vocab_size": 512}, r"logits is .*448\] where the manifest promises .*512\]"),
     ],

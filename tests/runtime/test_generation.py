@@ -302,9 +302,9 @@ def test_stop_strings_end_the_answer_not_the_thinking(tiny_model: Model):
 
 
 def test_ignoring_the_end_of_text_never_chooses_it(tiny_model: Model):
-    """Also where it would be the likeliest token by far."""
+    """Also where it would be the likeliest token by far, and where one is a padding id."""
     free = [piece.token_id for piece in answer(with_eos(tiny_model), max_new_tokens=30)]
-    model = with_eos(tiny_model, *free[4:9])
+    model = with_eos(tiny_model, *free[4:9], 337, 447)
     assert answer(model, max_new_tokens=30)[-1].finish_reason == "stop"
     pieces = answer(model, max_new_tokens=30, is_eos_ignored=True)
     assert len(pieces) == 30 and pieces[-1].finish_reason == "length"

@@ -60,6 +60,19 @@ def test_the_same_prompt_again_reads_its_last_token_only(tiny_model: Model):
     assert read == [1] * len(first)  # the prompt's last token, then each answer token but the last
 
 
+@pytest.mark.parametrize("ids", [[], [5, -1], [337], [5] * 257])
+def test_a_prompt_that_cannot_be_read_is_refused_before_the_first_piece(
+    tiny_model: Model, ids: list[int]
+):
+    session = tiny_model.new_session()
+    first = tokens_of(session.generate([5, 6, 7], SETTINGS))
+    kept = session.tokens
+    with pytest.raises(PromptError):
+        session.generate(ids, SETTINGS)
+    assert session.tokens == kept
+    assert tokens_of(session.generate([5, 6, 7], SETTINGS)) == first
+
+
 def test_a_prompt_that_departs_early_equals_a_fresh_start(tiny_model: Model):
     session = tiny_model.new_session()
     list(session.generate([5, 6, 7, 8, 9, 10, 11], SETTINGS))

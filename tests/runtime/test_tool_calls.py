@@ -120,6 +120,14 @@ def test_text_is_not_held_back_longer_than_it_may_be_a_call():
     assert parser.add("ting") == "getting"
 
 
+@pytest.mark.parametrize("character", "xE'#<（")
+def test_what_json_does_not_allow_ends_the_wait_for_a_call(character: str):
+    parser = ToolCallParser(NAMES)
+    assert parser.add('get\n{"a": [1, ') == ""
+    shown = parser.add(character)
+    assert shown == ("" if character == "E" else 'get\n{"a": [1, ' + character)
+
+
 def test_a_line_break_inside_a_string_ends_the_wait_for_a_call():
     parser = ToolCallParser(NAMES)
     assert parser.add('get\n{"a": "x') == ""
