@@ -93,7 +93,7 @@ def test_a_shell_line_works(page: str, line: str) -> None:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["pip", "install", *arguments]:
             check_install(arguments)
-        case [".venv/bin/pytest" | "python", path, *_]:
+        case [".venv/bin/pytest" | ".venv/bin/python" | "python", path, *_]:
             assert (ROOT / path).exists()
         case ["docker", "build", "-t", "glm-run", "."]:
             assert (ROOT / "Dockerfile").exists()
