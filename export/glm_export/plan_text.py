@@ -29,8 +29,8 @@ def _list_lines(estimate: ExportEstimate) -> Iterator[str]:
         yield f"kept         {kept} of an interrupted export, which can be continued"
     yield f"memory       about {estimate.peak_rss_bytes / 1e9:.1f} GB"
     for stage in estimate.stages:
-        yield f"time         about {format_duration(stage.seconds):<10} {stage.name}"
-    yield f"             about {format_duration(estimate.seconds):<10} in all"
+        yield f"time         about {format_duration(max(1.0, stage.seconds)):<10} {stage.name}"
+    yield f"             about {format_duration(max(1.0, estimate.seconds)):<10} in all"
     yield f"verification {estimate.verification}"
     for note in estimate.notes:
         yield f"note         {note}"

@@ -104,7 +104,7 @@ def test_fixed_steps_give_the_same_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The cache grows on the way, and with it every buffer's place."""
-    monkeypatch.setattr(generation, "_ROOM_AHEAD", 0)
+    monkeypatch.setattr(generation, "_RESERVED_TOKENS", 0)
     settings = GenerationSettings(sampling, max_new_tokens=300, is_eos_ignored=True)
     assert answer(stepping, prompt, settings) == answer(model, prompt, settings)
 

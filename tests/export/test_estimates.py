@@ -112,7 +112,7 @@ def test_kept_work_and_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.kept_bytes > found.size_bytes * 0.9
     assert found.disk_bytes < found.size_bytes
     text = render_estimate(found)
-    assert "earlier run" in text and ("too small" in text) == (found.disk_bytes > 0)
+    assert "interrupted export" in text and ("too small" in text) == (found.disk_bytes > 0)
 
 
 def test_an_output_that_exists_is_noted(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_no_room_for_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_seconds_are_told_in_a_fitting_unit() -> None:
     stages = tuple(StageEstimate(str(s), s) for s in (0.1, 59, 61, 7200))
     text = render_estimate(make(stages))
-    for words in ("about 1 s ", "about 59 s", "about 1 min", "about 2.0 h"):
+    for words in ("about 1 s ", "about 59 s", "about 1 min", "about 2 h 0 min"):
         assert words in text
 
 
