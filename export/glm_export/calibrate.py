@@ -75,10 +75,12 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
             plan = _choose_plan(job, parameters, costs)
         except QuantizationError as error:
             raise CheckpointError(f"a matrix cannot be quantized: {error}") from error
+    if not job.has_calibrated_codes:
+        return Calibrated(plan, state, Folding())
     advance = track_stage(progress, "calibrating", job.plan.parameters)
     walk = Walk(_build_task(job, parameters, plan, moments), state, advance)
-    if job.has_calibrated_codes:
-        walk.run()
+    walk.run()
+    advance(job.plan.parameters)  # the norms, which have no codes
     return Calibrated(plan, state, walk.folding)
 
 
@@ -107,14 +109,16 @@ def _measure_sensitivity(
     if stored is None:
         count = max(1, SENSITIVITY_TOKENS // corpus.windows.shape[1])
         chosen = choose_evenly(len(corpus.windows), count)
+        advance = track_stage(progress, "measuring sensitivity", job.plan.parameters)
         found = measure_sensitivity(
             job.source.config,
             parameters.read,
             corpus.windows[chosen],
             dict.fromkeys(job.open_matrices, (REFERENCE_SCHEME,)),
-            track_stage(progress, "measuring sensitivity", job.plan.parameters),
+            advance,
             job.options.device,
         )
+        advance(job.plan.parameters)
         costs = {name: of[REFERENCE_SCHEME] for name, of in found.costs.items()}
         stored = {name: np.array(cost, dtype=np.float32) for name, cost in costs.items()}
         stored[_MOMENTS] = found.embedding_moments

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_export import ExportOptions, export
 from support.broken_checkpoints import write_small
 from support.commands import run_command
 
@@ -75,3 +76,17 @@ def test_an_export_off_a_terminal(tmp_path: Path, options: list[str]) -> None:
     shown = [line for line in err.splitlines() if line in STAGES]
     assert shown == ([] if options else STAGES)
     assert ("glm-run chat" in err) == (not options)
+
+
+def test_counted_stages_end_at_their_total_for_callers_of_the_api(tmp_path: Path) -> None:
+    """Norms have no codes, so calibration stopped below the number of weights."""
+    last: dict[str, tuple[int, int]] = {}
+
+    def note(stage: str, done: int, total: int) -> None:
+        last[stage] = (done, total)
+
+    checkpoint = write_small(tmp_path / "checkpoint")
+    export(ExportOptions(checkpoint, tmp_path / "out", calibration_tokens=64), note)
+    for stage in ("measuring sensitivity", "calibrating", "writing the weights"):
+        done, total = last[stage]
+        assert done == total > 0, stage
