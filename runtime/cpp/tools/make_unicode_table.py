@@ -2,8 +2,9 @@
 
     python make_unicode_table.py OUTPUT
 
-The classes are letter (general category L*), number (N*) and white space. They come from the package
-tokenizers, so that the results are the same. Without this package they come from `unicodedata`.
+The classes are letter (general category L*), number (N*) and white space. They come from
+the package tokenizers, so that the results are the same. Without this package they come from
+`unicodedata`.
 Python 3.14 has the same version of Unicode as tokenizers 0.23; text with code points that an older
 version does not know is split differently.
 """
