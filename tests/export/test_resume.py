@@ -297,7 +297,7 @@ def test_finished_codes_alone_are_kept(root: Path) -> None:
     assert list((root / ".new.unfinished" / "calibration").glob("*.packed"))
     stages: list[str] = []
     export(choose(root, **options), lambda name, *_: stages.append(name))
-    assert stages.count("calibrating") == 1 + 3  # embedding, layer and head, each at once
+    assert stages.count("calibrating") == 1 + 3 + 1  # start; embedding, layer, head at once; end
     assert list_names(root) == ["checkpoint", "new"]
 
 

@@ -165,7 +165,7 @@ def test_the_same_problem_has_the_same_answer() -> None:
 
 def test_an_impossible_budget_names_the_smallest() -> None:
     problem = {"a": choose((100, 1.0), (60, 2.0)), "b": choose((7, 0.5))}
-    with pytest.raises(BudgetError, match=r"budget of 66 bytes.*takes 67 bytes") as caught:
+    with pytest.raises(BudgetError, match=r"budget is 66 bytes.*takes 67 bytes") as caught:
         assign_schemes(problem, 66)
     assert isinstance(caught.value, QuantizationError)
     assert caught.value.smallest_bytes == 67
