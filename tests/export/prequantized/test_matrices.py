@@ -228,7 +228,10 @@ def test_one_of_three_is_not_quantized(tmp_path: Path) -> None:
 def test_no_linear_is_quantized(tmp_path: Path) -> None:
     write_small(tmp_path / "x")
     edit_config(tmp_path / "x", quantization_config=describe(Recipe(GPTQ)))
-    words = ("quant_method='gptq' but no linear layer is stored that way", "belongs to these weights")
+    words = (
+        "quant_method='gptq' but no linear layer is stored that way",
+        "belongs to these weights",
+    )
     refuse(tmp_path / "x", CheckpointError, *words)
 
 
