@@ -48,6 +48,11 @@ def test_the_parts_of_a_quantized_matrix() -> None:
     assert tensor.all_segments == tensor.segments
 
 
+def test_32_zero_points_of_4_bits_take_16_bytes() -> None:
+    tensor = plan_one("a.weight", (10, 32 * 32), ASYMMETRIC, "fp32").tensors["a.weight"]
+    assert tensor.segments[2].shape == (10, 16)
+
+
 def test_a_symmetric_matrix_has_no_zero_points() -> None:
     tensor = plan_one("a.weight", (10, 128), SYMMETRIC, "fp32").tensors["a.weight"]
     assert describe(tensor.segments) == [

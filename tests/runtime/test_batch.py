@@ -242,6 +242,22 @@ def test_rows_keep_their_tokens_when_the_buffers_grow_and_rows_leave(long_model:
     np.testing.assert_allclose(decoder.step([2])[0], singles[2].append([2])[0], atol=1e-4)
 
 
+def test_rows_of_different_lengths_can_change_places(long_model: Model):
+    """Row i continues from row `sources[i]`; a row may be taken twice, or not at all."""
+    entry, texts = long_model.manifest.model, [[5], [6, 7, 8], [9] * 40]
+    decoder = BatchDecoder(long_model.graph, entry, 3)
+    for text in texts:
+        decoder.add(text)
+    for sources in ([2, 1, 0], [1, 1], [0, 1]):
+        texts = [texts[source] + [4] for source in sources]
+        decoder.reorder(sources)
+        rows = decoder.step([4] * len(sources))
+        assert decoder.lengths == [len(text) for text in texts]
+        for row, text in zip(rows, texts, strict=True):
+            expected = Decoder(long_model.graph, entry).prefill(text)
+            np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
 def test_a_prompt_that_cannot_be_read_leaves_the_rows_alone(tiny_model: Model):
     entry = tiny_model.manifest.model
     decoder, single = BatchDecoder(tiny_model.graph, entry, 2), Decoder(tiny_model.graph, entry)

@@ -202,7 +202,10 @@ def test_what_onnxruntime_refuses_becomes_one_sentence(tiny_model: Model):
     [
         ({"num_layers": 3}, r"no tensor 'past_key_values\.2\.key' where the manifest promises"),
         ({"head_dim": 64}, r"past_key_values\.0\.key is tensor\(float\) \['B', 2, 'P', 32\] where"),
-        ({"cache_dtype": "int8"}, r"tensor\(float\) .* promises tensor\(int8\)"),
+        (
+            {"cache_dtype": "int8"},
+            r"past_key_values\.0\.key is tensor\(float\) .* promises tensor\(int8\)",
+        ),
         ({"cache_dtype": "float16"}, r"tensor\(float\) .* promises tensor\(float16\)"),
         ({"vocab_size": 512}, r"logits is .*448\] where the manifest promises .*512\]"),
     ],

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,53 @@ def test_an_answer_left_half_way_does_not_spoil_the_next(tiny_model: Model):
     longer = [*ids, *begun[:2], 99, 98]
     assert tokens_of(session.generate(longer, SETTINGS)) == fresh(tiny_model, longer)
     assert list(half) == []  # the old answer has ended; it writes no more into the cache
+
+
+@pytest.mark.parametrize("action", ["reset", "rewind", "fork", "save", "restore"])
+def test_an_unfinished_answer_ends_with_what_changes_the_session(
+    tiny_model: Model, tmp_path: Path, action: str
+):
+    """Its next piece would write into a cache that holds other tokens."""
+    session, path = tiny_model.new_session(), tmp_path / "saved.npz"
+    list(session.generate([8, 9], SETTINGS))
+    session.save(path)
+    saved = session.tokens
+    half = session.generate([5, 6, 7], SETTINGS)
+    begun = tokens_of(itertools.islice(half, 3))
+    held = (5, 6, 7, *begun[:2])  # the last token is not read yet
+    if action == "reset":
+        session.reset()
+    elif action == "rewind":
+        session.rewind(4)
+    elif action == "fork":
+        assert session.fork().tokens == held
+    elif action == "save":
+        session.save(path)
+    else:
+        session.restore(path)
+    assert list(half) == []
+    expected = {"reset": (), "rewind": held[:4], "restore": saved}.get(action, held)
+    assert session.tokens == expected
+    ids = [*expected, 3]
+    assert tokens_of(session.generate(ids, SETTINGS)) == fresh(tiny_model, ids)
+
+
+def test_draft_tokens_are_neither_copied_nor_saved(tiny_model: Model, tmp_path: Path):
+    """An answer may be left while the cache holds draft tokens that were not chosen yet."""
+    settings = dataclasses.replace(SETTINGS, is_speculative=True)
+    drafted = 0
+    for count in range(1, 12):
+        session, restored = tiny_model.new_session(tiny_model), tiny_model.new_session()
+        list(itertools.islice(session.generate([5, 6, 7], settings), count))
+        drafted += session._decoder.length > len(session.tokens)
+        twin = session.fork()
+        session.save(tmp_path / "saved.npz")
+        restored.restore(tmp_path / "saved.npz")
+        ids = [*session.tokens, 3]
+        for one in (session, twin, restored):
+            assert one.tokens == tuple(ids[:-1]) and one._decoder.length == len(one.tokens)
+            assert tokens_of(one.generate(ids, SETTINGS)) == fresh(tiny_model, ids)
+    assert drafted > 0
 
 
 def test_reset_forgets_everything(tiny_model: Model):
