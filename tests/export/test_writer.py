@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import glm_export.checkpoint.checkpoint as checkpoint_module
+import glm_export.output.writer as writer_module
 from glm_export.calibration.folding import Folding
 from glm_export.calibration.state import open_state
 from glm_export.checkpoint.source_model import SourceModel, open_source
@@ -113,10 +114,17 @@ def test_squares_that_float32_cannot_hold_are_still_summed(
     assert 0 < report.errors[QKV].relative < 1
 
 
+@pytest.mark.parametrize(("interrupted_at", "fewest", "most"), [(42, 1, 1), (60, 2, 99)])
 @pytest.mark.parametrize("is_checked", [True, False])
 def test_an_interrupted_file_is_continued_and_not_written_again(
-    source: SourceModel, tmp_path: Path, is_checked: bool
+    source: SourceModel,
+    tmp_path: Path,
+    is_checked: bool,
+    interrupted_at: int,
+    fewest: int,
+    most: int,
 ) -> None:
+    """Also where only the embedding, which is 40 runs, was complete."""
     plan, path = make_plan(source, "fp16"), tmp_path / "data"
     options = WriteOptions("rtn", is_checked, threads=1)
     calls = 0
@@ -124,14 +132,14 @@ def test_an_interrupted_file_is_continued_and_not_written_again(
     def interrupt(_: int) -> None:
         nonlocal calls
         calls += 1
-        if calls == 60:
+        if calls == interrupted_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_weights(source.checkpoint, plan, path, options, interrupt)
     whole, done = tmp_path / "whole", list[int]()
     report = write_weights(source.checkpoint, plan, path, options, done.append)
-    assert 0 < report.kept < len(source.parameters)
+    assert fewest <= report.kept <= min(most, len(source.parameters) - 1)
     assert done[0] > CHUNK_ROWS * 64  # what was kept is counted at once
     assert sum(done) == plan.parameters
     whole.mkdir()
@@ -236,6 +244,14 @@ def test_a_sample_is_some_runs_of_the_largest_matrix(
     weight = source.read_parameter(largest.name)
     np.testing.assert_array_equal(read_segment(path, segment)[:rows], weight[:rows])
     assert not read_segment(path, segment)[rows:].any()
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (64, 4)])
+def test_at_most_four_threads_write(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(writer_module, "count_usable_cores", lambda: cores)
+    assert writer_module.count_threads() == threads
 
 
 @pytest.mark.parametrize("part", range(3))

@@ -113,11 +113,12 @@ def test_a_request_that_fails_is_reported_and_the_others_go_on(tiny_model: Model
         Request([7], wrong_bias),
         Request([9, 8], stuck),
         Request([5, 9], short),
+        Request([5, 10**6], short),
     ]
     pieces = list(make_batch(model).run(requests, 2))
     errors = {one.index: one.error for one in pieces if one.error is not None}
     assert isinstance(errors[1], PromptError) and isinstance(errors[2], SamplingError)
-    assert set(errors) == {1, 2, 3}
+    assert isinstance(errors[5], PromptError) and set(errors) == {1, 2, 3, 5}
     for index in (0, 4):
         mine = [one.piece for one in pieces if one.index == index]
         assert mine == alone(model, requests[index])
