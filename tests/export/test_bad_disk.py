@@ -38,24 +38,26 @@ from support.refusals import (
 )
 
 EMBEDDING = "model.embed_tokens.weight"
+_ROWS_OF_A_GB = 10**9 // (4 * 64)  # float32 rows of the small model's width
 
 
 @pytest.mark.usefixtures("no_tracing")
 def test_too_little_disk(tmp_path: Path) -> None:
     """A checkpoint that is nearly all hole: bfloat16 zeros whose float32 would not fit.
 
-    Its embedding has three times as many weights as there are free bytes divided by four.
+    Its embedding in float32 takes three times what is free, in whole GB, so that the size of the
+    rest (about 0.07 GB) is never at the border where the sum is rounded.
     """
     rows = write_sparse_checkpoint(tmp_path / "checkpoint", free_share=3)
     options = ExportOptions(tmp_path / "checkpoint", tmp_path / "new" / "out", quant="none")
-    words = ("GB free but the folder needs", f"{rows * 64 * 4 / 1e9 + 0.07:.1f} GB", "free some")
+    words = ("GB free but the folder needs", f"{rows // _ROWS_OF_A_GB}.1 GB", "free some")
     assert_export_refused(options, OutputError, str(tmp_path), *words)
 
 
 def write_sparse_checkpoint(folder: Path, free_share: int) -> int:
     """A tied checkpoint whose data is never written; the number of its embedding's rows."""
     write_small(folder)
-    rows: int = free_share * shutil.disk_usage(folder).free // 4 // 64
+    rows = (free_share * shutil.disk_usage(folder).free // 10**9 + 1) * _ROWS_OF_A_GB
     edit_config(folder, vocab_size=rows, tie_word_embeddings=True)
     header, offset = {}, 0
     for name, shape in {**SHAPES, EMBEDDING: (rows, 64)}.items():
