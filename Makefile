@@ -87,5 +87,5 @@ $(VENV)/.ready-release: $(READY) release/requirements.txt
 $(OPTIMUM)/.ready: pyproject.toml $(OPTIMUM_TESTS)/constraints.txt $(wildcard export/optimum_plugin/*)
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/pip install --quiet --disable-pip-version-check -c $(OPTIMUM_TESTS)/constraints.txt \
-		'.[onnxruntime,export]' ./export/optimum_plugin pytest
+		'.[onnxruntime,export]' ./export/optimum_plugin pytest hypothesis
 	@touch $@
