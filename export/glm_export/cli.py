@@ -40,7 +40,7 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
     "--bits-per-weight",
     type=float,
     help="Average number of bits per weight, scales and zero points included. int4 and int8 are "
-    "mixed to lose the least KL divergence within it.",
+    "mixed for the lowest KL divergence at this size.",
 )
 @click.option(
     "--method",
