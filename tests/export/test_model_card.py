@@ -82,7 +82,7 @@ def test_the_base_model(path: str, name: str) -> None:
 def test_verification_is_a_sentence(folder: Path, manifest: Manifest, tmp_path: Path) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     error = manifest.verification.metrics["logit_error"]
-    assert f"the logits differ by {error:.2%} from those that PyTorch computes" in card
+    assert f"The logits differ by {error:.2%} from those that PyTorch computes" in card
     assert "logit_error" not in card
     checkpoint = write_small(tmp_path / "checkpoint")
     for level, words in (("tensors", "every tensor was read back"), ("none", "not verified")):

@@ -105,7 +105,7 @@ def test_the_license_goes_with_the_weights(root: Path) -> None:
 def test_the_card_says_all_of_it(root: Path) -> None:
     manifest = read_manifest(root / "int4")
     card = (root / "int4" / "README.md").read_text()
-    assert "license: glm-4 (LICENSE). Its text: `LICENSE`." in card
+    assert "license: glm-4 (LICENSE). The license text is in `LICENSE`." in card
     for name, entry in manifest.source.files.items():
         assert f"| {name} | {entry.size_bytes:,} | `{entry.sha256}` |" in card
     (scheme,) = {t.scheme for t in manifest.tensors if "qkv_proj.weight" in t.name}

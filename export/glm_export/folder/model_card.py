@@ -30,7 +30,8 @@ glm-export {tool_version} made this folder from the `{model_type}` checkpoint `{
 
 {verification}
 
-`glm-eval CHECKPOINT THIS_FOLDER` compares this folder with the original: perplexity, KL divergence.
+`glm-eval CHECKPOINT THIS_FOLDER` compares this folder with the original by perplexity and KL
+divergence.
 
 ## Run it
 
@@ -88,13 +89,14 @@ int main(void) {{
 }}
 ```
 
-**Other programs**: onnxruntime-genai loads this folder as it is. Set `intra_op_num_threads` under
-`session_options` in `genai_config.json` to your number of cores: without it, onnxruntime-genai was
-measured at half its speed on a two-core machine.
+**Other programs**: onnxruntime-genai loads this folder without changes. Set `intra_op_num_threads`
+under `session_options` in `genai_config.json` to your number of cores. Without this setting,
+onnxruntime-genai ran at half its speed on a machine with two cores.
 
-The graph's inputs are `input_ids`, `attention_mask` and `past_key_values.{{i}}.key|value`, its
-outputs `logits` and `present.{{i}}.key|value`. Logits are those of each row's last real position;
-feed the optional input `num_logits_to_keep` ([1] int64) for more.
+The graph's inputs are `input_ids`, `attention_mask` and `past_key_values.{{i}}.key|value`. Its
+outputs are `logits` and `present.{{i}}.key|value`. By default the graph returns the logits of each
+row's last position that is not padding. The optional input `num_logits_to_keep` ([1] int64) sets
+the number of positions.
 
 ## Where it comes from
 
@@ -106,7 +108,7 @@ feed the optional input `num_logits_to_keep` ([1] int64) for more.
 
 <details><summary>The source of every tensor</summary>
 
-| tensor | stored as | file of the checkpoint | its tensor |
+| tensor | stored as | file of the checkpoint | tensor in that file |
 |---|---|---|---|
 {tensors}
 
@@ -199,9 +201,9 @@ def _describe_verification(verification: VerificationEntry) -> str:
     figures = verification.metrics
     if verification.level == "full":
         return (
-            f"After the export, its graph was run on {figures['tokens']:.0f} tokens: the logits "
+            f"After the export, the graph was run on {figures['tokens']:.0f} tokens. The logits "
             f"differ by {figures['logit_error']:.2%} from those that PyTorch computes with the "
-            f"same weights, where {figures['logit_tolerance']:.2%} is the most allowed."
+            f"same weights; at most {figures['logit_tolerance']:.2%} is allowed."
         )
     if verification.level == "tensors":
         return "After the export, every tensor was read back; the graph was not run."
@@ -210,10 +212,10 @@ def _describe_verification(verification: VerificationEntry) -> str:
 
 def _describe_license(source: SourceEntry) -> str:
     files = ", ".join(f"`{name}`" for name in source.license_files)
-    text = f" Its text: {files}." if files else ""
+    text = f" The license text is in {files}." if files else ""
     if source.license:
         return f"The weights keep the checkpoint's license: {_escape(source.license)}.{text}"
-    return f"The weights keep the license of the checkpoint, whose card does not name it.{text}"
+    return f"The weights keep the checkpoint's license, which its model card does not name.{text}"
 
 
 def _list_files(source: SourceEntry) -> Iterator[str]:
