@@ -1,5 +1,7 @@
 """Packing: exact for every byte, and the layout that ONNX Runtime documents."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from glm_quantize import (
     SchemeError,
     find_method,
     pack_rows,
+    round_scales,
     unpack_rows,
 )
 from glm_quantize.packing import pack_codes, unpack_codes
@@ -46,6 +49,21 @@ def test_rows_round_trip_with_odd_block_counts(bits: int, blocks: int, is_symmet
     np.testing.assert_array_equal(found.scales, rows.scales)
     if zeros is not None:
         np.testing.assert_array_equal(found.zero_points, zeros)
+
+
+def test_scales_are_rounded_to_fp16_only_if_asked() -> None:
+    codes = np.zeros((1, 64), dtype=np.uint8)
+    scales = np.array([[0.1, 1e6]], dtype=np.float32)
+    rows = QuantizedRows(Scheme(4, 32, True), codes, scales, None)
+    assert round_scales(rows, "fp32") is rows
+    with warnings.catch_warnings(action="error"):
+        rounded = round_scales(rows, "fp16")
+    assert rounded.scales.tolist() == [[float(np.float16(0.1)), np.inf]]
+
+
+@pytest.mark.parametrize("block", [32, 64, 128, 256])
+def test_every_block_size_of_the_kernels_is_accepted(block: int) -> None:
+    assert Scheme(4, block, False).name == f"int4-b{block}-asym"
 
 
 @pytest.mark.parametrize(("bits", "block"), [(3, 32), (16, 32), (4, 16), (4, 48), (8, 0)])
