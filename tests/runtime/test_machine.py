@@ -67,6 +67,27 @@ def test_the_memory_of_a_container_is_respected(system: Path):
     assert machine.read_available_memory_bytes() > 600_000
 
 
+@pytest.mark.parametrize(
+    ("limit", "used", "statistics", "content"),
+    [
+        ("memory.max", "memory.current", "memory.stat", "anon 9\ninactive_file 300000\n"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "inactive_file 1\ntotal_inactive_file 300000\n",
+        ),
+    ],
+)
+def test_the_page_cache_of_a_container_is_available(
+    system: Path, limit: str, used: str, statistics: str, content: str
+):
+    """Reading a checkpoint fills it, so a folder seemed not to fit that did."""
+    for name, text in ((limit, "1000000"), (used, "900000"), (statistics, content)):
+        (system / "fs/cgroup" / name).write_text(text)
+    assert machine.read_available_memory_bytes() == 400_000
+
+
 def test_processor_features_are_read_from_its_description(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -61,7 +61,7 @@ def read_available_memory_bytes() -> int:
     used = _read_group_number("memory.current", "memory/memory.usage_in_bytes")
     if limit is None or used is None:
         return available
-    return max(0, min(available, int(limit - used)))
+    return max(0, min(available, int(limit - used) + _read_reclaimable_bytes()))
 
 
 def read_total_memory_bytes() -> int:
@@ -169,6 +169,16 @@ def _read_group_number(unified: str, legacy: str) -> float | None:
         if words is not None:
             return None if words[0] == "max" else int(words[0])
     return None
+
+
+def _read_reclaimable_bytes() -> int:
+    """Return the control group's page cache, which counts as used but is freed on demand."""
+    files = {"memory.stat": "inactive_file", "memory/memory.stat": "total_inactive_file"}
+    for name, key in files.items():
+        words = _read_words(_SYSTEM / "fs/cgroup" / name) or []
+        if key in words:
+            return int(words[words.index(key) + 1])
+    return 0
 
 
 def _read_words(path: Path) -> list[str] | None:
