@@ -16,6 +16,7 @@ from transformers import DynamicCache, Glm4ForCausalLM, GlmForCausalLM, PreTrain
 
 from glm_export import ExportOptions, export
 from glm_export.checkpoint.rope_options import RopeOptions
+from glm_export.checkpoint.source_model import open_source
 from glm_export.errors import OptionsError
 from glm_export.evaluation.evaluate import evaluate
 from glm_export.evaluation.inputs import EvaluationOptions
@@ -23,6 +24,7 @@ from glm_export.model.architectures import ARCHITECTURES
 from glm_export.model.decoder import Decoder
 from glm_export.model.rotary import find_frequencies, rotation_tables, stored_tables
 from glm_runtime.progress import ignore_progress
+from support.broken_checkpoints import edit_config, write_small
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -112,6 +114,27 @@ def test_theta_can_be_given(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = set_rope(model, rope_theta=5e6)(torch.from_numpy(ids)).logits.numpy()
     np.testing.assert_allclose(PlainGraph(tmp_path / "out").run(ids), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("place", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_theta_alone_keeps_yarn(tmp_path: Path, place: str, key: str) -> None:
+    """YaRN in transformers 4's `rope_scaling` was dropped without a word."""
+    checkpoint = write_small(tmp_path / "checkpoint")
+    edit_config(checkpoint, **{place: {key: "yarn", "factor": 4.0, "beta_fast": 16.0}})
+    before = open_source(checkpoint).config
+    changes = RopeOptions(theta=5e4).list_changes(checkpoint)
+    assert before.yarn is not None and before.yarn.beta_fast == 16.0
+    assert open_source(checkpoint, changes).config == dataclasses.replace(before, rope_theta=5e4)
+    assert changes["rope_parameters"]["factor"] == 4.0
+
+
+def test_given_yarn_replaces_rope_scaling(tmp_path: Path) -> None:
+    checkpoint = write_small(tmp_path / "checkpoint")
+    edit_config(checkpoint, rope_scaling={"type": "yarn", "factor": 4.0, "attention_factor": 9.0})
+    changes = RopeOptions("yarn", 2.0, theta=5e4).list_changes(checkpoint)
+    yarn = open_source(checkpoint, changes).config.yarn
+    assert yarn is not None and yarn.factor == 2.0 and yarn.attention_factor < 2
 
 
 @pytest.mark.parametrize(("theta", "is_noted"), [(10_000.0, True), (5e6, False)])

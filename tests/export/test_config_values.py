@@ -122,6 +122,13 @@ def test_rotary_settings_at_any_of_their_places(values: dict[str, object]) -> No
     assert (config.rope_theta, config.rotary_dim) == (5e5, 32)
 
 
+def test_rope_parameters_without_a_type_keep_that_of_rope_scaling() -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    values: dict[str, Any] = {"rope_scaling": scaling, "rope_parameters": {"rope_theta": 5e5}}
+    config = read(**values)
+    assert config.yarn is not None and config.yarn.factor == 4.0 and config.rope_theta == 5e5
+
+
 def test_absent_values_are_those_of_transformers() -> None:
     """Source: `GlmConfig` of transformers 4.51 and 5."""
     absent = ("num_key_value_heads", "head_dim", "rms_norm_eps", "attention_bias", "hidden_act")

@@ -61,8 +61,11 @@ class RopeOptions:
         if self.scaling is None and self.theta is None:
             return {}
         config = read_json(folder / "config.json")
-        nested = config.get("rope_parameters")
-        rope: dict[str, Any] = dict(nested) if isinstance(nested, Mapping) else {}
+        # A given scaling replaces `rope_scaling`, transformers 4's place for YaRN.
+        names = ("rope_parameters",) if self.scaling else ("rope_scaling", "rope_parameters")
+        rope: dict[str, Any] = {}
+        for nested in (config.get(name) for name in names):
+            rope |= nested if isinstance(nested, Mapping) else {}
         changes: dict[str, Any] = {}
         if self.theta is not None:
             changes["rope_theta"] = rope["rope_theta"] = self.theta

@@ -131,7 +131,7 @@ def _read_rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
             )
         require_value(nested, "rope_type", "default", _YARN)
         require_value(nested, "type", "default", _YARN)
-        kind = nested.get("rope_type") or nested.get("type")
+        kind = nested.get("rope_type") or nested.get("type") or settings["rope_type"]
         known = (*_ROPE_KEYS, *(_YARN_KEYS if kind == _YARN else ()))
         for key in sorted(set(nested) - {"rope_type", "type", *known}):
             require_value(nested, key)
