@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -124,6 +127,25 @@ def test_removing_leaves_the_copies_of_other_models(
     copies.make(tiny_folder, tiny_model.manifest)
     assert copies.remove(tiny_model.manifest) > 0
     assert copies.find(other) == path and copies.find(tiny_model.manifest) is None
+
+
+def test_what_killed_processes_left_is_deleted(
+    tiny_folder: Path, tiny_model: Model, copies: PreparedModels
+):
+    """A killed process leaves twice the model's size, of any model; a running one needs its own."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running = copies.root / f".making-{os.getpid()}-abc"
+    left = copies.root / f".making-{ended.pid}-a_0" / "model"
+    running.mkdir(parents=True)
+    for act in (copies.make, copies.make, lambda *_: copies.remove(tiny_model.manifest)):
+        left.mkdir(parents=True)
+        (left / "model.onnx.data").write_bytes(bytes(1000))
+        act(tiny_folder, tiny_model.manifest)
+        assert not left.parent.exists() and running.exists()
+    left.mkdir(parents=True)
+    (left / "model.onnx.data").write_bytes(bytes(1000))
+    assert copies.remove(tiny_model.manifest) == 1000
 
 
 @pytest.mark.parametrize("record", ["", "[]", "3", "{}", '{"../x": 1}', '{"model.onnx": "x"}'])

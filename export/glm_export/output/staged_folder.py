@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from glm_export.errors import OutputError
+from glm_runtime.graph.machine import is_made_by_running
 
 # Free disk for small files and for the file system itself.
 _SPARE_BYTES = 64 << 20
-# On Linux the start time of a process is known to a second, since /proc/stat rounds the boot time.
-_CLOCK_SLACK_SECONDS = 2.0
 
 
 @contextmanager
@@ -114,24 +111,12 @@ def _remove_leftovers(place: Path) -> None:
         is_ours = path.name.startswith(prefix) and kind in ("partial", "old") and process.isdigit()
         if not is_ours:
             continue
-        if _is_made_by_running(path, int(process)):
+        if is_made_by_running(path, int(process)):
             raise OutputError(f"process {process} is exporting to {place} now; wait for it.")
         if kind == "old" and not place.exists():
             path.rename(place)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_made_by_running(path: Path, process: int) -> bool:
-    """Return True if the process that made `path` still runs; a later one may have its number."""
-    try:
-        status = psutil.Process(process)
-        started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # a process of another user, on macOS or Windows
-        return True
-    return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
 
 
 def _swap(staging: Path, place: Path, *, is_forced: bool) -> None:

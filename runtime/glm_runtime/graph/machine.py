@@ -22,6 +22,8 @@ _HUGE_PAGE_BYTES = 2 << 20
 _MADV_COLLAPSE = 25  # Linux, include/uapi/asm-generic/mman-common.h
 _BUFFER_BYTES = 1 << 30  # for the memory bandwidth
 _PASSES = 5  # over the buffer
+# On Linux the start time of a process is known to a second, since /proc/stat rounds the boot time.
+_CLOCK_SLACK_SECONDS = 2.0
 _SYSTEM = Path("/sys")
 _PROCESS = Path("/proc")
 # Instruction sets that ONNX Runtime's kernels use.
@@ -99,6 +101,18 @@ def read_cpu_features() -> tuple[str, ...]:
         if line.startswith(("flags", "Features")):
             flags.update(line.partition(":")[2].split())
     return tuple(feature for feature in _KNOWN_FEATURES if feature in flags)
+
+
+def is_made_by_running(path: Path, process: int) -> bool:
+    """Return True if the process that made `path` still runs; a later one may have its number."""
+    try:
+        status = psutil.Process(process)
+        started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # a process of another user, on macOS or Windows
+        return True
+    return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
 
 
 def move_to_huge_pages() -> int:

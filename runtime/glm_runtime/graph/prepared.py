@@ -9,6 +9,7 @@ space.
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -22,7 +23,7 @@ from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, require_whole
 from glm_runtime.folder.strict_json import decode_record, encode_record
 from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
-from glm_runtime.graph.machine import read_cpu_features, read_cpu_name
+from glm_runtime.graph.machine import is_made_by_running, read_cpu_features, read_cpu_name
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 _RECORD_NAME = "prepared.json"
@@ -89,6 +90,7 @@ class PreparedModels:
             FolderError: a file differs from the manifest, or onnxruntime refuses the graph.
             OSError: the copy cannot be written; no part of it is left.
         """
+        self._remove_leftovers()
         found = self.find(manifest)
         if found is not None:
             return found
@@ -96,7 +98,8 @@ class PreparedModels:
         # The fingerprint, by which the copy is found, is that of these bytes.
         require_whole(folder, manifest, is_full=True, progress=progress)
         self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=self.root) as scratch:
+        prefix = f".making-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=self.root) as scratch:
             made = Path(scratch) / "model"
             made.mkdir()
             progress("packing weights", 0, 1)
@@ -116,13 +119,24 @@ class PreparedModels:
         return made_path
 
     def remove(self, manifest: Manifest) -> int:
-        """Delete all copies of a model; return the number of bytes freed."""
-        freed = 0
+        """Delete all copies of a model, and leftovers; return the number of bytes freed."""
+        freed = self._remove_leftovers()
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             record = _read_record(folder)
             if record is not None and record.fingerprint == manifest.fingerprint:
                 freed += sum(path.stat().st_size for path in folder.iterdir())
                 shutil.rmtree(folder)
+        return freed
+
+    def _remove_leftovers(self) -> int:
+        """Delete what killed processes left half made; return the number of bytes freed."""
+        freed = 0
+        for path in self.root.glob(".making-*-*"):
+            process = path.name.split("-")[1]
+            with contextlib.suppress(FileNotFoundError):  # another process removes it too
+                if process.isdigit() and not is_made_by_running(path, int(process)):
+                    freed += sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+                    shutil.rmtree(path)
         return freed
 
 
