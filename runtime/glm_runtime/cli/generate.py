@@ -93,6 +93,8 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     if (prompt is None) == (batch.prompts is None):
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
     options.require_use(is_beams=batch.num_beams is not None, is_many=batch.is_many)
+    if batch.num_beams is not None and top_logprobs is not None:
+        raise click.UsageError("--logprobs has no effect on a beam search; leave one of them out.")
     lines = [] if batch.prompts is None else read_prompts(batch.prompts)
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None

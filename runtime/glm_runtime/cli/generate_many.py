@@ -52,6 +52,10 @@ class BatchOptions:
             )
         if self.output is not None and self.output == self.prompts:
             raise click.UsageError("--output is the file of --prompts; choose another one.")
+        if self.length_penalty is not None and self.num_beams is None:
+            raise click.UsageError(
+                "--length-penalty came without --beams; give a number of beams, or leave it out."
+            )
         kinds = [self.prompts is not None, self.completions > 1, self.num_beams is not None]
         if kinds.count(True) > 1:
             raise click.UsageError(
