@@ -253,7 +253,7 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(
             "--regex has no effect on a beam search",
         ),
         (("--prompt", "a", "--beams", "2", "--top-k", "3"), "--top-k has no effect on a beam"),
-        (("--prompt", "a", "--beams", "2", "--logprobs", "0"), "--logprobs has no effect on a beam"),
+        (("--prompt", "a", "--beams", "2", "--logprobs", "0"), "--logprobs has no effect on a"),
         (("--prompt", "a", "--length-penalty", "2"), "--length-penalty came without --beams"),
         (("--prompts", "a", "--draft", "b"), "--draft has no effect on several answers side by"),
         (("--prompt", "a", "--regex", "a", "--lark", "b"), "several of --json-schema, --regex"),
