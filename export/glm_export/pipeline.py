@@ -140,7 +140,7 @@ def _write_data(
         options = replace(options, state=calibrated.state, folding=calibrated.folding)
     path = folder / DATA_FILE
     report = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
-    writer.write_tables(job.plan, stored_tables(job.source.config), path)
+    writer.write_tables(job.plan, stored_tables(job.source.config), path, is_checked=is_checked)
     return report
 
 

@@ -23,6 +23,7 @@ from glm_export.errors import (
 from glm_export.graph.trace import trace_decoder
 from glm_export.model.architectures import DecoderConfig
 from glm_export.output.writer import DataFile
+from glm_export.plan.plan import Segment
 from support.broken_checkpoints import (
     SHAPES,
     WEIGHTS,
@@ -30,12 +31,15 @@ from support.broken_checkpoints import (
     encode_header,
     write_small,
 )
+from support.prequantized_checkpoints import Prequantized, write_prequantized
+from support.prequantized_tensors import GPTQ, Recipe
 from support.refusals import (
     assert_export_refused,
     assert_sentence,
     nothing_left_behind,
     refuse,
 )
+from support.tiny_models import TinyShape
 
 EMBEDDING = "model.embed_tokens.weight"
 _ROWS_OF_A_GB = 10**9 // (4 * 64)  # float32 rows of the small model's width
@@ -120,6 +124,24 @@ def test_a_disk_that_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(DataFile, "read_rows", read_wrongly)
     for quant in ("none", "int4"):
         refuse_later(tmp_path / quant, quant)
+
+
+@pytest.mark.usefixtures("no_graph")
+@pytest.mark.parametrize("name", ["cos", "sin", "layers.0.qkv_proj.weight.order"])
+def test_a_disk_that_forgets_a_computed_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Tables and orders that stayed zero in the file passed as read back."""
+    read_rows = DataFile.read_rows
+
+    def read_zeros(self: DataFile, segment: Segment, *rows: int) -> np.ndarray[Any, Any]:
+        return read_rows(self, segment, *rows) * (segment.name != name)
+
+    monkeypatch.setattr(DataFile, "read_rows", read_zeros)
+    recipe = Recipe(GPTQ, group_size=32, has_order=True)
+    write_prequantized(tmp_path / "checkpoint", Prequantized(TinyShape(), recipe))
+    options = ExportOptions(tmp_path / "checkpoint", tmp_path / "out", verify="tensors")
+    assert_export_refused(options, VerificationError, f"{name}: the file does not hold")
 
 
 def refuse_later(tmp_path: Path, quant: str) -> None:

@@ -213,13 +213,18 @@ def test_folded_scales_reach_every_run(source: SourceModel, tmp_path: Path) -> N
     np.testing.assert_array_equal(found, weight * factors[:, None])
 
 
-def test_tables_go_to_their_own_places(source: SourceModel, tmp_path: Path) -> None:
+def test_tables_go_to_their_own_places(
+    source: SourceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are in the file when the disk is asked to keep it."""
     plan, path = make_plan(source, "fp16"), tmp_path / "data"
     options = WriteOptions("rtn", is_checked=False, threads=1)
     write_weights(source.checkpoint, plan, path, options, lambda _: None)
-    before = path.read_bytes()
+    before, synced = path.read_bytes(), list[bytes]()
     tables = stored_tables(source.config)
-    write_tables(plan, tables, path)
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
+    write_tables(plan, tables, path, is_checked=True)
+    assert synced == [path.read_bytes()]
     for name, table in tables.items():
         (segment,) = plan.tensors[name].segments
         np.testing.assert_array_equal(read_segment(path, segment), table.astype(np.float16))

@@ -214,8 +214,21 @@ def _write_runs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path) -> None:
-    """Write the computed tensors (rotation tables) into the existing data file."""
+def write_tables(
+    plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path, *, is_checked: bool
+) -> None:
+    """Write the computed tensors and the orders of inputs into the existing data file.
+
+    Args:
+        plan: layout of the data file.
+        tables: computed tensors (rotation tables) by name.
+        path: data file.
+        is_checked: True to read every tensor back and compare it.
+
+    Raises:
+        OSError: the file cannot be written.
+        VerificationError: the bytes read back differ from those written.
+    """
     arrays: list[tuple[Segment, Array]] = [
         (plan.tensors[name].segments[0], table) for name, table in tables.items()
     ]
@@ -223,10 +236,13 @@ def write_tables(plan: ExportPlan, tables: Mapping[str, FloatArray], path: Path)
         if tensor.order is not None and tensor.matrix is not None:
             assert tensor.matrix.order is not None
             arrays.append((tensor.order, tensor.matrix.order))
-    with path.open("r+b") as file:
+    with closing(DataFile(path, plan.size_bytes, is_kept=True)) as file:
         for segment, array in arrays:
-            file.seek(segment.offset_bytes)
-            file.write(array.astype(NUMPY_DTYPES[segment.dtype]).tobytes())
+            stored = array.astype(NUMPY_DTYPES[segment.dtype])
+            file.write_rows(segment, 0, stored)
+            if is_checked:
+                _require_equal(segment, file.read_rows(segment, 0, len(stored)), stored)
+        file.sync()
 
 
 def _split_into_runs(checkpoint: Checkpoint, tensors: Iterable[TensorPlan]) -> Iterator[_Run]:
