@@ -2,7 +2,7 @@
 
     python examples/batch_job.py artifacts/glm4-sample-int4 questions.txt answers.jsonl
 
-The questions are answered side by side, which gives more tokens per second than one after another.
+The model answers several questions at the same time, which gives more tokens per second.
 Each answer is written as soon as it is complete, so the lines come in the order of completion.
 `glm-run generate --prompts` does the same with a file that an interrupted run can continue.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import glm_runtime
 from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
 
-ROWS = 4  # Answers generated side by side; more rows need more memory.
+ROWS = 4  # Answers generated at the same time; more rows need more memory.
 
 
 def make_requests(model: Model, questions: Sequence[str]) -> Iterator[Request]:
@@ -43,7 +43,7 @@ def answer_all(model: Model, questions: Sequence[str]) -> Iterator[dict[str, obj
 
 
 def main(folder: str, source: Path, target: Path) -> None:
-    """Answer the questions in `source`; write one JSON object a line to `target`."""
+    """Answer the questions in `source`; write one JSON object per line to `target`."""
     questions = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
     model = glm_runtime.load(folder)
     with target.open("w", encoding="utf-8") as file:

@@ -2,9 +2,9 @@
 
     python examples/structured_output.py artifacts/glm4-sample-int4 "In the beginning was the Word"
 
-Needs the extra `structured` (llguidance). The grammar only allows tokens that keep the answer
-valid, so that the program never has to repair or retry. What the values say is up to the model:
-the sample model is small and often wrong.
+This example needs the extra `structured` (llguidance). The grammar only allows tokens that keep the
+answer valid, so that the program never has to repair or retry. The grammar does not make the values
+true: the sample model is small and often wrong.
 """
 
 import json

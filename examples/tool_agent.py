@@ -3,7 +3,7 @@
     python examples/tool_agent.py artifacts/glm4-sample-int4 "Look up Micah 6:8."
 
 A tool is declared by a JSON schema, as OpenAI's API declares it. The loop ends when the model
-answers in text. The sample model knows when to call this tool; a real model also uses the result.
+answers in text. The sample model knows when to call this tool; a larger model also uses the result.
 """
 
 import json
@@ -25,7 +25,7 @@ GET_VERSE = {
         "required": ["reference"],
     },
 }
-MAX_STEPS = 4  # A confused model could call tools forever.
+MAX_STEPS = 4  # Without a limit, a model could call tools forever.
 
 
 def run_tool(call: ToolCall) -> str:
@@ -40,7 +40,7 @@ def run_tool(call: ToolCall) -> str:
 def main(folder: str, question: str) -> None:
     """Answer one question, with as many tool calls as the model needs."""
     model = glm_runtime.load(folder)
-    # Greedy decoding: a tool call should be the likeliest one, not a lucky one.
+    # Greedy decoding always chooses the most probable call.
     settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=200)
     conversation = Conversation(model, settings, options=ChatOptions(tools=(GET_VERSE,)))
     pieces = list(conversation.ask(question))

@@ -15,7 +15,7 @@ static int check(glm_status status) {
 static int print_piece(void* user, const glm_piece* piece) {
   (void)user;
   fwrite(piece->text, 1, piece->length, stdout);
-  return fflush(stdout); /* Any value but 0 ends the answer. */
+  return fflush(stdout); /* Any value other than 0 ends the answer. */
 }
 
 /* Returns the number of tokens in the prompt, or 0 if there is no valid prompt. */

@@ -1,8 +1,8 @@
 /**
  * A chat in the terminal: `node chat.js FOLDER`. An empty line or Ctrl-D ends it; Ctrl-C cancels an answer.
  *
- * FOLDER is a folder that glm-export wrote. A session keeps the KV cache, so that each question costs
- * only its own tokens.
+ * FOLDER is a folder that glm-export wrote. A session keeps the KV cache, so that each question
+ * computes only its new tokens.
  */
 
 import { createInterface } from "node:readline/promises";
