@@ -217,8 +217,8 @@ def read_file(path: Path) -> str:
 
 def _read_tools(path: Path) -> list[dict[str, object]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is a subclass
+        content = json.loads(read_file(path))
+    except ValueError as error:
         raise PromptError(
             f"{path} is not JSON ({error}); write a list of tools in OpenAI's format."
         ) from error

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from glm_runtime import GenerationSettings, Model, SamplingSettings
 from glm_runtime.answering.session import Session
 from glm_runtime.cli import cli
+from glm_runtime.cli.options import ChatInputs
 
 MESSAGES = [{"role": "user", "content": "床前明月光"}]
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
@@ -163,6 +164,24 @@ def test_a_bad_prompt_exits_with_1_and_one_sentence(
     errors = [line for line in result.stderr.splitlines() if "running on" not in line]
     assert len(errors) == 1
     assert sentence in errors[0]
+
+
+def test_tools_from_an_editor_of_windows(tmp_path: Path):
+    """Such editors begin a file with a byte order mark, which Python's JSON reader refuses."""
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps([{"function": {"name": "look_up"}}]), encoding="utf-8-sig")
+    assert ChatInputs(path, None).read().tool_names == ("look_up",)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"{", "tools.json is not JSON"), (b"\xff", "tools.json is not UTF-8")],
+)
+def test_bad_tools_exit_with_1(tmp_path: Path, content: bytes, sentence: str):
+    path = tmp_path / "tools.json"
+    path.write_bytes(content)
+    result = run(tmp_path, "--prompt", "a", "--tools", str(path))
+    assert result.exit_code == 1 and sentence in result.stderr
 
 
 def test_a_folder_that_is_none_exits_with_1(tmp_path: Path):
