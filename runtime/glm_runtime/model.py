@@ -208,14 +208,16 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
         prepared: place of prepared copies; a copy of this model is opened instead of the folder's
             graph. `PreparedModels.make` makes copies.
         cuda_graph: whether to record the decode step on CUDA and replay it; `None` records it where
-            the graph allows it, as in folders of `--target cuda`.
+            the graph allows it, as in folders of `--target cuda`. It has no effect where `auto`
+            takes the CPU because onnxruntime offers no CUDA.
         progress: called with (stage, done, total) while files are verified.
 
     Raises:
         FolderError: the folder differs from its manifest.
         FormatVersionError: the folder comes from a newer glm-export.
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not available.
+        DeviceError: the device is not available, `threads` is less than 1, or a CUDA graph is
+            requested on another device than CUDA, or is not possible on CUDA.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

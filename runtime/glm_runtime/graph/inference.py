@@ -149,12 +149,13 @@ def open_graph(
         prepared: a copy of the model that `write_packed` wrote on this machine; on the CPU it is
             opened instead of `path`.
         cuda_graph: whether to capture the step of one token; `None` captures it where the graph
-            allows it.
+            allows it. It has no effect where `auto` takes the CPU because onnxruntime offers no
+            CUDA.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not offered or does not start, `threads` is less than 1, or the
-            requested CUDA graph is not possible.
+        DeviceError: the device is not offered or does not start, `threads` is less than 1, or a
+            CUDA graph is requested on another device than CUDA, or is not possible on CUDA.
         FolderError: onnxruntime refuses the graph.
     """
     if threads is not None and threads < 1:
