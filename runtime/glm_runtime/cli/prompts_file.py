@@ -138,9 +138,11 @@ class ResultsFile:
         self.num_failed = sum("error" in one for one in (*found, *self._waiting.values()))
         self._file = path.open("a", encoding="utf-8", newline="\n")
         self._file.truncate(whole)
-        self._waiting_file = waiting_path.open("w", encoding="utf-8", newline="\n")
-        for result in self._waiting.values():
-            click.echo(_write(result), file=self._waiting_file)
+        lines = "".join(f"{_write(result)}\n" for result in self._waiting.values())
+        replacement = waiting_path.with_name(f"{waiting_path.name}.new")
+        replacement.write_text(lines, encoding="utf-8", newline="\n")
+        replacement.replace(waiting_path)
+        self._waiting_file = waiting_path.open("a", encoding="utf-8", newline="\n")
         self._write_next()
 
     def _write_next(self) -> None:

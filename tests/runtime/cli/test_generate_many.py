@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from glm_runtime import GenerationSettings, Model, SamplingSettings
-from glm_runtime.cli import cli
+from glm_runtime.cli import cli, prompts_file
 from glm_runtime.cli.prompts_file import ResultsFile
 from support.commands import start_command
 
@@ -137,6 +137,26 @@ def test_answers_that_wait_are_written_at_once(tmp_path: Path):
         again.add(index, {"index": index, "key": "abcd"[index]})
     again.close()
     assert [one["index"] for one in read_lines(tmp_path / "out.jsonl")] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_kill_at_the_start_loses_no_answer_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A start writes the waiting answers again; it used to empty their file first."""
+    keys = ["a", "b", "c"]
+    results = ResultsFile(tmp_path / "out.jsonl", keys)
+    for index in (2, 1):
+        results.add(index, {"index": index, "key": keys[index]})
+    del results
+    with monkeypatch.context() as killed:
+        killed.delattr(prompts_file, "_write")  # where it is killed
+        with pytest.raises(NameError):
+            ResultsFile(tmp_path / "out.jsonl", keys)
+    again = ResultsFile(tmp_path / "out.jsonl", keys)
+    assert [again.has(index) for index in range(3)] == [False, True, True]
+    again.add(0, {"index": 0, "key": "a"})
+    again.close()
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
