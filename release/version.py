@@ -4,8 +4,8 @@
 CMake and the wheels' builder read it from the first file; the other files cannot.
 """
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,9 @@ def read_version(place: str, pattern: str) -> str:
 
 
 def set_version(version: str) -> None:
-    """Write the version into every place."""
+    """Write the version into every place; a place without a version changes no file."""
+    for place, pattern in PLACES:
+        _find(place, pattern)
     for place, pattern in PLACES:
         found = _find(place, pattern)
         text = found.string[: found.start(1)] + version + found.string[found.end(1) :]
@@ -51,7 +53,16 @@ def _find(place: str, pattern: str) -> re.Match[str]:
     return found
 
 
+def _parse_version(text: str) -> str:
+    if re.fullmatch(r"\d+\.\d+\.\d+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers such as 0.2.0")
+    return text
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        set_version(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("version", nargs="?", type=_parse_version, help="Version to write.")
+    chosen = parser.parse_args()
+    if chosen.version:
+        set_version(chosen.version)
     print(read_version(*PLACES[0]))

@@ -1,6 +1,6 @@
 """What `make release` left in dist/: every archive is unpacked, installed and answers a prompt.
 
-Two tests need no build: the version is the same everywhere, and no registry's host is named.
+The tests of the version and of registries' hosts need no build.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,41 @@ REGISTRIES = [
 def test_the_version_is_the_same_everywhere(place: str, pattern: str) -> None:
     """`python release/version.py` changes all of them."""
     assert read_version(place, pattern) == VERSION
+
+
+@pytest.fixture
+def change_version(tmp_path: Path) -> Callable[[str], int]:
+    """Runs a copy of release/version.py, beside copies of the files that it changes."""
+    for name in {"release/version.py", *(place for place, _ in PLACES)}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    program = [sys.executable, tmp_path / "release" / "version.py"]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return lambda text: subprocess.call([*program, text], **silent)
+
+
+def list_changed(folder: Path) -> set[str]:
+    """The places that differ from this clone's."""
+    names = {place for place, _ in PLACES}
+    return {name for name in names if (folder / name).read_bytes() != (ROOT / name).read_bytes()}
+
+
+def test_only_a_version_is_written(change_version: Callable[[str], int], tmp_path: Path) -> None:
+    """`--help` was once written into seven files."""
+    for text, code in (("--help", 0), ("--version", 2), ("v1.0.0", 2), ("1.0", 2)):
+        assert change_version(text) == code
+        assert list_changed(tmp_path) == set()
+    assert change_version("98.7.6") == 0
+    assert list_changed(tmp_path) == {place for place, _ in PLACES}
+
+
+def test_a_place_without_a_version_changes_no_file(
+    change_version: Callable[[str], int], tmp_path: Path
+) -> None:
+    last = PLACES[-1][0]
+    (tmp_path / last).write_text("{}")
+    assert change_version("98.7.6") == 1
+    assert list_changed(tmp_path) == {last}
 
 
 def test_every_package_and_command_says_the_version() -> None:
