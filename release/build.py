@@ -2,9 +2,9 @@
 
 Parts: `python` (wheels and source archive), `npm` (the packages for Node and the web, and the chat
 page), `cpp` (glm-run and libglm for three systems, with ONNX Runtime), `sample` (the sample
-checkpoint, exported). The bill of materials needs `python`; SHA256SUMS comes last and names every
-file. Dates in archives are the commit's, or SOURCE_DATE_EPOCH, so that building a commit twice
-gives the same bytes.
+checkpoint, exported). A part deletes the files of its last build. The bill of materials needs
+`python`; SHA256SUMS comes last and names every file of the current version. Dates in archives are
+the commit's, or SOURCE_DATE_EPOCH, so that building a commit twice gives the same bytes.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def build_python(output: Path, _scratch: Path, _epoch: int) -> None:
     build = [sys.executable, "-m", "build", "--outdir", output]
     _run(*build, ROOT)
     _run(*build, "--wheel", ROOT / "export" / "optimum_plugin")
-    (wheel,) = output.glob("glm_export-*.whl")
+    (wheel,) = output.glob(f"glm_export-{VERSION}-*.whl")
     write_bill(wheel, output / f"glm-export-{VERSION}.cdx.json")
 
 
@@ -75,6 +75,13 @@ PARTS: dict[str, Callable[[Path, Path, int], None]] = {
     "cpp": build_cpp,
     "sample": build_sample,
 }
+# Which files each part makes, of any version.
+FILES = {
+    "python": ("glm_export*", "glm-export-*"),
+    "npm": ("glm-runtime-*", "glm-web-page-*"),
+    "cpp": ("glm-run-*",),
+    "sample": ("glm4-sample-*",),
+}
 
 
 def main() -> None:
@@ -87,14 +94,13 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     epoch = int(os.environ.setdefault("SOURCE_DATE_EPOCH", _read_date_of_commit()))
     os.environ["PIP_CONSTRAINT"] = str(ROOT / "constraints.txt")
-    if not chosen.parts:
-        for old in output.glob("glm*"):
-            old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         for part in chosen.parts or PARTS:
             print(f"Building: {part}", file=sys.stderr, flush=True)
+            for old in [path for pattern in FILES[part] for path in output.glob(pattern)]:
+                old.unlink()
             PARTS[part](output, Path(scratch), epoch)
-    files = sorted(output.glob("glm*"))
+    files = sorted(output.glob(f"glm*-{VERSION}[-.]*"))
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
     (output / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
     for path in files:

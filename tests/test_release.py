@@ -1,6 +1,6 @@
 """What `make release` left in dist/: every archive is unpacked, installed and answers a prompt.
 
-The tests of the version and of registries' hosts need no build.
+The tests of the version, of registries' hosts and of old files need no build.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import build
 import glm_export
 import glm_quantize
 import glm_runtime
@@ -93,6 +94,24 @@ def test_a_place_without_a_version_changes_no_file(
     (tmp_path / last).write_text("{}")
     assert change_version("98.7.6") == 1
     assert list_changed(tmp_path) == {last}
+
+
+def test_a_build_of_one_part_deletes_its_old_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An older wheel once ended the build; old files of other parts stay, outside of the sums."""
+    made = f"glm_export-{VERSION}-py3-none-any.whl"
+    for name in ("glm_export-0.0.1-py3-none-any.whl", "glm-run-0.0.1-win-x64.zip"):
+        (tmp_path / name).touch()
+    python = {"python": lambda output, _scratch, _epoch: (output / made).touch()}
+    monkeypatch.setattr(build, "PARTS", python)
+    monkeypatch.setattr(sys, "argv", ["build.py", "python", "--output", str(tmp_path)])
+    for name in ("SOURCE_DATE_EPOCH", "PIP_CONSTRAINT"):  # main sets them
+        monkeypatch.setenv(name, "0")
+    build.main()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {made, "glm-run-0.0.1-win-x64.zip", "SHA256SUMS"}
+    assert (tmp_path / "SHA256SUMS").read_text().split()[1:] == [made]
 
 
 def test_every_package_and_command_says_the_version() -> None:
