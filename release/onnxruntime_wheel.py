@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,9 +50,14 @@ def fetch_library(
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines()[-1:]
             raise WheelError(f"onnxruntime {version} for {platforms[0]}: pip says {reason}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+    with (
+        zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel,
+        tempfile.TemporaryDirectory(dir=folder) as fresh,
+    ):
         (member,) = [path for path in wheel.namelist() if path.startswith(_LIBRARY_FOLDER + name)]
         for path in (member, *LICENSES):
             if not (folder / path).is_file():
-                wheel.extract(path, folder)
+                whole = Path(wheel.extract(path, fresh))
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                whole.replace(folder / path)
     return folder / member

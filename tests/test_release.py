@@ -22,7 +22,7 @@ import glm_export
 import glm_quantize
 import glm_runtime
 from glm_export import ExportOptions, export
-from onnxruntime_wheel import read_pinned_version
+from onnxruntime_wheel import LICENSES, fetch_library, read_pinned_version
 from support import npm_packages
 from support.commands import run_command
 from support.processors import CORTEX_A72, make_root
@@ -112,6 +112,25 @@ def test_a_build_of_one_part_deletes_its_old_files(
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {made, "glm-run-0.0.1-win-x64.zip", "SHA256SUMS"}
     assert (tmp_path / "SHA256SUMS").read_text().split()[1:] == [made]
+
+
+def test_an_interrupted_extract_leaves_no_file(tmp_path: Path) -> None:
+    """A file that was cut off once passed for the library from then on."""
+    folder = tmp_path / "1.0" / "any"
+    folder.mkdir(parents=True)
+    library = "onnxruntime/capi/libonnxruntime.so"
+    wheel = folder / "onnxruntime.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (library, *LICENSES):
+            archive.writestr(name, f"all of {name}")
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole.replace(b"all of", b"bad of", 1))
+    with pytest.raises(zipfile.BadZipFile):
+        fetch_library(tmp_path, ["any"], "libonnxruntime", "1.0")
+    wheel.write_bytes(whole)
+    found = fetch_library(tmp_path, ["any"], "libonnxruntime", "1.0")
+    assert found.read_text() == f"all of {library}"
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 4
 
 
 def test_every_package_and_command_says_the_version() -> None:
