@@ -11,6 +11,7 @@ import { prepareSettings, showDefaults } from "./settings_view.js";
 
 const LAST_ADDRESS = "glm-last"; // key in local storage
 const DEFAULT_FOLDER = "model/"; // a folder that is published beside the page
+const LINKED = readLinked();
 
 /** @typedef {import("./models_view.js").From} From */
 
@@ -60,7 +61,7 @@ function begin(opened, from) {
   model = opened;
   // Ask the browser not to delete saved models when the disk is full. Some browsers ask the user.
   navigator.storage?.persist?.().catch(() => {});
-  if (typeof from === "string") remember("localStorage", LAST_ADDRESS, from);
+  if (typeof from === "string" && from !== LINKED) remember("localStorage", LAST_ADDRESS, from);
   showDefaults(model.defaults);
   chat = new Chat(model, () => {
     close();
@@ -74,6 +75,12 @@ function readAddress() {
   const wanted = new URLSearchParams(location.search);
   const threads = wanted.get("threads");
   return { backend: /** @type {any} */ (wanted.get("backend") ?? "auto"), ...(threads ? { threads: Number(threads) } : {}) };
+}
+
+/** The folder in the page's address, which any link may have chosen; absolute, if it is valid. */
+function readLinked() {
+  const linked = new URLSearchParams(location.search).get("model");
+  return linked && URL.canParse(linked, document.baseURI) ? new URL(linked, document.baseURI).href : linked;
 }
 
 function close() {
@@ -110,10 +117,19 @@ function showFacts() {
   find("facts").textContent = [`${label.split("/").at(-1)} on ${engine}`, note, pageNote].filter(Boolean).join("; ") + ".";
 }
 
+/**
+ * Ask before anything is downloaded from another origin.
+ * @param {string} address
+ */
+async function confirm(address) {
+  await showModels(tryOpen);
+  /** @type {HTMLInputElement} */ (find("address")).value = address;
+  find("problem").textContent = `A link chose the model at ${address}, which is on another server. Press Download to load it.`;
+}
+
 /** Open the folder in the page's address, or the folder beside the page, or the last address. */
 async function openFirst() {
-  const wanted = new URLSearchParams(location.search).get("model");
-  if (wanted) return tryOpen(wanted);
+  if (LINKED) return URL.canParse(LINKED) && new URL(LINKED).origin !== location.origin ? confirm(LINKED) : tryOpen(LINKED);
   const standard = new URL(DEFAULT_FOLDER, document.baseURI).href;
   const last = recall("localStorage", LAST_ADDRESS);
   for (const address of new Set([standard, ...(last ? [last] : [])])) {

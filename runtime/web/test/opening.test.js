@@ -18,6 +18,7 @@ import {
   test,
   visit,
 } from "./browser.js";
+import { StaticServer } from "./static_server.js";
 
 const browser = await launch();
 const { vectors, max_new_tokens: maxNewTokens } = await readVectors(EXACT_FOLDER);
@@ -107,6 +108,21 @@ test("a model beside the page without its weights gives an error message", async
 test("the page's address contains an invalid address", async (t) => {
   const { page } = await visit(t, browser, { places, query: "?model=http://[" });
   assert.match(await page.textContent("#problem"), /"http:\/\/\[" is not the address of a folder/);
+});
+
+test("a link to a model of another origin loads nothing until the user agrees, and is not remembered", async (t) => {
+  const other = await new StaticServer({ "/exact/": EXACT_FOLDER }).start();
+  t.after(() => other.stop());
+  other.hasCors = true;
+  const address = `${other.address}exact/`;
+  const { page } = await visit(t, browser, { places, query: `?model=${address}` });
+  assert.ok((await page.textContent("#problem")).includes(`A link chose the model at ${address}`));
+  assert.equal(await page.inputValue("#address"), address);
+  assert.deepEqual(other.requests, []);
+  await page.click("#fetch button");
+  await page.locator("#chat:not([hidden])").waitFor();
+  assert.equal(await page.textContent("#problem"), "");
+  assert.equal(await page.evaluate(() => localStorage.getItem("glm-last")), null);
 });
 
 exhaustive("site data is blocked", async (t) => {
