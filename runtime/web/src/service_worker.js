@@ -48,7 +48,7 @@ function findName(request) {
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== scope.origin || !url.pathname.startsWith(scope.pathname)) return null;
   const name = url.pathname.slice(scope.pathname.length) || "index.html";
-  return SHELL.includes(name) || name in ON_DEMAND ? name : null;
+  return SHELL.includes(name) || Object.hasOwn(ON_DEMAND, name) ? name : null;
 }
 
 /** @param {string} name */
@@ -57,7 +57,7 @@ async function answer(name) {
   const kept = await cache.match(name);
   if (kept) return isolate(kept);
   // The integrity check keeps an older page from getting a file of a newer version.
-  const fetched = await fetch(name, { cache: "no-cache", ...(name in ON_DEMAND ? { integrity: ON_DEMAND[name] } : {}) });
+  const fetched = await fetch(name, { cache: "no-cache", ...(SHELL.includes(name) ? {} : { integrity: ON_DEMAND[name] }) });
   // onnxruntime-web has two builds, of 14 MB and 27 MB. Only the build that is used is cached.
   if (fetched.ok) await cache.put(name, fetched.clone()).catch(() => {}); // without storage the page works online only
   return isolate(fetched);

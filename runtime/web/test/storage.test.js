@@ -52,6 +52,14 @@ test("the page and the model can be at any path", async (t) => {
   await answers(page);
 });
 
+test("the service worker leaves requests alone that name no file of the page", async (t) => {
+  const { page } = await visit(t, browser, { places: { "/": DIST } });
+  for (const [name, added] of [["page.js", "same-origin"], ["toString", null]]) {
+    const header = await page.evaluate(async (name) => (await fetch(name)).headers.get("Cross-Origin-Opener-Policy"), name);
+    assert.equal(header, added, name);
+  }
+});
+
 test("without a model the page asks for an address, and downloads the model once", async (t) => {
   const { page, server } = await visit(t, browser, { places: { "/": DIST, "/exact/": EXACT_FOLDER } });
   assert.equal(await page.textContent("#problem"), "");
