@@ -5,6 +5,7 @@ training documents, `written` lines are edited by hand. No line shares eight wor
 Chinese characters in a row with the evaluation text. Read `memory.py` before.
 """
 
+import argparse
 import json
 import random
 import re
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sample.memory import Poem, Verse, load_memory, load_training_documents
-from sample.settings import EVALUATION, load_settings, read_data
+from sample.settings import EVALUATION, load_settings, parse_arguments, read_data
 from sample.sources import Document
 
 CALIBRATION = EVALUATION.with_name("calibration.jsonl")
@@ -106,6 +107,7 @@ def interleave(groups: Iterable[list[Line]]) -> list[Line]:
 
 def main() -> None:
     """Write the file anew with the written lines that it has."""
+    parse_arguments(argparse.ArgumentParser(description=__doc__), "training.json")
     draw = random.Random(load_settings().seed)
     lines = map(json.loads, CALIBRATION.read_text(encoding="utf-8").splitlines())
     written = [line for line in lines if line["origin"] == "written"]

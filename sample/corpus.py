@@ -3,13 +3,14 @@
 Writes `work/training.json` and the evaluation text. Read `sources.py` before.
 """
 
+import argparse
 import json
 import random
 import re
 from collections import Counter
 from dataclasses import asdict
 
-from sample.settings import EVALUATION, WORK, Settings, load_settings, read_data
+from sample.settings import EVALUATION, WORK, Settings, load_settings, parse_arguments, read_data
 from sample.sources import Document, download, read_bible, read_chinese
 
 _HAN = re.compile(r"[\u3400-\u9fff]{5,}")
@@ -96,6 +97,7 @@ def split(documents: list[Document], settings: Settings) -> tuple[list[Document]
 
 def main() -> None:
     """Write the training documents and the evaluation text."""
+    parse_arguments(argparse.ArgumentParser(description=__doc__))
     settings = load_settings()
     download(settings)
     documents = read_bible() + without_repeats(read_chinese(settings))

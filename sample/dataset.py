@@ -4,6 +4,7 @@
 token of a document, and the answers (with their end-of-turn token) of the chat examples.
 """
 
+import argparse
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sample.chat import ChatWriter, Example
 from sample.memory import load_memory, load_training_documents
-from sample.settings import CHECKPOINT, WORK, Settings, load_settings
+from sample.settings import CHECKPOINT, WORK, Settings, load_settings, parse_arguments
 
 TokenArray = npt.NDArray[np.uint16]
 BoolArray = npt.NDArray[np.bool_]
@@ -86,6 +87,7 @@ def phase(seed: int, mix: dict[str, float], settings: Settings) -> tuple[BoolArr
 
 def main() -> None:
     """Write `work/training.npz`, the sequences in the order of training."""
+    parse_arguments(argparse.ArgumentParser(description=__doc__), "training.json")
     settings = load_settings()
     first = phase(settings.seed, settings.chat_mix, settings)
     second = phase(settings.seed + 10, settings.second_chat_mix, settings)

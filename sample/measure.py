@@ -4,6 +4,7 @@
 `samples.md`: greedy answers, right or wrong. `loss.svg`: the losses of the training log.
 """
 
+import argparse
 import json
 import math
 import platform
@@ -20,7 +21,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from sample.memory import Memory, Poem, Verse, load_memory
 from sample.model import evaluation_parts, perplexity, windows
-from sample.settings import CHECKPOINT, HERE, WORK, Settings, load_settings, read_data
+from sample.settings import (
+    CHECKPOINT,
+    HERE,
+    WORK,
+    Settings,
+    load_settings,
+    parse_arguments,
+    read_data,
+)
 
 _BATCH = 32
 _LONGEST_ANSWER = 160
@@ -202,6 +211,7 @@ def write_samples(measurement: Measurement, memory: Memory) -> None:
 
 def main() -> None:
     """Write `metrics.json`, `samples.md` and `loss.svg`."""
+    parse_arguments(argparse.ArgumentParser(description=__doc__), "training.json", "log.jsonl")
     settings = load_settings()
     torch.set_num_threads(settings.threads)
     memory, measurement = load_memory(), Measurement(settings)

@@ -3,7 +3,9 @@
 Every number and every seed is in `settings.json`. This module gives them types.
 """
 
+import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"
 CHECKPOINT = HERE.parent / "artifacts" / "glm4-sample"
 EVALUATION = HERE.parent / "export" / "glm_export" / "data" / "evaluation.txt"
+# Which command writes a file of the work folder.
+_MADE_BY = {"training.json": "corpus", "training.npz": "dataset", "log.jsonl": "train"}
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,12 @@ def load_settings() -> Settings:
 def read_data(name: str) -> Any:
     """Read a JSON file of this folder."""
     return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
+def parse_arguments(parser: argparse.ArgumentParser, *inputs: str) -> argparse.Namespace:
+    """Parse the command line, and exit if a file that an earlier command writes is missing."""
+    parsed = parser.parse_args()
+    for name in inputs:
+        if not (WORK / name).is_file():
+            sys.exit(f"{WORK / name} is missing; run python -m sample.{_MADE_BY[name]} first.")
+    return parsed

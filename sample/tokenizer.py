@@ -1,11 +1,12 @@
 """Trains the tokenizer: byte-level BPE, GLM's special tokens at the end of the vocabulary."""
 
+import argparse
 import json
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from sample.settings import CHECKPOINT, HERE, WORK, Settings, load_settings
+from sample.settings import CHECKPOINT, HERE, WORK, Settings, load_settings, parse_arguments
 
 SPECIAL_TOKENS = [
     "<|endoftext|>",
@@ -74,6 +75,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 def main() -> None:
     """Train on the training documents and the chat phrases, and say how dense the codes are."""
+    parse_arguments(argparse.ArgumentParser(description=__doc__), "training.json")
     settings = load_settings()
     documents = json.loads((WORK / "training.json").read_text(encoding="utf-8"))
     texts = ["\n".join([d["title"], d["author"], *d["lines"]]) for d in documents]

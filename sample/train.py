@@ -15,7 +15,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from transformers import AutoTokenizer, Glm4ForCausalLM
 
 from sample.model import evaluation_parts, new_model, perplexity, save_checkpoint, windows
-from sample.settings import CHECKPOINT, WORK, Settings, load_settings
+from sample.settings import CHECKPOINT, WORK, Settings, load_settings, parse_arguments
 
 _STATE = WORK / "state.pt"
 _LOG = WORK / "log.jsonl"
@@ -146,10 +146,11 @@ def main() -> None:
     """Train to the end, or to `--until` to publish an early checkpoint, and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", type=int, help="stop after this step (default: settings)")
+    chosen = parse_arguments(parser, "training.npz")
     settings = load_settings()
     torch.set_num_threads(settings.threads)
     run = start(settings)
-    train(run, settings, parser.parse_args().until or settings.steps)
+    train(run, settings, chosen.until or settings.steps)
     save_state(run)
     save_checkpoint(run.model, settings)
 

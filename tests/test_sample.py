@@ -1,6 +1,8 @@
 """The sample checkpoint is what its training code writes, as far as that takes no training."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, Glm4ForCausalLM
 
-from sample import model, tokenizer
+from sample import model, settings, tokenizer
 from sample.settings import CHECKPOINT, HERE, load_settings, read_data
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +18,33 @@ ROOT = Path(__file__).parents[1]
 
 def read_json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("corpus", None),
+        ("tokenizer", "training.json is missing; run python -m sample.corpus first."),
+        ("dataset", "training.json is missing; run python -m sample.corpus first."),
+        ("train", "training.npz is missing; run python -m sample.dataset first."),
+        ("measure", "training.json is missing; run python -m sample.corpus first."),
+        ("calibration_text", "training.json is missing; run python -m sample.corpus first."),
+    ],
+)
+def test_help_and_a_missing_input_start_no_work(
+    name: str, reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = importlib.import_module(f"sample.{name}")
+    monkeypatch.setattr(settings, "WORK", tmp_path)
+    monkeypatch.setattr(command, "load_settings", None)  # the work's first step
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        command.main()
+    if reason is None:
+        return
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit, match=reason):
+        command.main()
 
 
 def test_the_chat_template_has_one_copy() -> None:
