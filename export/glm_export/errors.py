@@ -18,7 +18,7 @@ class OptionsError(ExportError):
 
 
 class OutputError(ExportError):
-    """The output folder exists, cannot be written, or the disk is too small."""
+    """The output folder exists, cannot be written or run, or the disk is too small."""
 
 
 class VerificationError(ExportError):

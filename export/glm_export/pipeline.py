@@ -147,7 +147,7 @@ def _write_data(
 def _add_conformance(folder: Path, manifest: Manifest) -> Manifest:
     try:
         return add_conformance(folder, manifest)
-    except (GlmRuntimeError, ValueError, MemoryError) as error:
+    except (GlmRuntimeError, OutputError, ValueError, MemoryError) as error:
         raise OutputError(  # an OutputError keeps the finished work
             f"the folder cannot be run for its conformance vectors ({error or 'no memory'}); "
             "export without --conformance."

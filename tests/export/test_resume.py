@@ -4,14 +4,18 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import pytest
 
 import glm_export.pipeline
-from glm_export import ExportOptions, ExportReport, export
+from glm_export import ExportError, ExportOptions, ExportReport, export
 from glm_export.errors import CheckpointError, OutputError
+from glm_export.graph import logits_session
 from glm_export.output import unfinished, written_tensors
 from glm_export.preparation import fingerprint_export, prepare_job
+from glm_runtime.errors import MissingDependencyError
 from support.broken_checkpoints import WEIGHTS, write_small
 from support.commands import finish, run_command, start_command, start_python
 from support.refusals import assert_sentence, list_tree, nothing_left_behind
@@ -231,6 +235,43 @@ def test_a_full_disk_keeps_what_is_finished(root: Path, monkeypatch: pytest.Monk
     kept = f"what is finished is kept in {root / '.new.unfinished'}"
     assert_sentence(str(caught.value), "No space left", kept, "the same command continues")
     assert assert_same_as_whole(root).resumed_tensors > 0
+
+
+def test_onnx_runtime_that_fails_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as a wrong graph, so that hours of calibration were thrown away.
+
+    The graph fails to load, to run, and to run in float32 for the conformance vectors; and
+    onnxruntime cannot be imported. Each command continues where the one before stopped.
+    """
+    write_small(tmp_path / "checkpoint")
+    session = onnxruntime.InferenceSession
+    create = session.__init__
+    places = ((logits_session, "import_onnxruntime"), (session, "__init__"), (session, "run"))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MissingDependencyError("bad_alloc; free memory.")
+
+    def fail_on_bytes(self: object, model: str | bytes, *arguments: Any, **named: Any) -> None:
+        if isinstance(model, bytes):
+            fail()
+        create(self, model, *arguments, **named)
+
+    kept = f"what is finished is kept in {tmp_path / '.new.unfinished'}"
+    for owner, name in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(ExportError) as caught:
+                export(choose(tmp_path, verify="full"))
+        assert_sentence(str(caught.value), "bad_alloc", "free memory", kept, "continues from there")
+    options = choose(tmp_path, verify="full", has_conformance=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "__init__", fail_on_bytes)
+        with pytest.raises(OutputError) as caught:
+            export(options)
+    assert_sentence(str(caught.value), "bad_alloc", "export without --conformance", kept)
+    assert export(options).resumed_tensors == TENSORS
 
 
 def test_a_running_export_is_left_alone(root: Path) -> None:

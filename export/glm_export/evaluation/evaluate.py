@@ -14,7 +14,7 @@ import torch
 
 from glm_export.arrays import TokenArray
 from glm_export.checkpoint.source_model import open_source
-from glm_export.errors import VerificationError
+from glm_export.errors import OutputError, VerificationError
 from glm_export.evaluation.comparison import Comparer, Comparison
 from glm_export.evaluation.inputs import (
     Candidate,
@@ -147,8 +147,8 @@ def _compare(original: _Original, candidate: Candidate, progress: Progress) -> F
         comparison = comparer.summarize()
         layer_errors = errors.summarize() if errors else None
         _require_finite(comparison, layer_errors or ())
-    except VerificationError as error:
-        raise VerificationError(f"in {candidate.folder}, {error}") from error
+    except (OutputError, VerificationError) as error:
+        raise type(error)(f"in {candidate.folder}, {error}") from error
     return FolderReport(
         candidate.folder, candidate.name, comparison, candidate.manifest, layer_errors
     )

@@ -57,6 +57,7 @@ def verify_graph(
         `logit_error` (relative, centred logits), `logit_tolerance`, `kl_mean` in nats, `tokens`.
 
     Raises:
+        OutputError: ONNX Runtime cannot run the graph, for example for lack of memory.
         VerificationError: the error is above the tolerance, or NaN.
     """
     ids = _probe_tokens(config)

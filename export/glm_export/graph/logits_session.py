@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glm_export.arrays import TokenArray
-from glm_export.errors import MissingPackageError, VerificationError
+from glm_export.errors import MissingPackageError, OutputError
 from glm_export.graph.observed_graph import ObservedGraph
 from glm_export.graph.trace import NUM_LOGITS
 from glm_export.packages import require_onnxruntime
@@ -33,7 +33,7 @@ class GraphSession:
 
     Raises:
         MissingPackageError: onnxruntime cannot be imported.
-        VerificationError: ONNX Runtime refuses the graph.
+        OutputError: ONNX Runtime cannot load the graph, for example for lack of memory.
     """
 
     def __init__(self, folder: Path, graph: ObservedGraph | None = None) -> None:
@@ -52,9 +52,9 @@ class GraphSession:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:
-            raise VerificationError(
-                f"ONNX Runtime {onnxruntime.__version__} refuses the graph ({error}); "
-                "install the version that glm-export was tested with."
+            raise OutputError(  # an OutputError keeps the finished work
+                f"ONNX Runtime {onnxruntime.__version__} cannot load the graph ({error}); "
+                "free memory, or install the version that glm-export was tested with."
             ) from error
         self._state_names = () if graph is None else graph.state_names
         self._caches = [i for i in self._session.get_inputs() if i.name.startswith("past_key")]
@@ -67,6 +67,9 @@ class GraphSession:
 
         Returns:
             Logits [B, S, V] float32.
+
+        Raises:
+            OutputError: ONNX Runtime fails, for example for lack of memory.
         """
         return self._run(["logits"], input_ids)[0]
 
@@ -90,7 +93,7 @@ class GraphSession:
         try:
             values: list[npt.NDArray[np.generic]] = self._session.run(names, feeds)
         except Exception as error:  # its error classes have no other common base
-            raise VerificationError(
+            raise OutputError(
                 f"ONNX Runtime fails on {batch} x {length} tokens ({error}); "
                 "free memory, or try the version that glm-export was tested with."
             ) from error

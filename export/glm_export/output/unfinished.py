@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glm_export.errors import ExportError, OutputError
+from glm_export.errors import ExportError, MissingPackageError, OutputError
 from glm_export.output.staged_folder import without_empty_parents
 from glm_export.text_file import replace_text
 
@@ -71,7 +71,9 @@ def find_unfinished(output: Path) -> Path:
 
 @contextmanager
 def keep_unfinished(output: Path) -> Iterator[Unfinished]:
-    """Keep finished work after a kill, Ctrl-C or a full disk; remove it after any other end.
+    """Keep finished work if the same command may succeed later; remove it after any other end.
+
+    It is kept after a kill, Ctrl-C, a full disk, or if ONNX Runtime cannot run the graph.
 
     A folder that was not opened is not touched, since it may belong to a running export.
     """
@@ -88,11 +90,12 @@ def keep_unfinished(output: Path) -> Iterator[Unfinished]:
 
 def _sort_out(unfinished: Unfinished, error: BaseException) -> None:
     """Keep finished work that another run can use, and add to the error that it is kept."""
-    is_hopeless = isinstance(error, ExportError) and not isinstance(error, OutputError)
+    is_curable = isinstance(error, OutputError | MissingPackageError)
+    is_hopeless = isinstance(error, ExportError) and not is_curable
     if is_hopeless or not unfinished.has_progress():
         unfinished.remove()
-    elif isinstance(error, OutputError):
-        raise OutputError(
+    elif is_curable:
+        raise type(error)(
             f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
             "the same command continues from there."
         ) from error
