@@ -29,7 +29,8 @@ def require_onnxruntime() -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         raise MissingPackageError(
             "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
-            "[onnxruntime-gpu]); only exporting with --verify tensors works without."
+            "[onnxruntime-gpu]); only an export with --verify tensors or none, and without "
+            "--conformance, works without it."
         )
 
 

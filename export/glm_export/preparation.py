@@ -31,7 +31,7 @@ def prepare_job(options: ExportOptions) -> ExportJob:
     Raises:
         ExportError: the checkpoint or an option is refused.
     """
-    if options.verify in ("auto", "full"):
+    if options.verify in ("auto", "full") or options.has_conformance:
         require_onnxruntime()
     source = open_source(options.checkpoint, options.rope.list_changes(options.checkpoint))
     if source.stored_format:

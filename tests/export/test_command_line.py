@@ -339,10 +339,12 @@ def test_without_onnxruntime(run: Run, checkpoint: Path, monkeypatch: pytest.Mon
     """Said before the work, not after it; an export that does not run the graph goes through."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     output = checkpoint.parent / "out"
-    words = ("onnxruntime is not installed", INSTALL, "--verify tensors")
+    words = ("onnxruntime is not installed", INSTALL, "--verify tensors or none")
     with nothing_left_behind(checkpoint.parent):
         assert_one_error(run(cli.main, checkpoint, "-o", output), 1, *words)
         assert_one_error(run(evaluate_cli.main, checkpoint, output), 1, *words)
+        arguments = (checkpoint, "-o", output, "--verify", "tensors", "--conformance")
+        assert_one_error(run(cli.main, *arguments), 1, *words, "without --conformance")
     assert run(cli.main, checkpoint, "-o", output, "--verify", "tensors")[0] == 0
 
 
