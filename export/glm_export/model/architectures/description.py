@@ -58,7 +58,7 @@ class DecoderConfig:
     yarn: Yarn | None = None
 
     def __post_init__(self) -> None:
-        """Refuse shapes that the attention kernel does not support."""
+        """Refuse shapes and rotary settings that cannot be computed."""
         if self.num_layers > _MOST_LAYERS:  # the tensor names alone could fill the memory
             raise UnsupportedModelError(
                 f"config.json says num_hidden_layers={self.num_layers}; "
@@ -80,6 +80,11 @@ class DecoderConfig:
                 f"config.json's partial_rotary_factor turns {self.rotary_dim} numbers of a head of "
                 f"{self.head_dim}; the attention kernel needs a multiple of 16 up to head_dim: "
                 "check config.json."
+            )
+        if self.yarn is not None and self.rope_theta <= 1:  # YaRN divides by its logarithm
+            raise UnsupportedModelError(
+                f"rope_theta is {self.rope_theta:g} with YaRN; a number above 1 is needed: check "
+                "config.json and --rope-theta."
             )
 
     @property
