@@ -1,8 +1,8 @@
-"""Draws the old texts of the exporter's default calibration text; what was written for it stays.
+"""Selects the Bible, poetry and recital lines of the exporter's default calibration text.
 
 Each line of the file has an `origin`: `bible`, `poetry` and `recital` lines are drawn here from the
-training documents, `written` lines are edited by hand. No line shares eight words or thirteen
-Chinese characters in a row with the evaluation text. Read `memory.py` before.
+training documents, `written` lines are edited by hand and kept. No line shares eight words or
+thirteen Chinese characters in a row with the evaluation text. Read `memory.py` before.
 """
 
 import argparse
