@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import tty
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,26 @@ def test_a_conversation(built: Path, folder: Path, python_model: glm_runtime.Mod
     done = run_program(built, "chat", folder, *options, input=lines + "\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(answer + "\n" for answer in answers)
+
+
+@pytest.mark.parametrize("ids", [(215,), (126, 249), (188, 201, 221, 198, 197)])
+def test_control_characters_do_not_reach_a_terminal(
+    ids: tuple[int, ...], built: Path, folder: Path
+) -> None:
+    """Biases choose ESC, or the two bytes of U+009B, or NUL, CR, DEL, line feed and tab."""
+    options = ["--prompt", "a", "--raw", "--seed", "1", "--max-new-tokens", "40", "--top-k", "0"]
+    options += [word for id_ in ids for word in ("--logit-bias", f"{id_}=1000")]
+    options += ["--top-p", "1", "--temperature", "50"]
+    command = [str(built / "glm-run"), "generate", str(folder), *options]
+    piped = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    leader, follower = pty.openpty()
+    tty.setraw(follower)  # keeps line ends
+    subprocess.run(command, stdout=follower, stderr=subprocess.DEVNULL, check=True)
+    shown = os.read(leader, 4096).decode()
+    os.close(leader)
+    os.close(follower)
+    assert re.search("[\0-\x08\x0b-\x1f\x7f-\x9f]", piped)
+    assert shown == re.sub("[\0-\x08\x0b-\x1f\x7f-\x9f]", "?", piped)
 
 
 def test_an_interrupt_ends_the_answer_and_not_the_chat(built: Path, folder: Path) -> None:

@@ -20,6 +20,18 @@ void mark_running(glm_session* session) {
   is_interrupted = false;
 }
 
+// Writes a model's text. A terminal gets "?" for each control character except tab and line feed:
+// C0, DEL and C1, which is C2 80 to C2 9F in UTF-8. Escape sequences begin with one.
+void write_text(std::string text, FILE* stream) {
+  for (size_t i = 0; is_terminal(stream) && i < text.size(); ++i) {
+    auto byte = static_cast<unsigned char>(text[i]);
+    bool is_c1 = byte == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0;
+    bool is_control = (byte < 0x20 && byte != '\t' && byte != '\n') || byte == 0x7F || is_c1;
+    if (is_control) text.replace(i, is_c1 ? 2 : 1, "?");
+  }
+  std::fwrite(text.data(), 1, text.size(), stream);
+}
+
 struct Listener {
   Answer answer;
   bool is_shown = false, was_thinking = false, is_unwritten = false;
@@ -36,13 +48,13 @@ struct Listener {
   }
 
   void show(const glm_piece& piece) {
-    std::fwrite(piece.reasoning, 1, piece.reasoning_length, stderr);
+    write_text({piece.reasoning, piece.reasoning_length}, stderr);
     was_thinking = was_thinking || piece.reasoning_length > 0;
     if (was_thinking && piece.length > 0) std::fputs("\n\n", stderr);
     std::fflush(stderr);  // buffered on Windows
     if (piece.length == 0) return;
     was_thinking = false;
-    std::fwrite(piece.text, 1, piece.length, stdout);
+    write_text({piece.text, piece.length}, stdout);
     is_unwritten = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
   }
 };

@@ -2,6 +2,7 @@
 // program.
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ void open_streams();
 // ONNX Runtime 1.31 otherwise stores a device id and a database of events in the user's cache
 // folder.
 void turn_telemetry_off();
+
+// Whether stdout or stderr is a terminal.
+bool is_terminal(FILE* stream);
 
 // Reads a line of stdin without its line end; returns false if there are no more lines.
 bool read_line(std::string* line);

@@ -23,6 +23,8 @@ void open_streams() {}
 
 void turn_telemetry_off() { setenv("ORT_DISABLE_TELEMETRY", "1", 0); }
 
+bool is_terminal(FILE* stream) { return isatty(fileno(stream)) != 0; }
+
 bool read_line(std::string* line) { return static_cast<bool>(std::getline(std::cin, *line)); }
 
 std::string read_all() {

@@ -106,6 +106,10 @@ void turn_telemetry_off() {
   }
 }
 
+bool is_terminal(FILE* stream) {
+  return is_console(stream == stdout ? STD_OUTPUT_HANDLE : STD_ERROR_HANDLE);
+}
+
 bool read_line(std::string* line) {
   std::fflush(stdout);  // nothing else flushes them on Windows
   std::fflush(stderr);

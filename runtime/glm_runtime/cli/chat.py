@@ -22,7 +22,7 @@ from glm_runtime.cli.options import (
     show_examples,
 )
 from glm_runtime.cli.progress import quiet_option, say
-from glm_runtime.cli.terminal import read_lines, show_pieces
+from glm_runtime.cli.terminal import make_harmless, read_lines, show_pieces
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError
 from glm_runtime.text.tool_calls import ToolCall
@@ -120,7 +120,8 @@ class ChatLoop:
 
     def _ask_for_result(self) -> None:
         call = self._calls[len(self._results)]
-        click.echo(f"(type the result of {call.name} as the next line)", err=True)
+        name = make_harmless(call.name, sys.stderr)
+        click.echo(f"(type the result of {name} as the next line)", err=True)
 
     def _show_answer(self, begin: Callable[[T], Generator[Piece, None, None]], said: T) -> None:
         """Stream an answer; in a terminal the conversation survives Ctrl-C and a full context."""

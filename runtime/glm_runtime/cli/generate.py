@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import secrets
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ from glm_runtime.cli.options import (
 )
 from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.prompts_file import Result, read_prompts
-from glm_runtime.cli.terminal import read_text, show_pieces
+from glm_runtime.cli.terminal import make_harmless, read_text, show_pieces
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
 from glm_runtime.sampling.settings import SamplingSettings
@@ -142,7 +143,7 @@ def _show_many(content: Mapping[str, object], found: list[Result], *, is_json: b
         return
     for number, one in enumerate(found, 1):
         say(f"--- {number} of {len(found)}")
-        click.echo(one["text"])
+        click.echo(make_harmless(str(one["text"]), sys.stdout))
 
 
 def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Result:

@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
 from glm_runtime.answering.settings import Piece
 from glm_runtime.errors import PromptError
 from glm_runtime.text.tool_calls import ToolCall
+
+# C0 without tab and line feed, DEL and C1: escape sequences can write a clipboard or hide text.
+_CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}, "?")
 
 
 def read_text() -> str:
@@ -36,17 +40,23 @@ def show_pieces(pieces: Iterator[Piece]) -> tuple[ToolCall, ...]:
     was_thinking = False
     for piece in pieces:
         if piece.reasoning:
-            click.secho(piece.reasoning, nl=False, err=True, dim=True)
+            click.secho(make_harmless(piece.reasoning, sys.stderr), nl=False, err=True, dim=True)
             was_thinking = True
         if piece.text and was_thinking:
             click.echo("\n", err=True)
             was_thinking = False
-        click.echo(piece.text, nl=False)
+        click.echo(make_harmless(piece.text, sys.stdout), nl=False)
         calls = piece.tool_calls
     if was_thinking:
         click.echo(err=True)
-    click.echo("".join(f"{call.name}\n{call.arguments}\n" for call in calls) or "\n", nl=False)
+    end = "".join(f"{call.name}\n{call.arguments}\n" for call in calls) or "\n"
+    click.echo(make_harmless(end, sys.stdout), nl=False)
     return calls
+
+
+def make_harmless(text: str, stream: TextIO) -> str:
+    """Replace the control characters in a model's text by `?` if `stream` is a terminal."""
+    return text.translate(_CONTROLS) if stream.isatty() else text
 
 
 def format_bytes(size_bytes: float) -> str:
