@@ -180,6 +180,17 @@ def test_a_conversation(built: Path, folder: Path, python_model: glm_runtime.Mod
     assert done.stdout == "".join(answer + "\n" for answer in answers)
 
 
+def test_a_message_that_is_refused_does_not_end_the_chat(built: Path, folder: Path) -> None:
+    """A zero byte once did. The next answer does not know the refused messages."""
+    options = ("--greedy", "--max-new-tokens", "8")
+    command = [str(built / "glm-run"), "chat", str(folder), *options]
+    expected = run_program(built, *command[1:], input="Recite Genesis 1:1.\n").stdout
+    lines = b"a\0b\n\xff\nRecite Genesis 1:1.\n"
+    done = subprocess.run(command, input=lines, capture_output=True, check=True)
+    assert b"contains a zero byte" in done.stderr
+    assert done.stdout.decode() == expected
+
+
 @pytest.mark.parametrize("ids", [(215,), (126, 249), (188, 201, 221, 198, 197)])
 def test_control_characters_do_not_reach_a_terminal(
     ids: tuple[int, ...], built: Path, folder: Path

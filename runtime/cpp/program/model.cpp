@@ -66,9 +66,9 @@ std::string render(const Model& model, const Messages& messages, int thinking) {
   std::vector<glm_message> views;
   for (const auto& [role, content] : messages) {
     if (content.find('\0') != std::string::npos) {
-      throw std::runtime_error(
-          "the message contains a zero byte, which a chat message cannot; remove it, or use "
-          "--raw.");
+      throw Failure(GLM_BAD_PROMPT,
+                    "the message contains a zero byte, which a chat message cannot; remove it, or "
+                    "use generate --raw.");
     }
     views.push_back({role.c_str(), content.c_str()});
   }

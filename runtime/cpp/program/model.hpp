@@ -12,7 +12,8 @@
 #include "glm.h"
 
 struct Failure : std::runtime_error {
-  explicit Failure(glm_status failed) : std::runtime_error(glm_error_text()), status(failed) {}
+  explicit Failure(glm_status failed, const std::string& text = glm_error_text())
+      : std::runtime_error(text), status(failed) {}
   glm_status status;
 };
 
