@@ -91,6 +91,11 @@ def test_a_cuda_graph_on_the_cpu_is_no_error(tiny_folder: Path):
     assert not open_graph(tiny_folder / "model.onnx", "auto", cuda_graph=True).has_cuda_graph
 
 
+def test_a_cuda_graph_on_a_device_that_has_none_is_refused(tiny_folder: Path):
+    with pytest.raises(DeviceError, match="a CUDA graph was asked for on cpu where only CUDA"):
+        open_graph(tiny_folder / "model.onnx", "cpu", cuda_graph=True)
+
+
 @pytest.fixture(params=["goes on with the CPU", "raises"])
 def failing_cuda(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """An onnxruntime-gpu that offers CUDA where it cannot start: without libraries, or a GPU."""
