@@ -26,18 +26,13 @@ _ROUNDING = 1e-12
 
 
 class BudgetError(QuantizationError):
-    """The smallest possible assignment exceeds the budget.
-
-    Attributes:
-        smallest_bytes: size of the smallest possible assignment.
-    """
+    """The smallest possible assignment exceeds the budget."""
 
     def __init__(self, budget_bytes: int, smallest_bytes: int) -> None:
         super().__init__(
             f"the budget is {budget_bytes} bytes, but the smallest assignment of schemes takes "
             f"{smallest_bytes} bytes; allow at least that."
         )
-        self.smallest_bytes = smallest_bytes
 
 
 @dataclass(frozen=True)

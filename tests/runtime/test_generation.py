@@ -365,7 +365,7 @@ def test_text_in_the_token_that_ends_the_reasoning_counts_for_the_grammar(tiny_m
     inner = train_tokenizer()
     inner.add_tokens([AddedToken(">ab", special=False, normalized=False)])
     tokenizer, entry = Tokenizer(inner), tiny_model.manifest.model
-    entry = dataclasses.replace(entry, tokenizer_vocab_size=tokenizer.vocab_size)
+    entry = dataclasses.replace(entry, tokenizer_vocab_size=inner.get_vocab_size())
     settings = GenerationSettings(GREEDY, 40, grammar=Grammar("regex", "abc"))
     writer = AnswerWriter(tokenizer, entry, Request([5], settings, THINKING))
     last = tokenizer.find_id(">ab")

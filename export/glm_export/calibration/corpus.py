@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 
 from glm_export.arrays import TokenArray, choose_evenly
-from glm_export.calibration.documents import Conversation, Text, find_files, read_documents
+from glm_export.calibration.documents import Conversation, Text, read_documents
 from glm_export.errors import CheckpointError, OptionsError
 from glm_export.tokenizer.files import choose_template, read_tokenizer_json
 from glm_runtime.errors import FolderError, PromptError
@@ -40,16 +40,6 @@ class Corpus:
     windows: TokenArray
     name: str
     sha256: str
-
-
-def check_corpus_path(path: Path | None) -> None:
-    """Check early that a calibration text can be read; None is the text in the package.
-
-    Raises:
-        OptionsError: the file or folder is missing, unreadable, empty or of another kind.
-    """
-    if path is not None:
-        find_files(path)
 
 
 def read_corpus(

@@ -29,11 +29,6 @@ class Tokenizer:
         self._tokens_with: dict[tuple[str, ...], frozenset[int]] = {(): frozenset()}
         self._grammar_vocabularies: dict[tuple[int, ...], llguidance.LLTokenizer] = {}
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids that stand for text, special tokens included."""
-        return self._inner.get_vocab_size(with_added_tokens=True)
-
     def find_id(self, text: str) -> int | None:
         """Return the id of a token by its name; `None` if there is no such token."""
         id_: int | None = self._inner.token_to_id(text)

@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from glm_export.calibration.corpus import Corpus, check_corpus_path, read_corpus
-from glm_export.calibration.documents import read_documents
+from glm_export.calibration.corpus import Corpus, read_corpus
+from glm_export.calibration.documents import find_files, read_documents
 from glm_export.errors import CheckpointError, OptionsError
 from support.refusals import assert_sentence, nothing_left_behind
 from support.tiny_models import TEMPLATE, build_tokenizer
@@ -211,7 +211,7 @@ def both(root: Path, path: Path, *words: str) -> None:
     """Refused with the same words before anything slow."""
     refuse(root, path, OptionsError, *words)
     with pytest.raises(OptionsError) as caught:
-        check_corpus_path(path)
+        find_files(path)
     assert_sentence(str(caught.value), *words)
 
 
@@ -241,9 +241,8 @@ def test_a_folder_without_texts(root: Path) -> None:
 
 
 def test_sound_paths_pass_the_check(root: Path) -> None:
-    check_corpus_path(None)
-    check_corpus_path(write_text(root, "abcd", "texts/a.txt"))
-    check_corpus_path(root / "texts")
+    find_files(write_text(root, "abcd", "texts/a.txt"))
+    find_files(root / "texts")
 
 
 def test_a_file_that_disappears(root: Path) -> None:
