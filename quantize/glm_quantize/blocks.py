@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from glm_quantize.codes import FloatArray, QuantizedRows
+from glm_quantize.codes import SMALLEST_SCALE, FloatArray, QuantizedRows
 from glm_quantize.scheme import Scheme
 
 _Array = TypeVar("_Array", FloatArray, npt.NDArray[np.float64])
@@ -21,8 +21,6 @@ _Array = TypeVar("_Array", FloatArray, npt.NDArray[np.float64])
 # lock between short calls. With four times this, a piece no longer fits a core's caches, and the
 # search is 20 % slower.
 _PIECE_WEIGHTS = 1 << 18
-# Below this, 1 / scale overflows float32, and processors that flush denormals read zero.
-_SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 
 @dataclass
@@ -47,7 +45,7 @@ class BestBlocks:
 
     def offer(self, errors: FloatArray, scales: FloatArray, zero_points: FloatArray) -> None:
         """Keep the offered values of each block with a smaller error; ignore NaN and denormals."""
-        is_better = (errors < self.errors) & (np.abs(scales) >= _SMALLEST_SCALE)
+        is_better = (errors < self.errors) & (np.abs(scales) >= SMALLEST_SCALE)
         np.copyto(self.errors, errors, where=is_better)
         np.copyto(self.scales, scales, where=is_better)
         np.copyto(self.zero_points, zero_points, where=is_better)

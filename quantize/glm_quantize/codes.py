@@ -10,6 +10,9 @@ from glm_quantize.scheme import Scheme
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
+# Below this, 1 / scale overflows float32, and processors that flush denormals read zero.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class QuantizedRows:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_quantize.codes import FloatArray, QuantizedRows
+from glm_quantize.codes import SMALLEST_SCALE, FloatArray, QuantizedRows
 from glm_quantize.methods.gptq import (
     Chain,
     ColumnGrid,
@@ -30,8 +30,6 @@ PASSES = 3
 # Number of columns whose pulls are computed together, a multiple of every block size. A quarter of
 # it is 7 % slower.
 _COLUMNS_AT_ONCE = 256
-# 1 / scale overflows float32 below this.
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -181,5 +179,5 @@ class _Descent:
 def _fit_scales(scales: Tensor, products: Tensor, powers: Tensor) -> Tensor:
     """Fit scales [N] by least squares; keep an old one if the new one is 0 or changes its sign."""
     fitted = scales + products / powers
-    is_legal = (fitted.sign() == scales.sign()) & (fitted.abs() >= _SMALLEST_SCALE)
+    is_legal = (fitted.sign() == scales.sign()) & (fitted.abs() >= SMALLEST_SCALE)
     return torch.where(is_legal & fitted.isfinite(), fitted, scales)

@@ -3,12 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from glm_quantize.codes import FloatArray, QuantizedRows
+from glm_quantize.codes import SMALLEST_SCALE, FloatArray, QuantizedRows
 from glm_quantize.errors import QuantizationError
 from glm_quantize.scheme import Scheme
-
-# A block with a smaller scale is stored as zeros, since 1 / scale would overflow float32.
-_SMALLEST_SCALE = np.float32(np.finfo(np.float32).tiny)
 
 
 def round_to_nearest(weight: FloatArray, scheme: Scheme) -> QuantizedRows:
@@ -65,7 +62,8 @@ def _round_asymmetric(
 
 
 def _replace_tiny(scales: npt.NDArray[np.floating]) -> FloatArray:
-    return np.where(np.abs(scales) < _SMALLEST_SCALE, np.float32(1), scales).astype(np.float32)
+    """Let blocks with a tiny scale be stored as zeros."""
+    return np.where(np.abs(scales) < SMALLEST_SCALE, np.float32(1), scales).astype(np.float32)
 
 
 def _round_codes(
