@@ -20,7 +20,7 @@ from glm_export.folder import side_files
 from glm_export.folder.conformance import add_conformance
 from glm_export.folder.describe import Outcome, describe_folder
 from glm_export.graph import passes
-from glm_export.graph.passes.initializers import DATA_FILE, list_stored
+from glm_export.graph.passes.initializers import list_stored
 from glm_export.graph.trace import trace_decoder
 from glm_export.job import ExportJob
 from glm_export.model.layer_stream import ReadParameter
@@ -35,7 +35,7 @@ from glm_export.plan.options import ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_export.preparation import count_needed_bytes, fingerprint_export, prepare_job
 from glm_runtime import GlmRuntimeError
-from glm_runtime.folder.manifest import Manifest, VerificationEntry
+from glm_runtime.folder.manifest import DATA_NAME, MODEL_NAME, Manifest, VerificationEntry
 from glm_runtime.graph.machine import read_peak_memory_bytes
 from glm_runtime.progress import Progress, track_stage
 
@@ -60,7 +60,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         progress("tracing the decoder", 0, job.plan.parameters)
         initializers = _write_graph(job, folder, scales)
         written = _write_data(job, unfinished.folder, calibrated, progress)
-        place_file(unfinished.folder / DATA_FILE, folder)
+        place_file(unfinished.folder / DATA_NAME, folder)
         progress("verifying", job.plan.parameters, job.plan.parameters)
         verification = _verify(job, folder)
         progress("describing the folder", job.plan.parameters, job.plan.parameters)
@@ -126,7 +126,7 @@ def _write_graph(
         node.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.metadata_props.clear()
-    ir.save(model, folder / "model.onnx")
+    ir.save(model, folder / MODEL_NAME)
     return list_stored(model.graph)
 
 
@@ -138,7 +138,7 @@ def _write_data(
     options = WriteOptions(job.method, is_checked, writer.count_threads())
     if calibrated is not None:
         options = replace(options, state=calibrated.state, folding=calibrated.folding)
-    path = folder / DATA_FILE
+    path = folder / DATA_NAME
     report = writer.write_weights(job.source.checkpoint, job.plan, path, options, advance)
     writer.write_tables(job.plan, stored_tables(job.source.config), path, is_checked=is_checked)
     return report

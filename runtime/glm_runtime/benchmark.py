@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glm_runtime.folder.manifest import Manifest
+from glm_runtime.folder.manifest import DATA_NAME, Manifest
 from glm_runtime.graph.decoding import Decoder, check_length
 from glm_runtime.graph.machine import measure_read_bytes_per_second, read_peak_memory_bytes
 from glm_runtime.model import Model
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.sampler import find_largest
-
-DATA_NAME = "model.onnx.data"
 
 _HEAD_NAMES = ("lm_head",)
 _EMBEDDING_NAMES = ("embed_tokens",)

@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from glm_runtime.errors import FolderError, MissingDependencyError
-from glm_runtime.folder.manifest import FORMAT_VERSION, ModelEntry, check_files, read_manifest
+from glm_runtime.folder.manifest import (
+    FORMAT_VERSION,
+    GRAPH_FILES,
+    ModelEntry,
+    check_files,
+    read_manifest,
+)
 from glm_runtime.graph.inference import import_onnxruntime
 from glm_runtime.graph.machine import (
     count_usable_cores,
@@ -106,7 +112,7 @@ def examine_folder(
         return FolderReport(None, (), 0, 0, 0, 0, (str(error),))
     found = check_files(folder, manifest, is_full=True, progress=progress)
     model = manifest.model
-    weight_bytes = sum(e.size_bytes for name, e in manifest.files.items() if "model.onnx" in name)
+    weight_bytes = sum(e.size_bytes for name, e in manifest.files.items() if name in GRAPH_FILES)
     left_bytes = memory_available_bytes - weight_bytes
     fitting = max(0, min(model.context_length, left_bytes // count_cache_bytes(model, 1)))
     advice = "copy the folder again or export again."

@@ -19,9 +19,9 @@ from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.errors import PromptError
-from glm_runtime.folder.manifest import Manifest, read_manifest, require_whole
+from glm_runtime.folder.manifest import MODEL_NAME, Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import check_graph
-from glm_runtime.graph.inference import MODEL_NAME, DeviceChoice, OpenGraph, open_graph
+from glm_runtime.graph.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.progress import Progress, ignore_progress

@@ -13,12 +13,12 @@ from glm_export.arrays import TokenArray
 from glm_export.errors import VerificationError
 from glm_export.evaluation.comparison import Comparer
 from glm_export.graph.logits_session import GraphSession
-from glm_export.graph.passes.initializers import DATA_FILE
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import LayerStream
 from glm_export.output.stored_parameters import read_stored
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import ExportPlan
+from glm_runtime.folder.manifest import DATA_NAME
 from glm_runtime.graph.machine import read_available_memory_bytes
 
 # Largest relative error of centred logits, ||graph - PyTorch|| / ||PyTorch||, by arithmetic.
@@ -61,7 +61,7 @@ def verify_graph(
         VerificationError: the error is above the tolerance, or NaN.
     """
     ids = _probe_tokens(config)
-    data_path = folder / DATA_FILE
+    data_path = folder / DATA_NAME
     reference = LayerStream(config, lambda name: read_stored(plan.tensors[name], data_path))
     with torch.inference_mode():
         expected = reference.hidden_states(ids)[0] @ reference.read_head().T

@@ -11,6 +11,7 @@ from typing import Any
 from glm_export.model.architectures import DecoderConfig
 from glm_export.plan.options import ExportOptions
 from glm_export.tokenizer.token_ids import TokenIds
+from glm_runtime.folder.manifest import MODEL_NAME
 
 FILE_NAME = "genai_config.json"
 # Keys that a generation_config.json may set, and the defaults of transformers.
@@ -86,7 +87,7 @@ def _describe_decoder(config: DecoderConfig) -> dict[str, Any]:
         for side, prefix in (("past", "past_key_values"), ("present", "present"))
     }
     return {
-        "filename": "model.onnx",
+        "filename": MODEL_NAME,
         "head_size": config.head_dim,
         "hidden_size": config.hidden_size,
         "num_attention_heads": config.num_heads,

@@ -13,6 +13,7 @@ from glm_export.graph.observed_graph import ObservedGraph
 from glm_export.graph.trace import NUM_LOGITS
 from glm_export.packages import require_onnxruntime
 from glm_runtime.errors import MissingDependencyError
+from glm_runtime.folder.manifest import MODEL_NAME
 from glm_runtime.graph.inference import import_onnxruntime
 
 # Option that sets the folder of the weights if the graph is passed as bytes.
@@ -44,7 +45,7 @@ class GraphSession:
             raise MissingPackageError(str(error)) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # no warnings that logits are longer than declared
-        model: str | bytes = str(folder / "model.onnx")
+        model: str | bytes = str(folder / MODEL_NAME)
         if graph is not None:
             model = graph.content
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))

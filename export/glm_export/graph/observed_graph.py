@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from glm_export.errors import VerificationError
+from glm_runtime.folder.manifest import MODEL_NAME
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def keep_activations_float(folder: Path) -> ObservedGraph:
 
 def _load(folder: Path) -> ir.Model:
     try:
-        return ir.load(folder / "model.onnx")
+        return ir.load(folder / MODEL_NAME)
     except Exception as error:  # protobuf's error class is not public
         raise VerificationError(
             f"the graph of {folder} cannot be read ({error}); export it again."

@@ -28,9 +28,12 @@ from glm_runtime.folder.strict_json import decode_record, encode_record
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 __all__ = [
+    "DATA_NAME",
     "FORMAT_NAME",
     "FORMAT_VERSION",
+    "GRAPH_FILES",
     "MANIFEST_NAME",
+    "MODEL_NAME",
     "CalibrationEntry",
     "FileEntry",
     "FileProblem",
@@ -51,7 +54,8 @@ __all__ = [
 
 FORMAT_NAME = "glm-export-folder"
 FORMAT_VERSION = 1
-GRAPH_FILES = ("model.onnx", "model.onnx.data")
+MODEL_NAME, DATA_NAME = "model.onnx", "model.onnx.data"
+GRAPH_FILES = (MODEL_NAME, DATA_NAME)
 _HASH_BLOCK_BYTES = 1 << 22
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DeviceChoice = Device | Literal["auto"]
 DEVICE_CHOICES: tuple[DeviceChoice, ...] = ("auto", "cpu", *PROVIDERS)
 
-MODEL_NAME = "model.onnx"
 GREEDY_TOKEN = "greedy_token"  # an output of folders for CUDA
 
 LOGIT_TYPES: Mapping[str, str] = MappingProxyType(

@@ -20,9 +20,15 @@ from pathlib import Path
 import platformdirs
 
 from glm_runtime.errors import GlmRuntimeError
-from glm_runtime.folder.manifest import FileEntry, Manifest, describe_file, require_whole
+from glm_runtime.folder.manifest import (
+    MODEL_NAME,
+    FileEntry,
+    Manifest,
+    describe_file,
+    require_whole,
+)
 from glm_runtime.folder.strict_json import decode_record, encode_record
-from glm_runtime.graph.inference import MODEL_NAME, import_onnxruntime, write_packed
+from glm_runtime.graph.inference import import_onnxruntime, write_packed
 from glm_runtime.graph.machine import is_made_by_running, read_cpu_features, read_cpu_name
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 

@@ -5,8 +5,8 @@ import math
 import onnx_ir as ir
 
 from glm_export.plan.plan import Segment
+from glm_runtime.folder.manifest import DATA_NAME
 
-DATA_FILE = "model.onnx.data"
 DTYPES = {
     "fp32": ir.DataType.FLOAT,
     "fp16": ir.DataType.FLOAT16,
@@ -32,7 +32,7 @@ def get_initializer(
     assert math.prod(shape) == math.prod(segment.shape)
     dtype = DTYPES[segment.dtype]
     tensor = ir.ExternalTensor(
-        location=DATA_FILE,
+        location=DATA_NAME,
         offset=segment.offset_bytes,
         length=segment.size_bytes,
         dtype=dtype,
