@@ -48,3 +48,8 @@ def first_line(error: BaseException) -> str:
     """Return the first line of another package's error, to be put into a sentence."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def to_printable(text: str) -> str:
+    """Replace characters that cannot be printed, so that a text cannot affect a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -18,6 +18,7 @@ from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
+from glm_runtime.errors import to_printable
 from glm_runtime.folder.manifest import Manifest, check_files
 from glm_runtime.progress import Progress
 from glm_runtime.text.tokenizer import read_tokenizer
@@ -138,15 +139,10 @@ def name_folders(folders: Sequence[Path]) -> list[str]:
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # noqa: PTH100 - no links
     names: list[str] = []
     for depth in range(1, max(map(len, parts)) + 1):
-        names = [to_one_line(str(Path(*path[-depth:]))) for path in parts]
+        names = [to_printable(str(Path(*path[-depth:]))) for path in parts]
         if len(set(names)) == len(names):
             break
     return names
-
-
-def to_one_line(name: str) -> str:
-    """Replace characters that cannot be printed, so that a name cannot affect a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def read_text(path: Path | None) -> str:

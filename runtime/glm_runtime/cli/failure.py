@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import click
 
-from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.errors import GlmRuntimeError, to_printable
 
 _DEBUG_KEY = "glm_runtime.cli.is_debug"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -82,7 +82,7 @@ def run_program(command: click.Command, name: str) -> None:
 
 
 def _to_one_line(message: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    return to_printable(" ".join(message.split()))
 
 
 def make_flag(key: str, *names: str, text: str) -> Callable[[Any], Any]:
