@@ -36,15 +36,18 @@ def test_conformance(folder: Path, model: cpp.Model, python_model: glm_runtime.M
         assert prompt == vector["token_ids"]
         session = model.new_session()
         logits = session.logits(prompt, shape.vocab_size)
+        session.close()
         expected = vector["logits"]
         assert [logits[i] for i in vector["logit_ids"]] == pytest.approx(expected, abs=1e-4)
         for name, settings in (("greedy", GREEDY), ("sampled", drawn)):
+            # A session that has read the prompt reads its last token alone, which AVX2 rounds anew.
+            session = model.new_session()
             pieces = session.generate(prompt, settings)
+            session.close()
             ids = [piece.token for piece in pieces]
             assert ids == vector[name]["token_ids"]
             assert "".join(piece.text for piece in pieces) == python_model.tokenizer.decode(ids)
             assert pieces[-1].finish == vector[name]["finish_reason"]
-        session.close()
 
 
 SAMPLINGS = {
@@ -101,8 +104,9 @@ def test_tokens_of_many_lines(model: cpp.Model) -> None:
 def test_any_ids_as_text(model: cpp.Model, python_model: glm_runtime.Model) -> None:
     """Ids that no text gives: characters broken anywhere become U+FFFD as in Python."""
     tokenizer, generator = python_model.tokenizer, random.Random(0)
+    count = python_model.manifest.model.tokenizer_vocab_size
     for _ in range(2000):
-        ids = generator.choices(range(tokenizer.vocab_size), k=generator.randrange(1, 20))
+        ids = generator.choices(range(count), k=generator.randrange(1, 20))
         assert model.detokenize(ids) == tokenizer.decode(ids)
     assert model.detokenize([10**6, -5]) == ""
 

@@ -21,9 +21,10 @@ from pathlib import Path
 _XGETBV = re.compile(rb"\x0f\x01\xd0")
 # The same bytes occur inside other instructions. A real XGETBV stands behind `xor ecx, ecx`, which
 # selects the register, or just behind CPUID.
-_SELECTS, _CPUID = b"\x31\xc9", b"\x0f\xa2"
+_SELECTS, _CPUID = (b"\x31\xc9", b"\x33\xc9"), b"\x0f\xa2"  # two ways to write `xor`
 # What the register XCR0 says: x87, SSE and, for AVX2, the upper halves of the AVX registers.
 _MASKS = {"avx2": 0b111, "sse": 0b011}
+_LEVEL = "GLM_TESTS_PROCESSOR"  # tells tests that bring another ONNX Runtime which level it is
 _VARIABLES = {
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -65,6 +66,19 @@ def copy_onnxruntime(folder: Path, mask: int) -> int:
     return total
 
 
+def limit_other_library(path: Path) -> Path:
+    """A library that tests do not take from Python's package; limited as this script was told."""
+    level = os.environ.get(_LEVEL)
+    if level is None:
+        return path
+    limited = path.parent / level / path.name
+    limited.parent.mkdir(exist_ok=True)
+    content, count = limit_library(path.read_bytes(), _MASKS[level])
+    assert count, f"no XGETBV was found in {path.name}"
+    limited.write_bytes(content)
+    return limited
+
+
 def main(level: str, *command: str) -> int:
     """Run the command and return its exit code."""
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +87,7 @@ def main(level: str, *command: str) -> int:
         print(f"ONNX Runtime limited to {level}: {changes} places changed", file=sys.stderr)
         places = [folder, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         path = os.pathsep.join(place for place in places if place)
-        environment = {**os.environ, **_VARIABLES[level], "PYTHONPATH": path}
+        environment = {**os.environ, **_VARIABLES[level], _LEVEL: level, "PYTHONPATH": path}
         return subprocess.run(command, env=environment, check=False).returncode
 
 

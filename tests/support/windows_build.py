@@ -14,6 +14,7 @@ import pytest
 
 from support.cpp_build import PAGE, SOURCE, build_as_documented, make_checkout
 from support.onnxruntime_wheel import fetch_library
+from support.weaker_processor import limit_other_library
 
 PROGRAMS = Path(__file__).parents[1] / "hosts" / "windows"
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
@@ -81,7 +82,7 @@ def require_tools(*tools: str) -> None:
 
 def fetch_dll(cache: Path, version: str | None = None) -> Path:
     """onnxruntime.dll of a version, from its wheel."""
-    return fetch_library(cache, ["win_amd64"], "onnxruntime.dll", version)
+    return limit_other_library(fetch_library(cache, ["win_amd64"], "onnxruntime.dll", version))
 
 
 def build_for_windows(folder: Path, library: Path) -> Path:
