@@ -221,7 +221,7 @@ def _describe_interruption(output: Path) -> str:
     kept = find_unfinished(output)
     if not kept.exists():
         return "nothing was changed"
-    return f"what is finished is kept in {kept}, and the same command continues from there"
+    return f"the finished work is kept in {kept}, and the same command continues from there"
 
 
 def _print_summary(report: ExportReport) -> None:

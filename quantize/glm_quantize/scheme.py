@@ -30,9 +30,9 @@ class Scheme:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.bits not in SUPPORTED_BITS:
-            _refuse(f"{self.bits} bits per weight", SUPPORTED_BITS)
+            _refuse(f"bits is {self.bits}", SUPPORTED_BITS)
         if self.block_size not in SUPPORTED_BLOCK_SIZES:
-            _refuse(f"block size {self.block_size}", SUPPORTED_BLOCK_SIZES)
+            _refuse(f"block size is {self.block_size}", SUPPORTED_BLOCK_SIZES)
 
     @property
     def name(self) -> str:
@@ -63,5 +63,5 @@ class Scheme:
         return inputs // self.block_size
 
 
-def _refuse(value: str, choices: tuple[int, ...]) -> NoReturn:
-    raise SchemeError(f"{value} asked for; choose one of {', '.join(map(str, choices))}.")
+def _refuse(found: str, choices: tuple[int, ...]) -> NoReturn:
+    raise SchemeError(f"{found}; choose one of {', '.join(map(str, choices))}.")

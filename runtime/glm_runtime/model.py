@@ -166,7 +166,7 @@ class Model:
         """
         if self.chat_template is None:
             raise PromptError(
-                "this folder has no chat template where one is expected; "
+                "this folder has no chat template, so messages cannot be rendered; "
                 "write the whole prompt yourself with --raw, or Model.generate."
             )
         options = options or ChatOptions()

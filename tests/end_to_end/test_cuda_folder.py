@@ -143,5 +143,5 @@ def test_a_full_context_is_an_error_by_name(stepping: Model) -> None:
     limit = stepping.manifest.model.context_length
     decoder = Decoder(stepping.graph, stepping.manifest.model)
     decoder.append([1] * limit)
-    with pytest.raises(glm_runtime.PromptError, match=f"{limit + 1} tokens are to be read"):
+    with pytest.raises(glm_runtime.PromptError, match=f"the sequence has {limit + 1} tokens"):
         decoder.choose_next(1)

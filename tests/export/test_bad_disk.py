@@ -54,7 +54,7 @@ def test_too_little_disk(tmp_path: Path) -> None:
     """
     rows = write_sparse_checkpoint(tmp_path / "checkpoint", free_share=3)
     options = ExportOptions(tmp_path / "checkpoint", tmp_path / "new" / "out", quant="none")
-    words = ("GB free but the folder needs", f"{rows // _ROWS_OF_A_GB}.1 GB", "free some")
+    words = ("GB free but the folder needs", f"{rows // _ROWS_OF_A_GB}.1 GB", "free disk space")
     assert_export_refused(options, OutputError, str(tmp_path), *words)
 
 
@@ -107,7 +107,7 @@ def test_the_disk_fills_up_meanwhile(tmp_path: Path, stage: str, limit_bytes: in
     assert_sentence(str(caught.value), "out could not be written (", "File too large", "another -o")
     kept = tmp_path / ".out.unfinished"
     assert kept.exists() == (stage == "describing")
-    assert (f"what is finished is kept in {kept}" in str(caught.value)) == kept.exists()
+    assert (f"the finished work is kept in {kept}" in str(caught.value)) == kept.exists()
     assert len(list(tmp_path.iterdir())) == 1 + kept.exists()
 
 

@@ -164,7 +164,7 @@ def test_templates_in_tokenizer_config(
     assert (path.read_bytes() if path.exists() else None) == expected
 
 
-HOSTILE = "the checkpoint's chat template does what no template may ("
+HOSTILE = "the checkpoint's chat template does something that is not allowed ("
 BROKEN = "the checkpoint's chat template is not Jinja that can be compiled ("
 
 

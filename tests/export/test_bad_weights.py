@@ -220,7 +220,7 @@ def test_an_index_that_is_wrong(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_nan_and_inf(tmp_path: Path, name: str, quant: str, value: float) -> None:
     """Even unverified: what is no number is never written."""
-    words = (f"{name}, rows 0-{SHAPES[name][0]}: ", "NaN", "Inf", "check the checkpoint's file")
+    words = (f"{name}, rows 0-{SHAPES[name][0]} have ", "NaN", "Inf", "check the checkpoint's file")
     refuse(
         tmp_path,
         lambda c: poison(c, name, value),
@@ -236,7 +236,7 @@ def test_nan_and_inf(tmp_path: Path, name: str, quant: str, value: float) -> Non
 @pytest.mark.filterwarnings("error")
 def test_a_weight_that_float16_cannot_hold(tmp_path: Path, quant: str) -> None:
     """Quantized, it is the scale that overflows: 1e8 / 255 is far beyond 65,504."""
-    words = (f"{QUERY}, rows 0-64: ", "too large for fp16", "export with --dtype fp32")
+    words = (f"{QUERY}, rows 0-64 have ", "too large for fp16", "export with --dtype fp32")
     refuse(
         tmp_path,
         lambda c: poison(c, QUERY, 1e8),

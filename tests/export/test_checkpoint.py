@@ -95,7 +95,7 @@ def test_a_path_that_the_system_refuses(tmp_path: Path) -> None:
 def test_no_config(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     (folder / "config.json").unlink()
-    refuse(folder, f"no config.json in {folder}", "give a Hugging Face folder")
+    refuse(folder, f"there is no config.json in {folder}", "give a Hugging Face folder")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,11 @@ def test_config_that_is_no_object(tmp_path: Path, content: str) -> None:
 def test_no_weights(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     (folder / WEIGHTS).rename(folder / "training_args.bin")
-    refuse(folder, f"no *.safetensors and no pytorch_model*.bin in {folder}", "and the weights")
+    refuse(
+        folder,
+        f"there is no *.safetensors and no pytorch_model*.bin in {folder}",
+        "and the weights",
+    )
 
 
 def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
@@ -194,8 +198,8 @@ def test_a_git_lfs_pointer(tmp_path: Path) -> None:
         ({"x": entry([1], 0, 4) | {"shape": [True]}}, "shape is not a list of whole numbers"),
         ({"x": entry([1], 0, 4) | {"shape": [float("inf")]}}, "shape is not a list"),
         ({"x": entry([1], -4, 0)}, "data_offsets is not a list of whole numbers"),
-        ({"x": entry([1], 0, 4) | {"data_offsets": [0]}}, "broken safetensors header"),
-        ({"x": entry([1], 0, 4) | {"data_offsets": [0, 4, 8]}}, "broken safetensors header"),
+        ({"x": entry([1], 0, 4) | {"data_offsets": [0]}}, "invalid safetensors header"),
+        ({"x": entry([1], 0, 4) | {"data_offsets": [0, 4, 8]}}, "invalid safetensors header"),
         ({"x": entry([2], 0, 4)}, "x [2] of F32 does not fill bytes 0-4"),
         ({"x": entry([], 0, 4)}, "x [] of F32 does not fill bytes 0-4"),
         ({"x": entry([0], 0, 0)}, "x [0] of F32 does not fill bytes 0-0"),
@@ -218,7 +222,7 @@ def test_header_that_contradicts_itself(tmp_path: Path, header: object, word: st
 def test_header_that_is_not_json(tmp_path: Path, text: bytes) -> None:
     folder = write_small(tmp_path / "checkpoint")
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text)
-    refuse(folder, f"{WEIGHTS}: broken safetensors header (", "download it again")
+    refuse(folder, f"{WEIGHTS} has an invalid safetensors header (", "download it again")
 
 
 # --- anything

@@ -101,7 +101,7 @@ def test_json_and_nothing_else(checkpoint: Path) -> None:
         ),
         (
             lambda c: (c / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}"),
-            ("does what no template may", "do not trust where it comes from"),
+            ("does something that is not allowed", "do not trust its source"),
         ),
         (lambda c: write_json(c.parent / "out", {}), ("out exists", "--force")),
     ],
@@ -120,7 +120,7 @@ def test_a_failed_export_in_a_process_of_its_own(checkpoint: Path) -> None:
     poison(checkpoint, "lm_head.weight", float("nan"))
     with nothing_left_behind(checkpoint.parent):
         result = run_command("glm-export", checkpoint, "-o", checkpoint.parent / "out", "--quiet")
-    assert_one_error(result, 1, "lm_head.weight, rows 0-320", "NaN or Inf", "check the")
+    assert_one_error(result, 1, "lm_head.weight, rows 0-320 have NaN or Inf", "check the")
 
 
 def test_an_error_stays_one_line_whatever_a_checkpoint_is_called(
@@ -139,7 +139,7 @@ def test_debug_adds_the_traceback(run: Run, checkpoint: Path) -> None:
     assert (code, out) == (1, "")
     assert err.startswith("Traceback")
     assert "FileNotFoundError" in err  # the cause, too
-    assert err.splitlines()[-1].startswith("Error: no config.json")
+    assert err.splitlines()[-1].startswith("Error: there is no config.json")
 
 
 class OutOfMemoryError(RuntimeError):

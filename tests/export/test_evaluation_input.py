@@ -293,7 +293,7 @@ def test_a_graph_without_our_names(root: Path, name: str) -> None:
 def test_an_original_whose_error_has_no_measure(root: Path) -> None:
     rows = from_array(np.zeros((320, 64), np.float32))
     replace_tensors(root / "checkpoint", add={"model.embed_tokens.weight": rows})
-    words = (f"in {root / 'folder'}, layer error 0 came out as", "check that the checkpoint's")
+    words = (f"in {root / 'folder'}, layer error 0 is inf", "check that the checkpoint's")
     refuse_layers(root, *words)
 
 
@@ -313,7 +313,7 @@ def test_an_original_whose_error_has_no_measure(root: Path) -> None:
         (
             lambda c: poison(c, "model.norm.weight", float("nan")),
             CheckpointError,
-            "model.norm.weight, rows 0-64: NaN or Inf",
+            "model.norm.weight, rows 0-64 have NaN or Inf",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["plot.svg", "./plot.svg", "link.svg"])
 def test_both_in_one_file(tmp_path: Path, other: str) -> None:
     (tmp_path / "link.svg").symlink_to("plot.svg")
-    words = ("both pictures are to be", "plot.svg; give each a file of its own")
+    words = ("--plot and --layers both name", "plot.svg; give each its own file")
     refuse(tmp_path, tmp_path / "plot.svg", tmp_path / other, *words)
 
 

@@ -29,11 +29,11 @@ def choose(**values: Any) -> ExportOptions:
         ({"accuracy_level": -1}, ("accuracy level is -1", "0, 1, 2, 3, 4")),
         ({"threads": 0}, ("threads is 0", "choose 1 or more")),
         ({"threads": -2}, ("threads is -2", "choose 1 or more")),
-        ({"block_size": 0}, ("block size 0", "32, 64, 128")),
-        ({"block_size": 16}, ("block size 16", "32, 64, 128")),
-        ({"block_size": 33}, ("block size 33", "32, 64, 128")),
-        ({"block_size": 512}, ("block size 512", "32, 64, 128, 256")),
-        ({"block_size": -32}, ("block size -32", "32, 64, 128")),
+        ({"block_size": 0}, ("block size is 0", "32, 64, 128")),
+        ({"block_size": 16}, ("block size is 16", "32, 64, 128")),
+        ({"block_size": 33}, ("block size is 33", "32, 64, 128")),
+        ({"block_size": 512}, ("block size is 512", "32, 64, 128, 256")),
+        ({"block_size": -32}, ("block size is -32", "32, 64, 128")),
         ({"block_size": 32, "quant": "none"}, ("block size 32", "quant 'none'", "choose int4")),
         ({"method": "rtn", "quant": "none"}, ("method rtn", "quant 'none'", "leave the method")),
         ({"bits_per_weight": 5.0, "quant": "none"}, ("bits per weight 5.0", "quant 'none'")),
@@ -51,7 +51,7 @@ def choose(**values: Any) -> ExportOptions:
         ),
         ({"calibration_tokens": 0}, ("calibration tokens is 0", "such as 8192")),
         ({"overrides": ("lm_head",)}, ("--set 'lm_head'", "PATTERN=SPEC")),
-        ({"overrides": ("lm_head=int5",)}, ("--set 'lm_head=int5'", "5 bits per weight")),
+        ({"overrides": ("lm_head=int5",)}, ("--set 'lm_head=int5'", "bits is 5")),
         (
             {"method": "rtn", "calibration": Path("a.txt")},
             ("method rtn", "uses no calibration text"),
@@ -121,7 +121,7 @@ def test_an_evaluation_of_nothing(values: dict[str, Any], words: tuple[str, ...]
 def test_a_scheme_of_other_bits(bits: int) -> None:
     with pytest.raises(SchemeError) as caught:
         Scheme(bits, 32, is_symmetric=False)
-    assert_sentence(str(caught.value), f"{bits} bits per weight", "choose one of 2, 4, 8")
+    assert_sentence(str(caught.value), f"bits is {bits}", "choose one of 2, 4, 8")
 
 
 def test_a_row_that_does_not_divide() -> None:

@@ -185,7 +185,7 @@ def test_too_little_disk_leaves_no_parents_either(tmp_path: Path) -> None:
         stage_folder(tmp_path / "a" / "b" / "out", needed, is_forced=False),
     ):
         raise AssertionError
-    words = ("GB free but the folder needs", f"{needed / 1e9 + 0.067:.1f} GB", "free some")
+    words = ("GB free but the folder needs", f"{needed / 1e9 + 0.067:.1f} GB", "free disk space")
     assert_sentence(str(caught.value), *words)
 
 

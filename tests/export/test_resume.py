@@ -215,7 +215,7 @@ def test_ctrl_c_says_what_is_kept(root: Path) -> None:
     arguments = (root / "checkpoint", "-o", root / "new", "--method", "rtn")
     code, out, err = run_command("glm-export", *arguments, before=before)
     assert (code, out) == (130, "")
-    kept = f"what is finished is kept in {root / '.new.unfinished'}"
+    kept = f"the finished work is kept in {root / '.new.unfinished'}"
     assert err.endswith(f"\nInterrupted; {kept}, and the same command continues from there.\n")
     assert "nothing was changed" not in err
     code, out, err = finish(start_command("glm-export", *arguments))
@@ -232,7 +232,7 @@ def test_a_full_disk_keeps_what_is_finished(root: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(OutputError) as caught:
         export(choose(root), fill_up)
-    kept = f"what is finished is kept in {root / '.new.unfinished'}"
+    kept = f"the finished work is kept in {root / '.new.unfinished'}"
     assert_sentence(str(caught.value), "No space left", kept, "the same command continues")
     assert assert_same_as_whole(root).resumed_tensors > 0
 
@@ -258,7 +258,7 @@ def test_onnx_runtime_that_fails_keeps_what_is_finished(
             fail()
         create(self, model, *arguments, **named)
 
-    kept = f"what is finished is kept in {tmp_path / '.new.unfinished'}"
+    kept = f"the finished work is kept in {tmp_path / '.new.unfinished'}"
     for owner, name in places:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)

@@ -38,8 +38,8 @@ def test_a_specification(text: str, expected: Override) -> None:
         ("lm_head=", ("--set 'lm_head='", "PATTERN=SPEC")),
         ("=int8", ("--set '=int8'", "PATTERN=SPEC")),
         ("lm_head=fp8", ("'lm_head=fp8'", "lm_head=int8")),
-        ("lm_head=int3", ("--set 'lm_head=int3'", "3 bits per weight", "choose one of 2, 4, 8")),
-        ("lm_head=int8-b16", ("block size 16", "choose one of 32, 64, 128, 256")),
+        ("lm_head=int3", ("--set 'lm_head=int3'", "bits is 3", "choose one of 2, 4, 8")),
+        ("lm_head=int8-b16", ("block size is 16", "choose one of 32, 64, 128, 256")),
     ],
 )
 def test_a_specification_that_is_none(text: str, words: tuple[str, ...]) -> None:

@@ -266,12 +266,12 @@ def test_a_prompt_that_cannot_be_read_leaves_the_rows_alone(tiny_model: Model):
     sentence = r"failed with 1 rows at token 2 \(.+\); try fewer rows, or check the folder"
     with pytest.raises(GenerationError, match=sentence):
         decoder.add([5, 10**6])
-    with pytest.raises(PromptError, match="257 tokens are to be read"):
+    with pytest.raises(PromptError, match="the sequence has 257 tokens"):
         decoder.add([5] * 257)
     assert decoder.lengths == [2]
     np.testing.assert_allclose(decoder.step([7])[0], single.append([7])[0], atol=1e-4)
     decoder.lengths = [256]
-    with pytest.raises(PromptError, match="257 tokens are to be read"):
+    with pytest.raises(PromptError, match="the sequence has 257 tokens"):
         decoder.step([7])
 
 

@@ -57,5 +57,5 @@ def test_on_a_gpu_no_share_is_claimed(tiny_model: Model):
 
 
 def test_more_tokens_than_the_context_holds_are_refused(tiny_model: Model):
-    with pytest.raises(PromptError, match=r"257 tokens .* context holds 256"):
+    with pytest.raises(PromptError, match=r"257 tokens .* context length is 256"):
         run_benchmark(tiny_model, BenchmarkPlan(prompt_tokens=200, new_tokens=57, rounds=1))

@@ -37,7 +37,9 @@ def test_a_message_that_does_not_fit_is_refused_and_forgotten(tiny_model: Model)
     conversation = Conversation(tiny_model, SETTINGS)
     text_of(conversation.ask("你好"))
     before = list(conversation.messages)
-    with pytest.raises(PromptError, match="context holds 256; shorten the prompt, or start a new"):
+    with pytest.raises(
+        PromptError, match="context length is 256; shorten the prompt, or start a new"
+    ):
         text_of(conversation.ask("0" * 500))
     assert conversation.messages == before
 
@@ -77,7 +79,7 @@ def test_sliding_leaves_half_of_the_context_free(tiny_model: Model):
 
 def test_a_single_turn_too_long_is_refused_even_when_sliding(tiny_model: Model):
     conversation = Conversation(tiny_model, SETTINGS, system="S", overflow="slide")
-    with pytest.raises(PromptError, match="context holds 256"):
+    with pytest.raises(PromptError, match="context length is 256"):
         text_of(conversation.ask("0" * 500))
     assert conversation.messages == [{"role": "system", "content": "S"}]
 

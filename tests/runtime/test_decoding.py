@@ -188,7 +188,7 @@ def test_the_context_can_be_filled_to_the_last_token_and_not_beyond(tiny_model: 
     decoder = new_decoder(tiny_model)
     decoder.append((IDS * 3)[: length - 1])
     decoder.append([1])
-    with pytest.raises(PromptError, match=f"{length + 1} tokens .* context holds {length}"):
+    with pytest.raises(PromptError, match=f"{length + 1} tokens .* context length is {length}"):
         decoder.append([1])
 
 
@@ -200,14 +200,14 @@ def test_what_onnxruntime_refuses_becomes_one_sentence(tiny_model: Model):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"num_layers": 3}, r"no tensor 'past_key_values\.2\.key' where the manifest promises"),
+        ({"num_layers": 3}, r"no tensor 'past_key_values\.2\.key', which the manifest requires"),
         ({"head_dim": 64}, r"past_key_values\.0\.key is tensor\(float\) \['B', 2, 'P', 32\] where"),
         (
             {"cache_dtype": "int8"},
-            r"past_key_values\.0\.key is tensor\(float\) .* promises tensor\(int8\)",
+            r"past_key_values\.0\.key is tensor\(float\) .* requires tensor\(int8\)",
         ),
-        ({"cache_dtype": "float16"}, r"tensor\(float\) .* promises tensor\(float16\)"),
-        ({"vocab_size": 512}, r"logits is .*448\] where the manifest promises .*512\]"),
+        ({"cache_dtype": "float16"}, r"tensor\(float\) .* requires tensor\(float16\)"),
+        ({"vocab_size": 512}, r"logits is .*448\] where the manifest requires .*512\]"),
     ],
 )
 def test_a_graph_that_breaks_the_manifests_promise_is_refused(

@@ -215,7 +215,7 @@ def test_broken_logits_on_the_device_are_reported(
     [
         ("", "the prompt is empty where at least one token is expected; give a text"),
         ([], "the prompt is empty"),
-        ([5] * 257, "257 tokens are to be read but the model's context holds 256; shorten"),
+        ([5] * 257, "the sequence has 257 tokens but the model's context length is 256; shorten"),
         ([5, -1], "holds the id -1 where ids below 337 are expected"),
         ([337], "holds the id 337 where"),
         ([5, 336, 337], "holds the id 337 where"),

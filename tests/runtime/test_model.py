@@ -39,7 +39,7 @@ def test_the_folders_own_settings_are_the_default(tiny_copy: Path):
 def test_without_a_template_chat_says_what_to_do(tiny_copy: Path):
     (tiny_copy / "chat_template.jinja").unlink()
     seal_folder(tiny_copy, read_manifest(tiny_copy).model)
-    with pytest.raises(PromptError, match="has no chat template where one is expected"):
+    with pytest.raises(PromptError, match="has no chat template, so messages cannot be"):
         load(tiny_copy, device="cpu").chat(MESSAGES)
 
 

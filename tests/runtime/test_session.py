@@ -183,7 +183,7 @@ def test_rewinding_forgets_what_comes_after(tiny_model: Model):
 def test_rewinding_to_where_nothing_is_is_refused(tiny_model: Model, length: int):
     session = tiny_model.new_session()
     next(session.generate([5, 6, 7], SETTINGS))
-    with pytest.raises(PromptError, match=f"rewind asks for {length} tokens where .* 3;"):
+    with pytest.raises(PromptError, match=f"rewind to {length} tokens was requested but .* 3;"):
         session.rewind(length)
 
 

@@ -255,9 +255,8 @@ class Walk:
             return
         if not np.isfinite(rounded.rows.scales).all():
             raise CheckpointError(
-                f"{name}, from row {rounded.first_row}: NaN, Inf, or too large for "
-                f"{self.task.scale_dtype}; check the checkpoint's file, or export with "
-                "--dtype fp32."
+                f"{name} has NaN, Inf or a number too large for {self.task.scale_dtype} from row "
+                f"{rounded.first_row} on; check the checkpoint's file, or export with --dtype fp32."
             )
         self.state.write_codes(name, rounded.first_row, rounded.rows)
 

@@ -155,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"no {path.name} in {path.parent}; "
+            f"there is no {path.name} in {path.parent}; "
             "give a Hugging Face folder with config.json and *.safetensors."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -227,8 +227,8 @@ def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
         if files:
             return None, files
     raise CheckpointError(
-        f"no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder with "
-        "config.json and the weights."
+        f"there is no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder "
+        "with config.json and the weights."
     )
 
 

@@ -52,7 +52,7 @@ class ParameterRows:
                 rows = self.checkpoint.read_rows(part, start, stop)
                 if not np.isfinite(rows).all():
                     raise CheckpointError(
-                        f"{part}, rows {start}-{stop}: NaN or Inf; check the checkpoint's file."
+                        f"{part}, rows {start}-{stop} have NaN or Inf; check the checkpoint's file."
                     )
                 yield row + start, rows
             row += shape[0]

@@ -80,7 +80,7 @@ def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]
         tensors = _parse_header(path, header, _ITEM_BYTES if is_quantized else _FLOAT_BYTES)
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
-            f"{path.name}: broken safetensors header ({error}); download it again."
+            f"{path.name} has an invalid safetensors header ({error}); download it again."
         ) from error
     tensors.sort(key=lambda tensor: tensor.offset_bytes)
     _check_layout(path, tensors, _LENGTH_BYTES + len(header), size)

@@ -159,8 +159,8 @@ def _require_finite(comparison: Comparison, layer_errors: tuple[float, ...]) -> 
     for name, value in (asdict(comparison) | named).items():
         if not math.isfinite(value):
             raise VerificationError(
-                f"{name} came out as {value}, so one of the two computes NaN or Inf; "
-                "check that the checkpoint's weights are sound."
+                f"{name} is {value}, so the original or the exported model computes NaN or Inf; "
+                "check that the checkpoint's weights are finite."
             )
 
 

@@ -33,7 +33,7 @@ def check_pictures(plot: Path | None, layers: Path | None) -> None:
     for path in paths:
         _check_place(path)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise OptionsError(f"both pictures are to be {plot}; give each a file of its own.")
+        raise OptionsError(f"--plot and --layers both name {plot}; give each its own file.")
     require_plot_packages()
     _import_plots()
 

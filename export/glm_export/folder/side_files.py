@@ -110,8 +110,8 @@ def _try_template(template: str) -> None:
     except HostileTemplateError as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise CheckpointError(
-            f"the checkpoint's chat template does what no template may ({reason}); do not trust "
-            f"where it comes from, or remove it (from {TEMPLATE_NAME} or tokenizer_config.json)."
+            f"the checkpoint's chat template does something that is not allowed ({reason}); do not "
+            f"trust its source, or remove it (from {TEMPLATE_NAME} or tokenizer_config.json)."
         ) from error
     except PromptError:
         return  # it needs other messages, for example a system message

@@ -99,7 +99,7 @@ def _check_space(parent: Path, needed_bytes: int) -> None:
     if free < needed_bytes + _SPARE_BYTES:
         raise OutputError(
             f"{parent} has {free / 1e9:.1f} GB free but the folder needs "
-            f"{(needed_bytes + _SPARE_BYTES) / 1e9:.1f} GB; free some, or choose another -o."
+            f"{(needed_bytes + _SPARE_BYTES) / 1e9:.1f} GB; free disk space, or choose another -o."
         )
 
 

@@ -96,7 +96,7 @@ def _sort_out(unfinished: Unfinished, error: BaseException) -> None:
         unfinished.remove()
     elif is_curable:
         raise type(error)(
-            f"{str(error).rstrip('.')}; what is finished is kept in {unfinished.folder}, and "
+            f"{str(error).rstrip('.')}; the finished work is kept in {unfinished.folder}, and "
             "the same command continues from there."
         ) from error
 

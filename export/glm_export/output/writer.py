@@ -356,8 +356,8 @@ def _sum_squares(values: FloatArray) -> float:
 def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
     if not np.isfinite(stored.astype(np.float32, copy=False)).all():
         raise CheckpointError(
-            f"{run.source}, rows {run.start}-{run.stop}: NaN, Inf, or too large for {dtype}; "
-            "check the checkpoint's file, or export with --dtype fp32."
+            f"{run.source}, rows {run.start}-{run.stop} have NaN, Inf or a number too large for "
+            f"{dtype}; check the checkpoint's file, or export with --dtype fp32."
         )
 
 

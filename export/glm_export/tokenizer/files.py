@@ -56,7 +56,7 @@ def read_tokenizer_json(folder: Path) -> bytes:
         model = folder / MODEL_NAME
         if not model.is_file():
             raise CheckpointError(
-                f"no {TOKENIZER_NAME} and no {MODEL_NAME} in {folder}; "
+                f"there is no {TOKENIZER_NAME} and no {MODEL_NAME} in {folder}; "
                 "save the tokenizer in its fast form (tokenizer.json) first."
             )
         config = folder / _CONFIG_NAME

@@ -97,7 +97,8 @@ def read_added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"tokenizer_config.json has broken added_tokens_decoder ({error!r}); download it again."
+            f"tokenizer_config.json has an invalid added_tokens_decoder ({error!r}); "
+            "download it again."
         ) from error
 
 

@@ -86,7 +86,8 @@ def search_beams(
     check_prompt(prompt_ids, model)
     if graph.device != "cpu":
         raise DeviceError(
-            f"beam search was asked for on {graph.place} but runs on the CPU; use --device cpu."
+            f"beam search was requested on {graph.place} but runs only on the CPU; "
+            "use --device cpu."
         )
     decoder = BatchDecoder(graph, model, settings.num_beams)
     room = model.context_length - len(prompt_ids) + 1

@@ -94,7 +94,7 @@ class Session:
         self._answer.close()
         if not 0 <= length <= len(self.tokens):
             raise PromptError(
-                f"rewind asks for {length} tokens where the session holds {len(self.tokens)}; "
+                f"rewind to {length} tokens was requested but the session has {len(self.tokens)}; "
                 "choose a length from 0 to that number."
             )
         self._tokens = self._tokens[:length]

@@ -44,7 +44,7 @@ class BatchOptions:
             click.UsageError: an option needs another one, or excludes it.
         """
         if self.output is not None and self.prompts is None:
-            raise click.UsageError("--output came without --prompts; give a file of prompts.")
+            raise click.UsageError("--output needs --prompts; give a file of prompts.")
         if self.output is not None and not self.output.absolute().parent.is_dir():
             raise click.UsageError(
                 f"--output is {self.output} where a file in an existing folder is expected; make "
@@ -54,12 +54,12 @@ class BatchOptions:
             raise click.UsageError("--output is the file of --prompts; choose another one.")
         if self.length_penalty is not None and self.num_beams is None:
             raise click.UsageError(
-                "--length-penalty came without --beams; give a number of beams, or leave it out."
+                "--length-penalty needs --beams; give a number of beams, or leave it out."
             )
         kinds = [self.prompts is not None, self.completions > 1, self.num_beams is not None]
         if kinds.count(True) > 1:
             raise click.UsageError(
-                "several of --prompts, --completions and --beams came where one is expected; "
+                "only one of --prompts, --completions and --beams can be used; "
                 "leave the others out."
             )
 

@@ -55,14 +55,10 @@ class GenerationOptions:
         """
         sampling = {"temperature", "top_k", "top_p", "min_p", "seed"}
         if "greedy" in self.values and sampling & self.values.keys():
-            raise click.UsageError(
-                "--greedy came with an option for sampling where one or the other is expected; "
-                "leave one out."
-            )
+            raise click.UsageError("--greedy cannot be used with a sampling option; leave one out.")
         if len({"json_schema", "regex", "lark"} & self.values.keys()) > 1:
             raise click.UsageError(
-                "several of --json-schema, --regex and --lark came where one is expected; "
-                "leave the others out."
+                "only one of --json-schema, --regex and --lark can be used; leave the others out."
             )
         try:
             self.settings(SamplingSettings())

@@ -216,7 +216,7 @@ def check_length(num_tokens: int, model: ModelEntry) -> None:
     """
     if num_tokens > model.context_length:
         raise PromptError(
-            f"{num_tokens} tokens are to be read but the model's context holds "
+            f"the sequence has {num_tokens} tokens but the model's context length is "
             f"{model.context_length}; shorten the prompt, or start a new conversation."
         )
 
@@ -235,13 +235,13 @@ def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
     for name, (kind, shape) in _expected_tensors(model).items():
         if name not in found:
             raise FolderError(
-                f"model.onnx has no tensor {name!r} where the manifest promises one; "
+                f"model.onnx has no tensor {name!r}, which the manifest requires; "
                 "export the checkpoint again."
             )
         found_kind, found_shape = found[name]
         if found_kind != kind or not _fits(found_shape, shape):
             raise FolderError(
-                f"model.onnx: {name} is {found_kind} {found_shape} where the manifest promises "
+                f"model.onnx: {name} is {found_kind} {found_shape} where the manifest requires "
                 f"{kind} {list(shape)}; export the checkpoint again."
             )
 

@@ -176,7 +176,7 @@ def open_graph(
         return opener.open_on_cpu() if graph.has_cpu_attention else graph
     if cuda_graph and device != "cuda":
         raise DeviceError(
-            f"a CUDA graph was asked for on {device} where only CUDA has one; "
+            f"a CUDA graph was requested on {device}, but only CUDA supports it; "
             "leave it out, or use --device cuda."
         )
     if device == "cpu":
@@ -266,7 +266,7 @@ class _Opener:
     def _say(self, device: Device, reason: str) -> str:
         check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
         return (
-            f"{PROVIDERS[device].title} does not start ({reason}) where it was asked for; "
+            f"{PROVIDERS[device].title} does not start ({reason}); "
             f"{check or 'check its drivers'}, or use --device cpu."
         )
 

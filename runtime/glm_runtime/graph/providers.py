@@ -93,15 +93,14 @@ def _register(runtime: ModuleType, provider: Provider) -> None:
             pass
         except Exception as error:  # onnxruntime's classes have no other common root
             raise DeviceError(
-                f"{provider.title} does not start ({first_line(error)}) where it was asked for; "
+                f"{provider.title} does not start ({first_line(error)}); "
                 f"install {provider.packages} again, or use --device cpu."
             ) from error
         else:
             if find_devices(runtime, provider):
                 return
             raise DeviceError(
-                f"{provider.plugin} offers no device of this machine where one was asked for; "
-                "use --device cpu."
+                f"{provider.plugin} finds no device on this machine; use --device cpu."
             )
     raise DeviceError(
         f"this onnxruntime offers {', '.join(offered)} where {provider.name} is expected; "

@@ -287,7 +287,7 @@ def test_a_bias_that_the_model_has_not(tmp_path: Path, count: int) -> None:
     values = np.zeros(count, np.float32)
     values[-1] = count == 64
     write_bias(tmp_path / "x", values, Recipe(GPTQ))
-    words = (f"{ATTENTION}o_proj.bias is there and not all zero", "the model has no such bias")
+    words = (f"{ATTENTION}o_proj.bias exists and is not all zero", "the model has no such bias")
     refuse(tmp_path / "x", CheckpointError, *words)
 
 

@@ -67,7 +67,7 @@ def test_an_unknown_command_is_not_sent_to_the_model(tiny_folder: Path):
 def test_a_full_context_ends_a_piped_conversation_with_1(tiny_folder: Path):
     result = run(tiny_folder, "0" * 500 + "\n")
     assert result.exit_code == 1
-    assert "context holds 256" in result.stderr
+    assert "context length is 256" in result.stderr
 
 
 def test_input_that_is_not_utf8_is_refused(tiny_folder: Path):
@@ -81,7 +81,7 @@ def test_in_a_terminal_a_full_context_is_said_and_the_conversation_goes_on(
 ):
     chat_loop = ChatLoop(Conversation(tiny_model, GREEDY), is_terminal=True)
     chat_loop.take_line("0" * 500)
-    assert "context holds 256" in capsys.readouterr().err
+    assert "context length is 256" in capsys.readouterr().err
     chat_loop.take_line("你好")
     assert capsys.readouterr().out == expected_answers(tiny_model, "你好")
 

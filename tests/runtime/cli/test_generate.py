@@ -126,8 +126,8 @@ def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
         (("--temperature", "nan"), "temperature is nan where 0 or more is expected"),
         (("--max-new-tokens", "0"), "0 is not in the range x>=1"),
         (("--stop", ""), "a stop string is empty"),
-        (("--greedy", "--top-k", "3"), "--greedy came with an option for sampling"),
-        (("--greedy", "--seed", "0"), "--greedy came with an option for sampling"),
+        (("--greedy", "--top-k", "3"), "--greedy cannot be used with a sampling option"),
+        (("--greedy", "--seed", "0"), "--greedy cannot be used with a sampling option"),
         (("--threads", "0"), "0 is not in the range"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--temperature", "warm"), "'warm' is not a valid float"),
@@ -152,7 +152,7 @@ def test_a_missing_prompt_is_wrong_usage(tiny_folder: Path):
         ("", None, "Error: the prompt is empty where at least one token is expected"),
         ("-", "", "Error: the prompt is empty"),
         ("-", b"\xff\xfe", "Error: stdin is not UTF-8 where UTF-8 text is expected"),
-        ("0" * 500, None, "tokens are to be read but the model's context holds 256; shorten"),
+        ("0" * 500, None, "tokens but the model's context length is 256; shorten"),
     ],
 )
 def test_a_bad_prompt_exits_with_1_and_one_sentence(

@@ -228,7 +228,7 @@ def test_a_prompt_that_fails_leaves_the_others_alone(
     assert result.exit_code == 1
     assert "Error: 2 of 7 prompts failed; see `error` in their answers." in result.stderr
     found = read_lines(output)
-    assert "context holds 256" in found[1]["error"] and "unknown role" in found[4]["error"]
+    assert "context length is 256" in found[1]["error"] and "unknown role" in found[4]["error"]
     good = [one["text"] for one in found if "error" not in one]
     answers = expected(tiny_model, *QUESTIONS)
     assert good == [answers[i] for i in (0, 2, 3, 5, 6)]
@@ -265,8 +265,8 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(
     [
         ((), "Missing option '--prompt' or '--prompts'"),
         (("--prompt", "a", "--prompts", "b"), "'--prompt' or '--prompts'; give one of them"),
-        (("--prompt", "a", "--output", "b"), "--output came without --prompts"),
-        (("--prompt", "a", "--beams", "2", "--completions", "2"), "several of --prompts"),
+        (("--prompt", "a", "--output", "b"), "--output needs --prompts"),
+        (("--prompt", "a", "--beams", "2", "--completions", "2"), "only one of --prompts"),
         (("--prompt", "a", "--beams", "0"), "0 is not in the range x>=1"),
         (
             ("--prompt", "a", "--beams", "2", "--regex", "b"),
@@ -274,9 +274,9 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(
         ),
         (("--prompt", "a", "--beams", "2", "--top-k", "3"), "--top-k has no effect on a beam"),
         (("--prompt", "a", "--beams", "2", "--logprobs", "0"), "--logprobs has no effect on a"),
-        (("--prompt", "a", "--length-penalty", "2"), "--length-penalty came without --beams"),
+        (("--prompt", "a", "--length-penalty", "2"), "--length-penalty needs --beams"),
         (("--prompts", "a", "--draft", "b"), "--draft has no effect on several answers side by"),
-        (("--prompt", "a", "--regex", "a", "--lark", "b"), "several of --json-schema, --regex"),
+        (("--prompt", "a", "--regex", "a", "--lark", "b"), "only one of --json-schema, --regex"),
         (("--prompt", "a", "--logit-bias", "7"), "'7' where ID=NUMBER is expected"),
     ],
 )

@@ -52,7 +52,9 @@ def test_bench_prints_a_table_and_no_bar_where_stderr_is_no_terminal(tiny_folder
 def test_bench_says_when_the_context_is_too_short(tiny_folder: Path):
     result = run("bench", tiny_folder, "--prompt-tokens", 250)
     assert result.exit_code == 1
-    assert "Error: 314 tokens are to be read but the model's context holds 256" in result.stderr
+    assert (
+        "Error: the sequence has 314 tokens but the model's context length is 256" in result.stderr
+    )
 
 
 @pytest.mark.parametrize("option", ["--prompt-tokens", "--new-tokens", "--rounds"])

@@ -149,7 +149,7 @@ def _find_bias(
         return
     if checkpoint.tensors[name].shape != (linear.rows,) or np.any(checkpoint.read(name)):
         raise CheckpointError(
-            f"{name} is there and not all zero, but the model has no such bias; "
+            f"{name} exists and is not all zero, but the model has no such bias; "
             "check that config.json belongs to these weights."
         )
     yield name
