@@ -13,9 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 ROOT = Path(__file__).parents[1]
 _SPEC_VERSION = "1.5"  # what npm writes
 # What runtime/web builds and tests with; all its other packages become part of the page.
@@ -31,6 +28,9 @@ def write_bill(wheel: Path, target: Path) -> None:
         wheel: our Python package.
         target: JSON file to write.
     """
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415  # only `make release` installs it
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     bill = _list_python(wheel)
     own = bill["metadata"]["component"]["bom-ref"]
     node_tools = json.loads((ROOT / "runtime/node/package.json").read_text("utf-8"))

@@ -24,6 +24,14 @@ def run(name: str, *arguments: str | Path, typed: str = "") -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_without_arguments_an_example_says_how_to_call_it(path: Path) -> None:
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"python examples/{path.name} " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_chat(sample_folder: Path) -> None:
     # The folder's settings sample: the words may differ, but there are two answers.
     shown = run("chat.py", sample_folder, typed="Recite Genesis 1:1.\n背诵李白的《静夜思》。\n")

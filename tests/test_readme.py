@@ -35,7 +35,8 @@ CHECKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"] 
     page for page in DOCS if page.name not in {*OTHER_HOSTS, "cli.md"}
 ]
 MADE = ("artifacts/", "loss.svg", "layers.svg")  # what the commands make
-FOREIGN_OPTIONS = {"--cpp", "--help", "--model"}  # of a benchmark, of all, of optimum-cli
+# Of a benchmark, of all commands, and of optimum-cli.
+FOREIGN_OPTIONS = {"--cpp", "--help", "--model", "--task"}
 
 
 def list_markdown() -> list[Path]:

@@ -26,7 +26,12 @@ _PATH = click.Path(path_type=Path)
 _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 
 
-@click.command(name="glm-export", cls=ExportCommand, epilog=_EXAMPLES)
+@click.command(
+    name="glm-export",
+    cls=ExportCommand,
+    epilog=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("checkpoint", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Folder to create. Required, except with --plan.")
 @click.option(
@@ -180,13 +185,13 @@ def command(
 
 
 def _plan(options: ExportOptions, *, is_json: bool) -> None:
-    from glm_export.plan_text import render_estimate  # noqa: PLC0415 - needs the extra
-
     with show_progress() as show:
         estimate = glm_export.estimate(options, show)
     if is_json:
         click.echo(json.dumps(asdict(estimate) | {"seconds": estimate.seconds}))
         return
+    from glm_export.plan_text import render_estimate  # noqa: PLC0415 - needs the extra
+
     click.echo(render_estimate(estimate))
 
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 import glm_export
 from glm_export import cli, evaluate_cli
@@ -327,6 +329,16 @@ def test_an_export_without(checkpoint: Path, package: str) -> None:
         arguments = (checkpoint, "-o", checkpoint.parent / "out")
         result = run_command("glm-export", *arguments, before=without(package))
     assert_one_error(result, 1, f"{package} is not installed", INSTALL)
+
+
+def test_a_plan_without_torch(checkpoint: Path) -> None:
+    result = run_command("glm-export", checkpoint, "--plan", before=without("torch"))
+    assert_one_error(result, 1, "torch is not installed", INSTALL)
+
+
+@pytest.mark.parametrize("command", [cli.command, evaluate_cli.command])
+def test_short_help(command: click.Command) -> None:
+    assert CliRunner().invoke(command, ["-h"]).output.startswith("Usage: ")
 
 
 def test_an_evaluation_without_torch(checkpoint: Path) -> None:

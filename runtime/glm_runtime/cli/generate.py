@@ -91,8 +91,10 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     The answer goes to stdout, and reasoning goes dimmed to stderr. Sampling options that are not
     given come from the folder's generation_config.json.
     """
-    if (prompt is None) == (batch.prompts is None):
+    if prompt is None and batch.prompts is None:
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
+    if prompt is not None and batch.prompts is not None:
+        raise click.UsageError("--prompt and --prompts cannot be used together; leave one out.")
     options.require_use(is_beams=batch.num_beams is not None, is_many=batch.is_many)
     if batch.num_beams is not None and top_logprobs is not None:
         raise click.UsageError("--logprobs has no effect on a beam search; leave one of them out.")

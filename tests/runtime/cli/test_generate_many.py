@@ -264,7 +264,7 @@ def test_a_bad_file_is_refused_before_anything_is_loaded(
     ("arguments", "sentence"),
     [
         ((), "Missing option '--prompt' or '--prompts'"),
-        (("--prompt", "a", "--prompts", "b"), "'--prompt' or '--prompts'; give one of them"),
+        (("--prompt", "a", "--prompts", "b"), "--prompt and --prompts cannot be used together"),
         (("--prompt", "a", "--output", "b"), "--output needs --prompts"),
         (("--prompt", "a", "--beams", "2", "--completions", "2"), "only one of --prompts"),
         (("--prompt", "a", "--beams", "0"), "0 is not in the range x>=1"),
