@@ -96,9 +96,7 @@ def address(clone: Path) -> Iterator[str]:
     assert done.returncode == 0, done.stderr
     words = blocks["server"].split()
     command = [sys.executable, "-u", *words[1:], "--bind", "127.0.0.1", "0"]
-    server = subprocess.Popen(
-        command, cwd=clone / "runtime" / "web", stdout=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen(command, cwd=clone, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     yield f"http://127.0.0.1:{re.findall('port ([0-9]+)', server.stdout.readline())[0]}"
     server.kill()
