@@ -239,9 +239,7 @@ def write_tables(
     with closing(DataFile(path, plan.size_bytes, is_kept=True)) as file:
         for segment, array in arrays:
             stored = array.astype(NUMPY_DTYPES[segment.dtype])
-            file.write_rows(segment, 0, stored)
-            if is_checked:
-                _require_equal(segment, file.read_rows(segment, 0, len(stored)), stored)
+            _store(file, segment, 0, stored, is_checked=is_checked)
         file.sync()
 
 
@@ -281,10 +279,7 @@ class _Writer:
         with np.errstate(over="ignore"):  # checked on the next line
             stored = rows.astype(NUMPY_DTYPES[segment.dtype])
         _require_finite(run, stored, segment.dtype)
-        self._file.write_rows(segment, run.first_row, stored)
-        if self._is_checked:
-            found = self._file.read_rows(segment, run.first_row, len(stored))
-            _require_equal(segment, found, stored)
+        _store(self._file, segment, run.first_row, stored, is_checked=self._is_checked)
 
     def _write_quantized(self, run: _Run, rows: FloatArray) -> WeightError:
         quantized = self._choose_codes(run, rows)
@@ -339,6 +334,13 @@ class _Writer:
         if found.zero_points is not None and expected.zero_points is not None:
             _require_equal(segments[2], found.zero_points, expected.zero_points)
         return found
+
+
+def _store(file: DataFile, segment: Segment, row: int, stored: Array, *, is_checked: bool) -> None:
+    """Write rows from `row` on, and compare them with the file if `is_checked`."""
+    file.write_rows(segment, row, stored)
+    if is_checked:
+        _require_equal(segment, file.read_rows(segment, row, len(stored)), stored)
 
 
 def _list_parts(packed: PackedRows) -> list[Array]:
