@@ -26,12 +26,7 @@ _PATH = click.Path(path_type=Path)
 _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 
 
-@click.command(
-    name="glm-export",
-    cls=ExportCommand,
-    epilog=_EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command(name="glm-export", cls=ExportCommand, epilog=_EXAMPLES)
 @click.argument("checkpoint", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Folder to create. Required, except with --plan.")
 @click.option(

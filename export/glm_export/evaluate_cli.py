@@ -33,12 +33,7 @@ class _Choices(TypedDict):
     is_json: bool
 
 
-@click.command(
-    name="glm-eval",
-    cls=ExportCommand,
-    epilog=_EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.command(name="glm-eval", cls=ExportCommand, epilog=_EXAMPLES)
 @click.argument("checkpoint", type=_PATH)
 @click.argument("folder", type=_PATH)
 @click.argument("more_folders", metavar="[FOLDER ...]", nargs=-1, type=_PATH)

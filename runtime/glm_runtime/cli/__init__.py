@@ -19,7 +19,6 @@ from glm_runtime.cli.prepare import prepare
 @click.group(
     name="glm-run",
     cls=PlainErrorGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
     epilog=show_examples(
         "glm-run chat artifacts/glm4-int4",
         'glm-run generate artifacts/glm4-int4 --prompt "Write a poem about the moon."',

@@ -34,6 +34,11 @@ class PlainErrorCommand(click.Command):
     usage_errors: ClassVar[tuple[type[Exception], ...]] = ()
     memory_advice: ClassVar[str] = "close other programs, or see `glm-run doctor DIR`"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make a command with `-h` beside `--help`."""
+        super().__init__(*args, **kwargs)
+        self.context_settings["help_option_names"] = ["-h", "--help"]
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command the user named."""
         try:
