@@ -23,7 +23,8 @@ void mark_running(glm_session* session) {
 // Writes a model's text. A terminal gets "?" for each control character except tab and line feed:
 // C0, DEL and C1, which is C2 80 to C2 9F in UTF-8. Escape sequences begin with one.
 void write_text(std::string text, FILE* stream) {
-  for (size_t i = 0; is_terminal(stream) && i < text.size(); ++i) {
+  bool is_shown = is_terminal(stream);
+  for (size_t i = 0; is_shown && i < text.size(); ++i) {
     auto byte = static_cast<unsigned char>(text[i]);
     bool is_c1 = byte == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0;
     bool is_control = (byte < 0x20 && byte != '\t' && byte != '\n') || byte == 0x7F || is_c1;

@@ -130,8 +130,7 @@ class PreparedModels:
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             record = _read_record(folder)
             if record is not None and record.fingerprint == manifest.fingerprint:
-                freed += sum(path.stat().st_size for path in folder.iterdir())
-                shutil.rmtree(folder)
+                freed += _delete(folder)
         return freed
 
     def _remove_leftovers(self) -> int:
@@ -141,9 +140,15 @@ class PreparedModels:
             process = path.name.split("-")[1]
             with contextlib.suppress(FileNotFoundError):  # another process removes it too
                 if process.isdigit() and not is_made_by_running(path, int(process)):
-                    freed += sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
-                    shutil.rmtree(path)
+                    freed += _delete(path)
         return freed
+
+
+def _delete(folder: Path) -> int:
+    """Delete a folder; return the number of bytes of its files."""
+    size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder)
+    return size_bytes
 
 
 @dataclass(frozen=True)

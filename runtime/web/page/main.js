@@ -121,7 +121,7 @@ function showFacts() {
  * Ask before anything is downloaded from another origin.
  * @param {string} address
  */
-async function confirm(address) {
+async function confirmLink(address) {
   await showModels(tryOpen);
   /** @type {HTMLInputElement} */ (find("address")).value = address;
   find("problem").textContent = `A link chose the model at ${address}, which is on another server. Press Download to load it.`;
@@ -129,7 +129,7 @@ async function confirm(address) {
 
 /** Open the folder in the page's address, or the folder beside the page, or the last address. */
 async function openFirst() {
-  if (LINKED) return URL.canParse(LINKED) && new URL(LINKED).origin !== location.origin ? confirm(LINKED) : tryOpen(LINKED);
+  if (LINKED) return URL.canParse(LINKED) && new URL(LINKED).origin !== location.origin ? confirmLink(LINKED) : tryOpen(LINKED);
   const standard = new URL(DEFAULT_FOLDER, document.baseURI).href;
   const last = recall("localStorage", LAST_ADDRESS);
   for (const address of new Set([standard, ...(last ? [last] : [])])) {
