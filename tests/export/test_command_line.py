@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
 
 import glm_export
 from glm_export import cli, evaluate_cli
@@ -300,6 +298,7 @@ def test_help_and_version_need_no_torch(name: str) -> None:
     code, out, err = run_command(name, "--help", before=without("torch", "onnxruntime"))
     assert (code, err) == (0, "")
     assert len(re.findall(rf"\n +{name} ", out)) == 3  # real examples
+    assert run_command(name, "-h") == (0, out, "")
     code, out, err = run_command(name, "--version", before=without("torch", "onnxruntime"))
     assert (code, out, err) == (0, f"{name}, version {glm_export.__version__}\n", "")
 
@@ -331,19 +330,9 @@ def test_an_export_without(checkpoint: Path, package: str) -> None:
     assert_one_error(result, 1, f"{package} is not installed", INSTALL)
 
 
-def test_a_plan_without_torch(checkpoint: Path) -> None:
-    result = run_command("glm-export", checkpoint, "--plan", before=without("torch"))
-    assert_one_error(result, 1, "torch is not installed", INSTALL)
-
-
-@pytest.mark.parametrize("command", [cli.command, evaluate_cli.command])
-def test_short_help(command: click.Command) -> None:
-    assert CliRunner().invoke(command, ["-h"]).output.startswith("Usage: ")
-
-
-def test_an_evaluation_without_torch(checkpoint: Path) -> None:
-    arguments = (checkpoint, checkpoint.parent / "out")
-    result = run_command("glm-eval", *arguments, before=without("torch"))
+@pytest.mark.parametrize(("name", "argument"), [("glm-export", "--plan"), ("glm-eval", "out")])
+def test_a_plan_and_an_evaluation_without_torch(checkpoint: Path, name: str, argument: str) -> None:
+    result = run_command(name, checkpoint, argument, before=without("torch"))
     assert_one_error(result, 1, "torch is not installed", INSTALL)
 
 
