@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from glm_export import ExportOptions, export
+from glm_export.errors import CheckpointError
 from support.graphs import PlainGraph
 from support.prequantized_checkpoints import Prequantized, write_prequantized
 from support.prequantized_tensors import AWQ, COMPRESSED, GPTQ, Recipe
+from support.refusals import assert_sentence
 from support.tiny_models import TinyShape
 
 CASES = [
@@ -32,3 +34,15 @@ def test_logits_are_those_of_the_dequantized_model(tmp_path: Path, case: Prequan
     graph = PlainGraph(tmp_path / "out")
     found = np.concatenate([graph.run(ids[:, :32]), graph.run(ids[:, 32:])], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_scales_that_float16_does_not_hold(tmp_path: Path) -> None:
+    """Stored integers are copied, never rounded again: float16 takes float16's scales only."""
+    for scale_dtype in ("F16", "F32"):
+        recipe = Recipe(COMPRESSED, scale_dtype=scale_dtype)
+        write_prequantized(tmp_path / scale_dtype, Prequantized(TinyShape(), recipe))
+    export(ExportOptions(tmp_path / "F16", tmp_path / "out", dtype="fp16"))
+    with pytest.raises(CheckpointError) as caught:
+        export(ExportOptions(tmp_path / "F32", tmp_path / "other", dtype="fp16"))
+    assert_sentence(str(caught.value), "scales are not exact in fp16", "--dtype fp32")
+    assert not (tmp_path / "other").exists()
