@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glm_export.calibrate import SENSITIVITY_TOKENS
+from glm_export.calibrate import PASSES_OF_SENSITIVITY, SENSITIVITY_TOKENS
 from glm_export.calibration.budget import set_budget
 from glm_export.checkpoint.rope_options import list_rope_warnings
 from glm_export.errors import OutputError
@@ -29,7 +29,6 @@ from glm_runtime.progress import Progress
 # measured with 1.5 B parameters. AWQ's search is a multiple of the time of its own rounding.
 _WORK: Mapping[str, float] = {"gptq": 10.0, "gptq-refine": 22.0, "awq": 0.0, "awq-gptq": 22.0}
 _AWQ_SEARCHES = 1.0
-_PASSES_OF_SENSITIVITY = 3  # one forward pass, and a backward pass with twice its work
 # Imports and tracing, from `python -m benchmarks.memory full-size` with 2, 40 and 61 layers.
 _TRACE_SECONDS, _TRACE_SECONDS_A_LAYER = 4.0, 0.45
 # Memory of Python, PyTorch and the traced graph, and of the rows being written, from
@@ -186,7 +185,7 @@ def _estimate_stages(job: ExportJob, speeds: Speeds, level: str) -> list[StageEs
 
 def _sensitivity_seconds(job: ExportJob, speeds: Speeds) -> float:
     tokens = min(SENSITIVITY_TOKENS, _count_tokens(job))
-    passes = 2.0 * tokens * job.plan.parameters * _PASSES_OF_SENSITIVITY
+    passes = 2.0 * tokens * job.plan.parameters * PASSES_OF_SENSITIVITY
     return passes / speeds.float_operations + job.plan.parameters / speeds.rounded_weights
 
 

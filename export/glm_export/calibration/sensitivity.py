@@ -78,7 +78,8 @@ def measure_sensitivity(
         read: reads finite float32 parameters by name, each at most twice.
         windows: [n, S] token ids; every window starts at position 0.
         candidates: schemes to try for each matrix.
-        advance: called with the number of weights just measured.
+        advance: called with the work just done, in weights: the forward pass counts each once, the
+            backward pass and its measurement twice.
         device: PyTorch device that computes.
 
     Returns:
@@ -91,17 +92,20 @@ def measure_sensitivity(
     Source: the Fisher information is KL's second derivative, Martens 2014 (arXiv:1412.1193).
     """
     measurement = _Measurement(LayerStream(config, read, device), candidates)
-    states = list(measurement.stream.run(windows))
+    table_weights = config.vocab_size * config.hidden_size
+    states: list[Tensor] = []
+    for output in measurement.stream.run(windows):
+        advance(measurement.stream.layer_weights if states else table_weights)
+        states.append(output)
     embedded = states[0]
     gradients = measurement.pass_head(states.pop())
-    table_weights = config.vocab_size * config.hidden_size
     if not config.is_tied:
-        advance(table_weights)
+        advance(3 * table_weights)
     for index in reversed(range(config.num_layers)):
-        gradients, weights = measurement.pass_layer(index, states.pop(), gradients)
-        advance(weights)
+        gradients = measurement.pass_layer(index, states.pop(), gradients)
+        advance(2 * measurement.stream.layer_weights)
     measurement.pass_embedding(windows, embedded, gradients)
-    advance(table_weights)
+    advance(2 * table_weights)
     moments = _average_products(gradients)
     if config.is_tied:
         moments += measurement.head_moments
@@ -135,8 +139,8 @@ class _Measurement:
         gradients = drawn.gradients.reshape(-1, *states.shape).cpu()
         return pull_back_norm(stream, states, gradients)
 
-    def pass_layer(self, index: int, states: Tensor, gradients: Tensor) -> tuple[Tensor, int]:
-        """Measure a layer; return the gradients at its input and its number of weights."""
+    def pass_layer(self, index: int, states: Tensor, gradients: Tensor) -> Tensor:
+        """Measure a layer; return the gradients at its input."""
         layer = self.stream.load_layer(index)
         traces, pulled = pull_back(self.stream, layer, states, gradients)
         for short in traces[0]:
@@ -144,7 +148,7 @@ class _Measurement:
             weight = layer.get_parameter(f"{short}.weight")
             of_linear = [window[short] for window in traces]
             self._add(name, _measure_linear(weight, of_linear, self._schemes(name)))
-        return pulled, sum(parameter.numel() for parameter in layer.parameters())
+        return pulled
 
     def pass_embedding(self, windows: TokenArray, embedded: Tensor, gradients: Tensor) -> None:
         """Measure the embedding from the gradients [K, B, S, C] at its output [B, S, C]."""

@@ -44,10 +44,14 @@ class LayerStream:
         """Read the head [V, C], which is the embedding with tied embeddings."""
         return self.read_tensor("embed_tokens.weight" if self.config.is_tied else "lm_head.weight")
 
+    @property
+    def layer_weights(self) -> int:
+        """Number of weights of one layer."""
+        return sum(parameter.numel() for parameter in self._make_layer().parameters())
+
     def load_layer(self, index: int) -> DecoderLayer:
         """Load a layer with its float32 weights to the device."""
-        with torch.device("meta"):
-            layer = DecoderLayer(self.config)
+        layer = self._make_layer()
         state = {name: self.read_tensor(f"layers.{index}.{name}") for name in layer.state_dict()}
         layer.load_state_dict(state, assign=True)
         return layer.to(self.device)
@@ -99,6 +103,10 @@ class LayerStream:
         for states in self.run(input_ids):
             last = states
         return self.normalise(last)
+
+    def _make_layer(self) -> DecoderLayer:
+        with torch.device("meta"):
+            return DecoderLayer(self.config)
 
     def _run_groups(self, layer: DecoderLayer, x: Tensor) -> Tensor:
         groups = torch.split(x, WINDOWS_AT_ONCE)

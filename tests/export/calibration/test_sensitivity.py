@@ -285,12 +285,12 @@ def test_costs_come_in_the_order_of_the_candidates(tmp_path: Path) -> None:
 
 @each_shape
 def test_progress_counts_every_weight(tmp_path: Path, shape: TinyShape) -> None:
-    """All but the last norm's, in one step a layer and one a table."""
+    """All but the last norm's, once forward and twice backward, with a step for each layer."""
     tiny, steps = build(tmp_path, shape), list[int]()
     tiny.measure(draw_windows(1, 4), progress=steps.append)
     total = sum(int(np.prod(of)) for name, of in tiny.shapes.items() if name != "norm.weight")
-    assert sum(steps) == total
-    assert len(steps) == tiny.config.num_layers + (1 if tiny.config.is_tied else 2)
+    assert sum(steps) == 3 * total
+    assert len(steps) == 2 * (1 + tiny.config.num_layers) + (not tiny.config.is_tied)
 
 
 def test_a_block_size_that_does_not_divide_is_refused(tmp_path: Path) -> None:
