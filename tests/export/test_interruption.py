@@ -14,7 +14,15 @@ from glm_export import ExportOptions, export
 from glm_export.errors import OutputError
 from glm_runtime.folder.manifest import check_files, read_manifest
 from support.broken_checkpoints import write_small
-from support.commands import finish, start_command, start_python, stop, wait_for_sibling
+from support.commands import (
+    ENTRY_POINTS,
+    finish,
+    run_command,
+    start_command,
+    start_python,
+    stop,
+    wait_for_sibling,
+)
 from support.refusals import assert_sentence, list_tree, nothing_left_behind
 
 KILL_AT = """
@@ -139,3 +147,18 @@ def test_an_interruption_of_any_stage(
     kept = [".out.unfinished"] if stage in ("verifying", "describing") else []
     assert list_names(root) == [*kept, "checkpoint", "out"]
     assert list_tree(root / "out") == old
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_ctrl_c_while_python_imports(name: str) -> None:
+    """Somebody saw a typing error at once; half a second later the command itself would answer."""
+    before = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "numpy":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+    assert run_command(name, "--version", before=before) == (130, "", "\nInterrupted.\n")
+    assert run_command(name, "--version")[0] == 0

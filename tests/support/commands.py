@@ -11,11 +11,7 @@ from typing import Any
 
 import psutil
 
-_MODULES = {
-    "glm-export": "glm_export.cli",
-    "glm-eval": "glm_export.evaluate_cli",
-    "glm-run": "glm_runtime.cli",
-}
+ENTRY_POINTS = {"glm-export": "run_export", "glm-eval": "run_evaluation", "glm-run": "run_runtime"}
 # A busy machine makes a command slow, so a wait ends when nothing moves, not after some seconds.
 _IDLE_SECONDS = 120.0
 _PROCESSOR_SECONDS = 1800.0
@@ -29,7 +25,7 @@ def start_command(name: str, *arguments: object, before: str = "") -> subprocess
         arguments: its arguments.
         before: Python statements to run first.
     """
-    code = f"{before}\nfrom {_MODULES[name]} import main; main()"
+    code = f"{before}\nfrom glm_programs import {ENTRY_POINTS[name]} as main; main()"
     return start_python(code, *arguments)
 
 
