@@ -89,7 +89,7 @@ def test_the_instruction_set_is_one_that_the_processor_has() -> None:
 
 
 def test_structured(tiny_work: Path) -> None:
-    pytest.importorskip("llguidance", reason="pip install 'glm-export[structured]'")
+    pytest.importorskip("llguidance", reason="pip install llguidance")
     figures = run("speed structured", "--folder", tiny_work / "ours-b128", "--rounds", 1)
     assert figures["vocabulary"] == 1024
     assert figures["grammars"].keys() == {"json schema", "regex", "lark"}
@@ -119,7 +119,7 @@ def test_load_graph(tiny_work: Path) -> None:
 
 
 def test_decode_gives_the_same_tokens_as_genai(tiny_work: Path) -> None:
-    pytest.importorskip("onnxruntime_genai", reason="pip install 'glm-export[peers]'")
+    pytest.importorskip("onnxruntime_genai", reason="pip install onnxruntime-genai")
     chosen = ("--decode-tokens", 4, "--prefill-prompt", 16, "--no-huge-pages", "--rounds", 1)
     figures = run("speed decode", "--folder", tiny_work / "ours-b128", *chosen)
     assert figures["is_same_tokens"]
@@ -128,7 +128,7 @@ def test_decode_gives_the_same_tokens_as_genai(tiny_work: Path) -> None:
 
 
 def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
-    pytest.importorskip("onnxruntime_genai", reason="pip install 'glm-export[peers]'")
+    pytest.importorskip("onnxruntime_genai", reason="pip install onnxruntime-genai")
     chosen = ("--systems", "ours-b128,genai-b128", "--shape", "tiny", "--rounds", 1)
     figures = run("peers", *chosen, "--work", tiny_work)
     assert list(figures["systems"]) == ["ours-b128", "genai-b128"]

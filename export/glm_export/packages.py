@@ -4,20 +4,31 @@ import importlib.util
 
 from glm_export.errors import MissingPackageError
 
-_EXPORT_PACKAGES = ("torch", "onnx", "onnx_ir", "onnxscript")
+# What to import, and how `pip install` names it.
+_EXPORT_PACKAGES = {
+    "torch": "torch",
+    "onnx": "onnx",
+    "onnx_ir": "onnx-ir",
+    "onnxscript": "onnxscript",
+}
 
 
 def require_export_packages() -> None:
     """Check that the packages of an export are installed.
 
     Raises:
-        MissingPackageError: names the first package and the extra that brings it.
+        MissingPackageError: names the missing packages.
     """
-    for name in _EXPORT_PACKAGES:
-        if importlib.util.find_spec(name) is None:
-            raise MissingPackageError(
-                f"{name} is not installed; pip install 'glm-export[export,onnxruntime]'."
-            )
+    missing = [
+        package
+        for name, package in _EXPORT_PACKAGES.items()
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingPackageError(
+            f"{', '.join(missing)} {verb} not installed; `pip install {' '.join(missing)}`."
+        )
 
 
 def require_onnxruntime() -> None:
@@ -28,8 +39,8 @@ def require_onnxruntime() -> None:
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise MissingPackageError(
-            "onnxruntime is not installed; pip install 'glm-export[onnxruntime]' (or "
-            "[onnxruntime-gpu]); only an export with --verify tensors or none, and without "
+            "onnxruntime is not installed; `pip install onnxruntime` (for an NVIDIA GPU "
+            "onnxruntime-gpu); only an export with --verify tensors or none, and without "
             "--conformance, works without it."
         )
 
@@ -42,6 +53,5 @@ def require_plot_packages() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingPackageError(
-            "matplotlib is not installed; pip install 'glm-export[plot]', or leave the pictures "
-            "out."
+            "matplotlib is not installed; `pip install matplotlib`, or leave the pictures out."
         )

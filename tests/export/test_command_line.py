@@ -27,7 +27,7 @@ from support.refusals import assert_sentence, nothing_left_behind
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
-INSTALL = "pip install 'glm-export["
+INSTALL = "; `pip install "
 
 
 @pytest.fixture
@@ -386,7 +386,9 @@ def test_with_the_runtimes_packages_only(checkpoint: Path, name: str) -> None:
         check=False,
     )
     found = (result.returncode, result.stdout, result.stderr)
-    assert_one_error(found, 1, "is not installed", INSTALL)
+    missing = ("torch", "onnx", "onnx-ir", "onnxscript")
+    words = (f"{', '.join(missing)} are not installed", f"{INSTALL}{' '.join(missing)}`.")
+    assert_one_error(found, 1, *words)
     assert not (checkpoint.parent / "out").exists()
 
 

@@ -81,7 +81,7 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for paths in ((tmp_path / "a.svg", None), (None, tmp_path / "a.svg")):
         with pytest.raises(MissingPackageError) as caught:
             check_pictures(*paths)
-        words = ("matplotlib is not installed", "pip install 'glm-export[plot]'", "leave the pict")
+        words = ("matplotlib is not installed", "pip install matplotlib", "leave the pict")
         assert_sentence(str(caught.value), *words)
 
 
@@ -204,7 +204,7 @@ def test_a_missing_matplotlib_is_said_before_any_work(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = run("--layers", "layers.svg")
     assert (code, out) == (1, "")
-    assert err.startswith("Error: matplotlib is not installed; pip install 'glm-export[plot]'")
+    assert err.startswith("Error: matplotlib is not installed; `pip install matplotlib`")
 
 
 def test_figures_are_printed_before_a_picture_fails(

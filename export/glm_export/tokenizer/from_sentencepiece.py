@@ -67,7 +67,7 @@ def _parse(content: bytes) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"tokenizer.model needs the sentencepiece package, which cannot be imported ({error}); "
-            "install it with `pip install 'glm-export[export]'`."
+            "install it with `pip install sentencepiece`."
         ) from error
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
     try:

@@ -122,8 +122,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise MissingDependencyError(
             f"onnxruntime cannot be imported ({error}); install it with "
-            "`pip install 'glm-export[onnxruntime]'`, or for an NVIDIA GPU "
-            "`pip install 'glm-export[onnxruntime-gpu]'`."
+            "`pip install onnxruntime`, or for an NVIDIA GPU `pip install onnxruntime-gpu`."
         ) from error
     onnxruntime.disable_telemetry_events()
     module: ModuleType = onnxruntime

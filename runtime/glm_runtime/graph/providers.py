@@ -40,7 +40,7 @@ PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
         "cuda": Provider(
             "CUDAExecutionProvider",
             "CUDA",
-            "`pip install 'glm-export[onnxruntime-gpu]'` in place of onnxruntime",
+            "`pip install onnxruntime-gpu` in place of onnxruntime",
         ),
         "openvino": Provider(
             "OpenVINOExecutionProvider",

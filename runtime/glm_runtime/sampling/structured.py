@@ -124,7 +124,7 @@ def _import_llguidance() -> ModuleType:
     except ImportError as error:
         raise MissingDependencyError(
             f"a grammar needs llguidance, which cannot be imported ({error}); install it with "
-            "`pip install 'glm-export[structured]'`."
+            "`pip install llguidance`."
         ) from error
     return llguidance
 
