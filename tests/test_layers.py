@@ -28,7 +28,7 @@ USES_TORCH = {"gptq.py", "refine.py"}
 # The dot is the package's own __init__.py, whose imports inside functions do not count.
 ROOMS = {
     "glm_export": """
-        errors arrays text_file packages device optimum_config model checkpoint tokenizer plan
+        errors even_sample text_file packages device optimum_config model checkpoint tokenizer plan
         calibration graph output early_checks evaluation job . folder preparation calibrate speeds
         estimates pipeline plan_text command_line evaluate_cli cli __main__
     """,

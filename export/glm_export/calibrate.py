@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_export.arrays import choose_evenly
 from glm_export.calibration.budget import (
     REFERENCE_SCHEME,
     choose_schemes,
@@ -22,6 +21,7 @@ from glm_export.calibration.state import CalibrationState, open_state
 from glm_export.calibration.walk import Walk, WalkTask
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import CheckpointError
+from glm_export.even_sample import choose_evenly
 from glm_export.job import ExportJob
 from glm_export.plan.plan import ExportPlan, build_plan
 from glm_quantize import FloatArray, QuantizationError, Scheme, find_method

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from glm_quantize.codes import DoubleArray, IndexArray
 from glm_quantize.errors import QuantizationError
 from glm_quantize.scheme import Scheme
 
-IntArray = npt.NDArray[np.int64]
-DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 # Largest number of partial assignments kept per tensor; with fewer, the result is optimal. At this
@@ -98,7 +97,7 @@ class _Problem:
         budget: largest total size in bytes.
     """
 
-    sizes: IntArray
+    sizes: IndexArray
     costs: DoubleArray
     budget: int
 
@@ -111,7 +110,7 @@ class _Problem:
         costs = np.array([[o.cost for o in row] for row in padded], np.float64)
         return cls(sizes.reshape(shape), costs.reshape(shape), budget)
 
-    def measure(self, picked: IntArray) -> tuple[int, float]:
+    def measure(self, picked: IndexArray) -> tuple[int, float]:
         """Return the total size and the total cost of an assignment [n]."""
         rows = np.arange(len(picked))
         return int(self.sizes[rows, picked].sum()), float(self.costs[rows, picked].sum())
@@ -139,13 +138,13 @@ def _find_multiplier(problem: _Problem) -> float:
     return float(prices[low])
 
 
-def _pick_at_price(problem: _Problem, price: float) -> IntArray:
+def _pick_at_price(problem: _Problem, price: float) -> IndexArray:
     """Return the best choice [n] of each tensor at a price per byte, the smaller one if equal."""
-    picked: IntArray = np.argmin(problem.costs + price * problem.sizes, axis=1)
+    picked: IndexArray = np.argmin(problem.costs + price * problem.sizes, axis=1)
     return picked
 
 
-def _fill(problem: _Problem, picked: IntArray) -> IntArray:
+def _fill(problem: _Problem, picked: IndexArray) -> IndexArray:
     """Improve a feasible assignment [n] by the best change that fits, until none does."""
     rows = np.arange(len(picked))
     picked = picked.copy()
@@ -160,7 +159,7 @@ def _fill(problem: _Problem, picked: IntArray) -> IntArray:
         picked[row] = choice
 
 
-def _search(problem: _Problem, price: float) -> IntArray:
+def _search(problem: _Problem, price: float) -> IndexArray:
     """Extend partial assignments tensor by tensor, and drop those that cannot become the best.
 
     A partial assignment is dropped if another one is neither larger nor costlier. It is also
@@ -173,7 +172,7 @@ def _search(problem: _Problem, price: float) -> IntArray:
     rest_bytes = _sum_after(problem.sizes.min(axis=1))
     rest_costs = _sum_after((problem.costs + price * problem.sizes).min(axis=1))
     sizes, costs = np.zeros(1, np.int64), np.zeros(1)
-    steps: list[IntArray] = []
+    steps: list[IndexArray] = []
     for index in range(len(known)):
         sizes = np.add.outer(sizes, problem.sizes[index]).ravel()
         costs = np.add.outer(costs, problem.costs[index]).ravel()
@@ -196,15 +195,15 @@ def _sum_after(terms: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return totals
 
 
-def _find_undominated(sizes: IntArray, costs: DoubleArray) -> IntArray:
+def _find_undominated(sizes: IndexArray, costs: DoubleArray) -> IndexArray:
     """Return the indices of the Pareto-optimal states, sorted by size."""
-    order: IntArray = np.lexsort((costs, sizes))
+    order: IndexArray = np.lexsort((costs, sizes))
     least = np.minimum.accumulate(costs[order])
     is_better: BoolArray = np.append(True, least[1:] < least[:-1])
     return order[is_better[: len(order)]]
 
 
-def _thin_out(sizes: IntArray, bounds: DoubleArray) -> IntArray:
+def _thin_out(sizes: IndexArray, bounds: DoubleArray) -> IndexArray:
     """Return the indices of at most `_MOST_STATES` states.
 
     The sizes are cut into equal ranges, and the state with the least bound stays in each.
@@ -216,12 +215,12 @@ def _thin_out(sizes: IntArray, bounds: DoubleArray) -> IntArray:
     if len(sizes) <= _MOST_STATES:
         return np.arange(len(sizes))
     ranges = (sizes - sizes[0]) * (_MOST_STATES - 1) // (sizes[-1] - sizes[0])
-    order: IntArray = np.lexsort((bounds, ranges))
+    order: IndexArray = np.lexsort((bounds, ranges))
     is_first: BoolArray = np.append(True, np.diff(ranges[order]) > 0)
     return order[is_first]
 
 
-def _trace_back(steps: list[IntArray], width: int) -> IntArray:
+def _trace_back(steps: list[IndexArray], width: int) -> IndexArray:
     """Return the assignment [n] of the last state, which has the least cost."""
     picked = np.zeros(len(steps), np.int64)
     state = -1

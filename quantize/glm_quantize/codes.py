@@ -8,7 +8,9 @@ import numpy.typing as npt
 from glm_quantize.scheme import Scheme
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 ByteArray = npt.NDArray[np.uint8]
+IndexArray = npt.NDArray[np.int64]
 
 # Below this, 1 / scale overflows float32, and processors that flush denormals read zero.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)

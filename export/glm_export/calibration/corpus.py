@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from glm_export.arrays import TokenArray, choose_evenly
 from glm_export.calibration.documents import Conversation, Text, read_documents
 from glm_export.errors import CheckpointError, OptionsError
+from glm_export.even_sample import choose_evenly
 from glm_export.tokenizer.files import choose_template, read_tokenizer_json
+from glm_runtime.arrays import TokenArray
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.text.chat_messages import ChatOptions
 from glm_runtime.text.chat_template import ChatTemplate, read_chat_template

@@ -31,7 +31,8 @@ import numpy as np
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import ReadParameter
 from glm_quantize import FloatArray, Scheme
-from glm_quantize.methods.awq import IndexArray, search_column_scales
+from glm_quantize.codes import IndexArray
+from glm_quantize.methods.awq import search_column_scales
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from glm_export.arrays import choose_evenly
+from glm_export.even_sample import choose_evenly
 from glm_export.model.decoder import DecoderLayer, Linear
 from glm_export.model.layer_stream import LayerStream
 

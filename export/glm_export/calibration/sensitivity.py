@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_export.arrays import TokenArray
 from glm_export.calibration.gradients import (
     LinearTrace,
     draw_head_gradients,
@@ -28,6 +27,7 @@ from glm_export.model.layer_stream import LayerStream, ReadParameter
 from glm_quantize import FloatArray, Scheme, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
+from glm_runtime.arrays import TokenArray
 from glm_runtime.progress import Advance
 
 Candidates = Mapping[str, Sequence[Scheme]]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_export.arrays import TokenArray
 from glm_export.calibration.folding import (
     Folding,
     fold_reader,
@@ -39,6 +38,7 @@ from glm_quantize import (
     find_method,
     round_scales,
 )
+from glm_runtime.arrays import TokenArray
 from glm_runtime.progress import Advance
 
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glm_export.arrays import choose_evenly
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.errors import CheckpointError
+from glm_export.even_sample import choose_evenly
 from glm_export.model.architectures import ParameterSource
 from glm_quantize import FloatArray
 

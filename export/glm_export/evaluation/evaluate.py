@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glm_export.arrays import TokenArray
 from glm_export.checkpoint.source_model import open_source
 from glm_export.errors import OutputError, VerificationError
 from glm_export.evaluation.comparison import Comparer, Comparison
@@ -29,6 +28,7 @@ from glm_export.evaluation.layer_errors import LayerErrors, StateSample
 from glm_export.graph.logits_session import GraphSession
 from glm_export.model.layer_stream import LayerStream
 from glm_export.packages import require_onnxruntime
+from glm_runtime.arrays import TokenArray
 from glm_runtime.folder.manifest import Manifest
 from glm_runtime.progress import Progress, track_stage
 

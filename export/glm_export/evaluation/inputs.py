@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_export.arrays import TokenArray, choose_evenly
 from glm_export.checkpoint.checkpoint import read_json
 from glm_export.checkpoint.rope_options import read_rope
 from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
+from glm_export.even_sample import choose_evenly
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
+from glm_runtime.arrays import TokenArray
 from glm_runtime.errors import to_printable
 from glm_runtime.folder.manifest import Manifest, check_files
 from glm_runtime.progress import Progress

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glm_export.arrays import TokenArray
+from glm_runtime.arrays import TokenArray
 
 # The original's states stay in memory while the folders run, so their number is limited by tokens,
 # and for large models by bytes (9B: 40 layers of 4096 float32 are 672 KB per token).

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glm_export.arrays import TokenArray
 from glm_export.errors import VerificationError
 from glm_export.evaluation.comparison import Comparer
 from glm_export.graph.logits_session import GraphSession
@@ -18,6 +17,7 @@ from glm_export.model.layer_stream import LayerStream
 from glm_export.output.stored_parameters import read_stored
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import ExportPlan
+from glm_runtime.arrays import TokenArray
 from glm_runtime.folder.manifest import DATA_NAME
 from glm_runtime.graph.machine import read_available_memory_bytes
 

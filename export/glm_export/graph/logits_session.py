@@ -7,11 +7,11 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from glm_export.arrays import TokenArray
 from glm_export.errors import MissingPackageError, OutputError
 from glm_export.graph.observed_graph import ObservedGraph
 from glm_export.graph.trace import NUM_LOGITS
 from glm_export.packages import require_onnxruntime
+from glm_runtime.arrays import TokenArray
 from glm_runtime.errors import MissingDependencyError
 from glm_runtime.folder.manifest import MODEL_NAME
 from glm_runtime.graph.inference import import_onnxruntime

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from glm_export.arrays import TokenArray
 from glm_export.model import operators
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.decoder import DecoderLayer
 from glm_export.model.operators import Positions
 from glm_export.model.rotary import rotation_tables
 from glm_quantize import FloatArray
+from glm_runtime.arrays import TokenArray
 
 ReadParameter = Callable[[str], FloatArray]
 # Windows that pass through a layer together: bounds the memory of attention and MLP.

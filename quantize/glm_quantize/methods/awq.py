@@ -5,15 +5,11 @@ W x = (W diag(s)) (x / s) for any positive s. This file searches s for one weigh
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from glm_quantize.codes import FloatArray, dequantize
+from glm_quantize.codes import DoubleArray, FloatArray, IndexArray, dequantize
 from glm_quantize.errors import QuantizationError
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.scheme import Scheme
-
-DoubleArray = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
 
 # Values of alpha that the authors try (mit-han-lab/llm-awq, awq/quantize/auto_scale.py); 0 leaves
 # the weight unchanged.

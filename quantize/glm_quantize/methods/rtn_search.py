@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
 from glm_quantize.blocks import (
     BestBlocks,
@@ -19,12 +18,10 @@ from glm_quantize.blocks import (
     split_blocks,
     sum_inputs,
 )
-from glm_quantize.codes import FloatArray, QuantizedRows, dequantize
+from glm_quantize.codes import DoubleArray, FloatArray, QuantizedRows, dequantize
 from glm_quantize.errors import QuantizationError
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.scheme import Scheme
-
-DoubleArray = npt.NDArray[np.float64]
 
 # Tried ranges, as ratios of the block's extreme values. Symmetric blocks try each ratio with both
 # conventions and both signs; asymmetric blocks try each pair of ratios at the two ends. Ratios

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from glm_export.arrays import TokenArray
 from glm_export.calibration import gradients, sensitivity
 from glm_export.calibration.gradients import draw_head_gradients, pull_back, pull_back_norm
 from glm_export.calibration.sensitivity import Sensitivity, measure_sensitivity
@@ -24,6 +23,7 @@ from glm_export.model.layer_stream import LayerStream, ReadParameter
 from glm_quantize import FloatArray, Scheme, SchemeError, dequantize
 from glm_quantize.methods.rtn import round_to_nearest
 from glm_quantize.methods.rtn_search import search_scales
+from glm_runtime.arrays import TokenArray
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 INT4_FINE, INT4 = Scheme(4, 32, False), Scheme(4, 128, True)

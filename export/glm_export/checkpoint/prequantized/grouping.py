@@ -8,15 +8,12 @@ permuting the inputs: W x = W[:, order] x[order].
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.errors import UnsupportedModelError
 from glm_quantize import FloatArray, QuantizedRows, Scheme
-from glm_quantize.codes import ByteArray
+from glm_quantize.codes import ByteArray, IndexArray
 from glm_quantize.scheme import SUPPORTED_BLOCK_SIZES
-
-IndexArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import numpy as np
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.prequantized.description import PrequantizedFormat, QuantizedLinear
-from glm_export.checkpoint.prequantized.grouping import IndexArray
 from glm_export.errors import CheckpointError, UnsupportedModelError
 from glm_export.model.architectures.description import ParameterSource
 from glm_quantize import FloatArray, QuantizedRows, Scheme, dequantize
+from glm_quantize.codes import IndexArray
 
 _EMBEDDING = "model.embed_tokens"
 

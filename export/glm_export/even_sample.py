@@ -1,9 +1,8 @@
-"""Arrays of token ids, and evenly spaced samples."""
+"""Evenly spaced samples."""
 
 import numpy as np
-import numpy.typing as npt
 
-TokenArray = npt.NDArray[np.int64]
+from glm_runtime.arrays import TokenArray
 
 
 def choose_evenly(length: int, count: int) -> TokenArray:
