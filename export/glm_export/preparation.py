@@ -107,10 +107,11 @@ def count_needed_bytes(job: ExportJob) -> int:
 
 
 def fingerprint_export(job: ExportJob) -> str:
-    """Hash everything that the codes depend on; for weight files, their sizes and times."""
+    """Hash everything that the codes depend on; for weight files, their states."""
     options = job.options
+    states = job.source.checkpoint.states.by_path
     files = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        (path.name, states[path].size_bytes, states[path].modified_ns, states[path].inode)
         for path in job.source.checkpoint.weight_files
     ]
     content = [

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.file_states import read_states
 from glm_export.errors import CheckpointError
 from support.broken_checkpoints import (
     WEIGHTS,
@@ -311,6 +313,10 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
     path = folder / WEIGHTS
     path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.read("lm_head.weight")
+    assert_sentence(str(caught.value), f"{WEIGHTS} was changed while the checkpoint was read")
+    checkpoint = replace(checkpoint, states=read_states(folder))  # it shrinks after it is opened
     with pytest.raises(CheckpointError) as caught:
         checkpoint.read("lm_head.weight")
     assert_sentence(str(caught.value), "lm_head.weight cannot be read (the file ends too early)")

@@ -9,13 +9,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from glm_export.checkpoint.file_states import FileStates, read_states
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
 from glm_export.errors import CheckpointError
 from glm_quantize import FloatArray
@@ -40,12 +41,14 @@ class Checkpoint:
         config: content of config.json.
         tensors: location, shape and type of each tensor by name.
         weight_files: the files that hold the tensors.
+        states: states of all files when the checkpoint was opened. Every read compares them.
     """
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
     weight_files: tuple[Path, ...]
+    states: FileStates = field(default_factory=FileStates)
 
     def read_rows(self, name: str, start: int, stop: int) -> FloatArray:
         """Read rows start ... stop of a tensor as float32.
@@ -80,7 +83,7 @@ class Checkpoint:
         """Read rows start ... stop as bytes [stop - start, bytes per row]."""
         tensor = self.tensors[name]
         data = np.empty((stop - start, tensor.row_bytes), dtype=np.uint8)
-        with _open_tensor(tensor) as descriptor:
+        with _open_tensor(tensor, self.states) as descriptor:
             first_byte = tensor.offset_bytes + start * tensor.row_bytes
             _fill(descriptor, data, first_byte)
         return data
@@ -96,7 +99,7 @@ class Checkpoint:
                 rows = self.read_raw_rows(name, row, min(row + band, len(data)))
                 data[row : row + band] = rows[:, first:last]
             return data
-        with _open_tensor(tensor) as descriptor:
+        with _open_tensor(tensor, self.states) as descriptor:
             for row, piece in enumerate(data):
                 _fill(descriptor, piece, tensor.offset_bytes + row * tensor.row_bytes + first)
         return data
@@ -104,6 +107,14 @@ class Checkpoint:
     def read(self, name: str) -> FloatArray:
         """Read a whole tensor as float32."""
         return self.read_rows(name, 0, self.tensors[name].shape[0])
+
+    def require_unchanged(self) -> None:
+        """Refuse a checkpoint whose config.json or weights are not those that were opened.
+
+        Raises:
+            CheckpointError: a file was changed, replaced or removed.
+        """
+        self.states.require_unchanged([self.folder / "config.json", *self.weight_files])
 
     def iterate_chunks(self, name: str) -> Iterator[tuple[int, int]]:
         """Yield row ranges of about a million numbers each, in order."""
@@ -130,7 +141,7 @@ def check_folder(folder: Path) -> None:
         CheckpointError: the folder or one of the two is missing or cannot be read.
     """
     with _refuse_unreadable(folder):
-        _read_config(folder)
+        read_json(_require_config(folder))
         _find_weight_files(folder)
 
 
@@ -173,7 +184,9 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    config = _read_config(folder)
+    config_path = _require_config(folder)
+    states = read_states(folder)  # before anything is read
+    config = read_json(config_path)
     index, files = _find_weight_files(folder)
     weight_map = {} if index is None else _read_index(index)
     files = files or sorted({folder / name for name in weight_map.values()})
@@ -185,13 +198,14 @@ def _open_folder(folder: Path) -> Checkpoint:
                 f"{index.name if index else ''} says that {name} is in {file}, but it {found}; "
                 "download the index and the files again, all of one revision."
             )
-    return Checkpoint(folder, config, tensors, tuple(files))
+    states.require_unchanged(files)
+    return Checkpoint(folder, config, tensors, tuple(files), states)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _require_config(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
-    return read_json(folder / "config.json")
+    return folder / "config.json"
 
 
 def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
@@ -257,10 +271,11 @@ def _check_name(index: Path, tensor: str, file: object) -> None:
 
 
 @contextmanager
-def _open_tensor(tensor: StoredTensor) -> Iterator[int]:
+def _open_tensor(tensor: StoredTensor, states: FileStates) -> Iterator[int]:
     """Open the tensor's file as a descriptor, and turn an OSError into a CheckpointError."""
     try:
         with tensor.path.open("rb", buffering=0) as file:
+            states.require_same(tensor.path, os.fstat(file.fileno()))
             yield file.fileno()
     except OSError as error:
         raise CheckpointError(

@@ -1,12 +1,17 @@
-"""Hashes of the checkpoint's files, computed by a thread while the weights are written."""
+"""Hashes of the checkpoint's files, computed by a thread while the weights are written.
+
+The hash is that of the file from which the weights are read; see `file_states.py`.
+"""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+from glm_export.checkpoint.file_states import FileStates
 from glm_export.errors import CheckpointError
 from glm_runtime.folder.manifest import FileEntry
 
@@ -16,8 +21,10 @@ _PIECE_BYTES = 1 << 20
 class SourceHash:
     """Hashes files in a thread that starts at `__enter__` and is stopped at `__exit__`."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], states: FileStates) -> None:
+        """Prepare the hashes of `paths`, whose states must be those of `states`."""
         self._paths = sorted(paths)
+        self._states = states
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1)
 
@@ -40,7 +47,8 @@ class SourceHash:
         """Wait for the thread, and return size and hash by file name.
 
         Raises:
-            CheckpointError: a file could not be read.
+            CheckpointError: a file could not be read, or was changed since the checkpoint was
+                opened.
         """
         try:
             return self._future.result()
@@ -57,6 +65,7 @@ class SourceHash:
         digest = hashlib.sha256()
         size = 0
         with path.open("rb", buffering=0) as file:
+            self._states.require_same(path, os.fstat(file.fileno()))
             while not self._stop.is_set() and (piece := file.read(_PIECE_BYTES)):
                 digest.update(piece)
                 size += len(piece)

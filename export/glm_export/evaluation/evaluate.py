@@ -103,6 +103,7 @@ def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport
         sample = StateSample(windows, config.num_layers + 1, config.hidden_size)
     reference = LayerStream(config, source.read_parameter)
     original = _run_original(reference, windows, sample, progress)
+    source.checkpoint.require_unchanged()
     return EvaluationReport(
         name_folders([options.checkpoint])[0],
         tuple(_compare(original, candidate, progress) for candidate in candidates),

@@ -68,8 +68,22 @@ def render_side_files(
 
 def list_source_files(checkpoint: Checkpoint) -> list[Path]:
     """List every file of a checkpoint that a folder depends on."""
+    paths = _list_possible_sources(checkpoint)
+    return [path for path in paths if path in checkpoint.states.by_path]
+
+
+def require_unchanged_sources(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that is not the one that was opened, after everything is read.
+
+    Raises:
+        CheckpointError: a file was changed, replaced, added or removed.
+    """
+    checkpoint.states.require_unchanged(_list_possible_sources(checkpoint))
+
+
+def _list_possible_sources(checkpoint: Checkpoint) -> list[Path]:
     small = (checkpoint.folder / name for name in (*INDEX_NAMES, *_SOURCE_NAMES))
-    return [*checkpoint.weight_files, *(path for path in small if path.is_file())]
+    return [*checkpoint.weight_files, *small]
 
 
 def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
