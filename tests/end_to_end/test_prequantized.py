@@ -17,7 +17,7 @@ from support.tiny_models import TinyShape
 CASES = [
     Prequantized(TinyShape(), Recipe(GPTQ, group_size=128, is_symmetric=True)),
     Prequantized(TinyShape(), Recipe(GPTQ, group_size=32, has_order=True), lambda name: True),
-    Prequantized(TinyShape(), Recipe(GPTQ, 8, -1, version="gptq_v2")),
+    Prequantized(TinyShape(), Recipe(GPTQ, 8, -1, version="gptq_v2"), is_split=True),
     Prequantized(TinyShape(model_type="glm", tie_word_embeddings=True), Recipe(AWQ, group_size=64)),
     Prequantized(TinyShape(), Recipe(COMPRESSED, group_size=128, scale_dtype="BF16")),
     Prequantized(TinyShape(), Recipe(COMPRESSED, 8, 32, has_order=True)),

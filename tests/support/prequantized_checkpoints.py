@@ -5,10 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from support.broken_checkpoints import WEIGHTS, edit_config, from_array, write_safetensors
+from support.broken_checkpoints import (
+    WEIGHTS,
+    RawTensor,
+    edit_config,
+    from_array,
+    write_safetensors,
+)
 from support.prequantized_tensors import Recipe, describe, draw_quantized, store
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -21,11 +28,13 @@ class Prequantized:
         shape: of the model.
         recipe: of its linears.
         is_chosen: which linears are quantized; by default all but the head.
+        is_split: gate and up are stored one by one, as GPTQModel 7 writes them.
     """
 
     shape: TinyShape
     recipe: Recipe
     is_chosen: Callable[[str], bool] = field(default=lambda name: name != "lm_head")
+    is_split: bool = False
 
 
 def write_prequantized(folder: Path, wanted: Prequantized) -> PreTrainedModel:
@@ -35,21 +44,32 @@ def write_prequantized(folder: Path, wanted: Prequantized) -> PreTrainedModel:
         The float32 model whose weights are the checkpoint's, dequantized by the definition.
     """
     model = build_model(wanted.shape)
-    tensors = {}
+    tensors: dict[str, RawTensor] = {}
+    replaced = set()
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear) or not wanted.is_chosen(name):
             continue
-        shape = (module.out_features, module.in_features)
-        linear = draw_quantized(name, shape, wanted.recipe)
-        tensors |= store(name, linear, wanted.recipe)
+        names = _split(name) if wanted.is_split else [name]
+        shape = (module.out_features // len(names), module.in_features)
+        linears = {part: draw_quantized(part, shape, wanted.recipe) for part in names}
+        for part, linear in linears.items():
+            tensors |= store(part, linear, wanted.recipe)
+        weight = np.concatenate([linear.dequantize() for linear in linears.values()])
         with torch.no_grad():
-            module.weight.copy_(torch.from_numpy(linear.dequantize()))
+            module.weight.copy_(torch.from_numpy(weight))
+        replaced.add(f"{name}.weight")
     write_checkpoint(folder, model)
-    quantized = {name.rpartition(".")[0] for name in tensors}
     for name, parameter in model.named_parameters():  # a tied head is listed once
-        if name.removesuffix(".weight") not in quantized:
+        if name not in replaced:
             tensors[name] = from_array(parameter.detach().numpy())
     write_safetensors(folder / WEIGHTS, tensors)
     edit_config(folder, quantization_config=describe(wanted.recipe))
     assert json.loads((folder / "config.json").read_text())["quantization_config"]
     return model
+
+
+def _split(name: str) -> list[str]:
+    """Gate is the first half of the rows, up the second: `Glm4MLP.forward` of transformers."""
+    if not name.endswith("gate_up_proj"):
+        return [name]
+    return [name.replace("gate_up_proj", part) for part in ("gate_proj", "up_proj")]

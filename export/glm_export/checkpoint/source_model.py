@@ -9,6 +9,7 @@ from typing import Any
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
+from glm_export.checkpoint.split_sources import split_sources
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import (
     DecoderConfig,
@@ -60,7 +61,9 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})
     architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
-    parameters = architecture.locate_parameters(config)
+    parameters = split_sources(
+        architecture.locate_parameters(config), checkpoint.tensors, architecture.split_names
+    )
     stored = find_format(checkpoint.config)
     matrices = find_matrices(checkpoint, stored, parameters) if stored else {}
     stored_in = {name: matrix.tensors for name, matrix in matrices.items()}

@@ -218,7 +218,7 @@ def test_bits_that_differ(tmp_path: Path) -> None:
 
 def test_one_of_three_is_not_quantized(tmp_path: Path) -> None:
     write_attention(tmp_path / "x", dict.fromkeys("qv", Recipe(AWQ)))
-    words = (f"{ATTENTION}q_proj is quantized but {ATTENTION}k_proj is not", "or none")
+    words = (f"{ATTENTION}q_proj is quantized but {ATTENTION}k_proj is not", "or neither")
     refuse(tmp_path / "x", UnsupportedModelError, *words)
 
 

@@ -1,7 +1,8 @@
 """Quantized linear layers as the decoder's parameters. Query, key and value become one matrix.
 
-One kernel computes all three, so they need the same bits and the same order of inputs. If their
-block sizes or symmetry differ, smaller blocks and explicit zero points represent them exactly.
+Gate and up become one matrix, too. One kernel computes all of a matrix, so its layers need the same
+bits and the same order of inputs. If their block sizes or symmetry differ, smaller blocks and
+explicit zero points represent them exactly.
 """
 
 from collections.abc import Iterator, Mapping
@@ -109,7 +110,7 @@ def join_linears(
             raise UnsupportedModelError(
                 f"{first.prefix} has {first.scheme.bits} bits and {linear.prefix} has "
                 f"{linear.scheme.bits}, but one kernel computes both; "
-                "use a checkpoint with the same bits for query, key and value."
+                "use a checkpoint with the same bits for both."
             )
         if not _is_same_order(linear.layout.order, first.layout.order):
             raise UnsupportedModelError(
@@ -136,7 +137,7 @@ def _check_kind(prefixes: list[str], are_quantized: list[bool], method: str) -> 
         first, second = prefixes[are_quantized.index(True)], prefixes[are_quantized.index(False)]
         raise UnsupportedModelError(
             f"{first} is quantized but {second} is not, and one kernel computes both; "
-            "use a checkpoint that quantizes all of query, key and value, or none."
+            "use a checkpoint that quantizes both, or neither."
         )
 
 

@@ -5,7 +5,7 @@ are fields of `DecoderConfig`, which the architecture's file reads from config.j
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from glm_export.errors import UnsupportedModelError
@@ -120,12 +120,15 @@ class Architecture:
         read_config: reads the decoder's shape from config.json.
         locate_parameters: maps the decoder's parameters to tensors of the checkpoint.
         ignored: names of tensors that a checkpoint may hold and the exporter does not need.
+        split_names: ends of names of modules that some programs save in several parts of equal
+            size, and the ends of the parts' names in the order of their rows.
     """
 
     model_type: str
     read_config: Callable[[Mapping[str, Any]], DecoderConfig]
     locate_parameters: Callable[[DecoderConfig], Mapping[str, ParameterSource]]
     ignored: tuple[str, ...] = ()
+    split_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -6,6 +6,7 @@ the defaults of absent values.
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from glm_export.errors import UnsupportedModelError
@@ -31,6 +32,10 @@ _YARN_KEYS = (
     "mscale",
     "mscale_all_dim",
     "truncate",
+)
+
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
 )
 
 
@@ -162,4 +167,4 @@ def _stretch_attention(factor: float, share: float = 1.0) -> float:
     return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-ARCHITECTURE = Architecture("glm", read_config, locate_parameters)
+ARCHITECTURE = Architecture("glm", read_config, locate_parameters, split_names=SPLIT_NAMES)

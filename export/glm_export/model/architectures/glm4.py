@@ -20,4 +20,4 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     return glm.build_config(config, has_post_norms=True)
 
 
-ARCHITECTURE = Architecture("glm4", read_config, glm.locate_parameters)
+ARCHITECTURE = Architecture("glm4", read_config, glm.locate_parameters, split_names=glm.SPLIT_NAMES)
