@@ -169,14 +169,11 @@ class Model:
                 "this folder has no chat template, so messages cannot be rendered; "
                 "write the whole prompt yourself with --raw, or Model.generate."
             )
+        if not messages:
+            raise PromptError("the conversation is empty; pass at least one message.")
         options = options or ChatOptions()
         text = self.chat_template.render(messages, options)
-        missing = [name for name in options.tool_names if name not in text]
-        if missing:
-            raise PromptError(
-                f"the model's chat template does not write the tool {missing[0]!r} into the "
-                "prompt; leave the tools out, or describe them in a system message."
-            )
+        self.chat_template.require_written(messages, options)
         form = AnswerForm(
             is_chat=True, is_thinking=is_open_thinking(text), tool_names=options.tool_names
         )

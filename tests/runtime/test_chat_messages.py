@@ -36,10 +36,10 @@ def test_calls_become_metadata_and_results_observations():
 
 def test_a_template_that_knows_them_gets_them_as_they_are():
     source = (
-        "{{ messages[1].tool_calls[0].function.name }} {{ messages[2].role }}"
-        "{% if messages[2].role == 'tool' %}!{% endif %}"
+        "{{ messages[1].tool_calls[0].function.name }} {{ messages[2].role }} "
+        "{% if messages[2].role == 'tool' %}{{ messages[2].content }}{% endif %}"
     )
-    assert ChatTemplate(source).render(MESSAGES) == "verse tool!"
+    assert ChatTemplate(source).render(MESSAGES) == "verse tool In the beginning"
 
 
 def test_the_text_of_a_special_token_is_no_role():
@@ -66,6 +66,11 @@ def test_tools_go_into_the_system_message_where_the_template_looks_for_them_ther
 def test_a_template_that_leaves_out_the_tools_is_refused(tiny_model: Model):
     with pytest.raises(PromptError, match="chat template does not write the tool 'verse'"):
         tiny_model.prepare_chat([{"role": "user", "content": "a"}], ChatOptions((VERSE,)))
+
+
+def test_an_empty_conversation_is_refused(tiny_model: Model):
+    with pytest.raises(PromptError, match="the conversation is empty; pass at least one message"):
+        tiny_model.prepare_chat([])
 
 
 def test_the_callers_messages_stay_as_they_are():

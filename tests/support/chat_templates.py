@@ -49,3 +49,86 @@ EXPRESSED = {
     "thinking": THINKING,
     "suffixes": SUFFIXED,
 }
+
+# Small templates with the constructions of the released ones, and how each reads calls: the styles
+# of `chat_conversations.render_reference`.
+SETS_TOOLS = (
+    "[gMASK]<sop>{% for item in messages %}{% if item['tools'] is defined %}<|system|>\n# tools"
+    "{% set tools = item['tools'] %}{% for tool in tools %}{% if tool['type'] == 'function' %}\n\n"
+    "## {{ tool['function']['name'] }}\n\n{{ tool['function'] | tojson(indent=4) }}{% endif %}"
+    "{% endfor %}{% endif %}{% if item['content'] %}<|{{ item['role'] }}|>{{ item['metadata'] }}\n"
+    "{{ item['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+    "{% endif %}"
+)
+READS_CALLS = """\
+[gMASK]<sop>
+{%- if tools -%}<|system|>
+{% for tool in tools %}
+{{ tool | tojson }}
+{% endfor %}{%- endif -%}
+{%- macro visible(content) -%}
+{%- if content is string -%}{{- content }}
+{%- elif content is iterable and content is not mapping -%}
+{%- for item in content -%}{{- item.text if item is mapping else item }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- set ns = namespace(last=-1) %}
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {% set ns.last = loop.index0 -%}
+    {%- endif %}
+{%- endfor %}
+{% for m in messages %}
+{%- if m.role == 'user' -%}<|user|>
+{{ visible(m.content) }}
+{{- '/nothink' if enable_thinking is defined and not enable_thinking else '' -}}
+{%- elif m.role == 'assistant' -%}<|assistant|>
+{%- set content = visible(m.content) %}
+{%- set thoughts = m.reasoning_content if m.reasoning_content is string else '' %}
+{%- if '</think>' in content %}
+    {%- set content = (content.split('</think>') | last).lstrip('\n') %}
+{%- endif %}
+{%- if loop.index0 > ns.last and thoughts -%}{{ '\n<think>' + thoughts.strip() + '</think>' }}
+{%- else -%}{{ '\n<think></think>' }}
+{%- endif -%}
+{%- if content.strip() -%}{{ '\n' + content.strip() }}{%- endif -%}
+{% if m.tool_calls %}
+{% for call in m.tool_calls %}
+{{ '\n<tool_call>' + call.function.name }}
+{%- for k, v in call.function.arguments.items() %}
+<arg_key>{{ k }}</arg_key>
+<arg_value>{{ v | tojson if v is not string else v }}</arg_value>
+{%- endfor -%}
+</tool_call>{% endfor %}
+{% endif %}
+{%- elif m.role == 'tool' -%}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|observation|>' }}{%- endif %}
+{{- '\n<tool_response>\n' + m.content + '\n</tool_response>' }}
+{%- elif m.role == 'system' -%}<|system|>
+{{ visible(m.content) }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>
+{{- '\n<think></think>' if enable_thinking is defined and not enable_thinking else '' -}}
+{%- endif -%}
+"""
+OWN_SYSTEM = (
+    "[gMASK]<sop><|system|>\nAlways this.{%- for message in messages if message.role != 'system' %}"
+    "{%- set visible = message['content'].split('</think>')[-1].strip() %}"
+    "{%- set meta = message.get('metadata', '') %}<|{{ message['role'] }}|>{{ meta }} \n"
+    "{{ visible }}"
+    "{%- endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SOP_WITHOUT_BRACKETS = (
+    "{% for message in messages %}{% if loop.first %}[gMASK]sop{% endif %}"
+    "<|{{ message['role'] }}|>\n {{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+RELEASED_STYLES = {
+    "GLM-4-0414": (LIKE_0414, "metadata"),
+    "GLM-4-9B-chat": (SETS_TOOLS, "system"),
+    "GLM-4.5": (READS_CALLS, "openai"),
+    "Rumination": (OWN_SYSTEM, "metadata"),
+    "GLM-Edge": (LIKE_EDGE, "text"),
+    "ChatGLM3": (SOP_WITHOUT_BRACKETS, "text"),
+}

@@ -1,7 +1,8 @@
 """Translates messages in OpenAI's format into the format that a GLM chat template reads.
 
 GLM-4-0414's template reads tool results with the role `observation`, and a tool call as an
-assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls`.
+assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls`. Read
+`template_features.py` for how a template's format is found.
 """
 
 import json
@@ -9,21 +10,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.errors import PromptError
+from glm_runtime.text.template_features import TemplateFeatures
 from glm_runtime.text.tool_calls import ToolCall
 
 # A role, a content, and other keys that the template reads (tool calls, metadata).
 Message = Mapping[str, object]
 Tool = Mapping[str, object]
 
+# Names of an answer's reasoning; templates read the first or the second one.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """The tools of a conversation, and whether the model reasons.
+    """The tools of a conversation, and how its prompt is made.
 
     Attributes:
         tools: functions that the model may call, each in OpenAI's format or its inner object alone,
             with `name`, `description`, and `parameters` as a JSON schema.
         enable_thinking: value of the template's variable of that name; `None` leaves it undefined.
+        continues_answer: whether the last message is the beginning of the answer, which the model
+            continues.
+        is_sanitized: whether names of control tokens in messages and tools are read as plain text,
+            so that a message cannot contain the turn of another role. Without it, prompts are equal
+            to those of transformers.
+        template: name of one of the checkpoint's named templates; `None` takes `tool_use` where
+            there are tools and such a template, and `default` otherwise.
 
     Raises:
         PromptError: a tool has no name, or two have the same.
@@ -31,6 +43,9 @@ class ChatOptions:
 
     tools: tuple[Tool, ...] = ()
     enable_thinking: bool | None = None
+    continues_answer: bool = False
+    is_sanitized: bool = False
+    template: str | None = None
 
     def __post_init__(self) -> None:
         names = self.tool_names
@@ -43,7 +58,7 @@ class ChatOptions:
     @property
     def tool_names(self) -> tuple[str, ...]:
         """The names of all tools, in order."""
-        return tuple(_read_name(tool) for tool in self.tools)
+        return tuple(read_tool_name(tool) for tool in self.tools)
 
     @property
     def variables(self) -> dict[str, object]:
@@ -51,23 +66,13 @@ class ChatOptions:
         return {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
 
 
-@dataclass(frozen=True)
-class TemplateFeatures:
-    """The parts of OpenAI's message format that a chat template reads.
+def simplify_messages(messages: Sequence[Message]) -> list[Message]:
+    """Drop keys whose value is null, name reasoning as transformers does, and join text parts.
 
-    Attributes:
-        tool_role: whether it reads messages with the role `tool`.
-        tool_calls: whether it reads `tool_calls` of assistant messages.
-        metadata: whether it reads `metadata` with a tool's name, as GLM-4-0414 does.
-        tools: whether it reads the variable `tools`.
-        message_tools: whether it reads tools in the system message, as GLM-4-9B-chat does.
+    Raises:
+        PromptError: a message has no role, or a part that is no text.
     """
-
-    tool_role: bool
-    tool_calls: bool
-    metadata: bool
-    tools: bool
-    message_tools: bool
+    return [_simplify(place, message) for place, message in enumerate(messages, 1)]
 
 
 def adapt_messages(
@@ -76,7 +81,7 @@ def adapt_messages(
     """Translate roles, tools and tool calls for a template that does not read OpenAI's format.
 
     Args:
-        messages: messages in OpenAI's format; not modified.
+        messages: messages of `simplify_messages`; not modified.
         tools: tools that the model may call.
         features: what the template reads.
 
@@ -91,10 +96,49 @@ def adapt_messages(
     return adapted
 
 
+def is_plain(messages: Sequence[Message]) -> bool:
+    """Return whether no message needs a translation: there are no calls and no results."""
+    return not any("tool_calls" in one or one.get("role") == "tool" for one in messages)
+
+
 def describe_call(call: ToolCall, index: int) -> dict[str, object]:
     """Return a call in OpenAI's format, with `index` in its id."""
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": f"call_{index}", "type": "function", "function": function}
+
+
+def _simplify(place: int, message: Message) -> Message:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise PromptError(
+            f"message {place} is {message!r:.80} where an object with a role is expected; "
+            'write {"role": "user", "content": ...}.'
+        )
+    kept = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((kept[key] for key in _REASONING if key in kept), None)
+    if reasoning is not None:
+        kept = {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+    content = kept.get("content", "")
+    if isinstance(content, list | tuple):
+        kept["content"] = "".join(_read_part(place, part) for part in content)
+    elif not isinstance(content, str):
+        raise PromptError(
+            f"message {place} has the content {content!r:.80} where text is expected; write a "
+            "text, or a list of text parts."
+        )
+    return kept
+
+
+def _read_part(place: int, part: object) -> str:
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(text, str):
+        return text
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise PromptError(
+        f"message {place} has a part of the type {kind!r} where only text is supported; "
+        'write {"type": "text", "text": ...}.'
+    )
 
 
 def _adapt(message: Message, features: TemplateFeatures) -> Iterator[Message]:
@@ -102,19 +146,42 @@ def _adapt(message: Message, features: TemplateFeatures) -> Iterator[Message]:
         yield {**message, "role": "observation"}
         return
     calls = message.get("tool_calls")
-    is_known = features.tool_calls or not features.metadata
-    if is_known or not isinstance(calls, Sequence) or not calls:
+    if not isinstance(calls, Sequence) or not calls:
         yield message
+        return
+    if features.tool_calls:
+        is_text = features.has_text_arguments
+        yield {**message, "tool_calls": [_adapt_call(call, is_text=is_text) for call in calls]}
         return
     if message.get("content"):
         yield {key: value for key, value in message.items() if key != "tool_calls"}
     for call in calls:
-        function = call.get("function", call)
-        yield {
-            "role": message.get("role"),
-            "metadata": _read_name(call),
-            "content": _write_arguments(function.get("arguments", {})),
-        }
+        yield _write_call(call, features)
+
+
+def _adapt_call(call: Mapping[str, object], *, is_text: bool) -> Mapping[str, object]:
+    """Convert the arguments of a call to JSON text or to an object."""
+    read_tool_name(call)
+    function = call.get("function", call)
+    assert isinstance(function, Mapping)
+    arguments = function.get("arguments", {})
+    if is_text:
+        arguments = _write_arguments(arguments)
+    elif isinstance(arguments, str):
+        arguments = _read_arguments(arguments)
+    adapted = {**function, "arguments": arguments}
+    return {**call, "function": adapted} if "function" in call else adapted
+
+
+def _write_call(call: Mapping[str, object], features: TemplateFeatures) -> Message:
+    """Write a call as `metadata`; where the template reads none, as text in the same format."""
+    name = read_tool_name(call)
+    function = call.get("function", call)
+    assert isinstance(function, Mapping)
+    arguments = _write_arguments(function.get("arguments", {}))
+    if features.metadata:
+        return {"role": "assistant", "metadata": name, "content": arguments}
+    return {"role": "assistant", "content": f"{name}\n{arguments}"}
 
 
 def _put_into_system(messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
@@ -132,8 +199,22 @@ def _write_arguments(arguments: object) -> str:
     return json.dumps(arguments, ensure_ascii=False)
 
 
-def _read_name(tool: Tool) -> str:
-    function = tool.get("function", tool)
+def _read_arguments(text: str) -> object:
+    """Return the object that the text describes; a text that is no object stays as it is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text
+
+
+def read_tool_name(tool: object) -> str:
+    """Return the name of a tool or of a call.
+
+    Raises:
+        PromptError: it has no name of one line.
+    """
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name.strip() or "\n" in name:
         raise PromptError(

@@ -1,17 +1,17 @@
 """Messages to prompt text, by the checkpoint's Jinja template, with the same bytes as transformers.
 
 A checkpoint's template is not trusted, so it runs in the sandbox of `template_sandbox.py`. This
-file knows nothing about tokens. Reference: `transformers.utils.chat_template_utils` (transformers
-5).
+file knows nothing about tokens. `written_check.py` finds what a template leaves out. Reference:
+`transformers.utils.chat_template_utils` (transformers 5).
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import jinja2
-import jinja2.meta
 import jinja2.nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
@@ -21,13 +21,20 @@ from glm_runtime.errors import FolderError, HostileTemplateError, PromptError, f
 from glm_runtime.text.chat_messages import (
     ChatOptions,
     Message,
-    TemplateFeatures,
+    Tool,
     adapt_messages,
+    is_plain,
+    simplify_messages,
 )
+from glm_runtime.text.template_features import TemplateFeatures, find_features
 from glm_runtime.text.template_sandbox import BoundedSandbox, new_steps
+from glm_runtime.text.written_check import require_written
 
 TEMPLATE_NAME = "chat_template.jinja"
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+# Follows an answer that is continued; a template that strips contents drops the blank. As in
+# transformers.
+_END_MARK = "END_OF_WHAT_IS_CONTINUED "
 
 
 class ChatTemplate:
@@ -46,7 +53,6 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens or {})
         environment = _make_environment()
         try:
-            self._features = _find_features(environment.parse(source))
             self._template = environment.from_string(environment.parse_bounded(source))
         # Jinja compiles to Python, whose own limits raise these other errors.
         except (
@@ -61,6 +67,11 @@ class ChatTemplate:
                 "correct it in the checkpoint and export again."
             ) from error
 
+    @cached_property
+    def features(self) -> TemplateFeatures:
+        """What the template reads, found by rendering probes."""
+        return find_features(self._render_probe)
+
     def render(
         self,
         messages: Sequence[Message],
@@ -72,21 +83,91 @@ class ChatTemplate:
 
         Args:
             messages: messages in OpenAI's format, in order.
-            options: tools, and whether the model reasons.
+            options: tools, whether the model reasons, and whether it continues the last message.
             is_answer_next: whether to end with the template's generation prompt.
 
         Raises:
-            PromptError: the template refuses the messages.
+            PromptError: the template refuses the messages, or the last one cannot be continued.
             HostileTemplateError: the template does something that is not allowed.
         """
         options = options or ChatOptions()
+        simple = simplify_messages(messages)
+        if options.continues_answer:
+            return self._render_continued(simple, options)
+        return self._render_adapted(simple, options.tools, options, is_answer_next=is_answer_next)
+
+    def require_written(
+        self, messages: Sequence[Message], options: ChatOptions | None = None
+    ) -> None:
+        """Check that the template leaves out no message and no tool.
+
+        Raises:
+            PromptError: it leaves out something; the sentence names it.
+        """
+        options = options or ChatOptions()
+
+        def render(marked: Sequence[Message], tools: Sequence[Tool]) -> str:
+            return self._render_adapted(marked, tools, options, is_answer_next=False)
+
+        require_written(simplify_messages(messages), options.tools, render, options.tool_names)
+
+    def _render_continued(self, messages: list[Message], options: ChatOptions) -> str:
+        """Render up to the end of the last message."""
+        last = messages[-1] if messages else {}
+        content = last.get("content")
+        if last.get("role") != "assistant" or not isinstance(content, str) or not content.strip():
+            raise PromptError(
+                "the last message is not the beginning of an answer where one is to be continued; "
+                'end the messages with {"role": "assistant", "content": ...}.'
+            )
+        marked = [*messages[:-1], {**last, "content": content + _END_MARK}]
+        text = self._render_adapted(marked, options.tools, options, is_answer_next=False)
+        end = text.rfind(_END_MARK.strip())
+        if end < 0:
+            raise PromptError(
+                "the model's chat template does not write the end of the last message, so an "
+                "answer cannot be continued; leave the beginning out."
+            )
+        is_kept = text.startswith(_END_MARK, end)
+        return text[:end] if is_kept else text[:end].rstrip()
+
+    def _render_adapted(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        options: ChatOptions,
+        *,
+        is_answer_next: bool,
+    ) -> str:
+        if tools or not is_plain(messages):
+            messages = adapt_messages(messages, tools, self.features)
+        return self._render_raw(
+            messages, list(tools) or None, options.variables, is_answer_next=is_answer_next
+        )
+
+    def _render_probe(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None
+    ) -> str | None:
+        try:
+            return self._render_raw(messages, tools, {}, is_answer_next=False)
+        except PromptError:
+            return None
+
+    def _render_raw(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        variables: Mapping[str, object],
+        *,
+        is_answer_next: bool,
+    ) -> str:
         try:
             return self._template.render(
                 **self._special_tokens,
-                **options.variables,
+                **variables,
                 **new_steps(),
-                messages=adapt_messages(messages, options.tools, self._features),
-                tools=list(options.tools) or None,
+                messages=messages,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=is_answer_next,
             )
@@ -160,19 +241,6 @@ def find_special_tokens(config: Mapping[str, object]) -> dict[str, object]:
         if key.endswith("_token") and isinstance(text, str):
             tokens[key] = text
     return tokens
-
-
-def _find_features(template: jinja2.nodes.Template) -> TemplateFeatures:
-    """Find what a template reads, from its constants, fields and variables."""
-    texts = {node.value for node in template.find_all(jinja2.nodes.Const)}
-    fields = {node.attr for node in template.find_all(jinja2.nodes.Getattr)} | texts
-    return TemplateFeatures(
-        tool_role="tool" in texts,
-        tool_calls="tool_calls" in fields,
-        metadata="metadata" in fields,
-        tools="tools" in jinja2.meta.find_undeclared_variables(template),
-        message_tools="tools" in fields,
-    )
 
 
 def _make_environment() -> BoundedSandbox:
