@@ -137,6 +137,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         verification=level,
         kept_bytes=kept,
         notes=(
+            *job.source.notes,
             *list_rope_warnings(job.source.model_type, job.source.config),
             *_list_obstacles(options),
         ),

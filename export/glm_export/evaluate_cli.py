@@ -11,7 +11,7 @@ from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages, require_onnxruntime
 from glm_runtime.cli.failure import debug_option, run_program
-from glm_runtime.cli.progress import quiet_option, show_progress
+from glm_runtime.cli.progress import quiet_option, say, show_progress
 
 _EXAMPLES = """\b
 Examples:
@@ -94,6 +94,9 @@ def command(
         report = evaluate(options, show)
     show_result = table.format_json if choices["is_json"] else table.format_table
     click.echo(show_result(report))
+    if not choices["is_json"]:
+        for note in report.notes:
+            say(f"note: {note}")
     write_pictures(report, choices["plot"], choices["layers"])
 
 

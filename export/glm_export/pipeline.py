@@ -86,7 +86,10 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
             "is_passed": verification.is_passed,
             **verification.metrics,
         },
-        notes=list_rope_warnings(job.source.model_type, job.source.config),
+        notes=(
+            *job.source.notes,
+            *list_rope_warnings(job.source.model_type, job.source.config),
+        ),
     )
 
 

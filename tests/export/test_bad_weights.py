@@ -49,6 +49,17 @@ def test_the_sound_checkpoint_is_exported(tmp_path: Path) -> None:
 # --- files
 
 
+def name_weights_twice(checkpoint: Path) -> None:
+    (checkpoint / "b.safetensors").write_bytes((checkpoint / WEIGHTS).read_bytes())
+    (checkpoint / WEIGHTS).rename(checkpoint / "a.safetensors")
+
+
+def write_index_of_nothing(checkpoint: Path) -> None:
+    (checkpoint / WEIGHTS).unlink()
+    weight_map = {"x": "gone.safetensors"}
+    write_json(checkpoint / "model.safetensors.index.json", {"weight_map": weight_map})
+
+
 @pytest.mark.usefixtures("no_tracing")
 @pytest.mark.parametrize(
     ("damage", "words"),
@@ -66,13 +77,11 @@ def test_the_sound_checkpoint_is_exported(tmp_path: Path) -> None:
             (WEIGHTS, "the file is truncated"),
         ),
         (
-            lambda c: (c / "extra.safetensors").write_bytes((c / WEIGHTS).read_bytes()),
-            ("extra.safetensors and again in model.safetensors",),
+            name_weights_twice,
+            ("a.safetensors and again in b.safetensors",),
         ),
         (
-            lambda c: write_json(
-                c / "model.safetensors.index.json", {"weight_map": {"x": "gone.safetensors"}}
-            ),
+            write_index_of_nothing,
             ("names gone.safetensors, which is missing",),
         ),
     ],

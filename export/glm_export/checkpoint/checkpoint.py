@@ -5,9 +5,8 @@ memory map, because the pages of a map count as resident memory. This module doe
 architectures. Read next: `model/architectures/`.
 """
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from glm_export.checkpoint.adapter_files import (
+    find_adapter,
+    refuse_lone_adapter,
+    refuse_neighbour,
+)
 from glm_export.checkpoint.file_states import FileStates, read_states
+from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
+from glm_export.checkpoint.weight_files import WeightFiles, find_weight_files
 from glm_export.errors import CheckpointError
 from glm_quantize import FloatArray
 from glm_quantize.codes import ByteArray
 
-INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
-_NOT_IN_NAMES = "/\\:\0"  # characters that no file name in an index may contain, on any system
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32 fit in a core's share of the cache
 # To read some columns, shorter rows are read whole: copying 8 KB takes about as long as one more
 # system call.
@@ -40,15 +43,20 @@ class Checkpoint:
         folder: the folder.
         config: content of config.json.
         tensors: location, shape and type of each tensor by name.
-        weight_files: the files that hold the tensors.
+        files: the files that hold the tensors, and those that lie beside them unused.
         states: states of all files when the checkpoint was opened. Every read compares them.
     """
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
-    weight_files: tuple[Path, ...]
+    files: WeightFiles
     states: FileStates = field(default_factory=FileStates)
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold the tensors."""
+        return self.files.paths
 
     def read_rows(self, name: str, start: int, stop: int) -> FloatArray:
         """Read rows start ... stop of a tensor as float32.
@@ -141,8 +149,8 @@ def check_folder(folder: Path) -> None:
         CheckpointError: the folder or one of the two is missing or cannot be read.
     """
     with _refuse_unreadable(folder):
-        read_json(_require_config(folder))
-        _find_weight_files(folder)
+        find_weight_files(folder, read_json(_require_config(folder)))
+        _refuse_adapter(folder)
 
 
 @contextmanager
@@ -156,59 +164,42 @@ def _refuse_unreadable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing, is not UTF-8 JSON, or does not hold an object.
-    """
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no {path.name} in {path.parent}; "
-            "give a Hugging Face folder with config.json and *.safetensors."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path.name} is not readable JSON ({error}); download it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} does not hold a JSON object; download it again.")
-    return content
-
-
-def read_optional_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file; return an empty one if there is no file."""
-    return read_json(path) if path.is_file() else {}
-
-
 def _open_folder(folder: Path) -> Checkpoint:
     config_path = _require_config(folder)
     states = read_states(folder)  # before anything is read
     config = read_json(config_path)
-    index, files = _find_weight_files(folder)
-    weight_map = {} if index is None else _read_index(index)
-    files = files or sorted({folder / name for name in weight_map.values()})
-    tensors = _read_headers(files, is_quantized=config.get("quantization_config") is not None)
-    for name, file in weight_map.items():
+    files = find_weight_files(folder, config)
+    _refuse_adapter(folder)
+    is_quantized = config.get("quantization_config") is not None
+    tensors = _read_headers(files.paths, is_quantized=is_quantized)
+    for name, file in files.weight_map.items():
         if name not in tensors or tensors[name].path.name != file:
             found = f"is in {tensors[name].path.name}" if name in tensors else "is in no file"
             raise CheckpointError(
-                f"{index.name if index else ''} says that {name} is in {file}, but it {found}; "
-                "download the index and the files again, all of one revision."
+                f"{files.index.name if files.index else ''} says that {name} is in {file}, but it "
+                f"{found}; download the index and the files again, all of one revision."
             )
-    states.require_unchanged(files)
-    return Checkpoint(folder, config, tensors, tuple(files), states)
+    states.require_unchanged(files.paths)
+    return Checkpoint(folder, config, tensors, files, states)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    adapter = find_adapter(folder)
+    if adapter is not None:
+        raise refuse_neighbour(adapter)
 
 
 def _require_config(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
-    return folder / "config.json"
+    path = folder / "config.json"
+    adapter = None if path.exists() else find_adapter(folder)
+    if adapter is not None:
+        raise refuse_lone_adapter(adapter)
+    return path
 
 
-def _read_headers(files: list[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
+def _read_headers(files: Iterable[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_header(path, is_quantized=is_quantized):
@@ -229,45 +220,6 @@ def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
     from glm_export.checkpoint.torch_file import read_torch_file  # noqa: PLC0415 - imports torch
 
     return read_torch_file(path)
-
-
-def _find_weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
-    """Find the index or, without one, all weight files; safetensors before PyTorch files."""
-    for index_name, pattern in zip(INDEX_NAMES, _WEIGHT_PATTERNS, strict=True):
-        index = folder / index_name
-        if index.exists():
-            return index, []
-        files = sorted(folder.glob(pattern))
-        if files:
-            return None, files
-    raise CheckpointError(
-        f"there is no {' and no '.join(_WEIGHT_PATTERNS)} in {folder}; give a Hugging Face folder "
-        "with config.json and the weights."
-    )
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    """Read the file name of each tensor. A file may be a link, as in the Hugging Face cache."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index.name} has no weight_map; download it again.")
-    for tensor, file in weight_map.items():
-        _check_name(index, tensor, file)
-    for file in sorted(set(weight_map.values())):
-        if not (index.parent / file).is_file():
-            raise CheckpointError(
-                f"{index.name} names {file}, which is missing; download it into {index.parent}."
-            )
-    return weight_map
-
-
-def _check_name(index: Path, tensor: str, file: object) -> None:
-    is_plain = isinstance(file, str) and file not in ("", ".", "..")
-    if not is_plain or set(str(file)) & set(_NOT_IN_NAMES):
-        raise CheckpointError(
-            f"{index.name} says that {tensor} is in {file!r}, which is not a file name or is "
-            "outside its folder; download it again."
-        )
 
 
 @contextmanager

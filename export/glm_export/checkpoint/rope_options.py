@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_export.checkpoint.checkpoint import read_json
+from glm_export.checkpoint.json_files import read_json
 from glm_export.errors import OptionsError
 from glm_export.model.architectures import DecoderConfig
 

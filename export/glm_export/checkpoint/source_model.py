@@ -30,6 +30,7 @@ class SourceModel:
         parameters: tensors of the checkpoint that make up each parameter of the decoder.
         stored_format: quantized format, for example "gptq"; "" if the checkpoint is float.
         matrices: parameters that the checkpoint holds quantized.
+        notes: sentences that the user should read.
     """
 
     checkpoint: Checkpoint
@@ -38,6 +39,7 @@ class SourceModel:
     parameters: Mapping[str, ParameterSource]
     stored_format: str
     matrices: Mapping[str, QuantizedMatrix]
+    notes: tuple[str, ...] = ()
 
     def read_parameter(self, name: str) -> FloatArray:
         """A parameter [N, C] or [N] of the decoder as float32, dequantized if it is quantized."""
@@ -69,7 +71,10 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
     _check_tensors(checkpoint, parameters, stored_in, architecture.ignored)
     method = stored.method if stored else ""
-    return SourceModel(checkpoint, architecture.model_type, config, parameters, method, matrices)
+    notes = tuple(note for note in (checkpoint.files.note,) if note)
+    return SourceModel(
+        checkpoint, architecture.model_type, config, parameters, method, matrices, notes
+    )
 
 
 def _check_tensors(

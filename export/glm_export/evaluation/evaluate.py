@@ -61,11 +61,13 @@ class EvaluationReport:
         checkpoint: name of the original.
         folders: figures of each folder.
         layer_tokens: number of tokens for the layer errors; 0 if they were not requested.
+        notes: sentences about the checkpoint that the user should read.
     """
 
     checkpoint: str
     folders: tuple[FolderReport, ...]
     layer_tokens: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport
         name_folders([options.checkpoint])[0],
         tuple(_compare(original, candidate, progress) for candidate in candidates),
         sample.tokens if sample else 0,
+        source.notes,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_export.checkpoint.checkpoint import read_json
+from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.rope_options import read_rope
 from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError

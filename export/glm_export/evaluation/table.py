@@ -13,7 +13,7 @@ _HEADER = ("folder", "bits/weight", "size", "perplexity", "change", "KL mean", "
 def format_json(report: EvaluationReport) -> str:
     """Return the figures of one folder, or an object whose `folders` holds those of each folder."""
     if len(report.folders) == 1:
-        return json.dumps(_list_figures(report.folders[0]))
+        return json.dumps(_list_figures(report.folders[0]) | _list_notes(report))
     shared = report.folders[0].comparison
     folders = [{"folder": str(folder.folder)} | _list_figures(folder) for folder in report.folders]
     return json.dumps(
@@ -22,6 +22,7 @@ def format_json(report: EvaluationReport) -> str:
             "tokens": shared.tokens,
             "folders": folders,
         }
+        | _list_notes(report)
     )
 
 
@@ -30,6 +31,10 @@ def format_table(report: EvaluationReport) -> str:
     if len(report.folders) == 1:
         return _format_one(report.folders[0])
     return _format_many(report)
+
+
+def _list_notes(report: EvaluationReport) -> dict[str, list[str]]:
+    return {"notes": list(report.notes)} if report.notes else {}
 
 
 def _list_figures(folder: FolderReport) -> dict[str, Any]:

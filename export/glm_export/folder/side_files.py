@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glm_export.checkpoint.checkpoint import INDEX_NAMES, Checkpoint, read_optional_json
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.json_files import read_optional_json
 from glm_export.errors import CheckpointError
 from glm_export.folder import genai_config
 from glm_export.folder.genai_config import build_genai_config
@@ -82,7 +83,9 @@ def require_unchanged_sources(checkpoint: Checkpoint) -> None:
 
 
 def _list_possible_sources(checkpoint: Checkpoint) -> list[Path]:
-    small = (checkpoint.folder / name for name in (*INDEX_NAMES, *_SOURCE_NAMES))
+    small = [checkpoint.folder / name for name in _SOURCE_NAMES]
+    if checkpoint.files.index is not None:
+        small.append(checkpoint.files.index)
     return [*checkpoint.weight_files, *small]
 
 

@@ -6,7 +6,7 @@ It also holds the chat templates of models that were released without one.
 from functools import lru_cache
 from pathlib import Path
 
-from glm_export.checkpoint.checkpoint import read_json
+from glm_export.checkpoint.json_files import read_json
 from glm_export.errors import CheckpointError
 from glm_export.tokenizer.from_sentencepiece import convert_sentencepiece
 from glm_export.tokenizer.from_tiktoken import convert_tiktoken, is_tiktoken

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from glm_export.checkpoint.checkpoint import Checkpoint, read_optional_json
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.json_files import read_optional_json
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import DecoderConfig
 from glm_export.tokenizer.files import MODEL_NAME, read_tokenizer_json

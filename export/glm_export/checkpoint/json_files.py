@@ -1,0 +1,58 @@
+"""JSON files of a checkpoint, and what lies in their place if they are not readable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glm_export.errors import CheckpointError
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file. A byte order mark before it does no harm.
+
+    Raises:
+        CheckpointError: the file is missing or cannot be read, is not UTF-8 JSON, or does not hold
+            an object.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no {path.name} in {path.parent}; "
+            "give a Hugging Face folder with config.json and *.safetensors."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read ({error.strerror}); "
+            f"check that {path} is a file that you may read."
+        ) from error
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name} is not readable JSON ({describe_content(data) or error}); "
+            "correct it, or download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} does not hold a JSON object; download it again.")
+    return content
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file; return an empty one if there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def describe_content(data: bytes) -> str:
+    """Say what the bytes are that should have been a checkpoint's file; "" if that is unknown."""
+    if not data.strip():
+        return "the file is empty"
+    if data.startswith(_LFS_POINTER):
+        return "it is a git-lfs pointer: the content was not downloaded"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is UTF-16 and not UTF-8 text"
+    if data.lstrip()[:1] == b"<":
+        return "it is a web page"
+    return ""
