@@ -122,6 +122,7 @@ def _write_graph(
         passes.quantize_cache(model.graph, scales)
     if job.options.target == "cuda":
         passes.add_greedy(model.graph, job.token_ids.tokenizer_vocab_size)
+        passes.avoid_cudnn(model.graph)
     model.graph.opset_imports.pop(PLACEHOLDER_DOMAIN, None)
     model.graph.opset_imports[ORT_DOMAIN] = 1
     model.graph.name = "glm"

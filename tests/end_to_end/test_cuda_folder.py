@@ -91,6 +91,23 @@ def test_a_logit_that_is_no_number_shows_wherever_it_is(folder: Path, tmp_path: 
         assert not np.isfinite(session.run(["greedy_logit"], {"logits": damaged})[0]).any()
 
 
+@pytest.mark.parametrize("quant", ["int8", "none"])
+def test_no_sum_needs_cudnn(quant: str, folder: Path, tmp_path: Path) -> None:
+    """CUDA sums float numbers over the last axis itself, and gives the rest to cuDNN."""
+    if quant == "none":
+        folder = tmp_path / "out"
+        export(ExportOptions(SAMPLE, folder, quant=quant, target="cuda", verify="full"))
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    sums = [node for node in model.graph.node if node.op_type.startswith(("Reduce", "Arg"))]
+    assert {node.op_type for node in sums} == {"ReduceSum"}
+    assert len(sums) == (2 if quant == "int8" else 2 + 2 * 4)
+    sources = {node.output[0]: node for node in model.graph.node}
+    for node in sums:
+        source = sources[node.input[0]]
+        is_float = source.op_type == "Cast" and source.attribute[0].i == onnx.TensorProto.FLOAT
+        assert is_float or source.op_type == "Mul"
+
+
 @pytest.mark.parametrize(
     ("prompt", "sampling"),
     [("床前明月光", DRAWN), ("Recite John 3:16. " * 60, GREEDY)],

@@ -21,7 +21,7 @@ _BLOCK = re.compile(r"^```(\w+)([ \w-]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What each program of a page prints, in their order.
 PRINTED = {
     "runtime/node/README.md": ["only begotten Son"],
-    "docs/node.md": ["In the beginning God .*床前明月光", "床前明月光"],
+    "docs/node.md": ["In the beginning God .*床前明月光", "床前明月光", "床前明月光"],
 }
 
 

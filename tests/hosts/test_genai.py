@@ -63,7 +63,7 @@ def test_vectors(model: Any, tokenizer: Any, vectors: list[dict[str, Any]]) -> N
 
 
 def test_rows_of_different_length(exact_folder: Path) -> None:
-    """The engine pads rows on the right, as the graph reads them.
+    """The engine pads rows on the right, and writes zeros into the mask for them.
 
     A batch adds up in another order than a single row does, and kernels that round activations to
     int8 make more of it: only float kernels give the same tokens on every processor.
@@ -130,6 +130,20 @@ def test_what_differs(tokenizer: Any, folder: Path) -> None:
     assert tokenizer.decode(reference.encode("a\uffffb").ids) == "a\ufffd"
     assert tokenizer.decode(reference.encode("<sop>").ids) == "\ufffd"
     assert reference.decode(reference.encode("<sop>").ids) == ""
+
+
+def test_padding_on_the_left_is_tokens_to_the_engine(folder: Path, model: Any) -> None:
+    """As docs/hosts.md says: the engine's mask has no zero for it, so the graph reads it."""
+    content = json.loads((folder / "genai_config.json").read_text("utf-8"))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(do_sample=False, batch_size=2, max_length=9)
+    pad = content["model"]["pad_token_id"]
+    masks = {}
+    for side, row in {"left": [pad, pad, 5], "right": [5, pad, pad]}.items():
+        generator = genai.Generator(model, parameters)
+        generator.append_tokens(np.array([row, [5, 6, 7]], np.int32))
+        masks[side] = np.asarray(generator.get_input("attention_mask")).tolist()
+    assert masks == {"left": [[1, 1, 1], [1, 1, 1]], "right": [[1, 0, 0], [1, 1, 1]]}
 
 
 def test_lines(tokenizer: Any, folder: Path) -> None:

@@ -19,6 +19,8 @@ class PlainGraph:
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
         self.caches = [i for i in self.session.get_inputs() if i.name.startswith("past_")]
+        presents = [i.name.replace("past_key_values", "present") for i in self.caches]
+        self.outputs = ["logits", *presents]
         self.past: list[Array] = []
         self.reset()
 
@@ -43,5 +45,5 @@ class PlainGraph:
             "num_logits_to_keep": np.array([new if keep is None else keep], np.int64),
         }
         feeds |= {i.name: past for i, past in zip(self.caches, self.past, strict=True)}
-        logits, *self.past = self.session.run(None, feeds)
+        logits, *self.past = self.session.run(self.outputs, feeds)
         return logits

@@ -97,12 +97,12 @@ def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, b
 
 
 def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Set padding on the right, as the graph needs it, and special tokens for transformers 4.
+    """Write special tokens as transformers 4 reads them.
 
     transformers 5 writes the list `additional_special_tokens` as `extra_special_tokens`, where
     transformers 4 expects names. transformers 5 reads both keys.
     """
-    adapted = {**config, "padding_side": "right"}
+    adapted = {**config}
     if isinstance(adapted.get("extra_special_tokens"), list):
         adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
     return adapted

@@ -158,7 +158,7 @@ class Decoder(nn.Module):
 
         Args:
             input_ids: [B, S] int64.
-            attention_mask: [B, T] int64, 1 for real tokens and 0 for padding on the right.
+            attention_mask: [B, T] int64, 1 for real tokens and 0 for padding on either side.
             num_logits_to_keep: [1] int64, number of last positions whose logits are returned.
             past: keys and values of all layers in turn, each [B, K, P, D].
 
@@ -167,12 +167,13 @@ class Decoder(nn.Module):
         """
         cos, sin = self.read_tables(attention_mask)
         positions = operators.locate_positions(attention_mask, cos, sin)
+        input_ids, num_real = operators.move_padding_right(input_ids, attention_mask)
         x = self.embed_tokens(input_ids).to(self.norm.weight.dtype)
         present = []
         for index, layer in enumerate(self.layers):
             x, *cache = layer(x, (past[2 * index], past[2 * index + 1]), positions)
             present += cache
-        x = self.norm(operators.select_last(x, attention_mask, num_logits_to_keep))
+        x = self.norm(operators.select_last(x, num_real, num_logits_to_keep))
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         return operators.linear(x.to(head.weight.dtype), head.weight, None), present
 

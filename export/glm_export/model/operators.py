@@ -23,6 +23,7 @@ Attribute = (
     int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 )
 _INT32 = 6  # onnx.TensorProto.DataType
+_LARGEST = 2**63 - 1  # an end of Slice that is never too small
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,39 @@ def gated_silu(gate_up: Tensor) -> Tensor:
     return gate * up
 
 
+def move_padding_right(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the real tokens of each row to its beginning, wherever its padding is.
+
+    A real token goes to the place that is the number of real tokens before it, and padding goes
+    to the last place. If that place is not padding, the row has no padding.
+
+    Args:
+        input_ids: [B, S] int64.
+        attention_mask: [B, T] int64, 1 for real tokens and 0 for padding.
+
+    Returns:
+        The ids [B, S], with any ids after the real ones, and the number of real new tokens [B, 1].
+    """
+    batch, new = input_ids.shape
+    if not torch.onnx.is_in_onnx_export():
+        is_real = attention_mask[:, -new:]
+        counts = is_real.cumsum(1)
+        moved = input_ids.scatter(1, (counts * is_real - 1) % new, input_ids)
+        return moved, counts[:, -1:]
+    zero, last, largest, one = (
+        _emit_integer("Constant", [], {"value_ints": [i]}, shape=(1,)) for i in (0, -1, _LARGEST, 1)
+    )
+    start = zero - _emit_size(input_ids, 1)
+    is_real = _emit_integer("Slice", [attention_mask, start, largest, one], shape=(batch, new))
+    counts = _emit_integer("CumSum", [is_real, one], shape=(batch, new))
+    # Place -1 is the last one.
+    operands = [input_ids, counts * is_real + last, input_ids]
+    moved = _emit_integer("ScatterElements", operands, {"axis": 1}, shape=(batch, new))
+    return moved, _emit_integer("Gather", [counts, last], {"axis": 1}, shape=(batch, 1))
+
+
 def locate_positions(attention_mask: Tensor, cos: Tensor, sin: Tensor) -> Positions:
-    """Compute the positions from a mask [B, T], which is 1, and 0 for padding on the right."""
+    """Compute the positions from a mask [B, T] of ones and zeros; only its sums matter."""
     last_index = (attention_mask.sum(1) - 1).to(torch.int32)
     if torch.onnx.is_in_onnx_export():
         total = _emit_size(attention_mask, 1)
@@ -194,28 +226,25 @@ def attention(
     return output, key, value
 
 
-def select_last(hidden: Tensor, attention_mask: Tensor, num_logits_to_keep: Tensor) -> Tensor:
+def select_last(hidden: Tensor, num_real: Tensor, num_logits_to_keep: Tensor) -> Tensor:
     """Select the last k = min(S, num_logits_to_keep) real positions of each row, [B, k, C].
 
-    The last real position of a row is S - 1 - (T - number of real tokens). A row with fewer real
-    positions repeats its first one. A graph declares k as 1, the default of num_logits_to_keep [1],
-    because onnxruntime-genai reads the declared size.
+    `num_real` [B, 1] is the number of real new tokens, which are the first ones of their row. A row
+    with fewer than k repeats its first one. A graph declares k as 1, the default of
+    num_logits_to_keep [1], because onnxruntime-genai reads the declared size.
     """
     if not torch.onnx.is_in_onnx_export():
         count = min(int(num_logits_to_keep), hidden.shape[1])
-        missing = (1 - attention_mask).sum(1, keepdim=True)
-        index = hidden.shape[1] - missing - count + torch.arange(count, device=hidden.device)
+        index = num_real + torch.arange(-count, 0, device=hidden.device)
         return torch.take_along_dim(hidden, index.clamp(min=0)[:, :, None], dim=1)
     # ONNX Runtime computes sizes on the CPU. They are combined with values on the GPU only in
-    # Range, which reads its bounds on the CPU; a copy in another place would forbid CUDA graphs.
+    # Range and Slice, which read bounds on the CPU; a copy elsewhere would forbid CUDA graphs.
     zero = _emit_integer("Constant", [], {"value_ints": [0]}, shape=(1,))
-    step = _emit_integer("Constant", [], {"value_int": 1}, shape=())
-    new = _emit_size(hidden, 1)
-    keep = _emit_integer("Min", [num_logits_to_keep, new], shape=(1,))
-    bounds = [_emit_integer("Squeeze", [value], shape=()) for value in (new - keep, new)]
-    places = _emit_integer("Range", [*bounds, step], shape=(1,))
-    missing = (1 - attention_mask).sum(1, keepdim=True)
-    index = _emit_integer("Max", [places - missing, zero], shape=(missing.shape[0], 1))
+    end, step = (_emit_integer("Constant", [], {"value_int": i}, shape=()) for i in (0, 1))
+    keep = _emit_integer("Min", [num_logits_to_keep, _emit_size(hidden, 1)], shape=(1,))
+    start = _emit_integer("Squeeze", [zero - keep], shape=())
+    places = _emit_integer("Range", [start, end, step], shape=(1,))
+    index = _emit_integer("Max", [num_real + places, zero], shape=(num_real.shape[0], 1))
     return symbolic(
         "GatherND",
         [hidden, index.unsqueeze(2)],

@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { AutoModelForCausalLM, AutoTokenizer } from "@huggingface/transformers";
+import { AutoModelForCausalLM, AutoTokenizer, pipeline } from "@huggingface/transformers";
 
 import { FOLDER, isSure, readJson, vectors } from "./folders.js";
 
@@ -45,3 +45,16 @@ for (const vector of vectors.vectors) {
     assert.ok(answer.length > 0);
   });
 }
+
+test("transformers.js: a pipeline pads prompts on the left and gives the same answers", async () => {
+  const generator = await pipeline("text-generation", FOLDER, { ...options, config });
+  const wanted = { do_sample: false, max_new_tokens: 16, bad_words_ids: padding };
+  const given = { ...wanted, add_special_tokens: false, return_full_text: false };
+  const prompts = vectors.vectors.map((vector) => vector.rendered);
+  const together = await generator(prompts, given);
+  assert.equal(generator.tokenizer.padding_side, "left");
+  for (const [row, prompt] of prompts.entries()) {
+    if (!isSure(vectors.vectors[row])) continue;
+    assert.deepEqual(together[row], await generator(prompt, given));
+  }
+});

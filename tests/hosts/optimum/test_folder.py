@@ -70,9 +70,12 @@ def test_the_same_ids(int4: Path) -> None:
     assert theirs.decode(theirs("<|user|>x").input_ids, skip_special_tokens=True) == "x"
 
 
-def test_rows_side_by_side(int4: Path, expected: list[list[int]]) -> None:
-    """The tokenizer pads on the right, as our graph reads rows."""
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_side_by_side(side: str, int4: Path, expected: list[list[int]]) -> None:
+    """The graph reads rows with padding on either side; transformers recommends the left."""
     tokenizer = AutoTokenizer.from_pretrained(int4)
+    assert tokenizer.padding_side == "left"
+    tokenizer.padding_side = side
     rows = tokenizer(prompts(int4), return_tensors="pt", padding=True)
     assert not rows.attention_mask.all()
     answers = ORTModelForCausalLM.from_pretrained(int4).generate(**rows, **GREEDY)

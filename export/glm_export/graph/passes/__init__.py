@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from glm_export.errors import VerificationError
 from glm_export.graph.passes.add_greedy import add_greedy
+from glm_export.graph.passes.avoid_cudnn import avoid_cudnn
 from glm_export.graph.passes.fuse_skip_norm import fuse_skip_norm
 from glm_export.graph.passes.lower_embedding import lower_embedding
 from glm_export.graph.passes.lower_linear import lower_linear
@@ -50,4 +51,4 @@ def _require(what: str, found: int, expected: int) -> None:
         )
 
 
-__all__ = ["add_greedy", "quantize_cache", "run_passes"]
+__all__ = ["add_greedy", "avoid_cudnn", "quantize_cache", "run_passes"]
