@@ -13,23 +13,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import glm_runtime
-from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
+from glm_runtime import GlmRuntimeError, Model, Request
 
 ROWS = 4  # Answers generated at the same time; more rows need more memory.
 
 
 def make_requests(model: Model, questions: Sequence[str]) -> Iterator[Request]:
     """Render each question with the model's chat template."""
-    settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=100)
     for question in questions:
         prompt = model.prepare_chat([{"role": "user", "content": question}])
-        yield Request(prompt.token_ids, settings, prompt.form)
+        yield Request(prompt.token_ids, form=prompt.form)
 
 
 def answer_all(model: Model, questions: Sequence[str]) -> Iterator[dict[str, object]]:
     """Yield one record for each question. A failed question does not stop the others."""
     texts = [""] * len(questions)
-    for part in model.generate_many(make_requests(model, questions), max_rows=ROWS):
+    requests = make_requests(model, questions)
+    for part in model.generate_many(requests, ROWS, temperature=0, max_new_tokens=100):
         if part.piece is None:
             yield {"question": questions[part.index], "error": str(part.error)}
             continue
@@ -56,4 +56,7 @@ def main(folder: str, source: Path, target: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    try:
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    except (GlmRuntimeError, OSError) as error:
+        sys.exit(f"Error: {error}")

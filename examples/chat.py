@@ -9,7 +9,7 @@ import sys
 import time
 
 import glm_runtime
-from glm_runtime import Conversation
+from glm_runtime import Conversation, GlmRuntimeError
 
 
 def answer(conversation: Conversation, question: str) -> None:
@@ -42,4 +42,7 @@ def read_line(prompt: str) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except (GlmRuntimeError, OSError) as error:
+        sys.exit(f"Error: {error}")

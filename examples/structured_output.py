@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 import glm_runtime
-from glm_runtime import GenerationSettings, Grammar, Model, SamplingSettings
+from glm_runtime import GlmRuntimeError, Model
 
 SCHEMA = {
     "type": "object",
@@ -37,15 +37,10 @@ class Description:
 
 def describe(model: Model, text: str) -> Description:
     """Ask the model to fill in the schema for a text."""
-    settings = GenerationSettings(
-        SamplingSettings(temperature=0),
-        # Without bounds (maxLength, maxItems) in the schema, an answer could end in the middle.
-        max_new_tokens=300,
-        grammar=Grammar("json_schema", json.dumps(SCHEMA)),
-    )
     question = f"Describe this text as JSON: {text}"
-    pieces = model.chat([{"role": "user", "content": question}], settings)
-    return Description(**json.loads("".join(piece.text for piece in pieces)))
+    # Without bounds (maxLength, maxItems) in the schema, an answer could end in the middle.
+    answer = model.ask(question, json_schema=SCHEMA, temperature=0, max_new_tokens=300)
+    return Description(**json.loads(answer))
 
 
 def main(folder: str, text: str) -> None:
@@ -56,4 +51,7 @@ def main(folder: str, text: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except (GlmRuntimeError, OSError) as error:
+        sys.exit(f"Error: {error}")

@@ -10,7 +10,7 @@ import json
 import sys
 
 import glm_runtime
-from glm_runtime import ChatOptions, Conversation, GenerationSettings, SamplingSettings, ToolCall
+from glm_runtime import ChatOptions, Conversation, GlmRuntimeError, ToolCall
 
 VERSES = {
     "Micah 6:8": "He hath shewed thee, O man, what is good.",
@@ -40,9 +40,9 @@ def run_tool(call: ToolCall) -> str:
 def main(folder: str, question: str) -> None:
     """Answer one question, with as many tool calls as the model needs."""
     model = glm_runtime.load(folder)
-    # Greedy decoding always chooses the most probable call.
-    settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=200)
-    conversation = Conversation(model, settings, options=ChatOptions(tools=(GET_VERSE,)))
+    options = ChatOptions(tools=(GET_VERSE,))
+    # Greedy decoding (temperature 0) always chooses the most probable call.
+    conversation = Conversation(model, temperature=0, max_new_tokens=200, options=options)
     pieces = list(conversation.ask(question))
     for _ in range(MAX_STEPS):
         calls = pieces[-1].tool_calls
@@ -58,4 +58,7 @@ def main(folder: str, question: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2])
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except (GlmRuntimeError, OSError) as error:
+        sys.exit(f"Error: {error}")

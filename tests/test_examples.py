@@ -32,6 +32,29 @@ def test_without_arguments_an_example_says_how_to_call_it(path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_a_wrong_folder_is_one_sentence(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "questions.txt").write_text("Who?\n")
+    arguments = {"chat.py": [], "batch_job.py": [tmp_path / "questions.txt", tmp_path / "out"]}
+    done = subprocess.run(
+        [sys.executable, path, tmp_path / "missing", *arguments.get(path.name, ["question"])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    assert "missing" in done.stderr
+
+
+def test_a_missing_file_of_questions_is_one_sentence(sample_folder: Path, tmp_path: Path) -> None:
+    arguments = [sample_folder, tmp_path / "none.txt", tmp_path / "out.jsonl"]
+    command = [sys.executable, EXAMPLES / "batch_job.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("Error: ") and "none.txt" in done.stderr
+
+
 def test_chat(sample_folder: Path) -> None:
     # The folder's settings sample: the words may differ, but there are two answers.
     shown = run("chat.py", sample_folder, typed="Recite Genesis 1:1.\n背诵李白的《静夜思》。\n")

@@ -7,6 +7,7 @@ generation, session, model, conversation.
 from glm_runtime.answering.batch import BatchPiece
 from glm_runtime.answering.beam_search import Beam, BeamSettings
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.scoring import Score
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.conversation import Conversation
@@ -52,6 +53,7 @@ __all__ = [
     "Request",
     "SamplingError",
     "SamplingSettings",
+    "Score",
     "Session",
     "TokenLogprobs",
     "ToolCall",

@@ -9,8 +9,9 @@ The history keeps answers without their reasoning, as in the models' training.
 
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
+from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.session import no_pieces
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.model import ChatPrompt, Model
@@ -43,20 +44,25 @@ class Conversation:
         options: ChatOptions | None = None,
         overflow: Overflow = "error",
         draft: Model | None = None,
+        **keywords: Unpack[SettingsKeywords],
     ) -> None:
         """Start a conversation.
 
         Args:
             model: the loaded model.
-            settings: settings of every answer; `None` takes the folder's defaults.
+            settings: settings of every answer; what they leave out is as the folder recommends.
             system: system message before all others.
             options: tools, and whether the model reasons.
             overflow: what to do when the context is full: `error` raises, `slide` drops the oldest
                 turns but keeps the system message and the last turn.
             draft: draft model for speculative decoding; see `Model.new_session`.
+            keywords: single settings of every answer, which win over `settings`.
+
+        Raises:
+            SamplingError: a keyword is unknown, or a value is outside its range.
         """
         self._model = model
-        self._settings = settings or model.default_settings
+        self._settings = make_settings(settings, keywords)
         self._system = system
         self._options = options or ChatOptions()
         self._overflow = overflow
@@ -73,13 +79,13 @@ class Conversation:
         if self._system is not None:
             self.messages.append({"role": "system", "content": self._system})
 
-    def ask(self, text: str) -> Generator[Piece, None, None]:
+    def ask(self, text: str, **keywords: Unpack[SettingsKeywords]) -> Generator[Piece, None, None]:
         """Stream the answer to a user's message; an interrupted answer is kept as far as it came.
 
         Raises:
             PromptError: the conversation is too long; the message is then not kept.
         """
-        return self.answer([{"role": "user", "content": text}])
+        return self.answer([{"role": "user", "content": text}], **keywords)
 
     def return_results(self, results: Sequence[str]) -> Generator[Piece, None, None]:
         """Stream the answer to tool results, one for each call, in the order of the calls.
@@ -88,18 +94,27 @@ class Conversation:
             PromptError: the conversation is too long; the results are then not kept.
         """
         messages: list[Message] = [
-            {"role": "tool", "tool_call_id": f"call_{index}", "content": result}
-            for index, result in enumerate(results)
+            {"role": "tool", "tool_call_id": id_, "content": result}
+            for id_, result in zip(self._list_call_ids(len(results)), results, strict=True)
         ]
         return self.answer(messages)
 
-    def answer(self, added: Sequence[Message]) -> Generator[Piece, None, None]:
+    def answer(
+        self, added: Sequence[Message], **keywords: Unpack[SettingsKeywords]
+    ) -> Generator[Piece, None, None]:
         """Stream the answer to new messages; see `ask`. This ends an unfinished answer."""
+        settings = make_settings(self._settings, keywords)
         self._answer.close()  # so that it is kept before the new messages
-        asked, prompt = self._make_room([*self.messages, *added])
-        pieces = self._session.generate(prompt.token_ids, self._settings, prompt.form)
+        asked, prompt = self._make_room([*self.messages, *added], settings.max_new_tokens)
+        pieces = self._session.generate(prompt.token_ids, settings, prompt.form)
         self._answer = self._remember_pieces(asked, len(added), pieces)
         return self._answer
+
+    def _list_call_ids(self, count: int) -> list[str]:
+        """Return the ids of the last answer's calls; surplus results go on from the last id."""
+        calls = self.messages[-1].get("tool_calls", []) if self.messages else []
+        ids = [str(call["id"]) for call in calls] if isinstance(calls, list) else []
+        return (ids + [f"call_{index}" for index in range(len(ids), count)])[:count]
 
     def _remember_pieces(
         self, asked: list[Message], num_added: int, pieces: Iterator[Piece]
@@ -114,13 +129,15 @@ class Conversation:
             self.dropped += len(self.messages) + num_added - len(asked)
             self.messages = [*asked, _remember(said, calls)]
 
-    def _make_room(self, messages: list[Message]) -> tuple[list[Message], ChatPrompt]:
+    def _make_room(
+        self, messages: list[Message], max_new_tokens: int | None
+    ) -> tuple[list[Message], ChatPrompt]:
         """Return the messages, without the oldest turns if they do not fit, and their prompt."""
         prompt = self._prepare(messages)
         if self._overflow == "error":
             return messages, prompt
         context_length = self._model.manifest.model.context_length
-        answer = self._settings.max_new_tokens or context_length // _ANSWER_SHARE
+        answer = max_new_tokens or context_length // _ANSWER_SHARE
         kept = context_length // _KEPT_SHARE
         if len(prompt.token_ids) <= max(context_length - answer, kept):
             return messages, prompt
@@ -147,5 +164,5 @@ def _drop_turns(messages: list[Message]) -> Iterator[list[Message]]:
 def _remember(said: str, calls: Sequence[ToolCall]) -> Message:
     if not calls:
         return {"role": "assistant", "content": said}
-    described = [describe_call(call, index) for index, call in enumerate(calls)]
+    described = [describe_call(call) for call in calls]
     return {"role": "assistant", "content": said, "tool_calls": described}

@@ -7,27 +7,31 @@
 Read `generation.py` for the steps between prompt and piece.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Self, Unpack
 
+from glm_runtime.answering.asynchronous import stream_in_thread
 from glm_runtime.answering.batch import Batch, BatchPiece
 from glm_runtime.answering.beam_search import Beam, BeamSettings, search_beams
-from glm_runtime.answering.generation import Request
+from glm_runtime.answering.generation import Request, check_prompt, count_new_tokens
+from glm_runtime.answering.keywords import SettingsKeywords, make_settings
+from glm_runtime.answering.scoring import Score, score_tokens
 from glm_runtime.answering.session import Session
-from glm_runtime.answering.settings import GenerationSettings, Piece
+from glm_runtime.answering.settings import GenerationSettings, Piece, read_defaults
 from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import MODEL_NAME, Manifest, read_manifest, require_whole
-from glm_runtime.graph.decoding import check_graph
+from glm_runtime.graph.decoding import Decoder, check_graph, count_shared
 from glm_runtime.graph.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.progress import Progress, ignore_progress
-from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
+from glm_runtime.sampling.settings import SamplingSettings
 from glm_runtime.text.answer import AnswerForm
-from glm_runtime.text.chat_messages import ChatOptions, Message
+from glm_runtime.text.chat_messages import ChatOptions, Message, count_calls, require_messages
 from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.text.thinking import is_open_thinking
 from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
@@ -46,28 +50,47 @@ class ChatPrompt:
     form: AnswerForm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A loaded model, made by `load`.
+
+    Methods that answer take `settings` or single settings as keywords, or both; keywords win. What
+    is left out is as the folder's generation_config.json recommends. `with load(...) as model:`
+    frees the model's memory at the end of the block.
 
     Attributes:
         manifest: manifest of the folder.
         graph: the loaded graph.
         tokenizer: the folder's tokenizer.
         chat_template: the folder's chat template; `None` if it has none.
-        sampling_defaults: sampling settings of the folder's generation_config.json.
+        default_settings: settings that the folder's generation_config.json recommends.
     """
 
     manifest: Manifest
     graph: OpenGraph
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
-    sampling_defaults: SamplingSettings
+    default_settings: GenerationSettings
 
-    @cached_property
-    def default_settings(self) -> GenerationSettings:
-        """The folder's sampling settings, with no length limit except the context."""
-        return GenerationSettings(sampling=self.sampling_defaults)
+    @property
+    def sampling_defaults(self) -> SamplingSettings:
+        """The sampling settings of `default_settings`."""
+        return self.default_settings.sampling
+
+    def __repr__(self) -> str:
+        source, recipe = self.manifest.source, self.manifest.recipe
+        kind = f"{source.name} ({source.model_type}), {recipe.quant}"
+        return f"<glm_runtime.Model {kind}, on {self.graph.place}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory of the weights; sessions of the model cannot answer any more."""
+        self.graph.close()
 
     def new_session(self, draft: "Model | None" = None) -> Session:
         """Start a session with a KV cache of its own.
@@ -82,28 +105,60 @@ class Model:
         draft_model = None
         if draft is not None:
             draft_model = DraftModel(draft.graph, draft.manifest, self.manifest)
-        return Session(self.graph, self.manifest, self.tokenizer, draft_model)
+        return Session(
+            self.graph, self.manifest, self.tokenizer, self.default_settings, draft_model
+        )
+
+    def ask(
+        self,
+        text: str,
+        settings: GenerationSettings | None = None,
+        options: ChatOptions | None = None,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> str:
+        """Answer one message of a user; return the text of the answer, without reasoning.
+
+        Raises:
+            PromptError: as for `chat`.
+            SamplingError: a keyword is unknown, or a value is outside its range.
+        """
+        messages = [{"role": "user", "content": text}]
+        return "".join(piece.text for piece in self.chat(messages, settings, options, **keywords))
 
     def generate(
-        self, prompt: str | Sequence[int], settings: GenerationSettings | None = None
+        self,
+        prompt: str | Sequence[int],
+        settings: GenerationSettings | None = None,
+        **keywords: Unpack[SettingsKeywords],
     ) -> Iterator[Piece]:
         """Continue a prompt.
 
         Args:
             prompt: text, which gets no special tokens, or token ids.
-            settings: settings of the answer; `None` takes the folder's defaults.
+            settings: settings of the answer.
+            keywords: single settings.
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
+            SamplingError: a keyword is unknown, or a value is outside its range.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        return self.new_session().generate(ids, settings or self.default_settings)
+        return self.new_session().generate(self._encode(prompt), settings, **keywords)
+
+    def agenerate(
+        self,
+        prompt: str | Sequence[int],
+        settings: GenerationSettings | None = None,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> AsyncGenerator[Piece, None]:
+        """Continue a prompt for `async for`; see `generate`. The event loop is never blocked."""
+        return stream_in_thread(lambda: self.generate(prompt, settings, **keywords))
 
     def chat(
         self,
         messages: Sequence[Message],
         settings: GenerationSettings | None = None,
         options: ChatOptions | None = None,
+        **keywords: Unpack[SettingsKeywords],
     ) -> Iterator[Piece]:
         """Answer a conversation, rendered by the model's chat template.
 
@@ -112,23 +167,40 @@ class Model:
 
         Args:
             messages: messages in OpenAI's format.
-            settings: settings of the answer; `None` takes the folder's defaults.
+            settings: settings of the answer.
             options: tools, and whether the model reasons.
+            keywords: single settings.
 
         Raises:
             PromptError: the folder has no chat template, the template refuses the messages, or
                 they are longer than the context.
+            SamplingError: a keyword is unknown, or a value is outside its range.
         """
         prompt = self.prepare_chat(messages, options)
-        session = self.new_session()
-        return session.generate(prompt.token_ids, settings or self.default_settings, prompt.form)
+        return self.new_session().generate(prompt.token_ids, settings, prompt.form, **keywords)
 
-    def generate_many(self, requests: Iterable[Request], max_rows: int = 8) -> Iterator[BatchPiece]:
+    def achat(
+        self,
+        messages: Sequence[Message],
+        settings: GenerationSettings | None = None,
+        options: ChatOptions | None = None,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> AsyncGenerator[Piece, None]:
+        """Answer a conversation for `async for`; see `chat`. The event loop is never blocked."""
+        return stream_in_thread(lambda: self.chat(messages, settings, options, **keywords))
+
+    def generate_many(
+        self,
+        requests: Iterable[Request | str],
+        max_rows: int = 8,
+        **keywords: Unpack[SettingsKeywords],
+    ) -> Iterator[BatchPiece]:
         """Answer many prompts with continuous batching; a shared prefix is read once.
 
         Args:
-            requests: the requests, taken one by one as rows become free.
+            requests: requests, or texts as for `generate`, taken one by one as rows become free.
             max_rows: the largest batch size; memory grows with it.
+            keywords: single settings for all requests, which win over their own.
 
         Yields:
             Pieces with the number of their request; the pieces of one answer come in order.
@@ -137,7 +209,34 @@ class Model:
             SamplingError: `max_rows` is less than 1.
             GenerationError: ONNX Runtime failed.
         """
-        return Batch(self.graph, self.manifest.model, self.tokenizer).run(requests, max_rows)
+        make_settings(None, keywords)  # refuses wrong keywords before the first answer
+
+        def prepare(given: Request | str) -> Request:
+            request = Request(self.tokenizer.encode(given)) if isinstance(given, str) else given
+            return dataclasses.replace(request, settings=make_settings(request.settings, keywords))
+
+        batch = Batch(self.graph, self.manifest.model, self.tokenizer, self.default_settings)
+        return batch.run(map(prepare, requests), max_rows)
+
+    def score(self, prompt: str | Sequence[int], continuation: str | Sequence[int]) -> Score:
+        """Measure how likely a continuation is after a prompt, as evaluation needs it.
+
+        Two texts are encoded together; the tokens after those that they share with the prompt's
+        encoding are scored. No special tokens are added.
+
+        Raises:
+            PromptError: there is nothing to score or nothing before it, both are longer than the
+                context, or an id is no token.
+            GenerationError: ONNX Runtime failed.
+        """
+        ids = list(self._encode(prompt))
+        following = list(self._encode(continuation))
+        if isinstance(prompt, str) and isinstance(continuation, str):
+            whole = self.tokenizer.encode(prompt + continuation)
+            shared = count_shared(whole, ids)
+            ids, following = whole[:shared], whole[shared:]
+        model = self.manifest.model
+        return score_tokens(Decoder(self.graph, model), model, ids, following)
 
     def search(
         self, prompt: str | Sequence[int], settings: BeamSettings | None = None
@@ -152,8 +251,16 @@ class Model:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
             DeviceError: the model is not on the CPU.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        return search_beams(self.graph, self.manifest.model, ids, settings or BeamSettings())
+        ids, model = self._encode(prompt), self.manifest.model
+        check_prompt(ids, model)
+        settings = settings or BeamSettings()
+        if settings.max_new_tokens is None:
+            limit = count_new_tokens(self.default_settings, len(ids), model)
+            settings = dataclasses.replace(settings, max_new_tokens=limit)
+        return search_beams(self.graph, model, ids, settings)
+
+    def _encode(self, prompt: str | Sequence[int]) -> Sequence[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
     def prepare_chat(
         self, messages: Sequence[Message], options: ChatOptions | None = None
@@ -164,10 +271,11 @@ class Model:
             PromptError: the folder has no chat template, the template refuses the messages, or
                 it does not write the tools.
         """
+        require_messages(messages)
         if self.chat_template is None:
             raise PromptError(
-                "this folder has no chat template, so messages cannot be rendered; "
-                "write the whole prompt yourself with --raw, or Model.generate."
+                "this folder has no chat template, so messages cannot be rendered; write the "
+                "whole prompt yourself (Model.generate, or --raw on the command line)."
             )
         if not messages:
             raise PromptError("the conversation is empty; pass at least one message.")
@@ -175,7 +283,10 @@ class Model:
         text = self.chat_template.render(messages, options)
         self.chat_template.require_written(messages, options)
         form = AnswerForm(
-            is_chat=True, is_thinking=is_open_thinking(text), tool_names=options.tool_names
+            is_chat=True,
+            is_thinking=is_open_thinking(text),
+            tool_names=options.tool_names,
+            num_calls=count_calls(messages),
         )
         return ChatPrompt(self.tokenizer.encode(text), form)
 
@@ -221,7 +332,7 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     require_whole(folder, manifest, is_full=is_verified, progress=progress)
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
-    sampling = read_sampling_defaults(folder)
+    defaults = read_defaults(folder)
     copy = (
         None
         if prepared is None
@@ -231,4 +342,4 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     check_graph(graph, manifest.model)
     if has_huge_pages:
         move_to_huge_pages()
-    return Model(manifest, graph, tokenizer, template, sampling)
+    return Model(manifest, graph, tokenizer, template, defaults)

@@ -73,6 +73,24 @@ def test_several_rows_of_logits_are_those_of_one_after_the_other(model: glm_runt
         np.testing.assert_allclose(np.concatenate(found), rows, atol=1e-3)
 
 
+def test_scores_are_those_of_transformers(model: glm_runtime.Model) -> None:
+    """Float32 sums in another order: logits around 3 differ by 1e-5, log-probabilities by twice."""
+    prompt, continuation = "In the beginning God created", " the heaven and the earth. 床前明月光"
+    ids = model.tokenizer.encode(prompt + continuation)
+    score = model.score(prompt, continuation)
+    original = AutoModelForCausalLM.from_pretrained(SAMPLE, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        logprobs = original(torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)
+    count = len(score.token_ids)
+    assert list(score.token_ids) == ids[-count:]
+    assert model.tokenizer.decode(list(score.token_ids)) == continuation
+    expected = logprobs.gather(1, torch.tensor(ids[1:])[:, None])[-count:, 0]
+    np.testing.assert_allclose(score.logprobs, expected, atol=1e-4)
+    assert score.is_greedy == bool(
+        (logprobs.argmax(-1)[-count:] == torch.tensor(ids[-count:])).all()
+    )
+
+
 def test_guessing_ahead_quotes_with_the_same_tokens_in_fewer_runs(
     model: glm_runtime.Model,
 ) -> None:

@@ -11,13 +11,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 import glm_runtime
 from glm_export.tokenizer.from_tiktoken import _PATTERN
-from glm_runtime import GenerationSettings, SamplingSettings
+from glm_runtime import GenerationSettings
 from glm_runtime.sampling.settings import DrySettings
 from support import cpp_library as cpp
 from support.cpp_build import PAGE, README, ROOT, SOURCE, read_blocks, run_block
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import GREEDY, Library, Settings
 from support.cpp_lines import make_lines
+from support.neutral_sampling import neutral_sampling
 
 SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 NUM_LINES = 20_000
@@ -27,7 +28,7 @@ def test_conformance(folder: Path, model: cpp.Model, python_model: glm_runtime.M
     """Text to text: prompts, logits, greedy and drawn answers are those of conformance.json."""
     content = json.loads((folder / "conformance.json").read_text(encoding="utf-8"))
     limit, sampling = content["max_new_tokens"], content["sampling"]
-    drawn = Settings.of(GenerationSettings(SamplingSettings(**sampling), limit))
+    drawn = Settings.of(GenerationSettings(neutral_sampling(**sampling), limit))
     shape = python_model.manifest.model
     for vector in content["vectors"]:
         messages = [(m["role"], m["content"].encode()) for m in vector["messages"]]
@@ -51,16 +52,16 @@ def test_conformance(folder: Path, model: cpp.Model, python_model: glm_runtime.M
 
 
 SAMPLINGS = {
-    "plain": SamplingSettings(),
-    "hot": SamplingSettings(temperature=1.7, min_p=0.05),
-    "top-k": SamplingSettings(temperature=0.9, top_k=40),
-    "nucleus": SamplingSettings(temperature=0.6, top_p=0.8),
-    "wide nucleus": SamplingSettings(temperature=3.0, top_p=0.99),
-    "all": SamplingSettings(0.8, 1000, 0.95, 0.01, 1.1, 0.3, 0.2),
-    "penalized greedy": SamplingSettings(0.0, repetition_penalty=1.3, frequency_penalty=0.5),
-    "biased": SamplingSettings(0.9, logit_bias=((11, 3.5), (262, float("-inf")), (11, 1.0))),
-    "dry": SamplingSettings(0.3, dry=DrySettings(2.0, 1.5, 1, ("\n", "e"))),
-    "dry greedy": SamplingSettings(0.0, dry=DrySettings(), repetition_penalty=0.8),
+    "plain": neutral_sampling(),
+    "hot": neutral_sampling(temperature=1.7, min_p=0.05),
+    "top-k": neutral_sampling(temperature=0.9, top_k=40),
+    "nucleus": neutral_sampling(temperature=0.6, top_p=0.8),
+    "wide nucleus": neutral_sampling(temperature=3.0, top_p=0.99),
+    "all": neutral_sampling(0.8, 1000, 0.95, 0.01, 1.1, 0.3, 0.2),
+    "penalized greedy": neutral_sampling(0.0, repetition_penalty=1.3, frequency_penalty=0.5),
+    "biased": neutral_sampling(0.9, logit_bias=((11, 3.5), (262, float("-inf")), (11, 1.0))),
+    "dry": neutral_sampling(0.3, dry=DrySettings(2.0, 1.5, 1, ("\n", "e"))),
+    "dry greedy": neutral_sampling(0.0, dry=DrySettings(), repetition_penalty=0.8),
 }
 
 
@@ -74,7 +75,7 @@ def test_one_seed_one_answer(name: str, model: cpp.Model, python_model: glm_runt
     """
     prompt = python_model.tokenizer.encode("[gMASK]<sop><|user|>\nIn the<|assistant|>\n")
     for seed in (0, 1, 2**32 + 5, 2**64 - 1, *range(100, 103)):
-        sampling = SamplingSettings(**{**vars(SAMPLINGS[name]), "seed": seed})
+        sampling = neutral_sampling(**{**vars(SAMPLINGS[name]), "seed": seed})
         settings = GenerationSettings(sampling, 48)
         expected = list(python_model.generate(prompt, settings))
         session = model.new_session()

@@ -16,6 +16,7 @@ from glm_runtime.text.answer import AnswerForm
 from support import cpp_library as cpp
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import Library, Settings
+from support.neutral_sampling import neutral_sampling
 
 # Parts that marks and stop texts are made of, and blanks around them.
 MARKS = ("<think>", "</think>", "<th", "ink>", "</thi", "nk>")
@@ -52,7 +53,7 @@ def draw_settings(seed: int) -> GenerationSettings:
     size = len(pre_tokenizers.ByteLevel.alphabet())
     allowed = {*range(size, size + len(PARTS)), generator.randrange(size)}
     bias = tuple((i, float("-inf")) for i in range(4190) if i not in allowed)
-    sampling = SamplingSettings(temperature=50.0, logit_bias=bias, seed=seed)
+    sampling = neutral_sampling(temperature=50.0, logit_bias=bias, seed=seed)
     return GenerationSettings(
         sampling,
         max_new_tokens=generator.randrange(1, 40),

@@ -21,6 +21,7 @@ from support import cpp_library as cpp
 from support.cpp_folders import use_tokenizer
 from support.cpp_library import Library, Settings
 from support.cpp_lines import make_lines
+from support.neutral_sampling import neutral_sampling
 
 DATA = Path(__file__).parents[2] / "export" / "glm_export" / "data"
 NUM_LINES = 20_000
@@ -73,7 +74,7 @@ def test_sentencepiece(kind: str, folder: Path, library: Library, tmp_path: Path
     missing = range(tokenizer.get_vocab_size(), 4190)  # of the graph's ids
     forbidden = tuple((id_, float("-inf")) for id_ in (*bytes_, *missing))
     for seed in range(20):
-        sampling = SamplingSettings(temperature=50.0, logit_bias=forbidden, seed=seed)
+        sampling = neutral_sampling(temperature=50.0, logit_bias=forbidden, seed=seed)
         settings = GenerationSettings(sampling, 40, is_eos_ignored=True)
         session = model.new_session()
         found = [piece.text for piece in session.generate([5, 6], Settings.of(settings))]
@@ -105,7 +106,7 @@ def test_bytes_that_are_no_characters(folder: Path, library: Library, tmp_path: 
     copy = use_tokenizer(folder, tmp_path / "copy", content)
     others = range(400, Tokenizer.from_str(content).get_vocab_size())  # bytes have ids from 3 on
     forbidden = tuple((id_, float("-inf")) for id_ in others)
-    compare_answers(content, library, copy, SamplingSettings(50.0, logit_bias=forbidden))
+    compare_answers(content, library, copy, neutral_sampling(50.0, logit_bias=forbidden))
 
 
 def test_breakers_are_looked_for_in_tokens_alone(
@@ -120,7 +121,7 @@ def test_breakers_are_looked_for_in_tokens_alone(
     others = set(range(tokenizer.get_vocab_size())) - few
     forbidden = tuple((id_, float("-inf")) for id_ in sorted(others))
     dry = DrySettings(50.0, allowed_length=1, sequence_breakers=(" ",))
-    compare_answers(content, library, copy, SamplingSettings(50.0, logit_bias=forbidden, dry=dry))
+    compare_answers(content, library, copy, neutral_sampling(50.0, logit_bias=forbidden, dry=dry))
 
 
 def test_characters_of_bytes_arrive_whole(folder: Path, library: Library, tmp_path: Path) -> None:

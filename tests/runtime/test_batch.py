@@ -72,7 +72,7 @@ def gather(pieces: Iterator[BatchPiece]) -> dict[int, list[Piece]]:
 
 
 def make_batch(model: Model) -> Batch:
-    return Batch(model.graph, model.manifest.model, model.tokenizer)
+    return Batch(model.graph, model.manifest.model, model.tokenizer, model.default_settings)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 4, 16])
@@ -205,7 +205,7 @@ def test_on_other_devices_prompts_are_answered_one_after_another(tiny_model: Mod
     """The graph runs on the CPU here; only its description names another device."""
     model = with_eos(tiny_model)
     graph = dataclasses.replace(model.graph, device="dml")
-    batch = Batch(graph, model.manifest.model, model.tokenizer)
+    batch = Batch(graph, model.manifest.model, model.tokenizer, model.default_settings)
     short = GenerationSettings(GREEDY, 4)
     requests = [Request([5, 6], short), Request([5] * 300, short), Request([5, 9], short)]
     pieces = list(batch.run(requests, 2))

@@ -24,6 +24,8 @@ DECLARED = [
 def test_generate_has_the_option_with_its_help(
     record: type, prefix: str, name: str, option: Option
 ):
+    if name == "max_length":
+        return  # for Python only: --max-new-tokens does the same more clearly
     params = {param.name: param for param in cli.commands["generate"].params}
     param = params[prefix + name]
     assert isinstance(param, click.Option) and param.help is not None

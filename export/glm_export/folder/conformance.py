@@ -35,7 +35,14 @@ _QUESTIONS = (
     "👩‍🚀 Cafe\u0301 – naïve “quotes”, ١٢٣ 2026",
 )
 _TOKENS = 64
-_SAMPLING = SamplingSettings(temperature=0.8, top_k=50, top_p=0.95, seed=20_260_101)
+_SAMPLING = SamplingSettings(
+    temperature=0.8,
+    top_k=50,
+    top_p=0.95,
+    min_p=0.0,
+    repetition_penalty=1.0,  # nothing is left to the folder
+    seed=20_260_101,
+)
 _LARGEST, _SPREAD = 16, 48  # logits that are stored: the best ones, and evenly spaced ones
 
 
@@ -118,7 +125,9 @@ def _make_vector(model: Model, question: str) -> tuple[Vector, npt.NDArray[np.fl
     token_ids = model.tokenizer.encode(rendered)
     logits = Decoder(model.graph, model.manifest.model).append(token_ids)[-1].astype(np.float32)
     kept = _choose_logits(logits[: model.manifest.model.tokenizer_vocab_size])
-    greedy = GenerationSettings(SamplingSettings(temperature=0), _TOKENS, top_logprobs=2)
+    greedy = GenerationSettings(
+        SamplingSettings(temperature=0, repetition_penalty=1.0), _TOKENS, top_logprobs=2
+    )
     pieces = list(_answer(model, messages, rendered, greedy))
     sampled = GenerationSettings(_SAMPLING, _TOKENS)
     vector = Vector(

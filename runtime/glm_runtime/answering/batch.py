@@ -5,12 +5,13 @@ kernels add several rows in another order. Batches run on the CPU; on other devi
 answered one after another.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from glm_runtime.answering.batch_decoder import BatchDecoder
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
-from glm_runtime.answering.settings import Piece
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.arrays import FloatArray
 from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
 from glm_runtime.folder.manifest import ModelEntry
@@ -50,10 +51,17 @@ class _Row:
 class Batch:
     """Answers requests in one batch."""
 
-    def __init__(self, graph: OpenGraph, model: ModelEntry, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        graph: OpenGraph,
+        model: ModelEntry,
+        tokenizer: Tokenizer,
+        defaults: GenerationSettings,
+    ) -> None:
         self._graph = graph
         self._model = model
         self._tokenizer = tokenizer
+        self._defaults = defaults
 
     def run(self, requests: Iterable[Request], max_rows: int) -> Iterator[BatchPiece]:
         """Answer requests, at most `max_rows` of them at the same time.
@@ -67,7 +75,7 @@ class Batch:
         """
         if max_rows < 1:
             raise SamplingError(f"max_rows is {max_rows} where 1 or more is expected; 8 is usual.")
-        numbered = enumerate(requests)
+        numbered = enumerate(map(self._fill, requests))
         if self._graph.device != "cpu":
             return self._run_in_turn(numbered)
         return self._run_together(numbered, max_rows)
@@ -114,6 +122,9 @@ class Batch:
         except _REQUEST_ERRORS as error:
             return BatchPiece(index, None, error)
         return _Row(index, writer, tokens, logits)
+
+    def _fill(self, request: Request) -> Request:
+        return dataclasses.replace(request, settings=request.settings.fill(self._defaults))
 
     def _start(self, request: Request) -> AnswerWriter:
         check_prompt(request.prompt_ids, self._model)

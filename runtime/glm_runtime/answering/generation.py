@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glm_runtime.answering.settings import FinishReason, GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftBudget, Drafter, SpeculativeDecoder
@@ -32,13 +32,13 @@ class Request:
 
     Attributes:
         prompt_ids: the whole prompt, checked by `check_prompt`.
-        settings: settings of the answer.
+        settings: settings of the answer; what they leave out is as the folder recommends.
         form: parts that the answer may have.
         drafter: proposes draft tokens for speculative decoding; `None` turns it off.
     """
 
     prompt_ids: Sequence[int]
-    settings: GenerationSettings
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
     form: AnswerForm = PLAIN_TEXT
     drafter: Drafter | None = None
 
@@ -113,6 +113,7 @@ class AnswerWriter:
         """Start an answer.
 
         Raises:
+            PromptError: the prompt is as long as `max_length`.
             SamplingError: a bias names an id that is no token.
             GrammarError: the grammar is not valid.
             MissingDependencyError: a grammar is given and llguidance is not installed.
@@ -125,9 +126,7 @@ class AnswerWriter:
         self._reader = AnswerReader(tokenizer, form, request.settings.stop)
         self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
         self._forced: deque[int] = deque()
-        # The last token needs no place in the cache, since the graph never reads it.
-        room = model.context_length - len(request.prompt_ids) + 1
-        self.remaining = min(request.settings.max_new_tokens or room, room)
+        self.remaining = count_new_tokens(request.settings, len(request.prompt_ids), model)
 
     @property
     def is_plainly_greedy(self) -> bool:
@@ -200,6 +199,26 @@ class AnswerWriter:
         if self._mask is not None and self._mask.is_finished:
             return "stop"
         return None if self.remaining else "length"
+
+
+def count_new_tokens(settings: GenerationSettings, prompt_length: int, model: ModelEntry) -> int:
+    """Return the largest number of tokens that an answer may have.
+
+    Raises:
+        PromptError: the prompt is as long as `max_length`.
+    """
+    # The last token needs no place in the cache, since the graph never reads it.
+    room = model.context_length - prompt_length + 1
+    if settings.max_new_tokens is not None:
+        return min(settings.max_new_tokens, room)
+    if settings.max_length is None:
+        return room
+    if settings.max_length <= prompt_length:
+        raise PromptError(
+            f"the prompt has {prompt_length} tokens where max_length={settings.max_length} is the "
+            "limit for prompt and answer together; set max_new_tokens, or shorten the prompt."
+        )
+    return min(settings.max_length - prompt_length, room)
 
 
 def _make_sampler(tokenizer: Tokenizer, model: ModelEntry, request: Request) -> Sampler:

@@ -2,8 +2,10 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
+from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.session_file import SavedSession, read_session, write_session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftBudget, Drafter, DraftModel, PromptLookup
@@ -27,11 +29,13 @@ class Session:
         graph: OpenGraph,
         manifest: Manifest,
         tokenizer: Tokenizer,
+        defaults: GenerationSettings,
         draft: DraftModel | None = None,
     ) -> None:
         self._graph = graph
         self._manifest = manifest
         self._tokenizer = tokenizer
+        self._defaults = defaults
         self._draft = draft
         self._decoder = Decoder(graph, manifest.model)
         self._tokens: list[int] = []
@@ -51,8 +55,9 @@ class Session:
     def generate(
         self,
         prompt_ids: Sequence[int],
-        settings: GenerationSettings,
+        settings: GenerationSettings | None = None,
         form: AnswerForm = PLAIN_TEXT,
+        **keywords: Unpack[SettingsKeywords],
     ) -> Iterator[Piece]:
         """Answer a prompt, reading only the tokens that the cache does not hold yet.
 
@@ -60,16 +65,18 @@ class Session:
 
         Args:
             prompt_ids: the whole prompt, from the beginning of the conversation.
-            settings: settings of the answer.
+            settings: settings of the answer; what they leave out is as the folder recommends.
             form: parts that the answer may have; see `Model.chat`.
+            keywords: single settings, which win over `settings`.
 
         Raises:
             PromptError: the prompt is empty, too long, or holds an id that is no token.
-            SamplingError: a bias names an id that is no token.
+            SamplingError: a bias names an id that is no token, or a keyword is unknown.
             GrammarError: the grammar is not valid.
             MissingDependencyError: a grammar is given and llguidance is not installed.
         """
         check_prompt(prompt_ids, self._manifest.model)
+        settings = make_settings(settings, keywords).fill(self._defaults)
         drafter: Drafter | None = None
         if settings.is_speculative:
             drafter = self._draft or PromptLookup()
@@ -104,7 +111,7 @@ class Session:
         """Return a second session with a copy of the cache; this ends an unfinished answer."""
         self._answer.close()
         draft = None if self._draft is None else self._draft.fork()
-        twin = Session(self._graph, self._manifest, self._tokenizer, draft)
+        twin = Session(self._graph, self._manifest, self._tokenizer, self._defaults, draft)
         twin._tokens = list(self.tokens)
         if twin._tokens:
             twin._decoder.load_values(self._copy_values(), len(twin._tokens))

@@ -1,11 +1,20 @@
 """The settings of one answer, and the pieces in which it arrives."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from glm_runtime.errors import FolderError
 from glm_runtime.sampling.logprobs import TokenLogprobs
 from glm_runtime.sampling.option import Option, check_options, declare
-from glm_runtime.sampling.settings import SamplingSettings, require_texts
+from glm_runtime.sampling.settings import (
+    GENERATION_CONFIG_NAME,
+    SamplingSettings,
+    read_generation_config,
+    read_sampling_defaults,
+    require_texts,
+)
 from glm_runtime.sampling.structured import Grammar
 from glm_runtime.text.stop_strings import StopStrings
 from glm_runtime.text.tool_calls import ToolCall
@@ -26,8 +35,8 @@ class GenerationSettings:
 
     Attributes:
         sampling: settings of the sampler.
-        max_new_tokens: maximum number of tokens, reasoning included; `None` goes on until the
-            context is full.
+        max_new_tokens: maximum number of tokens, reasoning included; `None` takes the limit that
+            the folder recommends. Without one the answer goes on until the context is full.
         stop: strings that end the answer and are not part of it; reasoning may contain them.
         max_thinking_tokens: maximum number of reasoning tokens, after which the answer begins.
         is_eos_ignored: whether end-of-sequence tokens are never chosen.
@@ -35,6 +44,8 @@ class GenerationSettings:
             one; `None` reports no log-probabilities.
         is_speculative: whether to use speculative decoding, which gives the same answer.
         grammar: grammar that the answer must follow; `None` leaves it free.
+        max_length: maximum number of tokens of prompt and answer together, as in transformers;
+            without effect if `max_new_tokens` is set.
 
     Raises:
         SamplingError: a value is outside its range.
@@ -78,11 +89,50 @@ class GenerationSettings:
         ),
     )
     grammar: Grammar | None = None
+    max_length: int | None = declare(
+        None,
+        Option(
+            "Limit prompt and answer together to N tokens.",
+            minimum=1,
+            advice="leave it out, or set max_new_tokens",
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
         require_texts(self.stop, "stop")
         StopStrings(self.stop)
+
+    def fill(self, defaults: "GenerationSettings") -> "GenerationSettings":
+        """Return these settings, with a folder's defaults for what was left out.
+
+        Raises:
+            SamplingError: a value is outside its range.
+        """
+        filled = dataclasses.replace(self, sampling=self.sampling.fill(defaults.sampling))
+        if self.max_new_tokens is not None or self.max_length is not None:
+            return filled
+        limits = (defaults.max_new_tokens, defaults.max_length)
+        return dataclasses.replace(filled, max_new_tokens=limits[0], max_length=limits[1])
+
+
+def read_defaults(folder: Path) -> GenerationSettings:
+    """Read the settings that the model's authors recommend in `generation_config.json`.
+
+    Raises:
+        FolderError: the file is missing, is not JSON, or has a value outside its range.
+    """
+    config = read_generation_config(folder)
+    limits: dict[str, Any] = {}
+    for name in ("max_new_tokens", "max_length"):
+        value = config.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise FolderError(
+                f"{GENERATION_CONFIG_NAME}: {name} is {value!r} where a whole number of 1 or more "
+                "is expected; correct it in the checkpoint and export again."
+            )
+        limits[name] = value
+    return GenerationSettings(read_sampling_defaults(folder), **limits)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def chat(
     model = load_for_command(folder, machine, options.draft, is_long_lived=True)
     conversation = Conversation(
         model,
-        options.settings(model.sampling_defaults),
+        options.settings(),
         system=system,
         options=chat_options,
         overflow=overflow,

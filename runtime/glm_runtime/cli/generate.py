@@ -102,7 +102,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None
     model = load_for_command(folder, machine, options.draft, is_long_lived=bool(lines))
-    settings = options.settings(model.sampling_defaults)
+    settings = options.settings().fill(model.default_settings)
     settings = dataclasses.replace(settings, top_logprobs=top_logprobs)
     if text is None:
         run = PromptFileRun(model, lines, settings, chat_options)

@@ -115,7 +115,7 @@ def batch_options(command: Command) -> Command:
 
 def describe_pieces(pieces: list[Piece]) -> Result:
     """Return a complete answer for JSON."""
-    calls = [describe_call(call, index) for index, call in enumerate(pieces[-1].tool_calls)]
+    calls = [describe_call(call) for call in pieces[-1].tool_calls]
     logprobs = list_logprobs(pieces)
     return {
         "text": "".join(piece.text for piece in pieces),

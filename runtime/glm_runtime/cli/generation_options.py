@@ -61,7 +61,7 @@ class GenerationOptions:
                 "only one of --json-schema, --regex and --lark can be used; leave the others out."
             )
         try:
-            self.settings(SamplingSettings())
+            self.settings()
         except SamplingError as error:
             raise click.UsageError(str(error)) from error
 
@@ -75,8 +75,8 @@ class GenerationOptions:
         """The value of --draft."""
         return self.values.get("draft")
 
-    def settings(self, defaults: SamplingSettings) -> GenerationSettings:
-        """Return the settings of an answer; the folder's `defaults` hold for what was not given.
+    def settings(self) -> GenerationSettings:
+        """Return the settings of an answer, without those that were not given.
 
         Raises:
             SamplingError: a value is outside its range.
@@ -93,7 +93,7 @@ class GenerationOptions:
         if self.draft is not None:
             generation["is_speculative"] = True
         return GenerationSettings(
-            sampling=defaults.override(sampling), grammar=self._read_grammar(), **generation
+            sampling=SamplingSettings(**sampling), grammar=self._read_grammar(), **generation
         )
 
     def require_use(self, *, is_beams: bool, is_many: bool) -> None:
@@ -132,7 +132,8 @@ class GenerationOptions:
 
 def generation_options(command: Command) -> Command:
     """Add the options of `GenerationOptions`, as one argument `options`."""
-    settings_names = [name for name in _list_names(GenerationSettings) if name != "top_logprobs"]
+    others = ("top_logprobs", "max_length")  # an option of generate; only for Python
+    settings_names = [name for name in _list_names(GenerationSettings) if name not in others]
     options = (
         *make_options(GenerationSettings, ["max_new_tokens"]),
         *make_options(SamplingSettings, _list_names(SamplingSettings)),

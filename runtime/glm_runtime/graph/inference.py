@@ -14,7 +14,13 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from glm_runtime.errors import DeviceError, FolderError, MissingDependencyError, first_line
+from glm_runtime.errors import (
+    DeviceError,
+    FolderError,
+    GenerationError,
+    MissingDependencyError,
+    first_line,
+)
 from glm_runtime.graph.machine import count_usable_cores
 from glm_runtime.graph.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
 
@@ -66,9 +72,13 @@ class OpenGraph:
         with self._lock if self.has_cuda_graph else contextlib.nullcontext():
             self.session.run_with_iobinding(binding, options)
 
+    def close(self) -> None:
+        """Free the session and its weights; a later run is refused."""
+        object.__setattr__(self, "session", _ClosedSession())
+
     def release(self, graph_id: int) -> None:
         """Release the CUDA graph that was captured under an id."""
-        with self._lock:
+        with self._lock, contextlib.suppress(GenerationError):  # a closed graph holds none
             self.session.release_captured_graph(graph_id)
 
     @property
@@ -106,6 +116,13 @@ class OpenGraph:
     def chooses_greedily(self) -> bool:
         """Whether the graph has an output for the most likely token."""
         return any(output.name == GREEDY_TOKEN for output in self.session.get_outputs())
+
+
+class _ClosedSession:
+    """Stands where the session of a closed graph was."""
+
+    def __getattr__(self, name: str) -> object:
+        raise GenerationError("the model was closed; load the folder again.")
 
 
 def import_onnxruntime() -> ModuleType:
@@ -159,6 +176,11 @@ def open_graph(
     if threads is not None and threads < 1:
         raise DeviceError(
             f"threads is {threads} where 1 or more is expected; leave it out to use every core."
+        )
+    if device not in DEVICE_CHOICES:
+        raise DeviceError(
+            f"the device is {device!r} where one of {', '.join(DEVICE_CHOICES)} is expected; "
+            "choose one of them, or leave it out."
         )
     runtime = import_onnxruntime()
     opener = _Opener(runtime, path, threads or count_usable_cores(), prepared)

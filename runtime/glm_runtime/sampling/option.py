@@ -5,9 +5,11 @@ options of them. The field itself gives name, type and default.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from glm_runtime.errors import SamplingError
 
@@ -53,6 +55,26 @@ class Option:
         return f"{self.minimum} or more"
 
 
+class UnsetFloat(float):
+    """A number in place of a setting that was left out; it changes nothing."""
+
+
+class UnsetInt(int):
+    """The same for whole numbers."""
+
+
+def is_unset(value: object) -> bool:
+    """Return whether a setting was left out."""
+    return isinstance(value, UnsetFloat | UnsetInt)
+
+
+def replace_none(settings: Any) -> None:
+    """Take `None` as left out, in the `__post_init__` of a frozen dataclass with options."""
+    for one, _ in list_options(settings):
+        if is_unset(one.default) and getattr(settings, one.name) is None:
+            object.__setattr__(settings, one.name, one.default)
+
+
 def declare(default: _Value, option: Option) -> _Value:
     """Make a dataclass field with a default and its option."""
     return field(default=default, metadata={_KEY: option})
@@ -66,7 +88,7 @@ def list_options(record: Any) -> Iterator[tuple[Field[Any], Option]]:
 
 
 def check_options(settings: object, prefix: str = "") -> None:
-    """Refuse numbers outside their range; `None` and values that are not numbers pass.
+    """Refuse numbers outside their range, and what is no number; `None` passes where it is allowed.
 
     Args:
         settings: an object of a dataclass with options.
@@ -75,9 +97,22 @@ def check_options(settings: object, prefix: str = "") -> None:
     Raises:
         SamplingError: names the option, its value and its range.
     """
+    kinds = _list_kinds(cast(Hashable, type(settings)))
     for one, option in list_options(settings):
-        value = getattr(settings, one.name)
-        if isinstance(value, int | float) and not option.allows(value):
+        value, kind = getattr(settings, one.name), kinds[one.name]
+        if kind is None or (value is None and one.default is None):
+            continue
+        is_number = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not is_number or (kind is not bool and not option.allows(value)):
+            expected = "True or False" if kind is bool else option.range
             raise SamplingError(
-                f"{prefix}{one.name} is {value} where {option.range} is expected; {option.advice}."
+                f"{prefix}{one.name} is {value!r} where {expected} is expected; {option.advice}."
             )
+
+
+@cache
+def _list_kinds(record: Hashable) -> dict[str, type[object] | None]:
+    """Return the kind of number of every field; `None` for those that hold no number."""
+    kinds = {bool: bool, int: Integral, float: Real}
+    hints = get_type_hints(record).items()
+    return {name: kinds.get((get_args(hint) or (hint,))[0]) for name, hint in hints}

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from glm_runtime.errors import FolderError, SamplingError
-from glm_runtime.sampling.option import Option, check_options, declare
+from glm_runtime.sampling.option import (
+    Option,
+    UnsetFloat,
+    UnsetInt,
+    check_options,
+    declare,
+    is_unset,
+    replace_none,
+)
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
@@ -64,6 +72,9 @@ class DrySettings:
 class SamplingSettings:
     """Settings of the sampler, with the meaning and order that they have in transformers.
 
+    A setting that is left out has the value that the model's folder recommends, as soon as a model
+    answers with it. Until then, and where the folder recommends nothing, it changes nothing.
+
     Attributes:
         temperature: divisor of the logits; 0 always takes the most likely token (greedy decoding).
         top_k: number of most likely tokens to keep; 0 keeps all.
@@ -81,16 +92,16 @@ class SamplingSettings:
     """
 
     temperature: float = declare(
-        1.0,
+        UnsetFloat(1),
         Option(
             "Divides the logits before sampling; 0 always takes the most likely token.", minimum=0
         ),
     )
     top_k: int = declare(
-        0, Option("Sample only from the N most likely tokens; 0 keeps all.", minimum=0)
+        UnsetInt(0), Option("Sample only from the N most likely tokens; 0 keeps all.", minimum=0)
     )
     top_p: float = declare(
-        1.0,
+        UnsetFloat(1),
         Option(
             "Sample only from the most likely tokens that together reach probability X.",
             minimum=0,
@@ -99,7 +110,7 @@ class SamplingSettings:
         ),
     )
     min_p: float = declare(
-        0.0,
+        UnsetFloat(0),
         Option(
             "Drop tokens whose probability is below X times that of the most likely token.",
             minimum=0,
@@ -107,7 +118,7 @@ class SamplingSettings:
         ),
     )
     repetition_penalty: float = declare(
-        1.0,
+        UnsetFloat(1),
         Option(
             "Factor above 1 that makes tokens of the prompt and the answer less likely.",
             minimum=0,
@@ -129,6 +140,7 @@ class SamplingSettings:
     )
 
     def __post_init__(self) -> None:
+        replace_none(self)
         check_options(self)
         for token, bias in self.logit_bias:
             if token < 0:
@@ -158,6 +170,15 @@ class SamplingSettings:
         """Whether a bias or a penalty changes the scores."""
         return self.has_history or bool(self.logit_bias)
 
+    def fill(self, defaults: "SamplingSettings") -> "SamplingSettings":
+        """Return these settings, with the values of `defaults` for what was left out.
+
+        Raises:
+            SamplingError: a value is outside its range.
+        """
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return defaults.override({k: value for k, value in values.items() if not is_unset(value)})
+
     def override(self, given: Mapping[str, Any]) -> "SamplingSettings":
         """Return these settings with other values for some fields.
 
@@ -185,7 +206,7 @@ def read_sampling_defaults(folder: Path) -> SamplingSettings:
     Raises:
         FolderError: the file is missing, is not JSON, or has a value outside its range.
     """
-    config = _read_config(folder / GENERATION_CONFIG_NAME)
+    config = read_generation_config(folder)
     penalty = _number(config, "repetition_penalty", 1.0)
     try:
         if not config.get("do_sample"):
@@ -201,7 +222,13 @@ def read_sampling_defaults(folder: Path) -> SamplingSettings:
         raise FolderError(f"{GENERATION_CONFIG_NAME}: {error}") from error
 
 
-def _read_config(path: Path) -> dict[str, object]:
+def read_generation_config(folder: Path) -> dict[str, object]:
+    """Read `generation_config.json`.
+
+    Raises:
+        FolderError: the file is missing, is not JSON, or holds no object.
+    """
+    path = folder / GENERATION_CONFIG_NAME
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

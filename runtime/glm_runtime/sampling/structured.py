@@ -4,9 +4,11 @@ The library llguidance computes which tokens may come next. It is imported only 
 `tokenizer.py` before.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     import llguidance
 
 GrammarKind = Literal["json_schema", "regex", "lark"]
+
+
+class DescribesItself(Protocol):
+    """A class that knows its JSON schema, such as a subclass of pydantic's `BaseModel`."""
+
+    def model_json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema; pydantic makes it a method of the class."""
+
+
+JsonSchema = str | Mapping[str, Any] | type | DescribesItself
 
 # JSON with Python's separators, as GLM writes arguments. With free white space a small model may
 # write blanks without end.
@@ -37,6 +49,28 @@ class Grammar:
 
     kind: GrammarKind
     source: str
+
+    @classmethod
+    def from_schema(cls, schema: JsonSchema) -> "Grammar":
+        """Make a grammar of a JSON schema.
+
+        Args:
+            schema: a mapping, JSON text, or a class with `model_json_schema()`, as in pydantic.
+
+        Raises:
+            GrammarError: the schema is none of these, or cannot be written as JSON.
+        """
+        if isinstance(schema, str):
+            return cls("json_schema", schema)
+        describe = getattr(schema, "model_json_schema", None)
+        content: Any = schema if describe is None else describe()
+        try:
+            return cls("json_schema", json.dumps(dict(content)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GrammarError(
+                f"the JSON schema cannot be written as JSON ({error}); give a mapping, JSON text, "
+                "or a class with model_json_schema(), as in pydantic."
+            ) from error
 
     def __post_init__(self) -> None:
         """Refuse text that cannot be written as UTF-8.

@@ -3,7 +3,8 @@
 Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` for the steps.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.text.stop_strings import StopStrings
@@ -24,12 +25,14 @@ class AnswerForm:
         is_thinking: whether the prompt ends inside the reasoning.
         keeps_blanks: whether blank lines before the answer are part of it.
         tool_names: names of the declared tools.
+        num_calls: number of tool calls in the conversation so far, from which ids go on.
     """
 
     is_chat: bool = False
     is_thinking: bool = False
     keeps_blanks: bool = False
     tool_names: tuple[str, ...] = ()
+    num_calls: int = 0
 
 
 PLAIN_TEXT = AnswerForm()
@@ -59,6 +62,7 @@ class AnswerReader:
         self._stop_strings = StopStrings(stop)
         self._parser = ToolCallParser(form.tool_names)
         self._turn_id = tokenizer.find_id(_TURN) if form.tool_names else None
+        self._num_calls = form.num_calls
         self._thinking_tokens = 0
 
     @property
@@ -95,7 +99,11 @@ class AnswerReader:
             text = self._stop_strings.add(text) + self._stop_strings.flush()
         text = self._parser.add(text)
         rest, calls = self._parser.finish()
-        return AnswerPart(text + rest, reasoning, calls)
+        return AnswerPart(text + rest, reasoning, tuple(self._number(calls)))
+
+    def _number(self, calls: Iterable[ToolCall]) -> Iterator[ToolCall]:
+        for index, call in enumerate(calls, self._num_calls):
+            yield dataclasses.replace(call, id=f"call_{index}")
 
     def _split(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
         if self._splitter is None:

@@ -101,10 +101,36 @@ def is_plain(messages: Sequence[Message]) -> bool:
     return not any("tool_calls" in one or one.get("role") == "tool" for one in messages)
 
 
-def describe_call(call: ToolCall, index: int) -> dict[str, object]:
-    """Return a call in OpenAI's format, with `index` in its id."""
+def describe_call(call: ToolCall) -> dict[str, object]:
+    """Return a call in OpenAI's format."""
     function = {"name": call.name, "arguments": call.arguments}
-    return {"id": f"call_{index}", "type": "function", "function": function}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def count_calls(messages: Sequence[Message]) -> int:
+    """Return the number of tool calls in a conversation, from which ids of new calls go on."""
+    calls = [message.get("tool_calls") for message in messages]
+    return sum(len(some) for some in calls if isinstance(some, list | tuple))
+
+
+def require_messages(messages: object) -> None:
+    """Refuse a text, a single message, or other things where a list of messages is expected.
+
+    Raises:
+        PromptError: says what was found.
+    """
+    is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
+    wrong = messages
+    if isinstance(messages, Sequence) and is_list:
+        wrong = next((one for one in messages if not isinstance(one, Mapping)), None)
+        if wrong is None:
+            return
+    found = repr(wrong) if len(repr(wrong)) < 60 else f"{repr(wrong)[:60]}..."
+    advice = ", or call Model.ask with the text" if isinstance(wrong, str) else ""
+    raise PromptError(
+        f"the messages are {'' if not is_list else 'a list with '}{found} where a list of messages "
+        f'is expected; write [{{"role": "user", "content": "..."}}]{advice}.'
+    )
 
 
 def _simplify(place: int, message: Message) -> Message:

@@ -22,10 +22,13 @@ class ToolCall:
     Attributes:
         name: name of a declared tool.
         arguments: JSON object, as the model wrote it.
+        id: id of the call, such as `call_0`; it differs from those of the conversation's other
+            calls.
     """
 
     name: str
     arguments: str
+    id: str = "call_0"
 
 
 class _State(Enum):

@@ -1,0 +1,107 @@
+"""Settings of an answer as keywords: `model.chat(messages, temperature=0.2)`."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+from glm_runtime.answering.settings import GenerationSettings
+from glm_runtime.errors import SamplingError
+from glm_runtime.sampling.settings import DrySettings, SamplingSettings
+from glm_runtime.sampling.structured import Grammar, JsonSchema
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """The fields of `SamplingSettings` and `GenerationSettings`, and `json_schema`.
+
+    A keyword that is left out, or is `None`, takes the value of `settings`, and else that of the
+    folder. `json_schema` is short for `grammar=Grammar.from_schema(...)`.
+    """
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    dry: DrySettings | None
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] | None
+    seed: int | None
+    max_new_tokens: int | None
+    stop: str | Sequence[str] | None
+    max_thinking_tokens: int | None
+    is_eos_ignored: bool | None
+    top_logprobs: int | None
+    is_speculative: bool | None
+    grammar: Grammar | None
+    max_length: int | None
+    json_schema: JsonSchema | None
+
+
+KEYWORDS = tuple(SettingsKeywords.__annotations__)
+_SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingSettings))
+
+
+def make_settings(
+    settings: GenerationSettings | None, keywords: Mapping[str, Any]
+) -> GenerationSettings:
+    """Change settings by keywords.
+
+    Args:
+        settings: settings to start from; `None` leaves all to the folder.
+        keywords: values by the names of `SettingsKeywords`.
+
+    Raises:
+        SamplingError: a keyword is unknown, or a value is outside its range.
+        GrammarError: the JSON schema cannot be written as JSON.
+    """
+    settings = settings or GenerationSettings()
+    require_known(keywords, KEYWORDS)
+    given: dict[str, Any] = {
+        name: _ADAPTERS.get(name, _keep)(value)
+        for name, value in keywords.items()
+        if value is not None
+    }
+    if "json_schema" in given:
+        given.setdefault("grammar", given.pop("json_schema"))
+    sampling = {name: value for name, value in given.items() if name in _SAMPLING}
+    rest = {name: value for name, value in given.items() if name not in _SAMPLING}
+    if sampling:
+        rest["sampling"] = dataclasses.replace(settings.sampling, **sampling)
+    return dataclasses.replace(settings, **rest) if rest else settings
+
+
+def require_known(names: Mapping[str, object], known: Sequence[str]) -> None:
+    """Refuse a setting that does not exist, with the most similar name as advice.
+
+    Raises:
+        SamplingError: names the unknown setting.
+    """
+    for name in names:
+        if name in known:
+            continue
+        similar = difflib.get_close_matches(name, known, 1)
+        advice = f"write {similar[0]}" if similar else f"the settings are {', '.join(known)}"
+        raise SamplingError(f"{name!r} is not a setting; leave it out, or {advice}.")
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+def _list_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def _list_biases(
+    biases: Mapping[int, float] | Sequence[tuple[int, float]],
+) -> tuple[tuple[int, float], ...]:
+    pairs = biases.items() if isinstance(biases, Mapping) else biases
+    return tuple((token, bias) for token, bias in pairs)
+
+
+_ADAPTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"stop": _list_texts, "logit_bias": _list_biases, "json_schema": Grammar.from_schema}
+)

@@ -1,0 +1,241 @@
+"""What people expect of a Python package: one line for one answer, asyncio, `with`, scores."""
+
+import asyncio
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glm_runtime import (
+    Conversation,
+    DeviceError,
+    GenerationError,
+    Grammar,
+    GrammarError,
+    Model,
+    PromptError,
+    load,
+)
+from glm_runtime.graph.decoding import Decoder
+from glm_runtime.text.answer import AnswerForm, AnswerReader
+from glm_runtime.text.chat_messages import count_calls
+from glm_runtime.text.chat_template import ChatTemplate
+from runtime.tiny_folder import CHAT_TEMPLATE
+
+MESSAGES = [{"role": "user", "content": "Who created the earth?"}]
+GREEDY = {"temperature": 0, "max_new_tokens": 6}
+
+
+def test_ask_returns_the_text(tiny_model: Model):
+    pieces = tiny_model.chat(MESSAGES, **GREEDY)
+    expected = "".join(piece.text for piece in pieces)
+    assert tiny_model.ask("Who created the earth?", **GREEDY) == expected
+
+
+def test_async_answers_are_the_same_and_the_event_loop_goes_on(tiny_model: Model):
+    async def run() -> tuple[list, list, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(tick())
+        chatted = [piece async for piece in tiny_model.achat(MESSAGES, **GREEDY)]
+        generated = [piece async for piece in tiny_model.agenerate("In the", **GREEDY)]
+        other.cancel()
+        return chatted, generated, ticks
+
+    chatted, generated, ticks = asyncio.run(run())
+    assert chatted == list(tiny_model.chat(MESSAGES, **GREEDY))
+    assert generated == list(tiny_model.generate("In the", **GREEDY))
+    assert ticks > len(chatted)
+
+
+def test_async_answers_can_be_left_and_cancelled(tiny_model: Model):
+    async def take_one() -> None:
+        pieces = tiny_model.agenerate("In the", temperature=0)
+        async for _ in pieces:
+            break
+        await pieces.aclose()
+
+    async def cancel() -> None:
+        async def read() -> None:
+            async for _ in tiny_model.agenerate("In the", temperature=0, is_eos_ignored=True):
+                pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(take_one())
+    asyncio.run(cancel())
+
+
+def test_async_errors_arrive_at_the_caller(tiny_model: Model):
+    async def run() -> None:
+        async for _ in tiny_model.achat([{"role": "nobody", "content": "a"}]):
+            pass
+
+    with pytest.raises(PromptError, match="unknown role nobody"):
+        asyncio.run(run())
+
+
+def test_a_model_closes_at_the_end_of_with(tiny_folder: Path):
+    with load(tiny_folder, device="cpu", threads=1) as model:
+        session = model.new_session()
+        assert list(session.generate([5], **GREEDY))
+    with pytest.raises(GenerationError, match="the model was closed; load the folder again"):
+        list(session.generate([5, 6], **GREEDY))
+    with pytest.raises(GenerationError, match="the model was closed; load the folder again"):
+        list(model.generate("In the"))
+    model.close()  # twice is fine
+
+
+def test_the_representation_is_short(tiny_model: Model):
+    assert repr(tiny_model) == "<glm_runtime.Model tiny (glm4), none, on CPU (1 thread)>"
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ("hi", r"the messages are 'hi' where a list .* or call Model\.ask with the text"),
+        ({"role": "user"}, r"the messages are \{'role': 'user'\} where a list of messages"),
+        (["hi"], r"the messages are a list with 'hi' where .* or call Model\.ask"),
+        ([("user", "hi")], r"the messages are a list with \('user', 'hi'\) where"),
+        (5, "the messages are 5 where a list of messages is expected"),
+        ("x" * 99, r"the messages are 'x{59}\.\.\. where"),
+    ],
+)
+def test_what_is_no_list_of_messages_is_refused(tiny_model: Model, messages: object, sentence: str):
+    with pytest.raises(PromptError, match=sentence) as caught:
+        tiny_model.chat(messages)  # type: ignore[arg-type]
+    assert "--" not in str(caught.value)
+
+
+def test_an_unknown_device_is_refused_by_a_sentence(tiny_folder: Path):
+    sentence = "the device is 'foo' where one of auto, cpu, cuda, .* is expected"
+    with pytest.raises(DeviceError, match=sentence):
+        load(tiny_folder, device="foo")  # type: ignore[arg-type]
+
+
+def test_calls_have_ids_that_differ_within_a_conversation(tiny_model: Model):
+    form = AnswerForm(tool_names=("add",), num_calls=2)
+    reader = AnswerReader(tiny_model.tokenizer, form, ())
+    for token in tiny_model.tokenizer.encode('add\n{"a": 1}\nadd\n{"a": 2}'):
+        reader.add(token)
+    assert [call.id for call in reader.finish().tool_calls] == ["call_2", "call_3"]
+
+
+def test_earlier_calls_of_the_messages_are_counted(tiny_model: Model):
+    call = {"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "", "tool_calls": [call, call]}
+    assert count_calls([said, *MESSAGES, said, {"role": "assistant", "tool_calls": None}]) == 4
+    assert tiny_model.prepare_chat(MESSAGES).form.num_calls == 0
+
+
+class Verse:
+    """As pydantic's classes do, it tells its JSON schema."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, object]:
+        return {
+            "type": "object",
+            "properties": {"chapter": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["chapter"],
+            "additionalProperties": False,
+        }
+
+
+@pytest.mark.parametrize(
+    "schema", [Verse, Verse(), Verse.model_json_schema(), json.dumps(Verse.model_json_schema())]
+)
+def test_a_class_is_a_schema(tiny_model: Model, schema: object):
+    pytest.importorskip("llguidance")
+    answer = tiny_model.ask("Which?", json_schema=schema, seed=3, temperature=1)
+    assert 1 <= json.loads(answer)["chapter"] <= 9
+    assert Grammar.from_schema(schema) == Grammar(  # type: ignore[arg-type]
+        "json_schema", json.dumps(Verse.model_json_schema())
+    )
+
+
+def test_pydantic_itself_is_understood(tiny_model: Model):
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Answer", __config__={"extra": "forbid"}, is_true=(bool, ...))
+    answer = tiny_model.ask("Is it?", json_schema=model, temperature=0)
+    assert isinstance(model.model_validate_json(answer).is_true, bool)
+
+
+@pytest.mark.parametrize("schema", [5, dict, {"a": object()}, object()])
+def test_what_is_no_schema_is_refused(schema: object):
+    with pytest.raises(GrammarError, match=r"JSON schema cannot be written as JSON .*; give a"):
+        Grammar.from_schema(schema)  # type: ignore[arg-type]
+
+
+def test_scores_are_the_log_softmax_of_each_step(tiny_model: Model):
+    """Against one run for each token; kernels of one and of several rows differ by rounding only.
+
+    150 tokens cross the size of a chunk (128), with the prompt's end before, at and after it.
+    """
+    ids = [5 + i * 7 % 300 for i in range(150)]
+    decoder = Decoder(tiny_model.graph, tiny_model.manifest.model)
+    expected = []
+    for token, following in itertools.pairwise(ids):
+        logits = decoder.append([token])[-1].astype(np.float64)
+        expected.append(logits[following] - np.log(np.exp(logits).sum()))
+    for first in (1, 20, 127, 128, 129, 149):
+        score = tiny_model.score(ids[:first], ids[first:])
+        assert score.token_ids == tuple(ids[first:])
+        assert score.logprobs == pytest.approx(expected[first - 1 :], abs=1e-4)
+        assert score.total == pytest.approx(sum(score.logprobs))
+
+
+def test_a_greedy_answer_scores_as_greedy(tiny_model: Model):
+    said = [piece.token_id for piece in tiny_model.generate("In the", **GREEDY)]
+    prompt = tiny_model.tokenizer.encode("In the")
+    assert tiny_model.score(prompt, said).is_greedy
+    other = [said[0], (said[1] + 1) % 300, *said[2:]]
+    assert not tiny_model.score(prompt, other).is_greedy
+
+
+def test_texts_are_encoded_together(tiny_model: Model):
+    whole = tiny_model.tokenizer.encode("In the beginning")
+    score = tiny_model.score("In the", " beginning")
+    assert whole[-len(score.token_ids) :] == list(score.token_ids)
+    assert tiny_model.tokenizer.decode(list(score.token_ids)) == " beginning"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "continuation", "sentence"),
+    [
+        ("", "a", "the prompt has no token where at least one is expected"),
+        ("a", "", "the continuation has no token where at least one is expected"),
+        ([5] * 200, [5] * 200, "400 tokens but the model's context length is 256"),
+        ([5], [10**6], "holds the id 1000000"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    tiny_model: Model, prompt: str, continuation: str, sentence: str
+):
+    with pytest.raises(PromptError, match=sentence):
+        tiny_model.score(prompt, continuation)
+
+
+def test_results_carry_the_ids_of_their_calls(tiny_model: Model):
+    conversation = Conversation(tiny_model, **GREEDY)
+    calls = [{"id": f"call_{i}", "function": {"name": "a", "arguments": "{}"}} for i in (3, 4)]
+    conversation.messages = [
+        *MESSAGES,
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    template = CHAT_TEMPLATE.replace("'assistant']", "'assistant', 'observation']")
+    object.__setattr__(tiny_model, "chat_template", ChatTemplate(template))
+    list(conversation.return_results(["one", "two"]))
+    ids = [message.get("tool_call_id") for message in conversation.messages]
+    assert ids[2:4] == ["call_3", "call_4"]
