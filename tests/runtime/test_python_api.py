@@ -1,6 +1,7 @@
 """What people expect of a Python package: one line for one answer, asyncio, `with`, scores."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -228,14 +229,12 @@ def test_what_cannot_be_scored_is_refused(
 
 
 def test_results_carry_the_ids_of_their_calls(tiny_model: Model):
-    conversation = Conversation(tiny_model, **GREEDY)
-    calls = [{"id": f"call_{i}", "function": {"name": "a", "arguments": "{}"}} for i in (3, 4)]
-    conversation.messages = [
-        *MESSAGES,
-        {"role": "assistant", "content": "", "tool_calls": calls},
-    ]
     template = CHAT_TEMPLATE.replace("'assistant']", "'assistant', 'observation']")
-    object.__setattr__(tiny_model, "chat_template", ChatTemplate(template))
+    model = dataclasses.replace(tiny_model, chat_template=ChatTemplate(template))
+    conversation = Conversation(model, **GREEDY)
+    calls = [{"id": f"call_{i}", "function": {"name": "a", "arguments": "{}"}} for i in (3, 4)]
+    said = {"role": "assistant", "content": "", "tool_calls": calls}
+    conversation.messages = [*MESSAGES, said]
     list(conversation.return_results(["one", "two"]))
     ids = [message.get("tool_call_id") for message in conversation.messages]
     assert ids[2:4] == ["call_3", "call_4"]
