@@ -46,7 +46,7 @@ def train_sentencepiece(choices: Choices) -> str:
         minloglevel=2,
         **choices,
     )
-    return convert_sentencepiece(model.getvalue(), has_roles=True)
+    return convert_sentencepiece(model.getvalue(), has_roles=True, has_bare_start=False, config={})
 
 
 def load(library: Library, folder: Path, copy: Path, content: str) -> cpp.Model:

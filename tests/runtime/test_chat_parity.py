@@ -3,25 +3,14 @@
 Every test here failed before the features of a template were found by rendering it.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
 from glm_runtime import ChatOptions, PromptError
 from glm_runtime.text.chat_template import ChatTemplate
 from support.chat_conversations import ASKED, CONVERSATIONS, VERSE, WEATHER, render_reference
-from support.chat_templates import OWN_SYSTEM, READS_CALLS, RELEASED_STYLES, SETS_TOOLS
+from support.chat_templates import OWN_SYSTEM, READS_CALLS, SETS_TOOLS, list_templates
 
-# A folder of released templates, for those who have it.
-_FOLDER = os.environ.get("GLM_TEMPLATES")
-_STYLES = {"chatglm3": "text", "glm-edge": "text", "glm4-9b-chat": "system", "glm4.5": "openai"}
-SOURCES = dict(RELEASED_STYLES)
-if _FOLDER:
-    SOURCES |= {
-        path.stem: (path.read_text(encoding="utf-8"), _STYLES.get(path.stem, "metadata"))
-        for path in sorted(Path(_FOLDER).glob("*.jinja"))
-    }
+SOURCES = list_templates()
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)

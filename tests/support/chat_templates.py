@@ -1,5 +1,6 @@
 """Chat templates of all kinds that a chat table can hold."""
 
+import os
 from pathlib import Path
 
 from glm_export.tokenizer.files import _CHATGLM3_TEMPLATE, _GLM4_TEMPLATE
@@ -132,3 +133,23 @@ RELEASED_STYLES = {
     "GLM-Edge": (LIKE_EDGE, "text"),
     "ChatGLM3": (SOP_WITHOUT_BRACKETS, "text"),
 }
+_OTHER_STYLES = {
+    "chatglm3": "text",
+    "glm-edge": "text",
+    "glm4-9b-chat": "system",
+    "glm4.5": "openai",
+}
+
+
+def list_templates() -> dict[str, tuple[str, str]]:
+    """Return source and style of the templates above, and of those in the folder GLM_TEMPLATES.
+
+    No test needs the folder; who has released templates may add them.
+    """
+    folder = os.environ.get("GLM_TEMPLATES")
+    files = sorted(Path(folder).glob("*.jinja")) if folder else []
+    added = {
+        file.stem: (file.read_text(encoding="utf-8"), _OTHER_STYLES.get(file.stem, "metadata"))
+        for file in files
+    }
+    return RELEASED_STYLES | added

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from glm_export.checkpoint.json_files import read_json
 from glm_export.errors import CheckpointError
-from glm_export.tokenizer.from_sentencepiece import convert_sentencepiece
-from glm_export.tokenizer.from_tiktoken import convert_tiktoken, is_tiktoken
+from glm_export.tokenizer.from_sentencepiece import BARE_START, convert_sentencepiece
+from glm_export.tokenizer.from_tiktoken import convert_tiktoken, is_tiktoken, read_added_tokens
+from glm_runtime.text.chat_template import TEMPLATE_NAME
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 MODEL_NAME = "tokenizer.model"
@@ -70,10 +71,15 @@ def read_tokenizer_json(folder: Path) -> bytes:
 
 @lru_cache(maxsize=2)  # called by the plan, the calibration and the writer
 def _convert(model: bytes, settings: bytes, folder: Path) -> bytes:
-    if not is_tiktoken(model):
-        return convert_sentencepiece(model, has_roles=_has_roles(folder)).encode()
     config = read_json(folder / _CONFIG_NAME) if settings else {}
-    return convert_tiktoken(model, config).encode()
+    if is_tiktoken(model):
+        return convert_tiktoken(model, config).encode()
+    return convert_sentencepiece(
+        model,
+        has_roles=_has_roles(folder),
+        has_bare_start=_has_bare_start(folder),
+        config=config,
+    ).encode()
 
 
 def choose_template(folder: Path) -> str | None:
@@ -83,10 +89,23 @@ def choose_template(folder: Path) -> str | None:
         return None
     if is_tiktoken(model.read_bytes()):
         return _GLM4_TEMPLATE
-    return _CHATGLM3_TEMPLATE if _has_roles(folder) else _CHATGLM2_TEMPLATE
+    template = _CHATGLM3_TEMPLATE if _has_roles(folder) else _CHATGLM2_TEMPLATE
+    return template.replace("<sop>", BARE_START) if _has_bare_start(folder) else template
 
 
 def _has_roles(folder: Path) -> bool:
     """Tell ChatGLM3 from ChatGLM2: its tokenizer code names special tokens for roles."""
     paths = [folder / name for name in (_CODE_NAME, _CONFIG_NAME)]
     return any(path.is_file() and b"<|assistant|>" in path.read_bytes() for path in paths)
+
+
+def _has_bare_start(folder: Path) -> bool:
+    """Return True if the checkpoint writes `sop` without brackets, as ChatGLM3's template does."""
+    config = read_json(folder / _CONFIG_NAME) if (folder / _CONFIG_NAME).is_file() else {}
+    if any(token.content == BARE_START for token in read_added_tokens(config).values()):
+        return True
+    template = folder / TEMPLATE_NAME
+    texts = [str(config.get("chat_template"))]
+    if template.is_file():
+        texts.append(template.read_text(encoding="utf-8", errors="replace"))
+    return any(f"[gMASK]{BARE_START}" in text for text in texts)

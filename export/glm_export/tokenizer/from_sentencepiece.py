@@ -7,30 +7,37 @@ Source: the sentencepiece package's `sentencepiece_model.proto`; the tokens afte
 those of `tokenization_chatglm.py`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 
 from glm_export.errors import CheckpointError, MissingPackageError, UnsupportedModelError
-from glm_export.tokenizer.from_tiktoken import add_tokens, number_tokens
+from glm_export.tokenizer.from_tiktoken import add_tokens, number_tokens, read_added_tokens
 
 _SPACE = "▁"
 _NORMAL, _BPE = 1, 2  # ModelProto.SentencePiece.Type, TrainerSpec.ModelType
-# `sop` and `eop` get brackets as in GLM-4; otherwise these words in a text would become the tokens.
+# `sop` and `eop` get brackets as in GLM-4, because these words in a text would become the tokens,
+# unless the checkpoint's own template or `added_tokens_decoder` has them without brackets.
+BARE_START = "sop"
 _SPECIAL_TOKENS = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 
-def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
+def convert_sentencepiece(
+    content: bytes, *, has_roles: bool, has_bare_start: bool, config: Mapping[str, Any]
+) -> str:
     """Convert a tokenizer.model to a tokenizer.json.
 
     Args:
         content: content of tokenizer.model.
         has_roles: True if tokens for roles follow the other special tokens, as in ChatGLM3.
+        has_bare_start: True if the token before a prompt is written `sop`, not `<sop>`.
+        config: content of tokenizer_config.json, for `added_tokens_decoder`.
 
     Raises:
         MissingPackageError: the sentencepiece package is not installed.
-        CheckpointError: the content is broken.
+        CheckpointError: the content is broken, or an added token cannot get its id.
         UnsupportedModelError: the model is not a BPE with pieces for bytes.
     """
     model = _parse(content)
@@ -55,9 +62,30 @@ def convert_sentencepiece(content: bytes, *, has_roles: bool) -> str:
     if spec.add_dummy_prefix or spec.remove_extra_whitespaces:
         steps.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(steps)
-    special = (*_SPECIAL_TOKENS, *(_ROLES if has_roles else ()))
-    add_tokens(tokenizer, number_tokens(special, len(names)))
+    special = [*_SPECIAL_TOKENS, *(_ROLES if has_roles else ())]
+    if has_bare_start:
+        special[special.index(f"<{BARE_START}>")] = BARE_START
+    add_tokens(tokenizer, number_tokens(special, len(names)) | _read_added(config, special))
     return str(tokenizer.to_str())
+
+
+def _read_added(config: Mapping[str, Any], special: list[str]) -> dict[int, AddedToken]:
+    """Read `added_tokens_decoder` as the original tokenizer applies it.
+
+    That tokenizer searches these tokens in the text as it is, before any normalization. Our special
+    tokens are special whatever the configuration says, so that they do not appear in answers.
+    """
+    return {
+        id_: AddedToken(
+            token.content,
+            special=token.special or token.content in special,
+            normalized=False,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            single_word=token.single_word,
+        )
+        for id_, token in read_added_tokens(config).items()
+    }
 
 
 def _parse(content: bytes) -> Any:

@@ -12,6 +12,10 @@ from glm_export.tokenizer.files import MODEL_NAME, read_tokenizer_json
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 
+# Where `modeling_chatglm.py` of ChatGLM3 and GLM-4-9B-chat stops, besides `</s>`.
+_CHATGLM_STOPS = ("<|user|>", "<|observation|>")
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """Special token ids of a model, and the number of ids of its tokenizer."""
@@ -25,11 +29,14 @@ class TokenIds:
 def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
     """Read ids from generation_config.json or config.json, and their number from tokenizer.json.
 
+    The configurations of ChatGLM3 name `</s>` alone, but the model's own code also stops at the
+    tokens of roles; for the type `chatglm` these are added where the tokenizer has them.
+
     Raises:
         CheckpointError: tokenizer.json or eos_token_id is missing, or an id is too large.
     """
     generation = read_optional_json(checkpoint.folder / "generation_config.json")
-    count = _count_tokens(checkpoint.folder, config.vocab_size)
+    ids = _read_ids(checkpoint.folder, config.vocab_size)
 
     def read(key: str) -> tuple[int, ...]:
         value = generation.get(key)
@@ -42,11 +49,14 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
             "eos_token_id is missing, so answers would never end; "
             "add it to generation_config.json or config.json."
         )
-    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, count)
+    if checkpoint.config.get("model_type") == "chatglm":
+        eos += tuple(ids[name] for name in _CHATGLM_STOPS if name in ids and ids[name] not in eos)
+    largest = max(ids.values())
+    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, largest + 1)
 
 
-def _count_tokens(folder: Path, vocab_size: int) -> int:
-    """Return the largest id of the tokenizer plus one."""
+def _read_ids(folder: Path, vocab_size: int) -> dict[str, int]:
+    """Return the ids of all tokens of the tokenizer by their names."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
 
     content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
@@ -74,7 +84,7 @@ def _count_tokens(folder: Path, vocab_size: int) -> int:
             f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
             "again."
         )
-    return largest + 1
+    return {**ids, **said}
 
 
 def _name_tokenizer(folder: Path) -> str:

@@ -6,6 +6,7 @@
  */
 
 import { PromptError } from "./errors.js";
+import { isObject } from "./text_files.js";
 
 /**
  * A role, a content, and other fields that the template reads (tool calls, metadata).
@@ -21,32 +22,43 @@ import { PromptError } from "./errors.js";
  * @typedef {object} ChatOptions
  * @property {readonly Tool[]} [tools]  tools that the model may call
  * @property {boolean} [enableThinking]  the template variable `enable_thinking`; by default it is not set
+ * @property {boolean} [continuesAnswer]  the last message is the beginning of the answer, which the model continues
  */
 
-/**
- * Which parts of OpenAI's format a template reads.
- * @typedef {object} TemplateFeatures
- * @property {boolean} toolRole  messages of the role `tool`
- * @property {boolean} toolCalls  the field `tool_calls` of an assistant message
- * @property {boolean} metadata  the field `metadata` of a message
- * @property {boolean} tools  the variable `tools`
- * @property {boolean} messageTools  the field `tools` of the system message
- */
+/** @typedef {import("./template_features.js").TemplateFeatures} TemplateFeatures */
 
 /**
- * Convert roles, tools and tool calls for a template that does not read OpenAI's format.
- * @param {readonly Message[]} messages  not modified
- * @param {readonly Tool[]} tools
- * @param {TemplateFeatures} features
+ * Drop fields that are null, name reasoning as transformers does, and join text parts.
+ * @param {readonly Message[]} messages
  * @returns {Message[]}
- * @throws {PromptError} a message is not an object, or a tool call has no name.
+ * @throws {PromptError} there is no message, or one has no role, or a part that is not text.
  */
-export function adaptMessages(messages, tools, features) {
+export function simplifyMessages(messages) {
   if (!Array.isArray(messages) || messages.some((one) => typeof one?.role !== "string")) {
     throw new PromptError('messages must be a list of objects with a role; write [{ role: "user", content: "..." }].');
   }
+  return messages.map((message, index) => simplify(message, index + 1));
+}
+
+/**
+ * Convert roles, tools and tool calls for a template that does not read OpenAI's format.
+ * @param {readonly Message[]} messages  messages of `simplifyMessages`; not modified
+ * @param {readonly Tool[]} tools
+ * @param {TemplateFeatures} features
+ * @returns {Message[]}
+ * @throws {PromptError} a tool call has no name.
+ */
+export function adaptMessages(messages, tools, features) {
   const adapted = messages.flatMap((message) => adapt(message, features));
   return tools.length && features.messageTools && !features.tools ? putIntoSystem(adapted, tools) : adapted;
+}
+
+/**
+ * Whether no message needs a conversion: there are no calls and no results.
+ * @param {readonly Message[]} messages
+ */
+export function isPlain(messages) {
+  return !messages.some((one) => "tool_calls" in one || one.role === "tool");
 }
 
 /**
@@ -66,20 +78,79 @@ export function readToolNames(tools) {
 
 /**
  * @param {Message} message
+ * @param {number} place
+ * @returns {Message}
+ */
+function simplify(message, place) {
+  const entries = Object.entries(message).filter(([, value]) => value !== null && value !== undefined);
+  /** @type {any} */
+  let kept = Object.fromEntries(entries);
+  const reasoning = kept.reasoning_content ?? kept.thinking ?? kept.reasoning;
+  if (reasoning !== undefined) kept = { thinking: reasoning, ...kept, reasoning_content: reasoning };
+  const content = kept.content ?? "";
+  if (Array.isArray(content)) kept.content = content.map((part) => readPart(part, place)).join("");
+  else if (typeof content !== "string") {
+    throw new PromptError(
+      `message ${place} has the content ${JSON.stringify(content).slice(0, 80)} where text is expected; ` +
+        "write a text, or a list of text parts.",
+    );
+  }
+  return kept;
+}
+
+/**
+ * @param {any} part
+ * @param {number} place
+ * @returns {string}
+ */
+function readPart(part, place) {
+  if (typeof part === "string") return part;
+  if ((part?.type ?? "text") === "text" && typeof part?.text === "string") return part.text;
+  throw new PromptError(
+    `message ${place} has a part of the type ${JSON.stringify(part?.type ?? typeof part)} where only text is ` +
+      'supported; write { type: "text", text: ... }.',
+  );
+}
+
+/**
+ * @param {Message} message
  * @param {TemplateFeatures} features
  * @returns {Message[]}
  */
 function adapt(message, features) {
   if (message.role === "tool" && !features.toolRole) return [{ ...message, role: "observation" }];
   const { tool_calls: calls, ...rest } = message;
-  const isKnown = features.toolCalls || !features.metadata;
-  if (isKnown || !Array.isArray(calls) || !calls.length) return [message];
-  const adapted = calls.map((call) => ({
-    role: message.role,
-    metadata: readName(call),
-    content: writeArguments((call.function ?? call).arguments ?? {}),
-  }));
+  if (!Array.isArray(calls) || !calls.length) return [message];
+  if (features.toolCalls) {
+    return [{ ...message, tool_calls: calls.map(adaptCall) }];
+  }
+  const adapted = calls.map((call) => writeCall(call, features));
   return message.content ? [rest, ...adapted] : adapted;
+}
+
+/**
+ * Convert the arguments of a call to an object; @huggingface/jinja writes an object as JSON text.
+ * @param {any} call
+ */
+function adaptCall(call) {
+  readName(call);
+  const inner = call.function ?? call;
+  const args = inner.arguments ?? {};
+  const adapted = { ...inner, arguments: typeof args === "string" ? readArguments(args) : args };
+  return call.function ? { ...call, function: adapted } : adapted;
+}
+
+/**
+ * Write a call as `metadata`; where the template reads none, as text in the same format.
+ * @param {any} call
+ * @param {TemplateFeatures} features
+ * @returns {Message}
+ */
+function writeCall(call, features) {
+  const name = readName(call);
+  const args = writeArguments((call.function ?? call).arguments ?? {});
+  if (features.metadata) return { role: "assistant", metadata: name, content: args };
+  return { role: "assistant", content: `${name}\n${args}` };
 }
 
 /**
@@ -114,10 +185,26 @@ function writeJson(value) {
 }
 
 /**
+ * The object that a text describes; a text that is no object stays as it is.
+ * @param {string} text
+ * @returns {unknown}
+ */
+function readArguments(text) {
+  try {
+    const found = JSON.parse(text);
+    return isObject(found) ? found : text;
+  } catch {
+    return text;
+  }
+}
+
+/**
+ * The name of a tool or of a call.
  * @param {any} tool
  * @returns {string}
+ * @throws {PromptError} it has no name of one line.
  */
-function readName(tool) {
+export function readName(tool) {
   const name = (tool?.function ?? tool)?.name;
   if (typeof name !== "string" || !name.trim() || name.includes("\n")) {
     throw new PromptError(

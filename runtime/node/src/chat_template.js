@@ -7,20 +7,25 @@
 
 import { Template } from "@huggingface/jinja";
 
-import { adaptMessages } from "./chat_messages.js";
+import { adaptMessages, isPlain, simplifyMessages } from "./chat_messages.js";
 import { FolderError, PromptError, firstLine } from "./errors.js";
+import { findFeatures } from "./template_features.js";
 import { isObject, readObject, readText } from "./text_files.js";
+import { requireWritten } from "./written_check.js";
 
 const TEMPLATE_NAME = "chat_template.jinja";
 const TOKENIZER_CONFIG_NAME = "tokenizer_config.json";
+// Follows an answer that is continued; a template that strips contents drops the blank. As in transformers.
+const END_MARK = "END_OF_WHAT_IS_CONTINUED ";
 
 /** @typedef {import("./chat_messages.js").Message} Message */
+/** @typedef {import("./chat_messages.js").Tool} Tool */
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
 
 /** A parsed chat template, with the special tokens that it can use. */
 export class ChatTemplate {
   #template;
-  #features;
+  /** @type {import("./template_features.js").TemplateFeatures | undefined} */ #features;
   #specialTokens;
 
   /**
@@ -39,28 +44,106 @@ export class ChatTemplate {
         error,
       );
     }
-    this.#features = findFeatures(this.#template.parsed);
+  }
+
+  /** What the template reads, found by rendering probes. */
+  get features() {
+    this.#features ??= findFeatures((messages, tools) => this.#renderProbe(messages, tools));
+    return this.#features;
   }
 
   /**
    * Render a conversation, up to the point where the answer begins.
    * @param {readonly Message[]} messages
    * @param {ChatOptions} [options]
+   * @param {boolean} [isAnswerNext]  end with the template's generation prompt
    * @returns {string}
-   * @throws {PromptError} the template fails on the messages.
+   * @throws {PromptError} the template fails on the messages, or the last one cannot be continued.
    */
-  render(messages, options = {}) {
-    const { tools = [], enableThinking } = options;
-    const adapted = adaptMessages(messages, tools, this.#features);
+  render(messages, options = {}, isAnswerNext = true) {
+    const simple = simplifyMessages(messages);
+    if (options.continuesAnswer) return this.#renderContinued(simple, options);
+    return this.#renderAdapted(simple, options.tools ?? [], options, isAnswerNext);
+  }
+
+  /**
+   * Check that the template leaves out no message and no tool.
+   * @param {readonly Message[]} messages
+   * @param {ChatOptions} [options]
+   * @throws {PromptError} it leaves out something; the sentence names it.
+   */
+  requireWritten(messages, options = {}) {
+    requireWritten(simplifyMessages(messages), options.tools ?? [], (marked, tools) =>
+      this.#renderAdapted(marked, tools, options, false),
+    );
+  }
+
+  /**
+   * Render up to the end of the last message.
+   * @param {Message[]} messages
+   * @param {ChatOptions} options
+   */
+  #renderContinued(messages, options) {
+    const last = messages[messages.length - 1];
+    if (last?.role !== "assistant" || typeof last.content !== "string" || !last.content.trim()) {
+      throw new PromptError(
+        "the last message is not the beginning of an answer where one is to be continued; " +
+          'end the messages with { role: "assistant", content: ... }.',
+      );
+    }
+    const marked = [...messages.slice(0, -1), { ...last, content: last.content + END_MARK }];
+    const text = this.#renderAdapted(marked, options.tools ?? [], options, false);
+    const end = text.lastIndexOf(END_MARK.trim());
+    if (end < 0) {
+      throw new PromptError(
+        "the model's chat template does not write the end of the last message, so an answer cannot be " +
+          "continued; leave the beginning out.",
+      );
+    }
+    return text.startsWith(END_MARK, end) ? text.slice(0, end) : text.slice(0, end).trimEnd();
+  }
+
+  /**
+   * @param {readonly Message[]} messages
+   * @param {readonly Tool[]} tools
+   * @param {ChatOptions} options
+   * @param {boolean} isAnswerNext
+   */
+  #renderAdapted(messages, tools, { enableThinking }, isAnswerNext) {
+    const adapted = tools.length || !isPlain(messages) ? adaptMessages(messages, tools, this.features) : messages;
     const variables = enableThinking === undefined ? {} : { enable_thinking: enableThinking };
+    return this.#renderRaw(adapted, tools, variables, isAnswerNext);
+  }
+
+  /**
+   * @param {readonly Message[]} messages
+   * @param {readonly Tool[]} [tools]
+   */
+  #renderProbe(messages, tools = []) {
+    try {
+      return this.#renderRaw(messages, tools, {}, false);
+    } catch (error) {
+      if (error instanceof PromptError) return "";
+      throw error;
+    }
+  }
+
+  /**
+   * @param {readonly Message[]} messages
+   * @param {readonly Tool[]} tools
+   * @param {Record<string, unknown>} variables
+   * @param {boolean} isAnswerNext
+   * @returns {string}
+   */
+  #renderRaw(messages, tools, variables, isAnswerNext) {
     try {
       return this.#template.render({
         ...this.#specialTokens,
         ...variables,
-        messages: adapted,
+        messages,
         tools: tools.length ? [...tools] : null,
         documents: null,
-        add_generation_prompt: true,
+        add_generation_prompt: isAnswerNext,
       });
     } catch (error) {
       throw new PromptError(
@@ -97,35 +180,4 @@ function findSpecialTokens(config) {
     if (key.endsWith("_token") && typeof text === "string") tokens[key] = text;
   }
   return tokens;
-}
-
-/**
- * Find the features of a template by the strings, fields and variables in it.
- * @param {unknown} program  the parsed template
- * @returns {import("./chat_messages.js").TemplateFeatures}
- */
-function findFeatures(program) {
-  const texts = new Set();
-  const fields = new Set();
-  const names = new Set();
-  /** @param {unknown} node */
-  const visit = (node) => {
-    if (Array.isArray(node)) return node.forEach(visit);
-    if (node instanceof Map) return [...node].forEach(visit);
-    if (!isObject(node)) return undefined;
-    if (node.type === "StringLiteral") texts.add(node.value);
-    if (node.type === "Identifier") names.add(node.value);
-    const isField = node.type === "MemberExpression" && !node.computed;
-    if (isField && isObject(node.property)) fields.add(node.property.value);
-    for (const [key, part] of Object.entries(node)) if (!(isField && key === "property")) visit(part);
-    return undefined;
-  };
-  visit(program);
-  return {
-    toolRole: texts.has("tool"),
-    toolCalls: fields.has("tool_calls") || texts.has("tool_calls"),
-    metadata: fields.has("metadata") || texts.has("metadata"),
-    tools: names.has("tools"),
-    messageTools: fields.has("tools") || texts.has("tools"),
-  };
 }

@@ -65,7 +65,7 @@ export class Model {
    * @param {readonly Message[]} messages
    * @param {ChatOptions} [options]
    * @returns {{ promptIds: number[], form: import("./answer.js").AnswerForm }}
-   * @throws {PromptError} there is no chat template, it fails on the messages, or it omits a tool.
+   * @throws {PromptError} there is no chat template, it fails on the messages, or it omits a message or a tool.
    */
   prepareChat(messages, options = {}) {
     if (!this.chatTemplate) {
@@ -73,15 +73,12 @@ export class Model {
         "this folder has no chat template, so messages cannot be rendered; pass the whole prompt to generate().",
       );
     }
+    if (Array.isArray(messages) && !messages.length) {
+      throw new PromptError("the conversation is empty; pass at least one message.");
+    }
     const toolNames = readToolNames(options.tools ?? []);
     const text = this.chatTemplate.render(messages, options);
-    const missing = toolNames.find((name) => !text.includes(name));
-    if (missing !== undefined) {
-      throw new PromptError(
-        `the model's chat template does not write the tool ${JSON.stringify(missing)} into the prompt; ` +
-          "leave the tools out, or describe them in a system message.",
-      );
-    }
+    this.chatTemplate.requireWritten(messages, options);
     const form = { isChat: true, isThinking: isOpenThinking(text), toolNames };
     return { promptIds: this.tokenizer.encode(text), form };
   }

@@ -40,8 +40,9 @@ export class Session {
    * @throws {import("./errors.js").SamplingError} an option is outside its range.
    */
   chat(messages, options = {}) {
-    const { tools, enableThinking, ...rest } = options;
-    const { promptIds, form } = this.#model.prepareChat(messages, { tools, enableThinking });
+    const { tools, enableThinking, continuesAnswer, ...rest } = options;
+    const chosen = { tools, enableThinking, continuesAnswer };
+    const { promptIds, form } = this.#model.prepareChat(messages, chosen);
     return this.#start(promptIds, rest, form);
   }
 

@@ -119,7 +119,10 @@ for (const [what, ask, words] of [
   ["an id of padding", () => model.generate([1, 4200]), /contains the token id 4200 where ids below 4190/],
   ["half a character", () => model.generate("\ud83d"), /not valid Unicode/],
   ["no messages", () => model.chat("Hello"), /messages must be a list/],
-  ["messages the template refuses", () => model.chat([{ role: "user", content: 5 }]), /fails on these messages/],
+  ["an empty conversation", () => model.chat([]), /the conversation is empty; pass at least one message/],
+  ["a content that is no text", () => model.chat([{ role: "user", content: 5 }]), /message 1 has the content 5 where text is/],
+  ["a part that is no text", () => model.chat([{ role: "user", content: [{ type: "image_url" }] }]), /type "image_url" where only/],
+  ["messages the template refuses", () => model.chat([{ role: "user" }]), /fails on these messages/],
   ["a tool without a name", () => model.chat(question, { tools: [{}] }), /a tool has the name undefined/],
   ["a tool twice", () => model.chat(question, { tools: [{ name: "a" }, { name: "a" }] }), /two tools are named "a"/],
 ]) {

@@ -1,0 +1,28 @@
+/** Prompts of other templates than the folder's, which tests/hosts/test_node_templates.py passes. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { ChatTemplate } from "../src/chat_template.js";
+import { PromptError } from "../src/errors.js";
+
+const path = process.env.GLM_TEMPLATE_CASES;
+const { rendered, written } = path ? JSON.parse(readFileSync(path, "utf8")) : { rendered: [], written: [] };
+
+for (const { name, source, messages, tools, thinking, isAnswerNext, continuesAnswer, expected } of rendered) {
+  test(name, () => {
+    const template = new ChatTemplate(source);
+    const options = { tools, enableThinking: thinking ?? undefined, continuesAnswer };
+    if (expected !== null) assert.equal(template.render(messages, options, isAnswerNext), expected);
+    else assert.throws(() => template.render(messages, options, isAnswerNext), PromptError);
+  });
+}
+
+for (const { name, source, messages, tools, words } of written) {
+  test(name, () => {
+    const template = new ChatTemplate(source);
+    if (words === null) template.requireWritten(messages, { tools });
+    else assert.throws(() => template.requireWritten(messages, { tools }), { message: new RegExp(words) });
+  });
+}

@@ -1,0 +1,61 @@
+"""The Node package renders the templates of all released models as transformers does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import npm_packages
+from support.chat_conversations import ASKED, CONVERSATIONS, VERSE, WEATHER, render_reference
+from support.chat_templates import OWN_SYSTEM, RELEASED_STYLES, list_templates
+
+PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
+EDGE = RELEASED_STYLES["GLM-Edge"][0]
+FIRST_TOOL = "{% for m in messages %}{{ m.content }}{% endfor %}{{ (tools or [{}])[0] | tojson }}"
+# Template, messages, tools, and the words of the refusal.
+DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None], ...] = (
+    (EDGE, [ASKED], [WEATHER], "does not write the tool .get_weather"),
+    (OWN_SYSTEM, [ASKED], [WEATHER], "does not write the tool .get_weather"),
+    (FIRST_TOOL, [ASKED], [WEATHER], None),
+    (FIRST_TOOL, [ASKED], [WEATHER, VERSE], "does not write the tool .get_verse"),
+    (OWN_SYSTEM, [{"role": "system", "content": "a"}, ASKED], [], "with the role .system"),
+    (EDGE, [ASKED, {"role": "tool", "content": "b"}], [], r"with the role .tool.*message 2"),
+    (
+        EDGE,
+        [ASKED, {"role": "assistant", "metadata": "f", "content": "{}"}],
+        [],
+        "does not write the metadata .f.",
+    ),
+)
+
+
+@pytest.mark.slow
+def test_templates(tmp_path: Path) -> None:
+    package = npm_packages.install(PACKAGE)
+    cases = {"rendered": list_rendered(), "written": list_written()}
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
+    npm_packages.run_tests(package, "templates", {"GLM_TEMPLATE_CASES": str(path)})
+
+
+def list_rendered() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{template}: {name}",
+            "source": source,
+            "messages": chosen.messages,
+            "tools": chosen.tools,
+            "thinking": chosen.thinking,
+            "isAnswerNext": chosen.is_answer_next,
+            "expected": render_reference(source, chosen, style),
+        }
+        for template, (source, style) in list_templates().items()
+        for name, chosen in CONVERSATIONS.items()
+    ]
+
+
+def list_written() -> list[dict[str, Any]]:
+    keys = ("source", "messages", "tools", "words")
+    rows = [dict(zip(keys, row, strict=True)) for row in DROPPED]
+    return [{"name": f"{place} {row['words']}", **row} for place, row in enumerate(rows)]
