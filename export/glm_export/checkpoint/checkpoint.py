@@ -23,6 +23,7 @@ from glm_export.checkpoint.adapter_files import (
 from glm_export.checkpoint.file_states import FileStates, read_states
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
+from glm_export.checkpoint.tensor_names import strip_wrappers
 from glm_export.checkpoint.weight_files import WeightFiles, find_weight_files
 from glm_export.errors import CheckpointError
 from glm_quantize import FloatArray
@@ -42,7 +43,8 @@ class Checkpoint:
     Attributes:
         folder: the folder.
         config: content of config.json.
-        tensors: location, shape and type of each tensor by name.
+        tensors: location, shape and type of each tensor by its name without wrappers; see
+            `tensor_names.py`.
         files: the files that hold the tensors, and those that lie beside them unused.
         states: states of all files when the checkpoint was opened. Every read compares them.
     """
@@ -114,7 +116,8 @@ class Checkpoint:
 
     def read(self, name: str) -> FloatArray:
         """Read a whole tensor as float32."""
-        return self.read_rows(name, 0, self.tensors[name].shape[0])
+        tensor = self.tensors[name]
+        return self.read_rows(name, 0, tensor.rows).reshape(tensor.shape)
 
     def require_unchanged(self) -> None:
         """Refuse a checkpoint whose config.json or weights are not those that were opened.
@@ -128,8 +131,8 @@ class Checkpoint:
         """Yield row ranges of about a million numbers each, in order."""
         tensor = self.tensors[name]
         step = max(1, _CHUNK_ELEMENTS // max(1, tensor.row_elements))
-        for start in range(0, tensor.shape[0], step):
-            yield start, min(start + step, tensor.shape[0])
+        for start in range(0, tensor.rows, step):
+            yield start, min(start + step, tensor.rows)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -172,7 +175,8 @@ def _open_folder(folder: Path) -> Checkpoint:
     _refuse_adapter(folder)
     is_quantized = config.get("quantization_config") is not None
     tensors = _read_headers(files.paths, is_quantized=is_quantized)
-    for name, file in files.weight_map.items():
+    for stored_name, file in files.weight_map.items():
+        name = strip_wrappers(stored_name)
         if name not in tensors or tensors[name].path.name != file:
             found = f"is in {tensors[name].path.name}" if name in tensors else "is in no file"
             raise CheckpointError(
@@ -203,14 +207,14 @@ def _read_headers(files: Iterable[Path], *, is_quantized: bool) -> dict[str, Sto
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_header(path, is_quantized=is_quantized):
-            if tensor.name in tensors:
-                other = tensors[tensor.name].path.name
+            name = strip_wrappers(tensor.name)
+            if name in tensors:
                 raise CheckpointError(
-                    f"{tensor.name} is in {other} and again in {path.name}; "
+                    f"{tensor.name} is in {tensors[name].path.name} and again in {path.name}; "
                     "remove the file that does not belong to this checkpoint, or download both "
                     "again."
                 )
-            tensors[tensor.name] = tensor
+            tensors[name] = tensor
     return tensors
 
 

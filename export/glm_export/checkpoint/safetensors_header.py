@@ -25,13 +25,23 @@ _ITEM_BYTES = _FLOAT_BYTES | _QUANTIZED_BYTES
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Location of a tensor [N, C] or [N] in a file, row-major."""
+    """Location of a tensor [N, C] or [N] in a file, row-major; a single number has shape []."""
 
     name: str
     path: Path
     dtype: str
     shape: tuple[int, ...]
     offset_bytes: int
+
+    @property
+    def is_float(self) -> bool:
+        """True if its dtype is F32, F16 or BF16."""
+        return self.dtype in _FLOAT_BYTES
+
+    @property
+    def rows(self) -> int:
+        """Number of rows: N, or 1 for a single number without dimensions."""
+        return self.shape[0] if self.shape else 1
 
     @property
     def row_elements(self) -> int:
@@ -51,7 +61,7 @@ class StoredTensor:
     @property
     def size_bytes(self) -> int:
         """Bytes of the whole tensor."""
-        return self.shape[0] * self.row_bytes
+        return self.rows * self.row_bytes
 
     def require_float(self) -> None:
         """Refuse packed integers and 8-bit floats.
@@ -59,7 +69,7 @@ class StoredTensor:
         Raises:
             CheckpointError: its dtype is not F32, F16 or BF16.
         """
-        if self.dtype not in _FLOAT_BYTES:
+        if not self.is_float:
             raise _refuse_dtype(self.path, self.name, self.dtype)
 
 
@@ -82,7 +92,7 @@ def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]
         raise CheckpointError(
             f"{path.name} has an invalid safetensors header ({error}); download it again."
         ) from error
-    tensors.sort(key=lambda tensor: tensor.offset_bytes)
+    tensors.sort(key=lambda tensor: (tensor.offset_bytes, tensor.size_bytes))  # empty ones first
     _check_layout(path, tensors, _LENGTH_BYTES + len(header), size)
     return tensors
 
@@ -139,7 +149,7 @@ def _parse_entry(path: Path, name: str, entry: Mapping[str, Any], data_offset: i
     shape = _read_sizes(entry, "shape")
     dtype = entry["dtype"]
     tensor = StoredTensor(name, path, dtype, shape, data_offset + begin)
-    if not shape or min(shape) < 1 or end - begin != tensor.size_bytes:
+    if end - begin != tensor.size_bytes:
         raise CheckpointError(
             f"{path.name}: {name} {list(shape)} of {dtype} does not fill bytes {begin}-{end}; "
             "download it again."

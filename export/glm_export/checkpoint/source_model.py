@@ -1,6 +1,6 @@
 """A checkpoint with its config and headers, read and checked. Every command starts with it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -10,8 +10,11 @@ from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
 from glm_export.checkpoint.split_sources import split_sources
-from glm_export.errors import CheckpointError
+from glm_export.checkpoint.stored_head import Located, locate_with_head
+from glm_export.checkpoint.tensor_check import check_tensors
+from glm_export.checkpoint.tensor_names import add_base_name
 from glm_export.model.architectures import (
+    Architecture,
     DecoderConfig,
     ParameterSource,
     find_architecture,
@@ -63,60 +66,33 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})
     architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
-    parameters = split_sources(
-        architecture.locate_parameters(config), checkpoint.tensors, architecture.split_names
-    )
+    checkpoint, located = _locate(checkpoint, architecture, config)
+    parameters = split_sources(located.parameters, checkpoint.tensors, architecture.split_names)
     stored = find_format(checkpoint.config)
     matrices = find_matrices(checkpoint, stored, parameters) if stored else {}
     stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
-    _check_tensors(checkpoint, parameters, stored_in, architecture.ignored)
+    ignored = {*architecture.ignored, *located.dropped}
+    check_tensors(checkpoint, parameters, stored_in, ignored)
     method = stored.method if stored else ""
-    notes = tuple(note for note in (checkpoint.files.note,) if note)
     return SourceModel(
-        checkpoint, architecture.model_type, config, parameters, method, matrices, notes
+        checkpoint=checkpoint,
+        model_type=architecture.model_type,
+        config=located.config,
+        parameters=parameters,
+        stored_format=method,
+        matrices=matrices,
+        notes=tuple(note for note in (checkpoint.files.note, located.note) if note),
     )
 
 
-def _check_tensors(
-    checkpoint: Checkpoint,
-    parameters: Mapping[str, ParameterSource],
-    quantized: Mapping[str, Collection[str]],
-    ignored: Collection[str],
-) -> None:
-    """Every expected tensor is there with its shape, and no other.
-
-    Args:
-        checkpoint: what is there.
-        parameters: what is expected.
-        quantized: parameter -> the tensors, checked already, that stand in place of its floats.
-        ignored: may be there or not.
-
-    Raises:
-        CheckpointError: names the tensor, and the two shapes where they differ.
-    """
-    expected = {
-        name: shape
-        for parameter, source in parameters.items()
-        if parameter not in quantized
-        for name, shape in source.tensors
-    }
-    for name, shape in expected.items():
-        found = checkpoint.tensors.get(name)
-        if found is None:
-            raise CheckpointError(
-                f"{name} {list(shape)} is missing; check that all weight files are in "
-                f"{checkpoint.folder}, are named by its index if it has one, and belong to this "
-                "config.json."
-            )
-        if found.shape != shape:
-            raise CheckpointError(
-                f"{name} is {list(found.shape)} but config.json makes it {list(shape)}; "
-                "check that both come from the same revision."
-            )
-        found.require_float()
-    surplus = sorted(set(checkpoint.tensors).difference(expected, ignored, *quantized.values()))
-    if surplus:
-        raise CheckpointError(
-            f"{len(surplus)} tensors do not belong to this model, the first is {surplus[0]}; "
-            "check that config.json and the weights come from the same revision."
-        )
+def _locate(
+    checkpoint: Checkpoint, architecture: Architecture, config: DecoderConfig
+) -> tuple[Checkpoint, Located]:
+    """Locate the parameters; names and config.json are then those of the whole, settled model."""
+    embedding = architecture.locate_parameters(config)["embed_tokens.weight"].tensors[0][0]
+    checkpoint = replace(checkpoint, tensors=add_base_name(checkpoint.tensors, embedding))
+    located = locate_with_head(checkpoint, architecture, config)
+    if located.config.is_tied != config.is_tied:
+        changed = {**checkpoint.config, "tie_word_embeddings": located.config.is_tied}
+        checkpoint = replace(checkpoint, config=changed)
+    return checkpoint, located

@@ -61,7 +61,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _locate(path: Path, name: object, value: object, size: int) -> StoredTensor:
-    if not isinstance(value, torch.Tensor) or not value.dim() or not min(value.shape):
+    if not isinstance(value, torch.Tensor):
         raise CheckpointError(
             f"{path.name}: {name} is {_describe(value)} where a tensor with numbers is expected; "
             "use a checkpoint that holds weights only."

@@ -154,7 +154,7 @@ def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
             prefix = name.removesuffix("weight")
             names = sorted(part for part in tensor.matrix.tensors if part.startswith(prefix))
         for one in names:
-            yield TensorSource(stored[one].path.name, one, first_row)
+            yield TensorSource(stored[one].path.name, stored[one].name, first_row)
         first_row += shape[0]
 
 

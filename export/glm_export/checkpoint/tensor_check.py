@@ -1,0 +1,140 @@
+"""Every expected tensor is there with its shape, and no other: else the likely cause is named."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.safetensors_header import StoredTensor
+from glm_export.checkpoint.tensor_names import is_computed
+from glm_export.errors import CheckpointError
+from glm_export.model.architectures import ParameterSource
+
+_SAME_REVISION = "check that config.json and the weights come from the same revision"
+# Patterns of surplus names, and what they mean and what to do; the first that matches is said.
+_CAUSES = (
+    (
+        r"\.lora_|\.base_layer\.|\.modules_to_save\.",
+        "the weights hold a LoRA adapter that is not merged; merge it with PEFT (merge_and_unload, "
+        "save_pretrained) and give the merged model",
+    ),
+    (
+        r"(^|\.)(score|classifier|classifier_head|v_head|value_head|reward_head|qa_outputs)\.",
+        "the checkpoint is a classifier or a reward model, which generates no text; give the model "
+        "that it was made from",
+    ),
+    (
+        r"(^|\.)(visual|vision|vision_tower|vision_model|image_\w+)\.",
+        "the model reads images, which is not supported; give a model for text alone, for example "
+        "GLM-4-9B-0414",
+    ),
+    (
+        r"\.mlp\.(experts|shared_experts|gate)\.",
+        "the model is a mixture of experts, which is not supported; give a dense model, for "
+        "example GLM-4-9B-0414",
+    ),
+    (
+        r"^transformer\.",
+        "the weights have the names of a `chatglm` checkpoint; give config.json of the same "
+        "repository",
+    ),
+    (
+        r"^model\.",
+        "the weights have the names of a `glm` or `glm4` checkpoint; give config.json of the same "
+        "repository",
+    ),
+)
+_WITHOUT_MISSING = 4  # the rest of the causes is likely only if other tensors are missing
+
+
+def check_tensors(
+    checkpoint: Checkpoint,
+    parameters: Mapping[str, ParameterSource],
+    quantized: Mapping[str, Collection[str]],
+    ignored: Collection[str],
+) -> None:
+    """Check names, shapes and types of a checkpoint's tensors.
+
+    Args:
+        checkpoint: what is there.
+        parameters: what is expected.
+        quantized: parameter -> the tensors, checked already, that stand in place of its floats.
+        ignored: may be there or not.
+
+    Raises:
+        CheckpointError: names the first missing or surplus tensor and the likely cause, or the two
+            shapes where they differ.
+    """
+    expected = {
+        name: shape
+        for parameter, source in parameters.items()
+        if parameter not in quantized
+        for name, shape in source.tensors
+    }
+    missing = [name for name in expected if name not in checkpoint.tensors]
+    known = set(expected).union(ignored, *quantized.values())
+    surplus = [name for name in checkpoint.tensors if name not in known and not is_computed(name)]
+    if missing:
+        raise _refuse_missing(checkpoint, missing, expected, sorted(surplus))
+    for name, shape in expected.items():
+        _check_shape(checkpoint.tensors[name], shape)
+    if surplus:
+        name, cause = _find_cause(sorted(surplus), are_names_missing=False)
+        raise CheckpointError(
+            f"{len(surplus)} tensors do not belong to this model, the first is "
+            f"{checkpoint.tensors[name].name}; {cause or _SAME_REVISION}."
+        )
+
+
+def _check_shape(found: StoredTensor, shape: tuple[int, ...]) -> None:
+    if found.shape != shape:
+        reason = "check that both come from the same revision"
+        if 0 in found.shape:
+            reason = (
+                "it is empty, as DeepSpeed ZeRO-3 saves a model whose weights were not gathered; "
+                "make a whole checkpoint with zero_to_fp32.py, or save again with "
+                "stage3_gather_16bit_weights_on_model_save"
+            )
+        raise CheckpointError(
+            f"{found.name} is {list(found.shape)} but config.json makes it {list(shape)}; {reason}."
+        )
+    found.require_float()
+
+
+def _refuse_missing(
+    checkpoint: Checkpoint,
+    missing: list[str],
+    expected: Mapping[str, tuple[int, ...]],
+    surplus: list[str],
+) -> CheckpointError:
+    first = f"{missing[0]} {list(expected[missing[0]])}"
+    if surplus:
+        name, cause = _find_cause(surplus, are_names_missing=True)
+        counts = f"{len(missing)} tensors are missing, {len(surplus)} are there instead"
+        return CheckpointError(
+            f"{first} is missing and {checkpoint.tensors[name].name} is there instead ({counts}); "
+            f"{cause or _SAME_REVISION}."
+        )
+    advice = "; ".join(_advise_on_missing(checkpoint, missing))
+    return CheckpointError(f"{first} is missing; {advice}.")
+
+
+def _advise_on_missing(checkpoint: Checkpoint, missing: list[str]) -> Iterator[str]:
+    yield (
+        f"check that all weight files are in {checkpoint.folder}, are named by its index if it has "
+        "one, and belong to this config.json"
+    )
+    if len(missing) == 1 and re.search(r"lm_head|output_layer", missing[0]):
+        yield "if the head is the embedding, config.json must say tie_word_embeddings true"
+    if checkpoint.files.unused:
+        names = ", ".join(path.name for path in checkpoint.files.unused)
+        yield f"the folder also holds {names}, which transformers would not read"
+
+
+def _find_cause(surplus: list[str], *, are_names_missing: bool) -> tuple[str, str]:
+    """Return the surplus tensor that tells the cause, and the cause; else the first one and ""."""
+    causes = _CAUSES if are_names_missing else _CAUSES[:_WITHOUT_MISSING]
+    for pattern, cause in causes:
+        for name in surplus:
+            if re.search(pattern, name):
+                return name, cause
+    return surplus[0], ""
