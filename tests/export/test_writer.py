@@ -108,6 +108,7 @@ def test_squares_that_float32_cannot_hold_are_still_summed(
 ) -> None:
     """1e30 squared is infinite in float32; the error would be reported as NaN."""
     poison(tmp_path / "checkpoint", "model.layers.0.self_attn.q_proj.weight", 1e30)
+    source = open_source(tmp_path / "checkpoint")
     plan, options = make_plan(source, "fp32"), WriteOptions("rtn", is_checked=False, threads=1)
     report = write_weights(source.checkpoint, plan, tmp_path / "data", options, lambda _: None)
     assert report.errors[QKV].squared_weight == pytest.approx(1e60, rel=1e-5)
@@ -178,6 +179,7 @@ def test_a_number_that_its_type_cannot_hold_is_named(
     source: SourceModel, tmp_path: Path, name: str, value: float
 ) -> None:
     poison(tmp_path / "checkpoint", f"model.{name}.weight", value)
+    source = open_source(tmp_path / "checkpoint")
     plan, options = make_plan(source, "fp16"), WriteOptions("rtn", is_checked=False, threads=1)
     with pytest.raises(CheckpointError, match=rf"{name}.weight, rows \d+-\d+ have NaN, Inf or"):
         write_weights(source.checkpoint, plan, tmp_path / "data", options, lambda _: None)
