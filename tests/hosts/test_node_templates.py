@@ -40,7 +40,9 @@ def test_templates(tmp_path: Path) -> None:
 
 
 def list_rendered() -> list[dict[str, Any]]:
-    return [
+    refusing = "{{ raise_exception('no') }}"
+    refused = {"name": "refused", "source": refusing, "messages": [ASKED], "expected": None}
+    return [refused] + [
         {
             "name": f"{template}: {name}",
             "source": source,

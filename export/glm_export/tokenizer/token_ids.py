@@ -11,7 +11,6 @@ from glm_export.model.architectures import DecoderConfig
 from glm_export.tokenizer.files import MODEL_NAME, read_tokenizer_json
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
-
 # Where `modeling_chatglm.py` of ChatGLM3 and GLM-4-9B-chat stops, besides `</s>`.
 _CHATGLM_STOPS = ("<|user|>", "<|observation|>")
 
