@@ -44,7 +44,7 @@ def test_model_type(tmp_path: Path, model_type: object) -> None:
     [
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "rope_type='dynamic'"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "factor=0.0"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type='yarn' without factor"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "not a multiple of"),
         ({"partial_rotary_factor": 0.3}, "turns 9 numbers of a head of 32"),
         ({"hidden_size": "64"}, "hidden_size='64'"),

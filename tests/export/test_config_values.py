@@ -109,26 +109,15 @@ def test_a_value_that_would_be_computed_wrongly(
         {"rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 1.0}},
         {"rope_scaling": {"rope_theta": 5e5, "partial_rotary_factor": 1.0, "type": "default"}},
         {
-            "rope_scaling": {"rope_theta": 1.0},
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5e5,
-                "partial_rotary_factor": 1.0,
-            },
+            "rope_scaling": {"rope_theta": 5e5, "partial_rotary_factor": 1.0},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1.0},
         },
     ],
 )
 def test_rotary_settings_at_any_of_their_places(values: dict[str, object]) -> None:
-    """The root is transformers 4's place, `rope_parameters` that of 5, which wins."""
+    """`test_rope_writings.py` compares many more of them with transformers."""
     config = read(**values)
     assert (config.rope_theta, config.rotary_dim) == (5e5, 32)
-
-
-def test_rope_parameters_without_a_type_keep_that_of_rope_scaling() -> None:
-    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-    values: dict[str, Any] = {"rope_scaling": scaling, "rope_parameters": {"rope_theta": 5e5}}
-    config = read(**values)
-    assert config.yarn is not None and config.yarn.factor == 4.0 and config.rope_theta == 5e5
 
 
 def test_absent_values_are_those_of_transformers() -> None:

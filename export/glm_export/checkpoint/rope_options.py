@@ -8,11 +8,13 @@ from typing import Any
 from glm_export.checkpoint.json_files import read_json
 from glm_export.errors import OptionsError
 from glm_export.model.architectures import DecoderConfig
+from glm_export.model.architectures.rope_settings import ORIGINAL_CONTEXT, PLACES, find_nested
 
 ROPE_SCALINGS = ("yarn",)
 ROPE_NAMES = ("rope_scaling", "factor", "original_context", "rope_theta")
 # Keys of config.json that set the rotary embedding.
-ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters")
+ROPE_KEYS = ("rope_theta", *PLACES, ORIGINAL_CONTEXT)
+_UNSCALED_KEYS = ("rope_theta", "partial_rotary_factor")
 _LONG_CONTEXT = 131_072
 _SHORT_THETA = 10_000.0
 
@@ -53,31 +55,29 @@ class RopeOptions:
             raise OptionsError(f"rope theta is {self.theta}; choose a number such as 10000.")
 
     def list_changes(self, folder: Path) -> dict[str, Any]:
-        """Return the values that replace those of a checkpoint's config.json.
+        """Return the values that replace those of a checkpoint's config.json; None removes one.
 
         Raises:
             CheckpointError: config.json cannot be read.
+            UnsupportedModelError: its rotary settings are not an object.
         """
         if self.scaling is None and self.theta is None:
             return {}
         config = read_json(folder / "config.json")
-        # A given scaling replaces `rope_scaling`, transformers 4's place for YaRN.
-        names = ("rope_parameters",) if self.scaling else ("rope_scaling", "rope_parameters")
-        rope: dict[str, Any] = {}
-        for nested in (config.get(name) for name in names):
-            rope |= nested if isinstance(nested, Mapping) else {}
-        changes: dict[str, Any] = {}
-        if self.theta is not None:
-            changes["rope_theta"] = rope["rope_theta"] = self.theta
-        if self.scaling is not None:
-            original = self.original_context or config.get("max_position_embeddings")
-            rope |= {
+        nested = find_nested(config)
+        rope, changes = dict(nested), dict[str, Any]()
+        if self.scaling is not None:  # it replaces all of the scaling in config.json
+            originals = (config.get(ORIGINAL_CONTEXT), nested.get(ORIGINAL_CONTEXT))
+            context = config.get("max_position_embeddings")
+            rope = {key: nested[key] for key in _UNSCALED_KEYS if key in nested} | {
                 "rope_type": self.scaling,
                 "factor": self.factor,
-                "original_max_position_embeddings": original,
+                ORIGINAL_CONTEXT: self.original_context or next(filter(None, originals), context),
             }
-            changes["rope_scaling"] = None
-        return changes | {"rope_parameters": rope}
+            changes[ORIGINAL_CONTEXT] = None
+        if self.theta is not None:
+            changes["rope_theta"] = rope["rope_theta"] = self.theta
+        return changes | {"rope_scaling": None, "rope_parameters": rope}
 
 
 def list_rope_warnings(model_type: str, config: DecoderConfig) -> tuple[str, ...]:
@@ -93,5 +93,5 @@ def list_rope_warnings(model_type: str, config: DecoderConfig) -> tuple[str, ...
 
 
 def read_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rotary settings of a config.json."""
+    """Return the rotary settings of a config.json; None for those that it lacks."""
     return {key: config.get(key) for key in ROPE_KEYS}

@@ -19,6 +19,7 @@ from glm_export.model.architectures import (
     ParameterSource,
     find_architecture,
 )
+from glm_export.model.architectures.rope_settings import describe_conflict
 from glm_quantize import FloatArray
 
 
@@ -56,14 +57,15 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
 
     Args:
         folder: folder of the checkpoint.
-        changes: values that replace those of config.json; see `rope_options.py`.
+        changes: values that replace those of config.json, or None to remove one; see
+            `rope_options.py`.
 
     Raises:
         CheckpointError: a file or tensor is missing, broken or unexpected.
         UnsupportedModelError: the exporter does not support a value of config.json.
     """
     checkpoint = open_checkpoint(folder)
-    checkpoint = replace(checkpoint, config={**checkpoint.config, **changes})
+    checkpoint = replace(checkpoint, config=_change(checkpoint.config, changes))
     architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
     checkpoint, located = _locate(checkpoint, architecture, config)
@@ -74,6 +76,7 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     ignored = {*architecture.ignored, *located.dropped}
     check_tensors(checkpoint, parameters, stored_in, ignored)
     method = stored.method if stored else ""
+    conflict = describe_conflict(checkpoint.config)
     return SourceModel(
         checkpoint=checkpoint,
         model_type=architecture.model_type,
@@ -81,8 +84,13 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
         parameters=parameters,
         stored_format=method,
         matrices=matrices,
-        notes=tuple(note for note in (checkpoint.files.note, located.note) if note),
+        notes=tuple(note for note in (checkpoint.files.note, located.note, conflict) if note),
     )
+
+
+def _change(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    removed = {key for key, value in changes.items() if value is None}
+    return {key: value for key, value in {**config, **changes}.items() if key not in removed}
 
 
 def _locate(
