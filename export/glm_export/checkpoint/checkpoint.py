@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from glm_export.checkpoint.adapter_files import (
     find_adapter,
-    refuse_lone_adapter,
     refuse_neighbour,
 )
 from glm_export.checkpoint.file_states import FileStates, read_states
 from glm_export.checkpoint.json_files import read_json
+from glm_export.checkpoint.other_folders import find_other_kind
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
 from glm_export.checkpoint.tensor_names import strip_wrappers
 from glm_export.checkpoint.weight_files import WeightFiles, find_weight_files
@@ -197,9 +197,9 @@ def _require_config(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
     path = folder / "config.json"
-    adapter = None if path.exists() else find_adapter(folder)
-    if adapter is not None:
-        raise refuse_lone_adapter(adapter)
+    other = None if path.exists() else find_other_kind(folder)
+    if other is not None:
+        raise other
     return path
 
 

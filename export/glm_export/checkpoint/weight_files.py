@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glm_export.checkpoint.adapter_files import ADAPTER_WEIGHTS, find_adapter, refuse_lone_adapter
+from glm_export.checkpoint.adapter_files import ADAPTER_WEIGHTS
 from glm_export.checkpoint.json_files import read_json
+from glm_export.checkpoint.other_folders import find_other_kind
 from glm_export.errors import CheckpointError
 
 _INDEX_END = ".index.json"
@@ -97,10 +98,7 @@ def _find_others(folder: Path) -> WeightFiles:
         paths = {path for path in folder.glob(pattern) if path.name not in ADAPTER_WEIGHTS}
         if paths:
             return WeightFiles(tuple(sorted(paths)), unused=_list_unused(folder, paths))
-    adapter = find_adapter(folder)
-    if adapter is not None:
-        raise refuse_lone_adapter(adapter)
-    raise CheckpointError(
+    raise find_other_kind(folder) or CheckpointError(
         f"there is no {' and no '.join(_OTHERS)} in {folder}; give a Hugging Face folder with "
         "config.json and the weights."
     )

@@ -14,6 +14,7 @@ from glm_export.model.architectures.description import (
     ParameterSource,
     Yarn,
 )
+from glm_export.model.architectures.other_models import find_other_model
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
@@ -40,6 +41,12 @@ def find_architecture(values: Mapping[str, object]) -> Architecture:
         UnsupportedModelError: `model_type` is missing or not supported.
     """
     model_type = values.get("model_type")
+    other = find_other_model(values)
+    if other is not None:
+        raise UnsupportedModelError(
+            f"config.json says model_type={model_type!r} and is that of {other.name}, "
+            f"{other.reason}, which is not supported; {other.advice}."
+        )
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"config.json says model_type={model_type!r}; "
