@@ -3,6 +3,8 @@
 Every message is one sentence that says what was found, what was expected, and what to do.
 """
 
+_LONGEST_REASON = 300  # characters; the words may be a template's or a file's
+
 
 class GlmRuntimeError(Exception):
     """Base class of the runtime's errors."""
@@ -47,7 +49,7 @@ class MissingDependencyError(GlmRuntimeError):
 def first_line(error: BaseException) -> str:
     """Return the first line of another package's error, to be put into a sentence."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
 
 
 def to_printable(text: str) -> str:

@@ -133,9 +133,62 @@ EXHAUSTING = [
     "{% set ns = namespace(l=[], s='a' * 20000000) %}"
     "{% for i in range(99999) %}{% set ns.l = ns.l + [ns.s[1:]] %}{% endfor %}",
 ]
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}"
+DOUBLED = "{% set ns = namespace(l=[1]) %}{% for i in range(34) %}{% set ns.l = [ns.l, ns.l] %}"
+DEEP = (
+    "{% set ns = namespace(l=[1]) %}{% for i in range(9000) %}{% set ns.l = [ns.l] %}{% endfor %}"
+)
+KEPT = "{% set ns = namespace(k=[]) %}{% for i in range(999) %}{% set ns.k = [ns.k, BODY] %}"
+MANY = "{% set m = ('a b ' * 4000000) %}"
+# Operations for which each item was once a case of its own: now a value of any origin is bounded.
+EXHAUSTING += [
+    DOUBLED + "{% endfor %}{{ ns.l == ns.l[:] }}",
+    DOUBLED + "{% endfor %}{{ [[0]] + ns.l < ns.l }}",
+    DOUBLED.replace("[ns.l, ns.l]", "(ns.l, ns.l)") + "{% endfor %}{{ {ns.l: 1} }}",
+    DOUBLED.replace("[ns.l, ns.l]", "{1: ns.l, 2: ns.l}") + "{% endfor %}{{ ns.l == ns.l.copy() }}",
+    DOUBLED.replace("[ns.l, ns.l]", "dict(a=ns.l, b=ns.l)")
+    + "{% endfor %}{{ ns.l == ns.l.copy() }}",
+    DOUBLED.replace("[ns.l, ns.l]", "ns.l.copy() + ns.l") + "{% endfor %}{{ ns.l|sort }}",
+    "{% set ns = namespace(l=namespace(x=1)) %}{% for i in range(40) %}"
+    "{% set ns.l = namespace(a=ns.l, b=ns.l) %}{% endfor %}{{ ns.l }}",
+    "{% set ns = namespace() %}{% set ns.l = [ns, ns] %}{{ ns.l }}",
+    "{{ range(99999)|map('string')|map('list')|list|sum(start=[]) }}",
+    "{{ ([range(99)|list] * 9999)|sum(start=[]) }}",
+    DEEP + "{{ ns.l|tojson(indent=9999) }}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(150) %}"
+    "{% set ns.l = [ns.l] * 2 if i < 9 else [ns.l] %}{% endfor %}{{ ns.l|tojson(indent=9999) }}",
+    "{{ ([1] * 900000)|tojson(separators=('a' * 9999, ':')) }}",
+    "{{ strftime_now('%99999d' * 2000000) }}",
+    "{{ strftime_now('%99999d') }}",
+    "{{ strftime_now('%9999d' * 150) }}",
+    "{{ ('www.a.de ' * 900000)|urlize(target='a' * 9000) }}",
+    "{{ ('<!-- -->' * 2000000)|striptags }}",
+    "{{ ('%9999d' * 2000000) % (range(99999)|list) }}",
+    "{{ ['%9999999999d']|format(1) }}",
+    "{{ ('{' + ':' * 19000000).format(1) }}",
+    "{{ '%99999999999d'.encode() % 1 }}",
+    MANY + ENDLESS + "{% set x = m.split() %}" + "{% endfor %}{% endfor %}",
+    MANY + KEPT.replace("BODY", "m[:1500000].split()") + "{% endfor %}",
+    MANY + KEPT.replace("BODY", "m.partition('b')") + "{% endfor %}",
+    MANY + KEPT.replace("BODY", "m.replace(' ', '\n')[:900000].splitlines()") + "{% endfor %}",
+    MANY + KEPT.replace("BODY", "m[:900000]|list") + "{% endfor %}",
+    MANY + KEPT.replace("BODY", "range(99999)|batch(1, m)|list") + "{% endfor %}",
+    MANY + "{{ m|list }}",
+    MANY + "{{ m.rfind('b' + m[:9000000]) }}",
+    MANY + "{{ ('a' * 9000000).strip('b' * 9000000 + 'a') }}",
+    "{% set ns = namespace(g=[1]) %}{% for i in range(90000) %}{% set ns.g = ns.g|map('string') %}"
+    "{% endfor %}x",
+    "{% set ns = namespace(g=[1]) %}{% for i in range(90000) %}{% set ns.g = [1]|batch(2, ns.g) %}"
+    "{% endfor %}x",
+    "{{ ('x' * 90000).encode('idna') }}",
+    "{{ (1).from_bytes('a'.encode() * 9000000) }}",
+    "{{ ('1' * 20000000)|int(base=2) }}",
+    "{{ raise_exception('x' * 20000000) }}",
+    ENDLESS + "{% if ns is defined or 1 < 2 %}{% endif %}{% endfor %}{% endfor %}",
+]
 CHILD = """
 import json, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (300, 300))
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.errors import PromptError
@@ -148,7 +201,7 @@ for source in json.load(sys.stdin):
 
 
 def test_time_and_memory_have_an_end() -> None:
-    """In a process of its own, limited to 3 GB and 300 s of processor time."""
+    """In a process of its own, limited to 2 GB and 300 s of processor time."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD],
         input=json.dumps(EXHAUSTING),
@@ -161,6 +214,7 @@ def test_time_and_memory_have_an_end() -> None:
     assert len(said) == len(EXHAUSTING)
     for source, sentence in zip(EXHAUSTING, said, strict=True):
         assert sentence.startswith("the model's chat template "), source
+        assert len(sentence) < 600, source
         assert "()" not in sentence, source  # MemoryError has no words: nothing came so far
 
 
@@ -175,3 +229,37 @@ def test_what_honest_templates_do_has_room() -> None:
     )
     messages = [{"role": "user", "content": "a b\n" * 1000, "parts": ["x"] * 50}] * 1000
     assert ChatTemplate(source).render(messages).endswith(str(3999 * 1000))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ messages|pprint }}", "it uses the filter 'pprint'"),
+        ("{{ messages|map('urlize')|list }}", "it uses the filter 'urlize'"),
+        ("{{ (1.5).fromhex('0x1p0') }}", "it calls fromhex of a value of type type"),
+        ("{{ ''.encode().hex() }}", "it calls hex of a value of type bytes"),
+        ("{{ {}.fromkeys([1]) }}", "it calls fromkeys of a value of type type"),
+        ("{{ messages|indent }}", "it applies indent to a value that is not a text"),
+    ],
+)
+def test_what_is_not_known_is_refused(source: str, reason: str) -> None:
+    """The cost of every operation is known; `indent` of a list once changed the user's list."""
+    messages = [dict(message) for message in MESSAGES]
+    with pytest.raises(HostileTemplateError) as caught:
+        ChatTemplate(source).render(messages)
+    assert reason in str(caught.value)
+    assert messages == MESSAGES
+
+
+def test_a_template_of_a_megabyte_is_not_compiled() -> None:
+    with pytest.raises(FolderError, match="it has more than 200000 characters"):
+        ChatTemplate("{{ a }}" * 150_000)
+
+
+def test_nested_lists_of_a_user_are_measured_once() -> None:
+    """A large tool schema is looked at in a loop; each list is added up once."""
+    schema: dict[str, object] = {f"field{i}": {"type": ["string", "null"]} for i in range(2000)}
+    source = "{% for m in messages %}{% if [schema, m] %}{{ m.content }}{% endif %}{% endfor %}"
+    message = {"role": "user", "content": "a"}
+    template = ChatTemplate("{% set schema = messages[0].schema %}" + source)
+    assert template.render([{**message, "schema": schema}] * 500) == "a" * 500

@@ -27,6 +27,7 @@ from glm_runtime.text.chat_messages import (
     simplify_messages,
 )
 from glm_runtime.text.template_features import TemplateFeatures, find_features
+from glm_runtime.text.template_operations import check_date_format
 from glm_runtime.text.template_sandbox import BoundedSandbox, new_steps
 from glm_runtime.text.written_check import require_written
 
@@ -63,7 +64,7 @@ class ChatTemplate:
             MemoryError,
         ) as error:
             raise FolderError(
-                f"{TEMPLATE_NAME} is not a valid Jinja template ({error}); "
+                f"{TEMPLATE_NAME} is not a valid Jinja template ({first_line(error)}); "
                 "correct it in the checkpoint and export again."
             ) from error
 
@@ -150,6 +151,8 @@ class ChatTemplate:
     ) -> str | None:
         try:
             return self._render_raw(messages, tools, {}, is_answer_next=False)
+        except HostileTemplateError:  # the other probes would take as long
+            raise
         except PromptError:
             return None
 
@@ -285,4 +288,5 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(pattern: str) -> str:
+    check_date_format(pattern)
     return datetime.now().strftime(pattern)
