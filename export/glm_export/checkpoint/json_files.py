@@ -6,7 +6,15 @@ from typing import Any
 
 from glm_export.errors import CheckpointError
 
-_LFS_POINTER = b"version https://git-lfs"
+# How other files begin, and what they are.
+_BEGINNINGS = (
+    (b"version https://git-lfs", "it is a git-lfs pointer: the content was not downloaded"),
+    (b"\xff\xfe", "it is UTF-16 and not UTF-8 text"),
+    (b"\xfe\xff", "it is UTF-16 and not UTF-8 text"),
+    (b"PK\x03\x04", "it is a zip file, as torch.save writes a pytorch_model.bin"),
+    (b"GGUF", "it is a GGUF file"),
+    (b"<", "it is a web page"),
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -49,10 +57,4 @@ def describe_content(data: bytes) -> str:
     """Say what the bytes are that should have been a checkpoint's file; "" if that is unknown."""
     if not data.strip():
         return "the file is empty"
-    if data.startswith(_LFS_POINTER):
-        return "it is a git-lfs pointer: the content was not downloaded"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "it is UTF-16 and not UTF-8 text"
-    if data.lstrip()[:1] == b"<":
-        return "it is a web page"
-    return ""
+    return next((what for start, what in _BEGINNINGS if data.lstrip().startswith(start)), "")

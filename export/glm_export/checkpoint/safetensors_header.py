@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm_export.checkpoint.json_files import describe_content
 from glm_export.errors import CheckpointError
 
 # Source: the safetensors format: 8 bytes little-endian header length, JSON header, then the data.
 _LENGTH_BYTES = 8
+_SHOWN_BYTES = 64  # enough to recognise another kind of file
 _MAX_HEADER_BYTES = 100_000_000
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 # Further types in pre-quantized checkpoints: packed codes, indices, shapes and 8-bit floats.
@@ -99,13 +101,16 @@ def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]
 
 def _read_header_bytes(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
-        prefix = file.read(_LENGTH_BYTES)
+        start = file.read(_SHOWN_BYTES)
+        prefix = start[:_LENGTH_BYTES]
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == _LENGTH_BYTES else 0
         if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+            what = describe_content(start) or "it is truncated, or not a safetensors file"
             raise CheckpointError(
-                f"{path.name} has {size} bytes and no whole safetensors header: it is truncated, "
-                "or something else (a git-lfs pointer, a web page); download it again."
+                f"{path.name} has {size} bytes and no whole safetensors header ({what}); download "
+                "it again."
             )
+        file.seek(_LENGTH_BYTES)
         return file.read(length)
 
 

@@ -3,6 +3,7 @@
 It also holds the chat templates of models that were released without one.
 """
 
+from codecs import BOM_UTF8
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def read_tokenizer_json(folder: Path) -> bytes:
     path = folder / TOKENIZER_NAME
     try:
         if path.is_file():
-            return path.read_bytes()
+            return path.read_bytes().removeprefix(BOM_UTF8)  # the tokenizers package refuses it
         model = folder / MODEL_NAME
         if not model.is_file():
             raise CheckpointError(
