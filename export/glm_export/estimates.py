@@ -14,6 +14,7 @@ from glm_export.calibration.budget import set_budget
 from glm_export.checkpoint.rope_options import list_rope_warnings
 from glm_export.errors import OutputError
 from glm_export.evaluation import verify
+from glm_export.folder.side_files import list_chat_notes
 from glm_export.job import ExportJob
 from glm_export.output.unfinished import Unfinished
 from glm_export.plan.options import ExportOptions
@@ -139,6 +140,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         notes=(
             *job.source.notes,
             *list_rope_warnings(job.source.model_type, job.source.config),
+            *list_chat_notes(job.files),
             *_list_obstacles(options),
         ),
     )

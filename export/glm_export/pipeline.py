@@ -89,6 +89,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         notes=(
             *job.source.notes,
             *list_rope_warnings(job.source.model_type, job.source.config),
+            *side_files.list_chat_notes(job.files),
         ),
     )
 

@@ -14,6 +14,7 @@ from glm_runtime.errors import FolderError, MissingDependencyError
 from glm_runtime.folder.manifest import (
     FORMAT_VERSION,
     GRAPH_FILES,
+    Manifest,
     ModelEntry,
     check_files,
     read_manifest,
@@ -27,6 +28,7 @@ from glm_runtime.graph.machine import (
     read_total_memory_bytes,
 )
 from glm_runtime.progress import Progress, ignore_progress
+from glm_runtime.text.chat_template import TABLE_NAME, TEMPLATE_NAME
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
@@ -55,7 +57,8 @@ class FolderReport:
     """The integrity of a folder, and the memory that it needs.
 
     `cache_bytes` is the size of the KV cache at the full context. `fitting_context_length` is the
-    longest context that fits into the available memory beside the weights.
+    longest context that fits into the available memory beside the weights. `chat` says which hosts
+    can render messages.
     """
 
     format_version: int | None
@@ -65,6 +68,7 @@ class FolderReport:
     context_length: int
     fitting_context_length: int
     problems: tuple[str, ...]
+    chat: str = ""
 
 
 def examine_machine() -> MachineReport:
@@ -130,7 +134,17 @@ def examine_folder(
         context_length=model.context_length,
         fitting_context_length=fitting,
         problems=tuple(problems),
+        chat=describe_chat(manifest),
     )
+
+
+def describe_chat(manifest: Manifest) -> str:
+    """Say which hosts can render messages with the folder."""
+    if TEMPLATE_NAME not in manifest.files:
+        return "no chat template: prompts must be written whole"
+    if TABLE_NAME not in manifest.files:
+        return "template, without a table: the C and C++ runtime takes whole prompts only"
+    return "template, and a table for the C and C++ runtime"
 
 
 def count_cache_bytes(model: ModelEntry, length: int) -> int:

@@ -280,8 +280,9 @@ class Model:
         if not messages:
             raise PromptError("the conversation is empty; pass at least one message.")
         options = options or ChatOptions()
-        text = self.chat_template.render(messages, options)
-        self.chat_template.require_written(messages, options)
+        template = self.chat_template.choose(options.template)
+        text = template.render(messages, options)
+        template.require_written(messages, options)
         form = AnswerForm(
             is_chat=True,
             is_thinking=is_open_thinking(text),

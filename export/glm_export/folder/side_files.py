@@ -16,6 +16,7 @@ from glm_export.folder.genai_config import build_genai_config
 from glm_export.model.architectures import DecoderConfig
 from glm_export.plan.options import ExportOptions
 from glm_export.tokenizer import chat_table
+from glm_export.tokenizer.chat_table import ChatTable
 from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_export.tokenizer.token_ids import TokenIds
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
@@ -23,8 +24,8 @@ from glm_runtime.text.chat_template import (
     TEMPLATE_NAME,
     ChatTemplate,
     find_special_tokens,
-    find_template_source,
 )
+from glm_runtime.text.named_templates import NAMES_NAME, combine_templates, find_named_templates
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Keys that hold folders of the machine on which the checkpoint was saved.
@@ -49,6 +50,7 @@ def render_side_files(
     """
     generation = read_optional_json(checkpoint.folder / "generation_config.json")
     tokenizer_config = read_optional_json(checkpoint.folder / "tokenizer_config.json")
+    template_files, plain = _render_templates(checkpoint.folder, tokenizer_config)
     contents: dict[str, Mapping[str, Any]] = {
         "config.json": checkpoint.config,
         "generation_config.json": {
@@ -56,15 +58,40 @@ def render_side_files(
             "eos_token_id": list(ids.eos),
             "pad_token_id": ids.pad,
         },
-        "tokenizer_config.json": _adapt_tokenizer_config(tokenizer_config),
+        "tokenizer_config.json": _adapt_tokenizer_config(tokenizer_config, plain),
         genai_config.FILE_NAME: build_genai_config(config, ids, generation, options),
     }
     files = {name: _render_json(name, content) for name, content in contents.items()}
-    template = _find_template(checkpoint.folder, tokenizer_config)
+    return files | template_files
+
+
+def _render_templates(
+    folder: Path, tokenizer_config: Mapping[str, Any]
+) -> tuple[dict[str, bytes], str | None]:
+    """Render the files of the chat template, and return the template for onnxruntime-genai."""
+    named = _find_templates(folder, tokenizer_config)
+    template = combine_templates(named)
     if template is None:
-        return files
-    _try_template(template.decode())
-    return {**files, TEMPLATE_NAME: template, **_render_table(template.decode(), tokenizer_config)}
+        return {}, None
+    content = _encode(template)
+    _try_template(template)
+    files = {TEMPLATE_NAME: content}
+    if len(named) > 1:
+        files[NAMES_NAME] = _render_json(NAMES_NAME, named)
+    table = _build_table(named["default"], tokenizer_config)
+    if table is None:
+        return files, None
+    return {**files, chat_table.FILE_NAME: table.to_json()}, table.to_jinja()
+
+
+def list_chat_notes(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Say what the folder's chat template cannot do, from the contents of `render_side_files`."""
+    if TEMPLATE_NAME not in files or chat_table.FILE_NAME in files:
+        return ()
+    return (
+        f"the chat template cannot be written as a table ({chat_table.FILE_NAME}), so the C and "
+        "C++ runtime cannot render messages and takes whole prompts only.",
+    )
 
 
 def list_source_files(checkpoint: Checkpoint) -> list[Path]:
@@ -96,28 +123,35 @@ def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, b
     (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
 
 
-def _adapt_tokenizer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Write special tokens as transformers 4 reads them.
+def _adapt_tokenizer_config(config: Mapping[str, Any], plain: str | None) -> dict[str, Any]:
+    """Set padding on the right, as the graph needs it, and keys as all hosts read them.
 
     transformers 5 writes the list `additional_special_tokens` as `extra_special_tokens`, where
-    transformers 4 expects names. transformers 5 reads both keys.
+    transformers 4 expects names. transformers 5 reads both keys. onnxruntime-genai takes
+    `chat_template` of this file before chat_template.jinja and reads a part of Jinja only, so that
+    the plain template of the chat table stands here; all other hosts take the file first.
     """
-    adapted = {**config}
+    adapted = {**config, "padding_side": "right"}
     if isinstance(adapted.get("extra_special_tokens"), list):
         adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
+    if plain is not None:
+        adapted["chat_template"] = plain
+    elif not isinstance(adapted.get("chat_template"), str):  # genai refuses a list
+        adapted.pop("chat_template", None)
     return adapted
 
 
-def _find_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes | None:
-    """Return the checkpoint's chat template, or that for a converted tokenizer, as UTF-8."""
+def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checkpoint's chat templates by name, or that for a converted tokenizer."""
     try:
-        template = find_template_source(folder, tokenizer_config)
+        named = find_named_templates(folder, tokenizer_config)
     except (OSError, FolderError) as error:
         raise CheckpointError(
             f"{TEMPLATE_NAME} is not readable UTF-8 ({error.__cause__ or error}); download it "
             "again."
         ) from error
-    return _encode(choose_template(folder) if template is None else template)
+    chosen = None if named else choose_template(folder)
+    return named if chosen is None else {"default": chosen}
 
 
 def _try_template(template: str) -> None:
@@ -139,18 +173,16 @@ def _try_template(template: str) -> None:
         ) from error
 
 
-def _render_table(template: str, tokenizer_config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Render the chat table for hosts without Jinja, if the template can be a table."""
+def _build_table(template: str, tokenizer_config: Mapping[str, Any]) -> ChatTable | None:
+    """Build the chat table for hosts without Jinja, if the template can be a table."""
     if "strftime_now" in template:  # a table cannot render the date
-        return {}
-    special_tokens = find_special_tokens(tokenizer_config)
-    table = chat_table.build_chat_table(ChatTemplate(template, special_tokens))
-    return {} if table is None else {chat_table.FILE_NAME: table.to_json()}
-
-
-def _encode(template: object) -> bytes | None:
-    if not isinstance(template, str):
         return None
+    return chat_table.build_chat_table(
+        ChatTemplate(template, find_special_tokens(tokenizer_config))
+    )
+
+
+def _encode(template: str) -> bytes:
     try:
         return template.encode()
     except UnicodeEncodeError as error:

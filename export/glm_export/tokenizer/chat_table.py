@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 from glm_runtime.errors import HostileTemplateError, PromptError
 from glm_runtime.text.chat_messages import ChatOptions, Message
-from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.chat_template import TABLE_NAME, ChatTemplate
 
-FILE_NAME = "chat_table.json"
+FILE_NAME = TABLE_NAME
 FORMAT_NAME, FORMAT_VERSION = "glm-chat-table", 1
 _REFUSALS = (PromptError, HostileTemplateError)
 # Features that a table does not support; hosts are told about them.
@@ -127,13 +127,15 @@ class ChatTable:
     def to_jinja(self) -> str:
         """Return the table as a simple Jinja template, for hosts that support a part of Jinja.
 
-        The `strip` of such a host may remove ASCII white space only.
+        It refuses tools. The `strip` of such a host may remove ASCII white space only.
         """
         if self.is_system_first:
             loops = [" if message.role == 'system'", " if message.role != 'system'"]
         else:
             loops = [""]
-        parts = ["{%- set place = namespace(is_first=true) -%}"]
+        refusal = "{{- raise_exception('this template writes no tools') -}}"
+        parts = ["{%- if tools -%}" + refusal + "{%- endif -%}"]
+        parts.append("{%- set place = namespace(is_first=true) -%}")
         for condition in loops:
             parts.append(f"{{%- for message in messages{condition} -%}}")
             for word, (name, rule) in zip(_branch_words(), self.roles.items(), strict=False):

@@ -78,6 +78,7 @@ def _describe_folder(report: FolderReport) -> list[str]:
         f"{format_bytes(report.cache_bytes)} of cache at {report.context_length} tokens"
     )
     lines.append(f"will fit      {_describe_fit(report)}")
+    lines.append(f"chat          {report.chat}")
     return lines
 
 

@@ -10,7 +10,9 @@ from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
+from glm_runtime.health import describe_chat
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
+from glm_runtime.text.chat_template import TABLE_NAME, TEMPLATE_NAME
 
 
 @click.command(
@@ -34,7 +36,12 @@ def _to_json(manifest: Manifest, sampling: SamplingSettings) -> str:
     content = dataclasses.asdict(manifest)
     del content["tensors"], content["files"]
     content["source"].pop("files")
-    content |= {"format_version": FORMAT_VERSION, "sampling": dataclasses.asdict(sampling)}
+    content |= {
+        "format_version": FORMAT_VERSION,
+        "sampling": dataclasses.asdict(sampling),
+        "has_chat_template": TEMPLATE_NAME in manifest.files,
+        "has_chat_table": TABLE_NAME in manifest.files,
+    }
     return json.dumps(content, ensure_ascii=False)
 
 
@@ -53,6 +60,7 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
         "heads": f"{model.num_heads} query, {model.num_kv_heads} key/value, of {model.head_dim}",
         "vocabulary": f"{model.tokenizer_vocab_size} tokens in {model.vocab_size} rows",
         "context": f"{model.context_length} tokens, cache in {model.cache_dtype}",
+        "chat": describe_chat(manifest),
         "sampling": _describe_sampling(sampling),
         "verification": f"{checked.level}, {'passed' if checked.is_passed else 'FAILED'}{metrics}",
         "written by": f"glm-export {manifest.tool_version}, format version {FORMAT_VERSION}",

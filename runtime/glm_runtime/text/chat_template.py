@@ -26,32 +26,53 @@ from glm_runtime.text.chat_messages import (
     is_plain,
     simplify_messages,
 )
+from glm_runtime.text.named_templates import (
+    NAMES_NAME,
+    TEMPLATE_NAME,
+    combine_templates,
+    find_named_templates,
+)
 from glm_runtime.text.template_features import TemplateFeatures, find_features
 from glm_runtime.text.template_operations import check_date_format
 from glm_runtime.text.template_sandbox import BoundedSandbox, new_steps
 from glm_runtime.text.written_check import require_written
 
-TEMPLATE_NAME = "chat_template.jinja"
+TABLE_NAME = "chat_table.json"  # the template for hosts without Jinja
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 # Follows an answer that is continued; a template that strips contents drops the blank. As in
 # transformers.
 _END_MARK = "END_OF_WHAT_IS_CONTINUED "
 
+__all__ = [
+    "TABLE_NAME",
+    "TEMPLATE_NAME",
+    "ChatTemplate",
+    "find_special_tokens",
+    "read_chat_template",
+]
+
 
 class ChatTemplate:
     """A compiled chat template, with the special tokens that it may use."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        special_tokens: Mapping[str, object] | None = None,
+        named: Mapping[str, str] | None = None,
+    ) -> None:
         """Compile a template.
 
         Args:
             source: Jinja source.
             special_tokens: values of template variables such as `bos_token`.
+            named: sources of the checkpoint's named templates.
 
         Raises:
             FolderError: the template is not valid Jinja.
         """
         self._special_tokens = dict(special_tokens or {})
+        self._named = dict(named or {})
         environment = _make_environment()
         try:
             self._template = environment.from_string(environment.parse_bounded(source))
@@ -67,6 +88,23 @@ class ChatTemplate:
                 f"{TEMPLATE_NAME} is not a valid Jinja template ({first_line(error)}); "
                 "correct it in the checkpoint and export again."
             ) from error
+
+    def choose(self, name: str | None) -> "ChatTemplate":
+        """Return the template of a name; `None` is this one, which chooses by the tools.
+
+        Raises:
+            PromptError: there is no template of this name.
+            FolderError: the template is not valid Jinja.
+        """
+        if name is None:
+            return self
+        if name not in self._named:
+            names = ", ".join(sorted(self._named)) or "no named templates"
+            raise PromptError(
+                f"the chat template {name!r} was requested but the folder has {names}; choose one "
+                "of these, or leave the name out."
+            )
+        return ChatTemplate(self._named[name], self._special_tokens)
 
     @cached_property
     def features(self) -> TemplateFeatures:
@@ -196,37 +234,16 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     Raises:
         FolderError: a file cannot be read, or the template is not valid Jinja.
     """
-    config = _read_tokenizer_config(folder / TOKENIZER_CONFIG_NAME)
-    source = find_template_source(folder, config)
-    return None if source is None else ChatTemplate(source, find_special_tokens(config))
+    config = _read_object(folder / TOKENIZER_CONFIG_NAME)
+    named = find_named_templates(folder, config)
+    source = combine_templates(named)
+    if source is None:
+        return None
+    named |= {name: str(text) for name, text in _read_object(folder / NAMES_NAME).items()}
+    return ChatTemplate(source, find_special_tokens(config), named)
 
 
-def find_template_source(folder: Path, tokenizer_config: Mapping[str, object]) -> str | None:
-    """Return the Jinja source of a folder's or a checkpoint's template; `None` if it has none.
-
-    The file `chat_template.jinja` comes first, then `chat_template` of tokenizer_config.json: a
-    text, or a list of named templates, of which `default` is taken.
-
-    Raises:
-        FolderError: the file is not UTF-8.
-        OSError: the file cannot be read.
-    """
-    path = folder / TEMPLATE_NAME
-    if path.is_file():
-        try:
-            return path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise FolderError(
-                f"{path} is not UTF-8 text ({error}); export the folder again."
-            ) from error
-    source = tokenizer_config.get("chat_template")
-    if isinstance(source, list):
-        named = [entry for entry in source if isinstance(entry, dict)]
-        source = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return source if isinstance(source, str) else None
-
-
-def _read_tokenizer_config(path: Path) -> dict[str, object]:
+def _read_object(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:

@@ -22,6 +22,7 @@ import { isObject } from "./text_files.js";
  * @typedef {object} ChatOptions
  * @property {readonly Tool[]} [tools]  tools that the model may call
  * @property {boolean} [enableThinking]  the template variable `enable_thinking`; by default it is not set
+ * @property {string} [template]  name of one of the checkpoint's named templates; by default the tools decide
  * @property {boolean} [continuesAnswer]  the last message is the beginning of the answer, which the model continues
  */
 

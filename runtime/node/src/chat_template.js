@@ -14,6 +14,7 @@ import { isObject, readObject, readText } from "./text_files.js";
 import { requireWritten } from "./written_check.js";
 
 const TEMPLATE_NAME = "chat_template.jinja";
+const NAMES_NAME = "chat_templates.json"; // all named templates, where the checkpoint has several
 const TOKENIZER_CONFIG_NAME = "tokenizer_config.json";
 // Follows an answer that is continued; a template that strips contents drops the blank. As in transformers.
 const END_MARK = "END_OF_WHAT_IS_CONTINUED ";
@@ -27,14 +28,17 @@ export class ChatTemplate {
   #template;
   /** @type {import("./template_features.js").TemplateFeatures | undefined} */ #features;
   #specialTokens;
+  #named;
 
   /**
    * @param {string} source
    * @param {Record<string, string>} [specialTokens]
+   * @param {Record<string, unknown>} [named]  sources of the checkpoint's named templates
    * @throws {FolderError} the template is not valid Jinja.
    */
-  constructor(source, specialTokens = {}) {
+  constructor(source, specialTokens = {}, named = {}) {
     this.#specialTokens = specialTokens;
+    this.#named = named;
     try {
       this.#template = new Template(source);
     } catch (error) {
@@ -44,6 +48,22 @@ export class ChatTemplate {
         error,
       );
     }
+  }
+
+  /**
+   * The template of a name. Without a name it is this one, which chooses by the tools.
+   * @param {string} [name]
+   * @returns {ChatTemplate}
+   * @throws {PromptError} there is no template of this name.
+   */
+  choose(name) {
+    if (name === undefined) return this;
+    const source = Object.hasOwn(this.#named, name) ? this.#named[name] : undefined;
+    if (typeof source === "string") return new ChatTemplate(source, this.#specialTokens);
+    throw new PromptError(
+      `the chat template ${JSON.stringify(name)} was requested but the folder has ` +
+        `${Object.keys(this.#named).sort().join(", ") || "no named templates"}; choose one of these, or leave the name out.`,
+    );
   }
 
   /** What the template reads, found by rendering probes. */
@@ -165,7 +185,8 @@ export async function readChatTemplate(folder) {
   const config = names.includes(TOKENIZER_CONFIG_NAME) ? await readObject(folder, TOKENIZER_CONFIG_NAME) : {};
   const hasFile = names.includes(TEMPLATE_NAME);
   const source = hasFile ? await readText(folder, TEMPLATE_NAME) : config.chat_template;
-  return typeof source === "string" ? new ChatTemplate(source, findSpecialTokens(config)) : null;
+  const named = names.includes(NAMES_NAME) ? await readObject(folder, NAMES_NAME) : {};
+  return typeof source === "string" ? new ChatTemplate(source, findSpecialTokens(config), named) : null;
 }
 
 /**

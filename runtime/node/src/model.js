@@ -77,8 +77,9 @@ export class Model {
       throw new PromptError("the conversation is empty; pass at least one message.");
     }
     const toolNames = readToolNames(options.tools ?? []);
-    const text = this.chatTemplate.render(messages, options);
-    this.chatTemplate.requireWritten(messages, options);
+    const template = this.chatTemplate.choose(options.template);
+    const text = template.render(messages, options);
+    template.requireWritten(messages, options);
     const form = { isChat: true, isThinking: isOpenThinking(text), toolNames };
     return { promptIds: this.tokenizer.encode(text), form };
   }

@@ -26,3 +26,11 @@ for (const { name, source, messages, tools, words } of written) {
     else assert.throws(() => template.requireWritten(messages, { tools }), { message: new RegExp(words) });
   });
 }
+
+test("a template is chosen by its name", () => {
+  const template = new ChatTemplate("D", {}, { default: "D", rag: "R{{ messages[0].content }}" });
+  const messages = [{ role: "user", content: "x" }];
+  assert.equal(template.choose().render(messages), "D");
+  assert.equal(template.choose("rag").render(messages), "Rx");
+  assert.throws(() => template.choose("toString"), { message: /"toString" was requested but the folder has default, rag;/ });
+});

@@ -1,5 +1,6 @@
 """`bench`, `info` and `doctor`: what they print, and how they exit."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -69,6 +70,24 @@ def test_info_shows_what_the_manifest_says(tiny_folder: Path):
     assert "256 tokens, cache in float32" in result.stdout
     assert "greedy, repetition penalty 1" in result.stdout
     assert "none, passed" in result.stdout
+
+
+def test_a_template_without_a_table_is_said(tiny_copy: Path, patch_json: Callable[..., Path]):
+    """Before, a folder without chat_table.json failed in C only when it rendered messages."""
+    files = json.loads((tiny_copy / "glm_manifest.json").read_text())["files"]
+    files.pop("chat_template.jinja", None)
+    patch_json("glm_manifest.json", files=files)
+    assert "no chat template: prompts must be written whole" in run("info", tiny_copy).stdout
+    for name, words in (
+        ("chat_template.jinja", "template, without a table: the C and C++ runtime"),
+        ("chat_table.json", "template, and a table for the C and C++ runtime"),
+    ):
+        (tiny_copy / name).write_text("{}")
+        files[name] = {"size_bytes": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
+        patch_json("glm_manifest.json", files=files)
+        assert words in run("info", tiny_copy).stdout
+        assert words in run("doctor", tiny_copy).stdout
+    assert json.loads(run("info", tiny_copy, "--json").stdout)["has_chat_table"] is True
 
 
 def test_info_shows_sampling_metrics_and_failed_verification(

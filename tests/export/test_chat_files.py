@@ -1,0 +1,145 @@
+"""The template files of a folder: named templates, and the one that onnxruntime-genai reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from glm_export import ExportOptions, export
+from glm_export.folder.side_files import list_chat_notes
+from glm_export.plan.report import ExportReport
+from glm_runtime import ChatOptions, Model, PromptError, load
+from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
+from glm_runtime.text.named_templates import combine_templates
+from support.chat_conversations import ASKED, CONVERSATIONS, WEATHER
+from support.chat_templates import LIKE_0414, OWN_SYSTEM
+from support.tiny_models import TinyShape, build_model, write_checkpoint
+
+TOOL_USE = (
+    "{{ '\\n' }}Tools: {{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}\n"
+)
+RAG = "rag {% for m in messages %}{{ m.content }}{% endfor %}"
+QUESTION = [{"role": "user", "content": "你好 "}]
+PLAIN = ("one question", "system", "turns", "two systems", "earlier thoughts", "braces")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As transformers 5 saves several templates."""
+    folder = tmp_path_factory.mktemp("named") / "checkpoint"
+    write_checkpoint(folder, build_model(TinyShape()))
+    (folder / "chat_template.jinja").write_text(LIKE_0414)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(TOOL_USE)
+    (folder / "additional_chat_templates" / "rag.jinja").write_text(RAG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(checkpoint: Path) -> ExportReport:
+    return export(ExportOptions(checkpoint, checkpoint.parent / "out", quant="none", verify="none"))
+
+
+@pytest.fixture(scope="module")
+def model(report: ExportReport) -> Model:
+    return load(report.folder, device="cpu")
+
+
+def test_all_names_are_kept(report: ExportReport) -> None:
+    names = json.loads((report.folder / "chat_templates.json").read_text())
+    assert names == {"default": LIKE_0414, "rag": RAG, "tool_use": TOOL_USE}
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize("tools", [[], [WEATHER]])
+def test_every_host_chooses_as_transformers_chooses(
+    tools: list[dict[str, Any]], checkpoint: Path, report: ExportReport, model: Model
+) -> None:
+    """Before, the template for tools was dropped silently."""
+    prompts = [
+        AutoTokenizer.from_pretrained(folder).apply_chat_template(
+            QUESTION, tools=tools or None, tokenize=False, add_generation_prompt=True
+        )
+        for folder in (checkpoint, report.folder)
+    ]
+    assert prompts[0] == prompts[1]
+    assert prompts[0].startswith("\nTools: [" if tools else "[gMASK]<sop><|user|>")
+    assert model.chat_template is not None
+    assert model.chat_template.render(QUESTION, ChatOptions(tuple(tools))) == prompts[0]
+
+
+def test_a_template_is_chosen_by_its_name(model: Model, checkpoint: Path) -> None:
+    ids = model.prepare_chat(QUESTION, ChatOptions(template="rag")).token_ids
+    assert model.tokenizer.decode(ids) == "rag 你好 "
+    template = read_chat_template(checkpoint)
+    assert template is not None
+    assert template.choose("rag").render(QUESTION) == "rag 你好 "
+    with pytest.raises(PromptError, match="'x' was requested but the folder has default, rag, to"):
+        model.prepare_chat(QUESTION, ChatOptions(template="x"))
+
+
+BORDERS = (
+    "a",
+    "\na\n",
+    "  a\n\n",
+    "\n  {% if 1 %}a{% endif %}\n",
+    "{%- if 1 -%}a\r\n{%- endif %} ",
+)
+
+
+@pytest.mark.parametrize("default", BORDERS)
+@pytest.mark.parametrize("with_tools", BORDERS)
+def test_white_space_at_the_borders_stays(default: str, with_tools: str) -> None:
+    combined = combine_templates({"default": f"{default}", "tool_use": f"T{with_tools}"})
+    assert combined is not None
+    for source, tools in ((default, None), (f"T{with_tools}", [WEATHER])):
+        (expected,), _ = render_jinja_template([QUESTION], tools, chat_template=source)
+        (rendered,), _ = render_jinja_template([QUESTION], tools, chat_template=combined)
+        assert rendered == expected
+        options = ChatOptions(tuple(tools or ()))
+        assert ChatTemplate(combined).render(QUESTION, options) == expected
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}],
+        {"default": "D", "tool_use": "T"},
+    ],
+)
+def test_names_in_tokenizer_config(stored: object, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": stored}))
+    template = read_chat_template(tmp_path)
+    assert template is not None
+    assert template.render(QUESTION) == "D"
+    assert template.render(QUESTION, ChatOptions((WEATHER,))) == "T"
+
+
+def test_genai_needs_no_template_from_its_user(report: ExportReport) -> None:
+    """It does not render `split` after a filter as Jinja does: of Z1's template nothing was right.
+
+    It reads tokenizer_config.json first, and all other hosts read chat_template.jinja first.
+    """
+    genai = pytest.importorskip("onnxruntime_genai", reason="needs the extra `peers`")
+    tokenizer = genai.Tokenizer(genai.Model(str(report.folder)))
+    for name in PLAIN:
+        chosen = CONVERSATIONS[name]
+        expected = ChatTemplate(LIKE_0414).render(chosen.messages)
+        rendered = tokenizer.apply_chat_template(
+            json.dumps(chosen.messages), add_generation_prompt=True
+        )
+        assert rendered == expected, name
+    with pytest.raises(Exception, match="this template writes no tools"):
+        tokenizer.apply_chat_template(
+            json.dumps([ASKED]), tools=json.dumps([WEATHER]), add_generation_prompt=True
+        )
+
+
+def test_a_template_without_a_table_is_noted() -> None:
+    assert list_chat_notes({}) == ()
+    assert list_chat_notes({"chat_template.jinja": b"", "chat_table.json": b""}) == ()
+    (note,) = list_chat_notes({"chat_template.jinja": OWN_SYSTEM.encode()})
+    assert "C++ runtime cannot render messages" in note
