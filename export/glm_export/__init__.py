@@ -7,6 +7,7 @@ passes -> plan -> writer -> verify.
 
 from typing import TYPE_CHECKING
 
+from glm_export.checkpoint.adapters import Adapter
 from glm_export.early_checks import check_export_inputs, check_export_output
 from glm_export.errors import ExportError
 from glm_export.packages import require_export_packages
@@ -17,7 +18,7 @@ from glm_runtime.progress import Progress, ignore_progress
 if TYPE_CHECKING:
     from glm_export.estimates import ExportEstimate
 
-__all__ = ["ExportError", "ExportOptions", "ExportReport", "estimate", "export"]
+__all__ = ["Adapter", "ExportError", "ExportOptions", "ExportReport", "estimate", "export"]
 # `python release/version.py NEW` changes this and its copies.
 __version__ = "0.1.0"
 

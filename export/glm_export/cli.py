@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 import glm_export
+from glm_export.checkpoint.adapters import parse_adapter
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
-from glm_export.command_line import ExportCommand
+from glm_export.command_line import ExportCommand, adapter_option
 from glm_export.output.unfinished import find_unfinished
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.plan.report import ExportReport
@@ -65,6 +66,7 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
     help="Use another scheme for some matrices, for example 'lm_head=int8', 'embed_tokens=none' or "
     "'layers.*.down_proj=int8-b64-sym'. May be repeated; the last match wins.",
 )
+@adapter_option
 @click.option(
     "--calibration",
     type=_PATH,
@@ -212,6 +214,7 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
         is_symmetric=bool(choices.pop("symmetric")),
         is_forced=bool(choices.pop("force")),
         is_resumed=bool(choices.pop("resume")),
+        adapters=tuple(map(parse_adapter, choices.pop("adapters"))),  # type: ignore[call-overload]
         rope=RopeOptions(*(choices.pop(name) for name in ROPE_NAMES)),  # type: ignore[arg-type]
         **choices,  # type: ignore[arg-type]  # click has made them what the options say
     )

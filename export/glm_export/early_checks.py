@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glm_export.calibration.documents import find_files
+from glm_export.checkpoint.adapters import Adapter, check_adapter_folder
 from glm_export.checkpoint.checkpoint import check_folder
 from glm_export.errors import OptionsError, OutputError
 from glm_export.output.staged_folder import check_target
@@ -16,13 +17,15 @@ from glm_runtime.folder.manifest import Manifest, read_manifest
 
 
 def check_export_inputs(options: ExportOptions) -> None:
-    """Refuse a missing checkpoint or calibration text.
+    """Refuse a missing checkpoint, adapter or calibration text.
 
     Raises:
-        CheckpointError: the folder, its config.json or its weight files are missing or unreadable.
+        CheckpointError: the folder, its config.json or its weight files are missing or unreadable,
+            or an adapter is.
+        UnsupportedModelError: an adapter is not plain LoRA.
         OptionsError: the calibration text is missing, empty or of another kind.
     """
-    check_folder(options.checkpoint)
+    _check_checkpoint(options.checkpoint, options.adapters)
     if options.calibration is not None:
         find_files(options.calibration)
 
@@ -43,15 +46,21 @@ def check_export_output(options: ExportOptions) -> None:
         )
 
 
-def check_evaluation_inputs(checkpoint: Path, folders: Sequence[Path], text: Path | None) -> None:
+def check_evaluation_inputs(
+    checkpoint: Path,
+    folders: Sequence[Path],
+    text: Path | None,
+    adapters: Sequence[Adapter] = (),
+) -> None:
     """Refuse a missing checkpoint, a folder that is not an exported one, and a missing text.
 
     Raises:
+        UnsupportedModelError: an adapter is not plain LoRA.
         CheckpointError: the folder, its config.json or its weight files are missing or unreadable.
         FolderError: a folder has no manifest, or one of a newer format.
         OptionsError: a folder or the text cannot be read.
     """
-    check_folder(checkpoint)
+    _check_checkpoint(checkpoint, adapters)
     for folder in folders:
         read_folder_manifest(folder)
     if text is not None:
@@ -74,3 +83,9 @@ def read_folder_manifest(folder: Path) -> Manifest:
         return read_manifest(folder)
     except OSError as error:
         raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
+
+
+def _check_checkpoint(folder: Path, adapters: Sequence[Adapter]) -> None:
+    check_folder(folder, [adapter.folder for adapter in adapters])
+    for adapter in adapters:
+        check_adapter_folder(adapter.folder)

@@ -6,7 +6,8 @@ from typing import TypedDict, Unpack
 import click
 
 import glm_export
-from glm_export.command_line import ExportCommand
+from glm_export.checkpoint.adapters import parse_adapter
+from glm_export.command_line import ExportCommand, adapter_option
 from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages, require_onnxruntime
@@ -30,6 +31,7 @@ class _Choices(TypedDict):
     max_tokens: int
     plot: Path | None
     layers: Path | None
+    adapters: tuple[str, ...]
     is_json: bool
 
 
@@ -60,6 +62,7 @@ class _Choices(TypedDict):
     help="Draw the error of each layer's output into this .svg, .png or .pdf file. At most 8,192 "
     "tokens, or as many as fit in 1 GiB, are compared.",
 )
+@adapter_option
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @quiet_option
 @debug_option
@@ -76,7 +79,8 @@ def command(
     require_export_packages()
     require_onnxruntime()
     folders = (folder, *more_folders)
-    check_evaluation_inputs(checkpoint, folders, choices["text"])
+    adapters = tuple(parse_adapter(text) for text in choices["adapters"])
+    check_evaluation_inputs(checkpoint, folders, choices["text"], adapters)
     check_pictures(choices["plot"], choices["layers"])
     from glm_export.evaluation import table  # noqa: PLC0415 - torch is an extra
     from glm_export.evaluation.evaluate import evaluate  # noqa: PLC0415
@@ -89,6 +93,7 @@ def command(
         choices["window"],
         choices["max_tokens"],
         has_layers=choices["layers"] is not None,
+        adapters=adapters,
     )
     with show_progress() as show:
         report = evaluate(options, show)

@@ -46,11 +46,11 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     """Export a checkpoint to a folder; see `glm_export.export`."""
     started = time.perf_counter()
     job = prepare_job(options)
-    checkpoint = job.source.checkpoint
+    source = job.source
     with (
         keep_unfinished(options.output) as unfinished,
         _stage(job, unfinished) as folder,
-        SourceHash(side_files.list_source_files(checkpoint), checkpoint.states) as source_hash,
+        SourceHash(side_files.list_source_files(source), source.states) as source_hash,
     ):
         unfinished.open(fingerprint_export(job), is_resumed=options.is_resumed)
         calibrated = None
@@ -70,7 +70,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
         if options.has_conformance:
             progress("writing conformance vectors", job.plan.parameters, job.plan.parameters)
             manifest = _add_conformance(folder, manifest)
-        side_files.require_unchanged_sources(checkpoint)
+        side_files.require_unchanged_sources(source)
     total = sum(written.errors.values(), WeightError())
     return ExportReport(
         folder=options.output,

@@ -8,6 +8,7 @@ import json
 
 import glm_export
 from glm_export.calibration.corpus import Corpus, read_corpus
+from glm_export.checkpoint.adapters import OpenAdapter
 from glm_export.checkpoint.license import read_license
 from glm_export.checkpoint.source_model import open_source
 from glm_export.device import check_device
@@ -33,7 +34,9 @@ def prepare_job(options: ExportOptions) -> ExportJob:
     """
     if options.verify in ("auto", "full") or options.has_conformance:
         require_onnxruntime()
-    source = open_source(options.checkpoint, options.rope.list_changes(options.checkpoint))
+    source = open_source(
+        options.checkpoint, options.rope.list_changes(options.checkpoint), options.adapters
+    )
     if source.stored_format:
         _check_import(options, source.stored_format)
     config, matrices = source.config, source.matrices
@@ -122,5 +125,15 @@ def fingerprint_export(job: ExportJob) -> str:
         [options.is_mixed, options.uses_calibration_text],
         [options.overrides, options.bits_per_weight, job.plan.dtype, options.device],
         None if job.corpus is None else job.corpus.sha256,
+        [_identify_adapter(adapter) for adapter in job.source.adapters],
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _identify_adapter(adapter: OpenAdapter) -> list[object]:
+    states = adapter.stored.states.by_path
+    files = [
+        (name, states[path].size_bytes, states[path].modified_ns, states[path].inode)
+        for name, path in adapter.files.items()
+    ]
+    return [adapter.weight, dict(adapter.stored.config), files]

@@ -60,7 +60,7 @@ def test_beside_a_checkpoint(tmp_path: Path, is_sharded: bool, names: tuple[str,
     write_adapter(checkpoint, *names)
     options = ExportOptions(checkpoint, tmp_path / "out")
     words = (f"a LoRA adapter{f' of {BASE!r}' if NAMES[0] in names else ''} ({', '.join(names)})",)
-    assert_export_refused(options, CheckpointError, *words, "beside the model")
+    assert_export_refused(options, CheckpointError, *words, "beside the model", "--adapter")
     with pytest.raises(CheckpointError, match="beside the model"):
         open_checkpoint(checkpoint)
 
@@ -77,4 +77,6 @@ def test_alone(tmp_path: Path, has_config: bool) -> None:
     for call in (check_folder, open_checkpoint):
         with pytest.raises(CheckpointError) as caught:
             call(folder)
-        assert_sentence(str(caught.value), str(folder), f"of {BASE!r}", "no whole model", "PEFT")
+        assert_sentence(
+            str(caught.value), str(folder), f"of {BASE!r}", "no whole model", "--adapter"
+        )

@@ -14,7 +14,9 @@ def test_hashes_every_file(tmp_path: Path) -> None:
     contents = {"b": b"x" * 3_000_000, "a": b""}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    with SourceHash(tmp_path.iterdir(), read_states(tmp_path)) as source_hash:
+    with SourceHash(
+        {path.name: path for path in tmp_path.iterdir()}, read_states(tmp_path)
+    ) as source_hash:
         found = source_hash.result()
     assert list(found) == ["a", "b"]
     for name, content in contents.items():
@@ -24,7 +26,7 @@ def test_hashes_every_file(tmp_path: Path) -> None:
 
 def test_a_file_that_vanished(tmp_path: Path) -> None:
     with (
-        SourceHash([tmp_path / "gone.safetensors"], FileStates()) as source_hash,
+        SourceHash({"gone": tmp_path / "gone.safetensors"}, FileStates()) as source_hash,
         pytest.raises(CheckpointError, match=r"became unreadable .*gone\.safetensors.*check the"),
     ):
         source_hash.result()
@@ -37,6 +39,6 @@ def test_leaving_early_stops_it(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)
     states = read_states(tmp_path)
-    with pytest.raises(KeyboardInterrupt), SourceHash([path], states) as source_hash:
+    with pytest.raises(KeyboardInterrupt), SourceHash({path.name: path}, states) as source_hash:
         raise KeyboardInterrupt
     assert source_hash.result()[path.name].size_bytes < 1 << 40

@@ -53,8 +53,8 @@ def refuse_lone_adapter(adapter: AdapterFiles) -> CheckpointError:
     """Return the error for an adapter that is given in place of a checkpoint."""
     base = f"the folder of {adapter.base_model!r}" if adapter.base_model else "its base model"
     return CheckpointError(
-        f"{adapter.folder} holds {adapter.description} and no whole model; merge it into its base "
-        f"model with PEFT (merge_and_unload, save_pretrained), or export {base} without it."
+        f"{adapter.folder} holds {adapter.description} and no whole model; give {base} as the "
+        f"checkpoint, and --adapter {adapter.folder} to merge the adapter into it."
     )
 
 
@@ -62,6 +62,6 @@ def refuse_neighbour(adapter: AdapterFiles) -> CheckpointError:
     """Return the error for an adapter that lies beside a checkpoint and would not be merged."""
     return CheckpointError(
         f"{adapter.folder} holds {adapter.description} beside the model, which would be left out; "
-        "merge it with PEFT (merge_and_unload, save_pretrained), or move its files elsewhere to "
-        "export the model without it."
+        f"give --adapter {adapter.folder} to merge it, or move its files elsewhere to export the "
+        "model without it."
     )

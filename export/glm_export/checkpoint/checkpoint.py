@@ -6,7 +6,7 @@ architectures. Read next: `model/architectures/`.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from glm_export.errors import CheckpointError
 from glm_quantize import FloatArray
 from glm_quantize.codes import ByteArray
 
+ReadRows = Callable[[int, int], FloatArray]
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32 fit in a core's share of the cache
 # To read some columns, shorter rows are read whole: copying 8 KB takes about as long as one more
 # system call.
@@ -47,6 +48,8 @@ class Checkpoint:
             `tensor_names.py`.
         files: the files that hold the tensors, and those that lie beside them unused.
         states: states of all files when the checkpoint was opened. Every read compares them.
+        computed: float tensors whose rows are computed when they are read, for example with a
+            merged adapter. Their entries in `tensors` tell shape and file.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     files: WeightFiles
     states: FileStates = field(default_factory=FileStates)
+    computed: Mapping[str, ReadRows] = field(default_factory=dict)
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -70,6 +74,8 @@ class Checkpoint:
             CheckpointError: the file ends too early or cannot be read, or the tensor has no
                 supported float type.
         """
+        if name in self.computed:
+            return self.computed[name](start, stop)
         tensor = self.tensors[name]
         tensor.require_float()
         data = self.read_raw_rows(name, start, stop)
@@ -119,6 +125,15 @@ class Checkpoint:
         tensor = self.tensors[name]
         return self.read_rows(name, 0, tensor.rows).reshape(tensor.shape)
 
+    def require_float(self, name: str) -> None:
+        """Refuse a tensor that holds packed integers or 8-bit floats.
+
+        Raises:
+            CheckpointError: it is neither computed nor stored as F32, F16 or BF16.
+        """
+        if name not in self.computed:
+            self.tensors[name].require_float()
+
     def require_unchanged(self) -> None:
         """Refuse a checkpoint whose config.json or weights are not those that were opened.
 
@@ -135,25 +150,35 @@ class Checkpoint:
             yield start, min(start + step, tensor.rows)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, adapters: Collection[Path] = ()) -> Checkpoint:
     """Read config.json and every header of a checkpoint.
+
+    Args:
+        folder: folder of the checkpoint.
+        adapters: folders of adapters that will be merged. One of them may be the same folder.
 
     Raises:
         CheckpointError: a file is missing, truncated or contradicts itself; the message names it.
     """
     with _refuse_unreadable(folder):
-        return _open_folder(folder)
+        checkpoint = _open_folder(folder)
+        _refuse_adapter(folder, adapters)
+        return checkpoint
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, adapters: Collection[Path] = ()) -> None:
     """Check that a checkpoint has a readable config.json and weight files, without reading those.
+
+    Args:
+        folder: folder of the checkpoint.
+        adapters: folders of adapters that will be merged. One of them may be the same folder.
 
     Raises:
         CheckpointError: the folder or one of the two is missing or cannot be read.
     """
     with _refuse_unreadable(folder):
         find_weight_files(folder, read_json(_require_config(folder)))
-        _refuse_adapter(folder)
+        _refuse_adapter(folder, adapters)
 
 
 @contextmanager
@@ -172,7 +197,6 @@ def _open_folder(folder: Path) -> Checkpoint:
     states = read_states(folder)  # before anything is read
     config = read_json(config_path)
     files = find_weight_files(folder, config)
-    _refuse_adapter(folder)
     is_quantized = config.get("quantization_config") is not None
     tensors = _read_headers(files.paths, is_quantized=is_quantized)
     for stored_name, file in files.weight_map.items():
@@ -187,10 +211,11 @@ def _open_folder(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors, files, states)
 
 
-def _refuse_adapter(folder: Path) -> None:
+def _refuse_adapter(folder: Path, adapters: Collection[Path]) -> None:
     adapter = find_adapter(folder)
-    if adapter is not None:
-        raise refuse_neighbour(adapter)
+    if adapter is None or os.path.realpath(folder) in map(os.path.realpath, adapters):
+        return
+    raise refuse_neighbour(adapter)
 
 
 def _require_config(folder: Path) -> Path:

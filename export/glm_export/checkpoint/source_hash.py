@@ -6,7 +6,7 @@ The hash is that of the file from which the weights are read; see `file_states.p
 import hashlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,9 @@ _PIECE_BYTES = 1 << 20
 class SourceHash:
     """Hashes files in a thread that starts at `__enter__` and is stopped at `__exit__`."""
 
-    def __init__(self, paths: Iterable[Path], states: FileStates) -> None:
-        """Prepare the hashes of `paths`, whose states must be those of `states`."""
-        self._paths = sorted(paths)
+    def __init__(self, paths: Mapping[str, Path], states: FileStates) -> None:
+        """Prepare the hashes of files by name, whose states must be those of `states`."""
+        self._paths = dict(sorted(paths.items()))
         self._states = states
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1)
@@ -44,7 +44,7 @@ class SourceHash:
         self._pool.shutdown()
 
     def result(self) -> dict[str, FileEntry]:
-        """Wait for the thread, and return size and hash by file name.
+        """Wait for the thread, and return size and hash by name.
 
         Raises:
             CheckpointError: a file could not be read, or was changed since the checkpoint was
@@ -59,7 +59,7 @@ class SourceHash:
             ) from error
 
     def _hash_all(self) -> dict[str, FileEntry]:
-        return {path.name: self._hash(path) for path in self._paths}
+        return {name: self._hash(path) for name, path in self._paths.items()}
 
     def _hash(self, path: Path) -> FileEntry:
         digest = hashlib.sha256()

@@ -1,18 +1,28 @@
 """A checkpoint with its config and headers, read and checked. Every command starts with it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from glm_export.checkpoint.adapters import (
+    Adapter,
+    OpenAdapter,
+    Origin,
+    describe_target,
+    merge_adapters,
+    open_adapters,
+)
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from glm_export.checkpoint.file_states import FileStates
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
 from glm_export.checkpoint.split_sources import split_sources
 from glm_export.checkpoint.stored_head import Located, locate_with_head
 from glm_export.checkpoint.tensor_check import check_tensors
 from glm_export.checkpoint.tensor_names import add_base_name
+from glm_export.errors import UnsupportedModelError
 from glm_export.model.architectures import (
     Architecture,
     DecoderConfig,
@@ -34,6 +44,8 @@ class SourceModel:
         parameters: tensors of the checkpoint that make up each parameter of the decoder.
         stored_format: quantized format, for example "gptq"; "" if the checkpoint is float.
         matrices: parameters that the checkpoint holds quantized.
+        adapters: LoRA adapters that are merged into the checkpoint's tensors.
+        origins: file and name of the stored tensors of each tensor that adapters change.
         notes: sentences that the user should read.
     """
 
@@ -43,7 +55,27 @@ class SourceModel:
     parameters: Mapping[str, ParameterSource]
     stored_format: str
     matrices: Mapping[str, QuantizedMatrix]
+    adapters: tuple[OpenAdapter, ...] = ()
+    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def states(self) -> FileStates:
+        """States of all files of the checkpoint and the adapters when they were opened."""
+        of_all = dict(self.checkpoint.states.by_path)
+        for adapter in self.adapters:
+            of_all |= adapter.stored.states.by_path
+        return FileStates(of_all)
+
+    def require_unchanged(self) -> None:
+        """Refuse a checkpoint or an adapter that is not the one that was opened.
+
+        Raises:
+            CheckpointError: a file was changed, replaced or removed.
+        """
+        self.checkpoint.require_unchanged()
+        for adapter in self.adapters:
+            adapter.stored.states.require_unchanged(adapter.files.values())
 
     def read_parameter(self, name: str) -> FloatArray:
         """A parameter [N, C] or [N] of the decoder as float32, dequantized if it is quantized."""
@@ -52,19 +84,24 @@ class SourceModel:
         return ParameterRows(self.checkpoint, self.parameters).read(name)
 
 
-def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> SourceModel:
+def open_source(
+    folder: Path,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    adapters: Sequence[Adapter] = (),
+) -> SourceModel:
     """Read config.json and every header of a checkpoint, and check them against each other.
 
     Args:
         folder: folder of the checkpoint.
         changes: values that replace those of config.json, or None to remove one; see
             `rope_options.py`.
+        adapters: LoRA adapters to merge into the checkpoint's tensors.
 
     Raises:
         CheckpointError: a file or tensor is missing, broken or unexpected.
         UnsupportedModelError: the exporter does not support a value of config.json.
     """
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, [adapter.folder for adapter in adapters])
     checkpoint = replace(checkpoint, config=_change(checkpoint.config, changes))
     architecture = find_architecture(checkpoint.config)
     config = architecture.read_config(checkpoint.config)
@@ -75,16 +112,37 @@ def open_source(folder: Path, changes: Mapping[str, Any] = MappingProxyType({}))
     stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
     ignored = {*architecture.ignored, *located.dropped}
     check_tensors(checkpoint, parameters, stored_in, ignored)
-    method = stored.method if stored else ""
-    conflict = describe_conflict(checkpoint.config)
-    return SourceModel(
+    notes = (checkpoint.files.note, located.note, describe_conflict(checkpoint.config))
+    source = SourceModel(
         checkpoint=checkpoint,
         model_type=architecture.model_type,
         config=located.config,
         parameters=parameters,
-        stored_format=method,
+        stored_format=stored.method if stored else "",
         matrices=matrices,
-        notes=tuple(note for note in (checkpoint.files.note, located.note, conflict) if note),
+        notes=tuple(note for note in notes if note),
+    )
+    return _merge(source, adapters, architecture) if adapters else source
+
+
+def _merge(
+    source: SourceModel, adapters: Sequence[Adapter], architecture: Architecture
+) -> SourceModel:
+    if source.matrices:
+        raise UnsupportedModelError(
+            f"the checkpoint is quantized already ({source.stored_format}), and adapter "
+            f"{adapters[0].folder} cannot be merged into its codes without new rounding; give the "
+            "checkpoint that is not quantized and the same --adapter."
+        )
+    opened = open_adapters(adapters)
+    target = describe_target(source.parameters, architecture.split_names)
+    checkpoint, origins = merge_adapters(source.checkpoint, target, opened)
+    return replace(
+        source,
+        checkpoint=checkpoint,
+        adapters=opened,
+        origins=origins,
+        notes=(*source.notes, *(adapter.note for adapter in opened)),
     )
 
 

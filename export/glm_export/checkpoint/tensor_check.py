@@ -77,6 +77,7 @@ def check_tensors(
         raise _refuse_missing(checkpoint, missing, expected, sorted(surplus))
     for name, shape in expected.items():
         _check_shape(checkpoint.tensors[name], shape)
+        checkpoint.require_float(name)
     if surplus:
         name, cause = _find_cause(sorted(surplus), are_names_missing=False)
         raise CheckpointError(
@@ -97,7 +98,6 @@ def _check_shape(found: StoredTensor, shape: tuple[int, ...]) -> None:
         raise CheckpointError(
             f"{found.name} is {list(found.shape)} but config.json makes it {list(shape)}; {reason}."
         )
-    found.require_float()
 
 
 def _refuse_missing(

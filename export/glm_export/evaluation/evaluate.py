@@ -19,6 +19,7 @@ from glm_export.evaluation.inputs import (
     Candidate,
     EvaluationOptions,
     agree_on_rope,
+    list_adapter_notes,
     name_folders,
     open_candidates,
     read_text,
@@ -94,7 +95,7 @@ def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport
             two folders tokenize the text differently.
     """
     require_onnxruntime()
-    source = open_source(options.checkpoint, agree_on_rope(options.folders))
+    source = open_source(options.checkpoint, agree_on_rope(options.folders), options.adapters)
     config = source.config
     text = read_text(options.text)
     candidates = open_candidates(options, config, progress)
@@ -105,12 +106,12 @@ def evaluate(options: EvaluationOptions, progress: Progress) -> EvaluationReport
         sample = StateSample(windows, config.num_layers + 1, config.hidden_size)
     reference = LayerStream(config, source.read_parameter)
     original = _run_original(reference, windows, sample, progress)
-    source.checkpoint.require_unchanged()
+    source.require_unchanged()
     return EvaluationReport(
         name_folders([options.checkpoint])[0],
         tuple(_compare(original, candidate, progress) for candidate in candidates),
         sample.tokens if sample else 0,
-        source.notes,
+        (*source.notes, *list_adapter_notes(source.adapters, candidates)),
     )
 
 

@@ -4,13 +4,14 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from glm_export.checkpoint.adapters import Adapter, OpenAdapter, check_adapters
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.rope_options import read_rope
 from glm_export.early_checks import read_folder_manifest
@@ -49,6 +50,7 @@ class EvaluationOptions:
         window: number of tokens per window; each window starts at position 0 without a prefix.
         max_tokens: largest number of tokens; windows are evenly spaced over a longer text.
         has_layers: True to compare the output of each layer too.
+        adapters: LoRA adapters to merge into the original.
     """
 
     checkpoint: Path
@@ -57,6 +59,7 @@ class EvaluationOptions:
     window: int = 512
     max_tokens: int = 16384
     has_layers: bool = False
+    adapters: tuple[Adapter, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -66,6 +69,7 @@ class EvaluationOptions:
             raise OptionsError(
                 f"max tokens is {self.max_tokens}; choose {_SHORTEST_WINDOW} or more."
             )
+        check_adapters(self.adapters)
         if not self.folders:
             raise OptionsError("there is no folder to compare; give at least one.")
         places: dict[str, Path] = {}
@@ -133,6 +137,21 @@ def open_candidates(
         graph = observe_states(folder, config.num_layers) if options.has_layers else None
         candidates.append(Candidate(folder, name, manifest, graph))
     return tuple(candidates)
+
+
+def list_adapter_notes(
+    adapters: Sequence[OpenAdapter], candidates: Sequence[Candidate]
+) -> Iterator[str]:
+    """Yield a sentence for each folder that was exported with other adapters."""
+    given = sorted((adapter.name, adapter.weight) for adapter in adapters)
+    for candidate in candidates:
+        entries = sorted((one.name, one.weight) for one in candidate.manifest.source.adapters)
+        if entries != given:
+            named = ", ".join(f"{name}={weight:g}" for name, weight in entries) or "no adapter"
+            yield (
+                f"{candidate.name} was exported with {named}, other than this original; give the "
+                "same --adapter for a comparison of the same weights."
+            )
 
 
 def name_folders(folders: Sequence[Path]) -> list[str]:

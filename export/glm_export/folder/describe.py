@@ -11,7 +11,13 @@ from glm_export.job import ExportJob
 from glm_export.plan.plan import TensorPlan
 from glm_quantize import Scheme
 from glm_runtime.folder import manifest as folder_manifest
-from glm_runtime.folder.manifest import FileEntry, Manifest, TensorSource, VerificationEntry
+from glm_runtime.folder.manifest import (
+    AdapterEntry,
+    FileEntry,
+    Manifest,
+    TensorSource,
+    VerificationEntry,
+)
 
 _CARD = "README.md"
 _NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
@@ -61,6 +67,7 @@ def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcom
             outcome.sources,
             job.source_license.name,
             tuple(job.source_license.files),
+            tuple(AdapterEntry(one.name, one.weight) for one in job.source.adapters),
         ),
         recipe=folder_manifest.RecipeEntry(
             quant=_name_quant(schemes),
@@ -153,8 +160,9 @@ def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
         if tensor.matrix is not None:
             prefix = name.removesuffix("weight")
             names = sorted(part for part in tensor.matrix.tensors if part.startswith(prefix))
-        for one in names:
-            yield TensorSource(stored[one].path.name, stored[one].name, first_row)
+        origins = job.source.origins.get(name)
+        for file, one in origins or [(stored[one].path.name, stored[one].name) for one in names]:
+            yield TensorSource(file, one, first_row)
         first_row += shape[0]
 
 

@@ -18,7 +18,7 @@ _TEMPLATE = """\
 
 # {name} for ONNX Runtime
 
-glm-export {tool_version} made this folder from the `{model_type}` checkpoint `{name}`.
+glm-export {tool_version} made this folder from the `{model_type}` checkpoint `{name}`.{adapters}
 
 | | |
 |---|---|
@@ -158,6 +158,7 @@ def render_card(manifest: Manifest, data_bytes: int, base_model: str) -> str:
         name=_escape(manifest.source.name),
         tool_version=manifest.tool_version,
         model_type=manifest.source.model_type,
+        adapters=_describe_adapters(manifest.source),
         recipe=", ".join(words),
         parameters=manifest.parameters,
         bits_per_weight=manifest.bits_per_weight,
@@ -216,6 +217,15 @@ def _describe_license(source: SourceEntry) -> str:
     if source.license:
         return f"The weights keep the checkpoint's license: {_escape(source.license)}.{text}"
     return f"The weights keep the checkpoint's license, which its model card does not name.{text}"
+
+
+def _describe_adapters(source: SourceEntry) -> str:
+    """Name the adapters, whose files are in the table of the checkpoint's files."""
+    names = [f"`{_escape(one.name)}` (weight {one.weight:g})" for one in source.adapters]
+    if not names:
+        return ""
+    subject = "This LoRA adapter was" if len(names) == 1 else "These LoRA adapters were"
+    return f" {subject} merged into the weights first: {', '.join(names)}."
 
 
 def _list_files(source: SourceEntry) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.json_files import read_optional_json
+from glm_export.checkpoint.source_model import SourceModel
 from glm_export.errors import CheckpointError
 from glm_export.folder import genai_config
 from glm_export.folder.genai_config import build_genai_config
@@ -94,26 +95,30 @@ def list_chat_notes(files: Mapping[str, bytes]) -> tuple[str, ...]:
     )
 
 
-def list_source_files(checkpoint: Checkpoint) -> list[Path]:
-    """List every file of a checkpoint that a folder depends on."""
-    paths = _list_possible_sources(checkpoint)
-    return [path for path in paths if path in checkpoint.states.by_path]
+def list_source_files(source: SourceModel) -> dict[str, Path]:
+    """List every file that a folder depends on, by name; `ADAPTER/FILE` for those of adapters."""
+    known = source.states.by_path
+    return {name: path for name, path in _name_sources(source).items() if path in known}
 
 
-def require_unchanged_sources(checkpoint: Checkpoint) -> None:
+def require_unchanged_sources(source: SourceModel) -> None:
     """Refuse a checkpoint that is not the one that was opened, after everything is read.
 
     Raises:
         CheckpointError: a file was changed, replaced, added or removed.
     """
-    checkpoint.states.require_unchanged(_list_possible_sources(checkpoint))
+    source.states.require_unchanged(_name_sources(source).values())
 
 
-def _list_possible_sources(checkpoint: Checkpoint) -> list[Path]:
-    small = [checkpoint.folder / name for name in _SOURCE_NAMES]
+def _name_sources(source: SourceModel) -> dict[str, Path]:
+    checkpoint = source.checkpoint
+    paths = [*checkpoint.weight_files, *(checkpoint.folder / name for name in _SOURCE_NAMES)]
     if checkpoint.files.index is not None:
-        small.append(checkpoint.files.index)
-    return [*checkpoint.weight_files, *small]
+        paths.append(checkpoint.files.index)
+    named = {path.name: path for path in paths}
+    for adapter in source.adapters:
+        named |= adapter.files
+    return named
 
 
 def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:

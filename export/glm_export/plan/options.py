@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glm_export.checkpoint.adapters import Adapter, check_adapters
 from glm_export.checkpoint.rope_options import RopeOptions
 from glm_export.errors import OptionsError
 from glm_export.plan.schemes import Override, SchemeDefaults, parse_override
@@ -59,6 +60,7 @@ class ExportOptions:
         has_conformance: True to run the finished folder and write conformance.json, test vectors
             for hosts in other languages. This needs memory for the whole model.
         threads: number of threads in genai_config.json; None lets onnxruntime-genai choose.
+        adapters: LoRA adapters to merge into the weights before they are quantized.
 
     Raises:
         OptionsError: a value is not supported, or two options contradict each other.
@@ -85,6 +87,7 @@ class ExportOptions:
     accuracy_level: int | None = None
     threads: int | None = None
     has_conformance: bool = False
+    adapters: tuple[Adapter, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -106,6 +109,7 @@ class ExportOptions:
             )
         if self.threads is not None and self.threads < 1:
             raise OptionsError(f"threads is {self.threads}; choose 1 or more.")
+        check_adapters(self.adapters)
         self._check_contradictions()
         self._check_places()
         try:

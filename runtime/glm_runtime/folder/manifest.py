@@ -14,6 +14,7 @@ from typing import Literal
 from glm_runtime.errors import FolderError, FormatVersionError
 from glm_runtime.folder.manifest_entries import (
     MANIFEST_NAME,
+    AdapterEntry,
     CalibrationEntry,
     FileEntry,
     ModelEntry,
@@ -34,6 +35,7 @@ __all__ = [
     "GRAPH_FILES",
     "MANIFEST_NAME",
     "MODEL_NAME",
+    "AdapterEntry",
     "CalibrationEntry",
     "FileEntry",
     "FileProblem",

@@ -4,9 +4,10 @@ Read `manifest.py` for the manifest itself.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glm_runtime.errors import FolderError
+from glm_runtime.folder.strict_json import OMITTED_IF_DEFAULT
 
 MANIFEST_NAME = "glm_manifest.json"
 
@@ -27,6 +28,19 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class AdapterEntry:
+    """A LoRA adapter that was merged into the weights.
+
+    Attributes:
+        name: name of its folder. Its files are in the source's files as `name/file`.
+        weight: factor of its change.
+    """
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class SourceEntry:
     """The checkpoint of an exported folder.
 
@@ -37,6 +51,7 @@ class SourceEntry:
         files: sizes and hashes of the checkpoint's files.
         license: license that the checkpoint's card names; "" if it names none.
         license_files: names of the license files that were copied into the folder.
+        adapters: adapters that were merged into the weights; not written if there are none.
     """
 
     name: str
@@ -45,6 +60,7 @@ class SourceEntry:
     files: dict[str, FileEntry]
     license: str = ""
     license_files: tuple[str, ...] = ()
+    adapters: tuple[AdapterEntry, ...] = field(default=(), metadata=OMITTED_IF_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from glm_runtime.errors import FolderError
 
+# Metadata of a field that was added later: its default is not written, so that older files keep
+# their bytes when they are written again.
+OMITTED_IF_DEFAULT: Mapping[str, bool] = types.MappingProxyType({"is_omitted_if_default": True})
 _Record = TypeVar("_Record")
 _JSON_NAMES = {
     str: "a string",
@@ -55,7 +58,12 @@ def decode_record(kind: type[_Record], value: object, where: str) -> _Record:
 def encode_record(record: object) -> dict[str, object]:
     """Return a dataclass and the records in it as values that `json.dumps` accepts."""
     fields = dataclasses.fields(record)  # type: ignore[arg-type]  # any dataclass
-    return {field.name: _encode(getattr(record, field.name)) for field in fields}
+    values = {field: getattr(record, field.name) for field in fields}
+    return {
+        field.name: _encode(value)
+        for field, value in values.items()
+        if not (field.metadata.get("is_omitted_if_default") and value == field.default)
+    }
 
 
 def _decode(hint: Any, value: object, where: str) -> object:

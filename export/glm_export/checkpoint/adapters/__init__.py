@@ -1,0 +1,24 @@
+"""LoRA adapters as PEFT saves them, merged into a checkpoint while its rows are read.
+
+Read `choice.py`, `settings.py`, `open_adapter.py` and then `merge.py`.
+"""
+
+from glm_export.checkpoint.adapters.choice import Adapter, check_adapters, parse_adapter
+from glm_export.checkpoint.adapters.merge import Origin, describe_target, merge_adapters
+from glm_export.checkpoint.adapters.open_adapter import (
+    OpenAdapter,
+    check_adapter_folder,
+    open_adapters,
+)
+
+__all__ = [
+    "Adapter",
+    "OpenAdapter",
+    "Origin",
+    "check_adapter_folder",
+    "check_adapters",
+    "describe_target",
+    "merge_adapters",
+    "open_adapters",
+    "parse_adapter",
+]
