@@ -14,7 +14,7 @@ import glm_runtime
 from glm_runtime import GenerationSettings, SamplingSettings
 from glm_runtime.text.answer import AnswerForm
 from support import cpp_library as cpp
-from support.cpp_folders import use_tokenizer
+from support.cpp_folders import change_limits, use_tokenizer
 from support.cpp_library import Library, Settings
 from support.neutral_sampling import neutral_sampling
 
@@ -130,6 +130,44 @@ def test_older_and_newer_headers(library: Library, model: cpp.Model, session: cp
         assert caught.value.status == cpp.BAD_SETTING
     status = library.c.glm_default_settings(model.handle, ctypes.byref(Settings(size=8)))
     assert status == cpp.BAD_SETTING
+
+
+@pytest.mark.parametrize(
+    ("config", "length", "count"),
+    [
+        ({"max_new_tokens": 7}, 4, 7),
+        ({"max_length": 20}, 6, 14),
+        ({"max_length": 20, "max_new_tokens": 3}, 6, 3),
+    ],
+)
+def test_the_folders_limits_are_obeyed(
+    folder: Path, library: Library, tmp_path: Path, config: dict[str, int], length: int, count: int
+) -> None:
+    """Without settings, and with settings that come from `glm_default_settings`."""
+    copy = change_limits(folder, tmp_path / "copy", config)
+    model = library.load(copy)
+    session = model.new_session()
+    defaults = model.defaults()
+    defaults.ignores_eos = 1
+    assert len(session.generate([5] * length, defaults)) == count
+    assert len(session.generate([5] * length, None)) <= count
+    python = glm_runtime.load(copy, device="cpu")
+    assert len(list(python.generate([5] * length, is_eos_ignored=True))) == count
+    defaults.max_new_tokens, defaults.max_length = 0, length
+    with pytest.raises(cpp.GlmError, match=f"has {length} tokens where max_length={length}"):
+        session.generate([5] * length, defaults)
+    session.close()
+    model.close()
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "7"])
+def test_a_limit_that_is_no_count_is_refused(
+    folder: Path, library: Library, tmp_path: Path, value: object
+) -> None:
+    copy = change_limits(folder, tmp_path / "copy", {"max_new_tokens": value})
+    with pytest.raises(cpp.GlmError, match=r"generation_config\.json") as caught:
+        library.load(copy)
+    assert caught.value.status == cpp.BAD_FOLDER
 
 
 BAD_TEXTS = {

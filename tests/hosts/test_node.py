@@ -240,7 +240,7 @@ def make_tool_text(text: str) -> dict[str, Any]:
     parser = ToolCallParser(names)
     shown = parser.add(text)
     rest, calls = parser.finish()
-    said = [asdict(call) for call in calls]
+    said = [{"name": call.name, "arguments": call.arguments} for call in calls]
     return {"text": text, "names": names, "shown": shown + rest, "calls": said}
 
 

@@ -25,6 +25,16 @@ def dump(content: dict[str, Any]) -> str:
     return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
 
+def change_limits(folder: Path, copy: Path, limits: dict[str, Any]) -> Path:
+    """The folder with other values in generation_config.json, which its manifest vouches for."""
+    shutil.copytree(folder, copy)
+    path = copy / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | limits), encoding="utf-8")
+    entry = vars(describe_file(path))
+    change_manifest(copy, lambda m: m["files"].update({path.name: entry}))
+    return copy
+
+
 def use_tokenizer(folder: Path, copy: Path, content: str) -> Path:
     """The folder with another tokenizer.json, which its manifest vouches for."""
     shutil.copytree(folder, copy)

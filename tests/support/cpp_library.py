@@ -73,6 +73,7 @@ class Settings(Structure):
         ("dry_allowed_length", c_int32),
         ("dry_breakers", POINTER(c_char_p)),
         ("dry_breaker_count", c_size_t),
+        ("max_length", c_int32),
     )
 
     @classmethod
@@ -80,6 +81,7 @@ class Settings(Structure):
         """The same in C."""
         sampling = settings.sampling
         made = cls(size=ctypes.sizeof(cls), max_new_tokens=settings.max_new_tokens or 0)
+        made.max_length = settings.max_length or 0
         for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
             setattr(made, name, getattr(sampling, name))
         made.presence_penalty = sampling.presence_penalty

@@ -149,10 +149,12 @@ typedef struct glm_settings {
   int32_t dry_allowed_length;
   const char* const* dry_breakers;
   size_t dry_breaker_count;
+  int32_t max_length; /* limit for prompt and answer together; 0: none. max_new_tokens wins. */
 } glm_settings;
 
-/* Returns the settings that the folder recommends. There is no seed and no limit; DRY is off, and
- * its other members have their usual values. Set `settings->size` before the call. */
+/* Returns the settings that the folder recommends, with its limit of tokens if it has one. There is
+ * no seed; DRY is off, and its other members have their usual values. Set `settings->size` before
+ * the call. */
 GLM_API glm_status glm_default_settings(const glm_model* model, glm_settings* settings);
 
 typedef enum glm_finish {

@@ -180,7 +180,7 @@ glm_settings merge_settings(const Arguments& a, glm_settings s) {
   if (a.dry_allowed_length) s.dry_allowed_length = static_cast<int32_t>(*a.dry_allowed_length);
   s.has_seed = a.seed.has_value();
   s.seed = a.seed.value_or(0);
-  s.max_new_tokens = static_cast<int32_t>(a.max_new_tokens.value_or(0));
+  if (a.max_new_tokens) s.max_new_tokens = static_cast<int32_t>(*a.max_new_tokens);
   s.ignores_eos = a.ignores_eos;
   s.biases = a.biases.data();
   s.bias_count = a.biases.size();

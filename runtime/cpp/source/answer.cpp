@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "errors.hpp"
 #include "utf8.hpp"
 
 namespace glm {
@@ -10,10 +11,18 @@ namespace {
 constexpr char kClosing[] = "\n</think>\n\n";
 constexpr size_t kTail = 16;  // the opening tag and white space after it have fewer tokens
 
-// Maximum length of the answer. Its last token is not read by the model, so it needs no cache.
+// Maximum length of the answer. Throws GLM_BAD_PROMPT if max_length leaves no token. Its last token is not read by the model, so it needs no cache.
 int64_t count_room(const ModelShape& model, const glm_settings& settings, size_t prompt_size) {
   int64_t room = model.context_length - static_cast<int64_t>(prompt_size) + 1;
-  return settings.max_new_tokens > 0 ? std::min<int64_t>(room, settings.max_new_tokens) : room;
+  if (settings.max_new_tokens > 0) return std::min<int64_t>(room, settings.max_new_tokens);
+  if (settings.max_length == 0) return room;
+  int64_t rest = settings.max_length - static_cast<int64_t>(prompt_size);
+  if (rest > 0) return std::min(room, rest);
+  throw Error(GLM_BAD_PROMPT,
+              "the prompt has " + std::to_string(prompt_size) + " tokens where max_length=" +
+                  std::to_string(settings.max_length) +
+                  " is the limit for prompt and answer together; set max_new_tokens, or shorten "
+                  "the prompt.");
 }
 
 Sampler make_sampler(const Tokenizer& tokenizer, const ModelShape& model, const Settings& settings,

@@ -28,6 +28,15 @@ void require(bool is_met, const std::string& found, const std::string& expected)
                                   " is expected; export the folder again.");
 }
 
+// Reads a number of tokens from generation_config.json.
+int32_t read_limit(JsonReader* json, const std::string& key) {
+  int64_t value = json->integer();
+  if (value > 0) return static_cast<int32_t>(std::min(value, kMaxCount));
+  throw Error(GLM_BAD_FOLDER, "generation_config.json: " + key + " is " + std::to_string(value) +
+                                  " where 1 or more is expected; correct it in the checkpoint and "
+                                  "export again.");
+}
+
 bool is_plain_name(const std::string& name) {
   bool is_plain = !name.empty() && name != "." && name != ".." && name != kManifestName;
   return is_plain && name.find_first_of(std::string("/\\:\0", 4)) == std::string::npos;
@@ -199,10 +208,15 @@ glm_settings parse_generation_config(std::string_view text) {
                                                   {"top_p", &s.top_p},
                                                   {"min_p", &s.min_p},
                                                   {"repetition_penalty", &s.repetition_penalty}};
+  int32_t max_new_tokens = 0, max_length = 0;
   json.object([&](const std::string& key) {
     auto found = numbers.find(key);
     if (json.take_null()) return;
-    if (key == "do_sample") {
+    if (key == "max_new_tokens") {
+      max_new_tokens = read_limit(&json, key);
+    } else if (key == "max_length") {
+      max_length = read_limit(&json, key);
+    } else if (key == "do_sample") {
       is_sampled = json.boolean();
     } else if (found != numbers.end()) {
       *found->second = json.number();
@@ -219,6 +233,8 @@ glm_settings parse_generation_config(std::string_view text) {
     bool is_count = top_k >= 0 && top_k < static_cast<double>(kMaxCount);
     s.top_k = is_count ? static_cast<int32_t>(top_k) : -1;
   }
+  s.max_new_tokens = max_new_tokens;
+  s.max_length = max_length;
   try {
     check_settings(s);
   } catch (const Error& error) {

@@ -93,6 +93,7 @@ void check_settings(const glm_settings& s) {
   require(std::isfinite(s.presence_penalty), "presence_penalty", s.presence_penalty, "a number");
   require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty, "a number");
   require(s.max_new_tokens >= 0, "max_new_tokens", s.max_new_tokens, "0 (no limit) or more");
+  require(s.max_length >= 0, "max_length", s.max_length, "0 (no limit) or more");
   require(s.max_thinking_tokens >= 0, "max_thinking_tokens", s.max_thinking_tokens, "0 or more");
   if (s.limits_thinking && !s.parts_thinking) {
     refuse("limits_thinking is set without parts_thinking", "both, or neither");

@@ -17,13 +17,17 @@ const TURN = "<|assistant|>";
  * @property {boolean} isChat  whether reasoning is separated from the text
  * @property {boolean} isThinking  whether the prompt ends inside the reasoning
  * @property {readonly string[]} toolNames  names of the declared tools
+ * @property {number} numCalls  number of tool calls in the conversation so far, from which ids go on
  */
 
-/** @typedef {import("./tool_calls.js").ToolCall} ToolCall */
+/**
+ * A tool call. Its id differs from those of the conversation's other calls.
+ * @typedef {import("./tool_calls.js").ParsedCall & { id: string }} ToolCall
+ */
 /** @typedef {{ text: string, reasoning: string, toolCalls: ToolCall[] }} AnswerPart */
 
 /** @type {AnswerForm} */
-export const PLAIN_TEXT = { isChat: false, isThinking: false, toolNames: [] };
+export const PLAIN_TEXT = { isChat: false, isThinking: false, toolNames: [], numCalls: 0 };
 
 /** Takes the tokens of one answer in order, and returns its parts. */
 export class AnswerReader {
@@ -33,6 +37,7 @@ export class AnswerReader {
   #stopStrings;
   #parser;
   #turnId;
+  #numCalls;
   #thinkingTokens = 0;
 
   /**
@@ -46,6 +51,7 @@ export class AnswerReader {
     this.#splitter = form.isChat ? new ThinkingSplitter(form.isThinking) : null;
     this.#stopStrings = new StopStrings(stop);
     this.#parser = new ToolCallParser(form.toolNames);
+    this.#numCalls = form.numCalls;
     this.#turnId = form.toolNames.length ? tokenizer.findId(TURN) : undefined;
   }
 
@@ -95,7 +101,8 @@ export class AnswerReader {
       text = this.#stopStrings.add(text + more) + this.#stopStrings.flush();
     }
     text = this.#parser.add(text);
-    const [rest, toolCalls] = this.#parser.finish();
+    const [rest, calls] = this.#parser.finish();
+    const toolCalls = calls.map((call, index) => ({ ...call, id: `call_${this.#numCalls + index}` }));
     return { text: text + rest, reasoning, toolCalls };
   }
 

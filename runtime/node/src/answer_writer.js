@@ -1,6 +1,7 @@
 /** Turns the logits of one answer into pieces, and decides when the answer ends. */
 
 import { AnswerReader } from "./answer.js";
+import { PromptError } from "./errors.js";
 import { Sampler } from "./sampler.js";
 
 /** @typedef {import("./manifest.js").ModelEntry} ModelEntry */
@@ -20,7 +21,7 @@ import { Sampler } from "./sampler.js";
  * @property {string} reasoning  text of the reasoning before the answer
  * @property {number} tokenId  the generated token; the end-of-sequence token has a piece, too
  * @property {FinishReason | null} finishReason  set on the last piece only
- * @property {import("./tool_calls.js").ToolCall[]} toolCalls  all tool calls, on the last piece only
+ * @property {import("./answer.js").ToolCall[]} toolCalls  all tool calls, on the last piece only
  */
 
 /** Writes the pieces of one answer. */
@@ -38,14 +39,14 @@ export class AnswerWriter {
    * @param {ModelEntry} model
    * @param {{ promptIds: readonly number[], settings: Settings, form: import("./answer.js").AnswerForm }} request
    * @throws {import("./errors.js").SamplingError} logitBias contains an invalid token id.
+   * @throws {PromptError} the prompt is as long as maxLength.
    */
   constructor(tokenizer, model, { promptIds, settings, form }) {
     this.#model = model;
     this.#settings = settings;
     this.#sampler = new Sampler(forbidEos(settings, model), model.tokenizerVocabSize, promptIds);
     this.#reader = new AnswerReader(tokenizer, form, settings.stop);
-    const room = model.contextLength - promptIds.length + 1;
-    this.remaining = Math.min(settings.maxNewTokens ?? room, room);
+    this.remaining = countNewTokens(settings, promptIds.length, model);
   }
 
   /**
@@ -103,4 +104,21 @@ function forbidEos(settings, model) {
   const ids = model.eosTokenIds.filter((id) => id < model.tokenizerVocabSize);
   const bans = ids.map((id) => /** @type {const} */ ([id, -Infinity]));
   return { ...settings, logitBias: [...settings.logitBias, ...bans] };
+}
+
+/**
+ * Count the tokens that an answer can have.
+ * @param {Settings} settings
+ * @param {number} promptLength
+ * @param {ModelEntry} model
+ * @throws {PromptError} the prompt is as long as maxLength.
+ */
+function countNewTokens({ maxNewTokens, maxLength }, promptLength, model) {
+  const room = model.contextLength - promptLength + 1;
+  if (maxNewTokens !== null || maxLength === null) return Math.min(maxNewTokens ?? room, room);
+  if (maxLength > promptLength) return Math.min(maxLength - promptLength, room);
+  throw new PromptError(
+    `the prompt has ${promptLength} tokens where maxLength=${maxLength} is the limit for prompt and answer ` +
+      "together; set maxNewTokens, or shorten the prompt.",
+  );
 }

@@ -19,4 +19,4 @@ export { Session } from "./session.js";
 /** @typedef {import("./chat_messages.js").Tool} Tool */
 /** @typedef {import("./load.js").LoadOptions} LoadOptions */
 /** @typedef {import("./settings.js").AnswerOptions} AnswerOptions */
-/** @typedef {import("./tool_calls.js").ToolCall} ToolCall */
+/** @typedef {import("./answer.js").ToolCall} ToolCall */

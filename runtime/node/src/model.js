@@ -80,7 +80,7 @@ export class Model {
     const template = this.chatTemplate.choose(options.template);
     const text = template.render(messages, options);
     template.requireWritten(messages, options);
-    const form = { isChat: true, isThinking: isOpenThinking(text), toolNames };
+    const form = { isChat: true, isThinking: isOpenThinking(text), toolNames, numCalls: countCalls(messages) };
     return { promptIds: this.tokenizer.encode(text), form };
   }
 
@@ -107,4 +107,13 @@ export async function openModel(folder, openGraph, verify = false) {
   const defaults = await readDefaults(folder);
   const graph = await openGraph(manifest.model);
   return new Model({ manifest, graph, tokenizer, chatTemplate, defaults });
+}
+
+/**
+ * Count the tool calls of a conversation.
+ * @param {readonly Message[]} messages
+ */
+function countCalls(messages) {
+  const counts = messages.map(({ tool_calls: calls }) => (Array.isArray(calls) ? calls.length : 0));
+  return counts.reduce((sum, count) => sum + count, 0);
 }

@@ -25,7 +25,8 @@ const TRANSFORMERS_TOP_K = 50;
  * @property {number} [frequencyPenalty]  subtracted from a token's logit for each time it was already generated
  * @property {Iterable<readonly [number, number]>} [logitBias]  pairs of a token id and the number that is added to its logit
  * @property {number | bigint} [seed]  seed of the random generator; by default every answer has another seed
- * @property {number} [maxNewTokens]  maximum number of generated tokens, reasoning included; by default limited by the context only
+ * @property {number | null} [maxNewTokens]  maximum number of generated tokens, reasoning included; `null` sets no limit besides the context
+ * @property {number} [maxLength]  maximum number of tokens of prompt and answer together; maxNewTokens wins over it
  * @property {readonly string[]} [stop]  strings that end the answer; they are not part of it
  * @property {number} [maxThinkingTokens]  limits reasoning to this number of tokens; then the answer begins
  * @property {boolean} [ignoreEos]  never choose an end-of-sequence token
@@ -45,6 +46,7 @@ const TRANSFORMERS_TOP_K = 50;
  * @property {(readonly [number, number])[]} logitBias
  * @property {number | bigint | null} seed
  * @property {number | null} maxNewTokens
+ * @property {number | null} maxLength
  * @property {readonly string[]} stop
  * @property {number | null} maxThinkingTokens
  * @property {boolean} ignoreEos
@@ -63,6 +65,7 @@ const OFF = Object.freeze({
   logitBias: [],
   seed: null,
   maxNewTokens: null,
+  maxLength: null,
   stop: [],
   maxThinkingTokens: null,
   ignoreEos: false,
@@ -89,7 +92,8 @@ export function resolveSettings(options, defaults) {
     );
   }
   const turnsOn = defaults.temperature === 0 && ("topK" in given || "topP" in given || "minP" in given);
-  return check({ ...defaults, ...(turnsOn ? { temperature: 1 } : {}), ...given });
+  const limits = "maxNewTokens" in given || "maxLength" in given ? { maxNewTokens: null, maxLength: null } : {};
+  return check({ ...defaults, ...limits, ...(turnsOn ? { temperature: 1 } : {}), ...given });
 }
 
 /**
@@ -111,7 +115,8 @@ export async function readDefaults(folder) {
     minP: readNumber(config, "min_p", 0),
   };
   try {
-    return check({ ...OFF, repetitionPenalty, ...(config.do_sample ? sampled : { temperature: 0 }) });
+    const limits = { maxNewTokens: readLimit(config, "max_new_tokens"), maxLength: readLimit(config, "max_length") };
+    return check({ ...OFF, ...limits, repetitionPenalty, ...(config.do_sample ? sampled : { temperature: 0 }) });
   } catch (error) {
     if (!(error instanceof SamplingError)) throw error;
     throw new FolderError(`${GENERATION_CONFIG_NAME}: ${error.message}`, error);
@@ -133,6 +138,19 @@ function readNumber(config, key, otherwise) {
 }
 
 /**
+ * @param {Record<string, unknown>} config
+ * @param {string} key
+ */
+function readLimit(config, key) {
+  const value = config[key] ?? null;
+  if (value === null || (isCount(value) && value > 0)) return value;
+  throw new FolderError(
+    `${GENERATION_CONFIG_NAME}: ${key} is ${JSON.stringify(value)} where a whole number of 1 or more is ` +
+      "expected; correct it in the checkpoint and export again.",
+  );
+}
+
+/**
  * @param {Settings} settings  unchecked: a JavaScript caller may pass values of any type
  * @returns {Settings}
  */
@@ -149,8 +167,8 @@ function check(settings) {
   }
   const isSeed = seed === null || isCount(seed) || (typeof seed === "bigint" && seed >= 0n);
   require(isSeed, "seed", seed, "a whole number, 0 or more");
-  for (const name of /** @type {const} */ (["maxNewTokens", "maxThinkingTokens"])) {
-    const least = name === "maxNewTokens" ? 1 : 0;
+  for (const name of /** @type {const} */ (["maxNewTokens", "maxLength", "maxThinkingTokens"])) {
+    const least = name === "maxThinkingTokens" ? 0 : 1;
     const value = settings[name];
     require(value === null || (isCount(value) && value >= least), name, value, `${least} or more`);
   }

@@ -13,7 +13,7 @@ const FENCE = "```";
 
 /**
  * A tool call of the model; `arguments` is the text of a JSON object, as the model wrote it.
- * @typedef {{ name: string, arguments: string }} ToolCall
+ * @typedef {{ name: string, arguments: string }} ParsedCall
  */
 
 /** Passes text through without the tool calls at its end. The text may arrive in parts of any size. */
@@ -27,7 +27,7 @@ export class ToolCallParser {
   #name = "";
   #begin = 0; // the index in `held` where the arguments begin
   #braces = new Braces();
-  /** @type {ToolCall[]} */ #calls = [];
+  /** @type {ParsedCall[]} */ #calls = [];
 
   /** @param {readonly string[]} names  names of the declared tools; without tools, everything is text */
   constructor(names) {
@@ -49,7 +49,7 @@ export class ToolCallParser {
 
   /**
    * At the end of the answer, return the text that was held back, and the tool calls.
-   * @returns {[text: string, calls: ToolCall[]]}
+   * @returns {[text: string, calls: ParsedCall[]]}
    */
   finish() {
     if (!(this.#held + this.#unread).trimEnd().endsWith("}")) {
