@@ -23,6 +23,7 @@ from glm_runtime.errors import (
     SamplingError,
 )
 from glm_runtime.graph.prepared import PreparedModels
+from glm_runtime.graph.rotary import RopeScaling
 from glm_runtime.model import Model, load
 from glm_runtime.sampling.logprobs import TokenLogprobs
 from glm_runtime.sampling.settings import DrySettings, SamplingSettings
@@ -51,6 +52,7 @@ __all__ = [
     "PreparedModels",
     "PromptError",
     "Request",
+    "RopeScaling",
     "SamplingError",
     "SamplingSettings",
     "Score",

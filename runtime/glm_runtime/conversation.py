@@ -70,6 +70,16 @@ class Conversation:
         self._answer = no_pieces()
         self.reset()
 
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens of the last prompt and its answer."""
+        return len(self._session.tokens)
+
+    @property
+    def model(self) -> Model:
+        """The model that answers."""
+        return self._model
+
     def reset(self) -> None:
         """Forget all messages except the system message; this ends an unfinished answer."""
         self._answer.close()

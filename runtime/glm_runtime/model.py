@@ -28,6 +28,7 @@ from glm_runtime.graph.decoding import Decoder, check_graph, count_shared
 from glm_runtime.graph.inference import DeviceChoice, OpenGraph, open_graph
 from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.graph.prepared import PreparedModels
+from glm_runtime.graph.rotary import RopeScaling, apply_scaling
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.settings import SamplingSettings
 from glm_runtime.text.answer import AnswerForm
@@ -301,6 +302,7 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     has_huge_pages: bool = False,
     prepared: PreparedModels | None = None,
     cuda_graph: bool | None = None,
+    rope_scaling: RopeScaling | None = None,
     progress: Progress = ignore_progress,
 ) -> Model:
     """Open an exported folder.
@@ -319,14 +321,17 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
         cuda_graph: whether to record the decode step on CUDA and replay it; `None` records it where
             the graph allows it, as in folders of `--target cuda`. It has no effect where `auto`
             takes the CPU because onnxruntime offers no CUDA.
+        rope_scaling: rotary settings instead of the folder's, on the CPU: YaRN for a longer
+            context, or none. The logits are those of a folder that was exported with them.
         progress: called with (stage, done, total) while files are verified.
 
     Raises:
-        FolderError: the folder differs from its manifest.
+        FolderError: the folder differs from its manifest, or is too old for `rope_scaling`.
         FormatVersionError: the folder comes from a newer glm-export.
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not available, `threads` is less than 1, or a CUDA graph is
-            requested on another device than CUDA, or is not possible on CUDA.
+        DeviceError: the device is not available, `threads` is less than 1, a CUDA graph is not
+            possible, or `rope_scaling` is given on another device than the CPU.
+        SamplingError: `rope_scaling` makes the context too long.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -334,12 +339,13 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)
     defaults = read_defaults(folder)
-    copy = (
-        None
-        if prepared is None
-        else prepared.find(manifest, is_full=is_verified, progress=progress)
+    copy = None
+    if prepared is not None:
+        copy = prepared.find(manifest, is_full=is_verified, progress=progress)
+    manifest, tables = apply_scaling(manifest, rope_scaling)
+    graph = open_graph(
+        folder / MODEL_NAME, device, threads, copy, cuda_graph=cuda_graph, replaced=tables
     )
-    graph = open_graph(folder / MODEL_NAME, device, threads, copy, cuda_graph=cuda_graph)
     check_graph(graph, manifest.model)
     if has_huge_pages:
         move_to_huge_pages()

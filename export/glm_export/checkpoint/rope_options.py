@@ -68,7 +68,7 @@ class RopeOptions:
         rope, changes = dict(nested), dict[str, Any]()
         if self.scaling is not None:  # it replaces all of the scaling in config.json
             originals = (config.get(ORIGINAL_CONTEXT), nested.get(ORIGINAL_CONTEXT))
-            context = config.get("max_position_embeddings")
+            context = config.get("max_position_embeddings", config.get("seq_length"))
             rope = {key: nested[key] for key in _UNSCALED_KEYS if key in nested} | {
                 "rope_type": self.scaling,
                 "factor": self.factor,

@@ -8,8 +8,10 @@ from typing import TypeVar
 import glm_export
 from glm_export.folder import model_card, side_files
 from glm_export.job import ExportJob
+from glm_export.model.rotary import describe_rope
 from glm_export.plan.plan import TensorPlan
 from glm_quantize import Scheme
+from glm_runtime.errors import PromptError
 from glm_runtime.folder import manifest as folder_manifest
 from glm_runtime.folder.manifest import (
     AdapterEntry,
@@ -18,8 +20,11 @@ from glm_runtime.folder.manifest import (
     TensorSource,
     VerificationEntry,
 )
+from glm_runtime.text.chat_template import TEMPLATE_NAME, ChatTemplate
+from glm_runtime.text.thinking import is_open_thinking
 
 _CARD = "README.md"
+_LONG_PROMPT = 8192  # the card of GLM-Z1-9B-0414: consider YaRN for longer inputs
 _NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
 T = TypeVar("T")
 
@@ -128,7 +133,23 @@ def _describe_model(job: ExportJob) -> folder_manifest.ModelEntry:
         cache_dtype="int8" if job.options.kv_cache == "int8" else _NUMPY_NAMES[job.plan.dtype],
         eos_token_ids=job.token_ids.eos,
         pad_token_id=job.token_ids.pad,
+        rope=describe_rope(config, _find_long_prompt(job)),
     )
+
+
+def _find_long_prompt(job: ExportJob) -> int | None:
+    """Return the prompt length above which GLM-Z1's card recommends YaRN; None for other models.
+
+    GLM-Z1 is the `glm4` model whose chat template opens the reasoning of an answer.
+    """
+    template = job.files.get(TEMPLATE_NAME)
+    if job.source.model_type != "glm4" or job.source.config.yarn or template is None:
+        return None
+    try:
+        prompt = ChatTemplate(template.decode()).render([{"role": "user", "content": "Hello"}])
+    except PromptError:
+        return None
+    return _LONG_PROMPT if is_open_thinking(prompt) else None
 
 
 def _describe_tensors(

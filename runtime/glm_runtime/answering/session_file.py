@@ -46,7 +46,7 @@ def write_session(path: Path, session: SavedSession, manifest: Manifest) -> None
     arrays: dict[str, npt.NDArray[Any]] = {
         "format": np.array(FORMAT_VERSION, np.int64),
         "model": _to_bytes(manifest.source.name),
-        "fingerprint": _to_bytes(manifest.fingerprint),
+        "fingerprint": _to_bytes(manifest.state_fingerprint),
         "tokens": np.array(session.tokens, np.int64),
         **session.values,
     }
@@ -125,7 +125,7 @@ def _check_origin(path: Path, manifest: Manifest, members: zipfile.ZipFile) -> N
         _read_array(members, key, _LONGEST_NAME).tobytes().decode()
         for key in ("model", "fingerprint")
     )
-    if fingerprint == manifest.fingerprint:
+    if fingerprint == manifest.state_fingerprint:
         return
     is_other_export = name == manifest.source.name
     what = f"another export of {name}" if is_other_export else f"the model {name!r}"

@@ -20,6 +20,7 @@ from glm_runtime.cli.options import (
     load_for_command,
     machine_options,
     show_examples,
+    suggest_yarn,
 )
 from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.terminal import make_harmless, read_lines, show_pieces
@@ -95,6 +96,7 @@ class ChatLoop:
         self._is_terminal = is_terminal
         self._calls: tuple[ToolCall, ...] = ()
         self._results: list[str] = []
+        self._is_yarn_suggested = False
 
     def take_line(self, line: str) -> None:
         """Answer a message, run a command, or take the result of a tool call."""
@@ -129,6 +131,7 @@ class ChatLoop:
         try:
             with contextlib.closing(begin(said)) as pieces:
                 self._calls = show_pieces(pieces)
+            self._suggest_yarn()
             self._tell_dropped(self._conversation.dropped - dropped)
         except KeyboardInterrupt:
             if not self._is_terminal:
@@ -140,6 +143,11 @@ class ChatLoop:
             click.echo(f"Error: {error}\n(/reset forgets the conversation)", err=True)
         if self._calls:
             self._ask_for_result()
+
+    def _suggest_yarn(self) -> None:
+        if not self._is_yarn_suggested:
+            conversation = self._conversation
+            self._is_yarn_suggested = suggest_yarn(conversation.model, conversation.num_tokens)
 
     def _tell_dropped(self, count: int) -> None:
         if count:

@@ -39,6 +39,7 @@ from glm_runtime.cli.options import (
     load_for_command,
     machine_options,
     show_examples,
+    suggest_yarn,
 )
 from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.prompts_file import Result, read_prompts
@@ -114,6 +115,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         return
     settings = _fix_seed(settings)
     request = _encode(model, text, settings, chat_options)
+    suggest_yarn(model, len(request.prompt_ids))
     if batch.num_beams is not None:
         beams = batch.beam_settings(options.max_new_tokens)
         found = search_beams(model, list(request.prompt_ids), beams)

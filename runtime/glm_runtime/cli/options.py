@@ -13,10 +13,11 @@ from typing import Any, TypeVar, cast
 import click
 
 from glm_runtime.cli.progress import say, show_progress
-from glm_runtime.errors import PromptError
+from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.graph.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.graph.prepared import PreparedModels
+from glm_runtime.graph.rotary import ROPE_SCALINGS, RopeScaling
 from glm_runtime.model import Model, load
 from glm_runtime.text.chat_messages import ChatOptions
 
@@ -38,6 +39,9 @@ class MachineOptions:
         verify: whether to check the hash of every file.
         huge_pages: whether to move the weights onto huge pages; `None` leaves it to the command.
         cuda_graph: whether to record a CUDA graph; `None` leaves it to the folder.
+        rope_scaling: rotary settings instead of the folder's; `None` keeps them.
+        factor: YaRN scaling factor.
+        original_context: training context for YaRN; `None` takes the folder's.
     """
 
     device: DeviceChoice
@@ -45,6 +49,28 @@ class MachineOptions:
     verify: bool
     huge_pages: bool | None
     cuda_graph: bool | None
+    rope_scaling: str | None = None
+    factor: float | None = None
+    original_context: int | None = None
+
+    @property
+    def scaling(self) -> RopeScaling | None:
+        """The rotary settings at load.
+
+        Raises:
+            UsageError: a value is missing, or has no effect.
+        """
+        if self.rope_scaling is None:
+            if self.factor is not None or self.original_context is not None:
+                raise click.UsageError(
+                    "--factor and --original-context have no effect without --rope-scaling yarn; "
+                    "add it, or leave them out."
+                )
+            return None
+        try:
+            return RopeScaling(self.rope_scaling, self.factor, self.original_context)
+        except SamplingError as error:
+            raise click.UsageError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -99,6 +125,21 @@ def machine_options(command: Command) -> Command:
             default=None,
             help="On CUDA, record the decode step once and replay it.  "
             "[default: on where the folder allows it]",
+        ),
+        click.option(
+            "--rope-scaling",
+            type=click.Choice(ROPE_SCALINGS),
+            help="On the CPU, replace the folder's rotary settings: yarn extends the context by "
+            "--factor, none turns YaRN off.  [default: as exported]",
+        ),
+        click.option(
+            "--factor", metavar="X", type=float, help="YaRN scaling factor, for example 4."
+        ),
+        click.option(
+            "--original-context",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Number of tokens of the training context, for YaRN.  [default: the folder's]",
         ),
     )
     return gather("machine", options, lambda values: MachineOptions(**values), command)
@@ -180,6 +221,18 @@ def load_for_command(
     return model
 
 
+def suggest_yarn(model: Model, num_tokens: int) -> bool:
+    """Say on stderr if the model's card recommends YaRN for a prompt of this length."""
+    rope = model.manifest.model.rope
+    if rope is None or rope.long_prompt is None or num_tokens <= rope.long_prompt:
+        return False
+    say(
+        f"the prompt has {num_tokens} tokens, and the model's card recommends YaRN above "
+        f"{rope.long_prompt}: add --rope-scaling yarn --factor 4"
+    )
+    return True
+
+
 def load_draft(folder: Path | None, machine: MachineOptions) -> Model | None:
     """Load the draft model's folder, if the user gave one."""
     return None if folder is None else load_folder(folder, machine)
@@ -196,6 +249,7 @@ def load_folder(folder: Path, machine: MachineOptions, *, has_huge_pages: bool =
             has_huge_pages=has_huge_pages,
             prepared=PreparedModels.of_user(),
             cuda_graph=machine.cuda_graph,
+            rope_scaling=machine.scaling,
             progress=progress,
         )
 

@@ -176,7 +176,7 @@ def _read_lines(path: Path) -> tuple[int, list[Result], bytes]:
 
 def make_key(line: PromptLine, model: Model, *settings: object) -> str:
     """Return a hash of all that an answer depends on, by which a later run finds it."""
-    parts = (line.text, model.manifest.fingerprint, *map(repr, settings))
+    parts = (line.text, model.manifest.state_fingerprint, *map(repr, settings))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -19,10 +19,12 @@ from glm_runtime.folder.manifest_entries import (
     FileEntry,
     ModelEntry,
     RecipeEntry,
+    RopeEntry,
     SourceEntry,
     TensorEntry,
     TensorSource,
     VerificationEntry,
+    YarnEntry,
     require,
 )
 from glm_runtime.folder.strict_json import decode_record, encode_record
@@ -42,10 +44,12 @@ __all__ = [
     "Manifest",
     "ModelEntry",
     "RecipeEntry",
+    "RopeEntry",
     "SourceEntry",
     "TensorEntry",
     "TensorSource",
     "VerificationEntry",
+    "YarnEntry",
     "check_files",
     "describe_file",
     "read_manifest",
@@ -99,6 +103,14 @@ class Manifest:
         """Hash of graph and weights, which alone determine the logits."""
         hashes = [self.files[name].sha256 for name in GRAPH_FILES if name in self.files]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def state_fingerprint(self) -> str:
+        """Hash of graph, weights and YaRN settings, which determine the values in a KV cache."""
+        rope = self.model.rope
+        if rope is None or rope.yarn is None:
+            return self.fingerprint
+        return hashlib.sha256(f"{self.fingerprint} {rope.yarn}".encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the manifest as JSON; equal manifests give equal text.

@@ -11,6 +11,7 @@ from glm_runtime.folder.strict_json import OMITTED_IF_DEFAULT
 
 MANIFEST_NAME = "glm_manifest.json"
 
+_MOST_TOKENS = 2**31
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -93,11 +94,71 @@ class RecipeEntry:
 
 
 @dataclass(frozen=True)
+class YarnEntry:
+    """YaRN's extension of the context, which does not depend on the length of the prompt.
+
+    Attributes:
+        factor: scaling factor of the context.
+        original_context: number of tokens of the training context.
+        attention_factor: factor of cosines and sines.
+        beta_fast: rotations in the original context from which on a pair keeps its frequency.
+        beta_slow: rotations up to which the frequency of a pair is divided by `factor`.
+        is_truncated: True if these bounds are rounded to whole pairs.
+    """
+
+    factor: float
+    original_context: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    is_truncated: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "original_context", "attention_factor", "beta_fast", "beta_slow"):
+            number = getattr(self, name)
+            require(0 < number < float("inf"), f"{name} is {number}", "a number above 0")
+
+
+@dataclass(frozen=True)
+class RopeEntry:
+    """How the graph's rotation tables were computed, so that a runtime can compute others.
+
+    Attributes:
+        theta: base of the rotary embedding.
+        periods: theta ^ (2 i / R) of each pair i as float32, positions per radian; R is twice
+            their number.
+        original_context: number of tokens of the training context.
+        yarn: YaRN's settings; `None` without YaRN.
+        long_prompt: number of prompt tokens above which the model's card recommends YaRN; `None`
+            without such a recommendation.
+    """
+
+    theta: float
+    periods: tuple[float, ...]
+    original_context: int
+    yarn: YarnEntry | None = None
+    long_prompt: int | None = None
+
+    def __post_init__(self) -> None:
+        found = f"original_context is {self.original_context}"
+        require(0 < self.original_context < _MOST_TOKENS, found, "1 to below 2^31")
+        require(1 < self.theta < float("inf"), f"theta is {self.theta}", "a number above 1")
+        is_positive = all(0 < period < float("inf") for period in self.periods)
+        require(is_positive and bool(self.periods), "periods are not all above 0", "such numbers")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Number of elements of a head that are rotated."""
+        return 2 * len(self.periods)
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """The shape of the model, as a runtime needs it.
 
     `vocab_size` is the number of logits. `tokenizer_vocab_size` is the number of ids that stand for
-    text; higher ids are padding and must never be sampled.
+    text; higher ids are padding and must never be sampled. `rope` is missing in folders that an
+    older glm-export wrote.
     """
 
     num_layers: int
@@ -111,6 +172,7 @@ class ModelEntry:
     cache_dtype: str
     eos_token_ids: tuple[int, ...]
     pad_token_id: int | None
+    rope: RopeEntry | None = None
 
     def __post_init__(self) -> None:
         for name in _MODEL_COUNTS:
@@ -124,6 +186,9 @@ class ModelEntry:
         require(is_covered, found, f"at most vocab_size = {self.vocab_size}")
         is_known = self.cache_dtype in ("float32", "float16", "int8")
         require(is_known, f"cache_dtype is {self.cache_dtype!r}", "float32, float16 or int8")
+        rotary_dim = 0 if self.rope is None else self.rope.rotary_dim
+        found = f"rope has {rotary_dim // 2} periods"
+        require(rotary_dim <= self.head_dim, found, f"at most head_dim / 2 = {self.head_dim // 2}")
 
 
 _MODEL_COUNTS = (

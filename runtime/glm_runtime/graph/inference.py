@@ -14,6 +14,9 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from glm_runtime.errors import (
     DeviceError,
     FolderError,
@@ -55,6 +58,7 @@ class OpenGraph:
         has_cuda_graph: whether such steps are captured and replayed.
         cpu_nodes: names of the nodes that another device leaves to the CPU, without those that
             compute shapes.
+        replaced: what keeps the memory of replaced initializers alive.
     """
 
     session: "onnxruntime.InferenceSession"
@@ -63,6 +67,7 @@ class OpenGraph:
     has_fixed_steps: bool = False
     has_cuda_graph: bool = False
     cpu_nodes: tuple[str, ...] = ()
+    replaced: object = field(default=None, compare=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
 
     def run(
@@ -153,6 +158,7 @@ def open_graph(
     prepared: Path | None = None,
     *,
     cuda_graph: bool | None = None,
+    replaced: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> OpenGraph:
     """Load a graph and its weights.
 
@@ -166,11 +172,13 @@ def open_graph(
         cuda_graph: whether to capture the step of one token; `None` captures it where the graph
             allows it. It has no effect where `auto` takes the CPU because onnxruntime offers no
             CUDA.
+        replaced: initializers of the graph to replace, by name; only on the CPU, because ONNX
+            Runtime ignores them on other devices.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not offered or does not start, `threads` is less than 1, or a
-            CUDA graph is requested on another device than CUDA, or is not possible on CUDA.
+        DeviceError: the device is not offered or does not start, `threads` is less than 1, a CUDA
+            graph is not possible, or `replaced` is given on another device than the CPU.
         FolderError: onnxruntime refuses the graph.
     """
     if threads is not None and threads < 1:
@@ -183,18 +191,12 @@ def open_graph(
             "choose one of them, or leave it out."
         )
     runtime = import_onnxruntime()
-    opener = _Opener(runtime, path, threads or count_usable_cores(), prepared)
+    opener = _Opener(runtime, path, threads or count_usable_cores(), prepared, replaced or {})
+    if replaced and device != "cpu":
+        _require_cpu(runtime, device)
+        return opener.open_on_cpu()
     if device == "auto":
-        cuda = PROVIDERS["cuda"].name
-        if cuda not in runtime.get_available_providers():
-            return opener.open_on_cpu()
-        try:
-            graph = opener.open_on_cuda(cuda_graph)
-        except DeviceError:
-            if cuda_graph:
-                raise
-            return opener.open_on_cpu()  # raises if the graph itself is the cause
-        return opener.open_on_cpu() if graph.has_cpu_attention else graph
+        return opener.open_on_best(cuda_graph)
     if cuda_graph and device != "cuda":
         raise DeviceError(
             f"a CUDA graph was requested on {device}, but only CUDA supports it; "
@@ -206,6 +208,16 @@ def open_graph(
     return opener.open_on_cuda(cuda_graph) if device == "cuda" else opener.open_on(device)
 
 
+def _require_cpu(runtime: ModuleType, device: DeviceChoice) -> None:
+    """Refuse rope scaling where the model would not run on the CPU."""
+    is_cpu = device == "auto" and PROVIDERS["cuda"].name not in runtime.get_available_providers()
+    if not is_cpu:
+        raise DeviceError(
+            f"rope scaling at load works on the CPU only, where the device is {device}; use "
+            "--device cpu, or export with --rope-scaling."
+        )
+
+
 @dataclass(frozen=True)
 class _Opener:
     """Opens one graph on the device that its methods name."""
@@ -214,17 +226,41 @@ class _Opener:
     path: Path
     threads: int
     prepared: Path | None
+    replaced: Mapping[str, npt.NDArray[np.generic]]
+
+    def open_on_best(self, cuda_graph: bool | None) -> OpenGraph:
+        """Open on CUDA where onnxruntime offers it and it starts, else on the CPU."""
+        if PROVIDERS["cuda"].name not in self.runtime.get_available_providers():
+            return self.open_on_cpu()
+        try:
+            graph = self.open_on_cuda(cuda_graph)
+        except DeviceError:
+            if cuda_graph:
+                raise
+            return self.open_on_cpu()  # raises if the graph itself is the cause
+        return self.open_on_cpu() if graph.has_cpu_attention else graph
 
     def open_on_cpu(self) -> OpenGraph:
+        # They use the arrays' memory, and ONNX Runtime refers to them as long as the session lives.
+        values = {
+            name: self.runtime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in self.replaced.items()
+        }
         if self.prepared is not None:
-            options = _make_options(self.runtime, self.threads)
+            options = self._make_cpu_options(values)
             options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
             with contextlib.suppress(FolderError):  # a damaged copy: open the folder's graph
                 session = _create(self.runtime, self.prepared, options, [CPU_PROVIDER])
-                return OpenGraph(session, "cpu", self.threads)
-        options = _make_options(self.runtime, self.threads)
+                return OpenGraph(session, "cpu", self.threads, replaced=(self.replaced, values))
+        options = self._make_cpu_options(values)
         session = _create(self.runtime, self.path, options, [CPU_PROVIDER])
-        return OpenGraph(session, "cpu", self.threads)
+        return OpenGraph(session, "cpu", self.threads, replaced=(self.replaced, values))
+
+    def _make_cpu_options(self, values: Mapping[str, "onnxruntime.OrtValue"]) -> Any:
+        options = _make_options(self.runtime, self.threads)
+        for name, value in values.items():
+            options.add_initializer(name, value)
+        return options
 
     def open_on_cuda(self, cuda_graph: bool | None) -> OpenGraph:
         """Open on CUDA, with a CUDA graph if it is requested and possible.

@@ -18,17 +18,18 @@ from glm_export.model.architectures.description import (
     read_number,
     require_value,
 )
+from glm_export.model.architectures.rope_settings import read_rope
 
 _ROPE_THETA = 10_000.0
-# The rotary embedding covers half of a head.
-_ROTARY_PART = 2
 _SAVED_TABLES = ("transformer.rotary_pos_emb.inv_freq",)
 
 
 def read_config(config: Mapping[str, Any]) -> DecoderConfig:
     """Read the decoder's shape from a `chatglm` config.json.
 
-    `rope_ratio` multiplies the base of the rotary embedding; it is 500 in GLM-4-9B-chat.
+    `rope_ratio` multiplies the base of the rotary embedding; it is 500 in GLM-4-9B-chat. The
+    released checkpoints have no other rotary settings; our options write YaRN and a base into
+    `rope_parameters`.
 
     Raises:
         UnsupportedModelError: a value is not supported; the message names it.
@@ -44,13 +45,17 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
         require_value(config, key, value)
     for key in ("quantization_bit", "pre_seq_len"):
         require_value(config, key, 0)
-    for key in ("rope_scaling", "rope_parameters"):
-        require_value(config, key)
     heads = read_count(config, "num_attention_heads")
     groups = heads
     if read_flag(config, "multi_query_attention", False):
         groups = read_count(config, "multi_query_group_num", 1)
     head_dim = read_count(config, "kv_channels", 128)
+    theta = _ROPE_THETA * read_number(config, "rope_ratio", 1.0)
+    context_length = read_count(config, "seq_length", 2048)
+    rope = read_rope({**config, "rope_theta": theta}, context_length)
+    if rope.yarn is not None:
+        stretched = int(rope.yarn.factor * rope.yarn.original_context)
+        context_length = max(context_length, stretched)
     return DecoderConfig(
         num_layers=read_count(config, "num_layers"),
         hidden_size=read_count(config, "hidden_size"),
@@ -58,14 +63,15 @@ def read_config(config: Mapping[str, Any]) -> DecoderConfig:
         num_heads=heads,
         num_kv_heads=groups,
         head_dim=head_dim,
-        rotary_dim=head_dim // _ROTARY_PART,
-        rope_theta=_ROPE_THETA * read_number(config, "rope_ratio", 1.0),
+        rotary_dim=int(head_dim * rope.partial_factor),
+        rope_theta=rope.theta,
         rms_norm_epsilon=read_number(config, "layernorm_epsilon", 1e-5),
         vocab_size=read_count(config, "padded_vocab_size"),
-        context_length=read_count(config, "seq_length", 2048),
+        context_length=context_length,
         has_qkv_bias=read_flag(config, "add_qkv_bias", False),
         has_post_norms=False,
         is_tied=read_flag(config, "tie_word_embeddings", False),
+        yarn=rope.yarn,
     )
 
 
