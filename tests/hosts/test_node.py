@@ -76,6 +76,12 @@ TOOL_TEXTS = (
     "get_verse and then\nnothing {}",
     'get_verse\n{"a": 1',
     'get_verse\n{"a": 1}\nother\n{}',
+    ' get_verse \r\n\n {"a": 1}\r\n\r\nget_verse\n```json\n{"b": 2}\n```\n',
+    'get_verse\n```json\n{"a": 1}\n``` and',
+    'get_verse\n```\n```\n{"a": 1}\n```',
+    'get_verse\n``` json\n{"a": 1}',
+    'get_verse {"a": 1}',
+    "get_verse\n``",
 )
 THOUGHTS = (
     (False, "Just an answer."),

@@ -1,11 +1,13 @@
 """The Node package renders the templates of all released models as transformers does."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glm_runtime.text.tool_calls import ToolCallParser
 from support import npm_packages
 from support.chat_conversations import ASKED, CONVERSATIONS, VERSE, WEATHER, render_reference
 from support.chat_templates import OWN_SYSTEM, RELEASED_STYLES, list_templates
@@ -13,6 +15,24 @@ from support.chat_templates import OWN_SYSTEM, RELEASED_STYLES, list_templates
 PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
 EDGE = RELEASED_STYLES["GLM-Edge"][0]
 FIRST_TOOL = "{% for m in messages %}{{ m.content }}{% endfor %}{{ (tools or [{}])[0] | tojson }}"
+PIECES = (
+    *(
+        "get_verse",
+        "get",
+        "查诗",
+        "get\n{}",
+        "\n",
+        "\n",
+        "\r\n",
+        "{",
+        "}",
+        '{"a": 1}',
+        '"',
+        "\\",
+        ":",
+    ),
+    *(" ", "\t", "```", "```json\n", "a", "get_verse\n", "get\n```\n{}"),
+)
 # Template, messages, tools, and the words of the refusal.
 DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None], ...] = (
     (EDGE, [ASKED], [WEATHER], "does not write the tool .get_weather"),
@@ -33,7 +53,7 @@ DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None
 @pytest.mark.slow
 def test_templates(tmp_path: Path) -> None:
     package = npm_packages.install(PACKAGE)
-    cases = {"rendered": list_rendered(), "written": list_written()}
+    cases = {"rendered": list_rendered(), "written": list_written(), "called": list_called()}
     path = tmp_path / "cases.json"
     path.write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
     npm_packages.run_tests(package, "templates", {"GLM_TEMPLATE_CASES": str(path)})
@@ -61,3 +81,18 @@ def list_written() -> list[dict[str, Any]]:
     keys = ("source", "messages", "tools", "words")
     rows = [dict(zip(keys, row, strict=True)) for row in DROPPED]
     return [{"name": f"{place} {row['words']}", **row} for place, row in enumerate(rows)]
+
+
+def list_called() -> list[dict[str, Any]]:
+    """Random texts of calls and of what only looks like one, as Python reads them."""
+    generator, names = random.Random(0), ["get_verse", "get", "查诗"]
+    texts = ["".join(generator.choices(PIECES, k=generator.randrange(1, 12))) for _ in range(3000)]
+    rows = []
+    for text in texts:
+        parser = ToolCallParser(names)
+        shown = parser.add(text)
+        rest, calls = parser.finish()
+        said = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        rows.append({"text": text, "names": names, "shown": shown + rest, "calls": said})
+    assert sum(bool(row["calls"]) for row in rows) > 100
+    return rows

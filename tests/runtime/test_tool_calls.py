@@ -1,6 +1,7 @@
 """Calls told from text, against a slow reader of whole answers, however the text was cut."""
 
 import json
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,6 +11,11 @@ from glm_runtime.text.tool_calls import ToolCall, ToolCallParser, _BraceCounter
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = 'get_verse\n{"reference": "Micah 6:8"}'
+OBJECT = '{"reference": "Micah 6:8"}'
+HEAD = re.compile(
+    r"[ \t]*(?P<name>get_verse|get|查诗)[ \t]*\r?\n[ \t\r\n]*"
+    r"(?:(?P<fence>```)[^\W\d_]*[ \t\r]*\n[ \t\r\n]*)?(?=\{)"
+)
 
 
 def parse(parts: list[str], names: tuple[str, ...] = NAMES) -> tuple[str, tuple[ToolCall, ...]]:
@@ -38,18 +44,23 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
     calls = []
     decoder = json.JSONDecoder()
     while text.strip():
-        name, newline, rest = text.partition("\n")
-        if not newline or name not in NAMES or not rest.startswith("{"):
+        head = HEAD.match(text)
+        if head is None:
             return ()
+        rest = text[head.end() :]
         try:
             _, end = decoder.raw_decode(rest)
             assert "NaN" not in rest[:end]
         except (ValueError, AssertionError):
             return ()
-        calls.append(ToolCall(name, rest[:end]))
-        blanks = rest[end:][: len(rest[end:]) - len(rest[end:].lstrip())]
-        text = rest[end:].lstrip()
-        if text and "\n" not in blanks:
+        calls.append(ToolCall(head["name"], rest[:end]))
+        rest = rest[end:]
+        if head["fence"] and rest.strip():
+            if not rest.lstrip().startswith("```"):
+                return ()
+            rest = rest.lstrip().removeprefix("```")
+        text = rest.lstrip()
+        if text and "\n" not in rest[: len(rest) - len(text)]:
             return ()
     return tuple(calls)
 
@@ -66,6 +77,15 @@ CASES = {
         (ToolCall("get", '{"a": "}\\"{", "b": {"c": [1]}}'),),
     ),
     'get\n{"a":\n 1}': ("", (ToolCall("get", '{"a":\n 1}'),)),
+    # What GLM's own server accepts, too: it strips the name and the object.
+    f"get_verse \n{OBJECT}": ("", (VERSE,)),
+    f"  get_verse\t\n  {OBJECT}": ("", (VERSE,)),
+    f"get_verse\r\n{OBJECT}\r\n": ("", (VERSE,)),
+    f"get_verse\n\n \r\n{OBJECT}": ("", (VERSE,)),
+    f"get_verse\n```json\n{OBJECT}\n```": ("", (VERSE,)),
+    f"get_verse\n\n```\n{OBJECT}\n```\n\nget\r\n{{}}": ("", (VERSE, ToolCall("get", "{}"))),
+    f"get_verse\n``` json\n{OBJECT}": (f"get_verse\n``` json\n{OBJECT}", ()),
+    f"See:\n get_verse\n```json\n{OBJECT}": ("See:\n", (VERSE,)),
     "get\n{bad\n" + CALL: ("get\n{bad\n", (VERSE,)),
 }
 TEXTS = [
@@ -75,9 +95,12 @@ TEXTS = [
     "```\n" + CALL + "\n```",
     "```\n" + CALL,
     'Use get_verse\n{"reference": "x"}',
-    'get_verse \n{"reference": "x"}',
-    'get_verse\n {"reference": "x"}',
-    'get_verse\n\n{"reference": "x"}',
+    f"get_verse\n```json\n{OBJECT}\n``` and",
+    f"get_verse\n```json\n{OBJECT}\nand\n```",
+    f"get_verse\n```c++\n{OBJECT}\n```",
+    f"get_verse\n```\n```\n{OBJECT}\n```",
+    f"get_verse {OBJECT}",
+    f"get_verse\r{OBJECT}",
     'get_verses\n{"reference": "x"}',
     "get_verse\n[1]",
     'get_verse\n{"a": NaN}',
@@ -149,6 +172,9 @@ PIECES = st.lists(
             '{"a": 1}',
             " ",
             "```",
+            "```json\n",
+            "\r",
+            "\t",
             "a",
             "{[",
             "]}",

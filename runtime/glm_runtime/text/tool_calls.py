@@ -2,7 +2,9 @@
 
 GLM-4-0414 and GLM-Z1 write the tool's name alone on a line and its arguments as a JSON object on
 the next line; no special token marks the call. Text is therefore a call only if it names a declared
-tool, is complete, stands outside of code fences, and is followed by nothing except other calls.
+tool, is complete, stands outside of code fences, and is followed by nothing except other calls. As
+in the models' own server, blanks around the name, blank lines before the object and a code fence
+around the object are allowed. Read `call_head.py` for what stands before the object.
 """
 
 import json
@@ -10,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-_FENCE = "```"
+from glm_runtime.text.call_head import FENCE, CallHead, read_head
+
 # Characters that JSON allows outside of strings.
 _OUTSIDE = frozenset('{}[]:,"+-.0123456789eEtrufalsn \t\r\n')
 
@@ -53,6 +56,7 @@ class ToolCallParser:
         self._held = ""  # text from the first possible call on
         self._unread = ""
         self._name = ""
+        self._is_fence_open = False  # a fence before the arguments is not closed yet
         self._braces = _BraceCounter()
         self._calls: list[ToolCall] = []
 
@@ -69,7 +73,7 @@ class ToolCallParser:
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
         """Return the text that was held back and the calls, at the end of the answer."""
         shown = ""
-        if not (self._held + self._unread).rstrip().endswith("}"):
+        if not (self._held + self._unread).rstrip().endswith(("}", FENCE)):
             held, self._held = self._held + self._unread, ""
             return held, ()
         while self._held:
@@ -92,12 +96,12 @@ class ToolCallParser:
         if not self._unread:
             return None
         if not self._is_fenced:
-            name = self._find_name(self._unread)
-            if name:
-                self._begin_call(name)
-                return ""
-            if self._may_be_name(self._unread):
+            head = read_head(self._unread, self._names)
+            if head is None:
                 return None
+            if head.name:
+                self._begin_call(head)
+                return ""
         self._state, self._line = _State.LINE, ""
         return ""
 
@@ -107,7 +111,7 @@ class ToolCallParser:
         line, newline, self._unread = self._unread.partition("\n")
         self._line += line
         if newline:
-            if self._line.lstrip().startswith(_FENCE):
+            if self._line.lstrip().startswith(FENCE):
                 self._is_fenced = not self._is_fenced
             self._state = _State.LINE_START
         return line + newline
@@ -133,36 +137,40 @@ class ToolCallParser:
         rest = self._unread.lstrip()
         if not rest:
             return None
+        if self._is_fence_open:
+            return self._close_fence(rest)
         blanks = self._unread[: len(self._unread) - len(rest)]
-        name = self._find_name(rest)
-        if "\n" not in blanks or not (name or self._may_be_name(rest)):
+        head = read_head(rest, self._names)
+        if "\n" not in blanks or (head is not None and not head.name):
             return self._give_up()
-        if not name:
+        if head is None:
             return None
         self._held, self._unread = self._held + blanks, rest
-        self._begin_call(name)
+        self._begin_call(head)
         return ""
 
-    def _begin_call(self, name: str) -> None:
-        self._name, self._braces, self._state = name, _BraceCounter(), _State.ARGUMENTS
-        head = len(name) + 1
-        self._held, self._unread = self._held + self._unread[:head], self._unread[head:]
+    def _close_fence(self, rest: str) -> str | None:
+        if rest.startswith(FENCE):
+            end = len(self._unread) - len(rest) + len(FENCE)
+            self._held, self._unread = self._held + self._unread[:end], self._unread[end:]
+            self._is_fence_open = False
+            return ""
+        return None if FENCE.startswith(rest) else self._give_up()
+
+    def _begin_call(self, head: CallHead) -> None:
+        self._name, self._is_fence_open = head.name, head.has_fence
+        self._braces, self._state = _BraceCounter(), _State.ARGUMENTS
+        self._held += self._unread[: head.length]
+        self._unread = self._unread[head.length :]
         self._begin = len(self._held)
 
     def _give_up(self) -> str:
         """Return the first held line as text, because it is not a call; read the rest again."""
         line, newline, rest = self._held.partition("\n")
         self._held, self._unread, self._calls = "", rest + self._unread, []
+        self._is_fence_open = False
         self._state = _State.LINE_START
         return line + newline
-
-    def _find_name(self, text: str) -> str:
-        """Return the tool that is named by the whole first line, before an opening brace."""
-        line, newline, rest = text.partition("\n")
-        return line if newline and line in self._names and rest.startswith("{") else ""
-
-    def _may_be_name(self, text: str) -> bool:
-        return any(f"{name}\n{{".startswith(text) for name in self._names)
 
 
 class _BraceCounter:

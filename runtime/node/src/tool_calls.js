@@ -4,12 +4,11 @@
  * GLM-4-0414 and Z1 write a tool call as the tool's name on a line of its own, followed by the
  * arguments as a JSON object on the next line. Nothing marks the beginning of a call. A call is
  * therefore recognized only if it names a declared tool, is complete, is outside of code fences, and
- * has nothing but other calls after it.
+ * has nothing but other calls after it. Read `call_head.js` for what stands before the arguments.
  */
 
+import { FENCE, readHead } from "./call_head.js";
 import { isObject } from "./text_files.js";
-
-const FENCE = "```";
 
 /**
  * A tool call of the model; `arguments` is the text of a JSON object, as the model wrote it.
@@ -25,6 +24,7 @@ export class ToolCallParser {
   #held = ""; // text that may be tool calls, from the first one on
   #unread = "";
   #name = "";
+  #isFenceOpen = false; // a fence before the arguments is not closed yet
   #begin = 0; // the index in `held` where the arguments begin
   #braces = new Braces();
   /** @type {ParsedCall[]} */ #calls = [];
@@ -52,7 +52,8 @@ export class ToolCallParser {
    * @returns {[text: string, calls: ParsedCall[]]}
    */
   finish() {
-    if (!(this.#held + this.#unread).trimEnd().endsWith("}")) {
+    const end = (this.#held + this.#unread).trimEnd();
+    if (!end.endsWith("}") && !end.endsWith(FENCE)) {
       const rest = this.#held + this.#unread;
       this.#held = this.#unread = "";
       return [rest, []];
@@ -75,9 +76,9 @@ export class ToolCallParser {
   #startLine() {
     if (!this.#unread) return null;
     if (!this.#isFenced) {
-      const name = this.#findName(this.#unread);
-      if (name) return this.#beginCall(name);
-      if (this.#mayBeName(this.#unread)) return null;
+      const head = readHead(this.#unread, this.#names);
+      if (head === null) return null;
+      if (head.name) return this.#beginCall(head);
     }
     this.#state = "line";
     this.#line = "";
@@ -117,22 +118,34 @@ export class ToolCallParser {
   #followCall() {
     const rest = this.#unread.trimStart();
     if (!rest) return null;
+    if (this.#isFenceOpen) return this.#closeFence(rest);
     const blanks = this.#unread.slice(0, this.#unread.length - rest.length);
-    const name = this.#findName(rest);
-    if (!blanks.includes("\n") || !(name || this.#mayBeName(rest))) return this.#giveUp();
-    if (!name) return null;
+    const head = readHead(rest, this.#names);
+    if (!blanks.includes("\n") || (head !== null && !head.name)) return this.#giveUp();
+    if (head === null) return null;
     this.#held += blanks;
     this.#unread = rest;
-    return this.#beginCall(name);
+    return this.#beginCall(head);
   }
 
-  /** @param {string} name */
-  #beginCall(name) {
+  /** @param {string} rest  the unread text without white space before it */
+  #closeFence(rest) {
+    if (!rest.startsWith(FENCE)) return FENCE.startsWith(rest) ? null : this.#giveUp();
+    const end = this.#unread.length - rest.length + FENCE.length;
+    this.#held += this.#unread.slice(0, end);
+    this.#unread = this.#unread.slice(end);
+    this.#isFenceOpen = false;
+    return "";
+  }
+
+  /** @param {import("./call_head.js").CallHead} head */
+  #beginCall({ name, length, hasFence }) {
     this.#name = name;
+    this.#isFenceOpen = hasFence;
     this.#braces = new Braces();
     this.#state = "arguments";
-    this.#held += this.#unread.slice(0, name.length + 1);
-    this.#unread = this.#unread.slice(name.length + 1);
+    this.#held += this.#unread.slice(0, length);
+    this.#unread = this.#unread.slice(length);
     this.#begin = this.#held.length;
     return "";
   }
@@ -143,22 +156,9 @@ export class ToolCallParser {
     this.#held = "";
     this.#unread = rest + this.#unread;
     this.#calls = [];
+    this.#isFenceOpen = false;
     this.#state = "line start";
     return line + newline;
-  }
-
-  /**
-   * The tool whose name is the whole first line, if the next line begins with a brace; "" if there is none.
-   * @param {string} text
-   */
-  #findName(text) {
-    const [line, newline, rest] = splitLine(text);
-    return newline && this.#names.includes(line) && rest.startsWith("{") ? line : "";
-  }
-
-  /** @param {string} text */
-  #mayBeName(text) {
-    return this.#names.some((name) => `${name}\n{`.startsWith(text));
   }
 }
 

@@ -6,9 +6,10 @@ import { test } from "node:test";
 
 import { ChatTemplate } from "../src/chat_template.js";
 import { PromptError } from "../src/errors.js";
+import { ToolCallParser } from "../src/tool_calls.js";
 
 const path = process.env.GLM_TEMPLATE_CASES;
-const { rendered, written } = path ? JSON.parse(readFileSync(path, "utf8")) : { rendered: [], written: [] };
+const { rendered = [], written = [], called = [] } = path ? JSON.parse(readFileSync(path, "utf8")) : {};
 
 for (const { name, source, messages, tools, thinking, isAnswerNext, continuesAnswer, expected } of rendered) {
   test(name, () => {
@@ -33,4 +34,17 @@ test("a template is chosen by its name", () => {
   assert.equal(template.choose().render(messages), "D");
   assert.equal(template.choose("rag").render(messages), "Rx");
   assert.throws(() => template.choose("toString"), { message: /"toString" was requested but the folder has default, rag;/ });
+});
+
+test("calls are those that Python finds", () => {
+  for (const { text, names, shown, calls } of called) {
+    for (const size of [1, 5, text.length]) {
+      const parser = new ToolCallParser(names);
+      let found = "";
+      for (let start = 0; start < text.length; start += size) found += parser.add(text.slice(start, start + size));
+      const [rest, foundCalls] = parser.finish();
+      const said = foundCalls.map(({ name, arguments: args }) => ({ name, arguments: args }));
+      assert.deepEqual({ shown: found + rest, calls: said }, { shown, calls }, JSON.stringify(text));
+    }
+  }
 });
