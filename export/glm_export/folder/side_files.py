@@ -31,6 +31,9 @@ from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Keys that hold folders of the machine on which the checkpoint was saved.
 _LOCAL_KEYS = ("_name_or_path", "name_or_path")
+# A key that names the checkpoint's code, which the folder does not hold.
+_CODE_KEY = "auto_map"
+_TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 _SOURCE_NAMES = (
     "config.json",
     "generation_config.json",
@@ -129,14 +132,16 @@ def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, b
 
 
 def _adapt_tokenizer_config(config: Mapping[str, Any], plain: str | None) -> dict[str, Any]:
-    """Set padding on the right, as the graph needs it, and keys as all hosts read them.
+    """Write the keys as all hosts read them.
 
-    transformers 5 writes the list `additional_special_tokens` as `extra_special_tokens`, where
-    transformers 4 expects names. transformers 5 reads both keys. onnxruntime-genai takes
+    The folder has tokenizer.json and none of the checkpoint's code, so that the class must be the
+    one that reads tokenizer.json. transformers 5 names it `TokenizersBackend`, which 4 does not
+    know. 5 writes the list `additional_special_tokens` as `extra_special_tokens`, where 4 expects
+    names; 5 reads both keys. onnxruntime-genai takes
     `chat_template` of this file before chat_template.jinja and reads a part of Jinja only, so that
     the plain template of the chat table stands here; all other hosts take the file first.
     """
-    adapted = {**config, "padding_side": "right"}
+    adapted = {**config, "tokenizer_class": _TOKENIZER_CLASS}
     if isinstance(adapted.get("extra_special_tokens"), list):
         adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
     if plain is not None:
@@ -197,7 +202,7 @@ def _encode(template: str) -> bytes:
 
 
 def _render_json(name: str, content: Mapping[str, Any]) -> bytes:
-    kept = {key: value for key, value in content.items() if key not in _LOCAL_KEYS}
+    kept = {key: value for key, value in content.items() if key not in (*_LOCAL_KEYS, _CODE_KEY)}
     try:
         text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
         return (text + "\n").encode()

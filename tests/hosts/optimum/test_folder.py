@@ -1,6 +1,8 @@
 """`ORTModelForCausalLM` and `AutoTokenizer` load our folder as it is: the same greedy tokens."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,21 @@ def test_the_same_ids(int4: Path) -> None:
     for prompt in prompts(int4):
         assert theirs(prompt).input_ids == ours.encode(prompt)
     assert theirs.decode(theirs("<|user|>x").input_ids, skip_special_tokens=True) == "x"
+
+
+def test_a_tokenizer_that_transformers_5_saved(tmp_path: Path, int4: Path) -> None:
+    """Its class, `TokenizersBackend`, is unknown to the transformers that Optimum needs."""
+    checkpoint = shutil.copytree(SAMPLE, tmp_path / "checkpoint")
+    path = checkpoint / "tokenizer_config.json"
+    content = json.loads(path.read_text()) | {"tokenizer_class": "TokenizersBackend"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="TokenizersBackend"):
+        AutoTokenizer.from_pretrained(checkpoint)
+    export(ExportOptions(checkpoint, tmp_path / "out", method="rtn", verify="none"))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert [theirs(prompt).input_ids for prompt in prompts(int4)] == [
+        glm_runtime.load(int4).tokenizer.encode(prompt) for prompt in prompts(int4)
+    ]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
