@@ -3,6 +3,9 @@
 Every message is one sentence that says what was found, what was expected, and what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _LONGEST_REASON = 300  # characters; the words may be a template's or a file's
 
 
@@ -44,6 +47,26 @@ class DeviceError(GlmRuntimeError):
 
 class MissingDependencyError(GlmRuntimeError):
     """A package that is needed is not installed."""
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Raise a RuntimeError where a library in Rust panics; its own exception is no `Exception`.
+
+    Raises:
+        RuntimeError: with the first line of the panic's message.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise RuntimeError(first_line(error)) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether an exception is a panic of a library in Rust, whose class is not public."""
+    return type(error).__name__ == "PanicException"
 
 
 def first_line(error: BaseException) -> str:

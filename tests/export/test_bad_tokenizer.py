@@ -22,6 +22,14 @@ from support.refusals import (
     refuse,
 )
 
+# A valid pattern that gives up on a run of letters `a`, by a panic of the library in Rust.
+FRAGILE = {
+    "type": "Split",
+    "pattern": {"Regex": "(a+)+c"},
+    "behavior": "Isolated",
+    "invert": False,
+}
+
 
 @pytest.mark.usefixtures("no_tracing")
 @pytest.mark.parametrize(
@@ -29,6 +37,10 @@ from support.refusals import (
     [
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json and no", "fast form")),
         (lambda c: (c / "tokenizer.json").write_text("{"), ("tokenizer.json cannot be loaded by",)),
+        (
+            lambda c: edit_json(c / "tokenizer.json", pre_tokenizer=FRAGILE),
+            ("tokenizer.json cannot be loaded by the tokenizers package (Onig: Regex",),
+        ),
         (lambda c: write_json(c / "tokenizer.json", {}), ("tokenizer.json cannot be loaded by",)),
         (
             lambda c: edit_json(c / "tokenizer.json", model={"type": "BPE", "vocab": {"a": -1}}),

@@ -1,8 +1,11 @@
 """Answers of a given form: always valid, by another library's judgement."""
 
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -183,3 +186,41 @@ def test_blank_lines_that_the_grammar_asks_for_stay(tiny_model: Model):
 def test_a_source_that_is_no_text_is_refused():
     with pytest.raises(GrammarError, match=r"the regex cannot be used.*surrogates not allowed"):
         Grammar("regex", "a\ud800")
+
+
+CHILD = """
+import json, sys
+sys.setrecursionlimit(50_000)
+import glm_runtime
+from glm_runtime.sampling.structured import GrammarMask
+model = glm_runtime.load(sys.argv[1])
+links = 12_000
+refs = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(5_000)} | {"a5000": {"enum": ["x"]}}
+rules = "".join(f"r{i}:r{i + 1}\\n" for i in range(links))
+grammars = {
+    "json_schema": json.dumps({"$defs": refs, "$ref": "#/$defs/a0"}),
+    "lark": f"start:r0\\n{rules}r{links}:\\"x\\"\\n",
+}
+for kind, source in grammars.items():
+    settings = glm_runtime.GenerationSettings(
+        max_new_tokens=9, grammar=glm_runtime.Grammar(kind, source)
+    )
+    print(kind, "".join(piece.text for piece in model.generate("a", settings)))
+"""
+
+
+def test_deep_grammars_do_not_end_the_process(tiny_folder: Path) -> None:
+    """llguidance recurses once for each rule; 3,000 of them once were a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tiny_folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stdout) == (0, 'json_schema "x"\nlark x\n'), done.stderr
+
+
+def test_a_grammar_that_is_too_long_is_refused() -> None:
+    with pytest.raises(GrammarError, match="it has 200001 characters where 200000 are the limit"):
+        Grammar("lark", "a" * 200_001)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import processors
+from tokenizers import Regex, pre_tokenizers, processors
 
 from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
@@ -41,3 +41,23 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(FolderError, match=r"tokenizer\.json cannot be read"):
         read_tokenizer(tmp_path)
+
+
+def test_a_pattern_that_fails_on_a_text():
+    """The library panics: its exception is no `Exception` and ended whole programs."""
+    inner = train_tokenizer()
+    inner.pre_tokenizer = fragile_pattern()
+    tokenizer = Tokenizer(inner)
+    assert tokenizer.encode("moon")
+    with pytest.raises(
+        PromptError, match=r"fails on this text of 40 characters \(Onig.*shorten it"
+    ):
+        tokenizer.encode("a" * 40)
+
+
+def fragile_pattern() -> pre_tokenizers.PreTokenizer:
+    """Splits at a pattern that gives up on a run of letters `a`."""
+    split = pre_tokenizers.Split(Regex("(a+)+b"), "isolated")
+    return pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )

@@ -21,7 +21,7 @@ from glm_export.errors import CheckpointError, OptionsError
 from glm_export.even_sample import choose_evenly
 from glm_export.tokenizer.files import choose_template, read_tokenizer_json
 from glm_runtime.arrays import TokenArray
-from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.errors import FolderError, PromptError, panics_as_errors
 from glm_runtime.text.chat_messages import ChatOptions
 from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.text.tokenizer import TOKENIZER_NAME, Tokenizer
@@ -140,7 +140,8 @@ def _require_known(ids: TokenArray, vocab_size: int) -> None:
 def _read_tokenizer(folder: Path) -> Tokenizer:
     content = read_tokenizer_json(folder)
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
+        with panics_as_errors():
+            return Tokenizer(tokenizers.Tokenizer.from_buffer(content))
     except Exception as error:  # tokenizers has no error class
         raise CheckpointError(
             f"{TOKENIZER_NAME} cannot be loaded by the tokenizers package ({_cause(error)}); "

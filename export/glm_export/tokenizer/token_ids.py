@@ -9,10 +9,13 @@ from glm_export.checkpoint.json_files import read_optional_json
 from glm_export.errors import CheckpointError
 from glm_export.model.architectures import DecoderConfig
 from glm_export.tokenizer.files import MODEL_NAME, read_tokenizer_json
+from glm_runtime.errors import panics_as_errors
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Where `modeling_chatglm.py` of ChatGLM3 and GLM-4-9B-chat stops, besides `</s>`.
 _CHATGLM_STOPS = ("<|user|>", "<|observation|>")
+
+_SAMPLE_TEXT = "Hello, 世界!\n 12345 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa b"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ def _read_ids(folder: Path, vocab_size: int) -> dict[str, int]:
 
     content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
     try:
-        ids = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_buffer(content)
+            tokenizer.encode(_SAMPLE_TEXT)  # a pattern may be valid and still fail on every text
+            ids = tokenizer.get_vocab(with_added_tokens=True)
         added = json.loads(content).get("added_tokens") or []
         said = {str(token["content"]): int(token["id"]) for token in added}
     except Exception as error:  # tokenizers has no error class

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import click
 
-from glm_runtime.errors import GlmRuntimeError, to_printable
+from glm_runtime.errors import GlmRuntimeError, is_panic, to_printable
 
 _DEBUG_KEY = "glm_runtime.cli.is_debug"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -49,13 +49,15 @@ class PlainErrorCommand(click.Command):
             raise click.exceptions.Exit(_INTERRUPTED) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             if ctx.meta.get(_DEBUG_KEY):
                 click.echo(traceback.format_exc(), err=True, nl=False)
             kind = _UsageSentence if isinstance(error, self.usage_errors) else click.ClickException
             raise kind(self._describe(error, ctx.find_root().info_name)) from error
 
-    def _describe(self, error: Exception, program: str | None) -> str:
+    def _describe(self, error: BaseException, program: str | None) -> str:
         """One sentence on one line, without what a file's names could do to a terminal."""
         if isinstance(error, self.expected_errors):
             return _to_one_line(str(error))

@@ -5,21 +5,29 @@ The library llguidance computes which tokens may come next. It is imported only 
 """
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from glm_runtime.errors import GenerationError, GrammarError, MissingDependencyError
+from glm_runtime.errors import (
+    GenerationError,
+    GrammarError,
+    MissingDependencyError,
+    panics_as_errors,
+)
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import llguidance
 
+_Result = TypeVar("_Result")
 GrammarKind = Literal["json_schema", "regex", "lark"]
 
 
@@ -31,6 +39,11 @@ class DescribesItself(Protocol):
 
 
 JsonSchema = str | Mapping[str, Any] | type | DescribesItself
+
+# llguidance takes some KB of stack for each rule of a chain, and a rule has at least 8 characters.
+# Its crash would end the process. Measured with llguidance 1.9: 30,000 rules fit into this stack.
+MAX_GRAMMAR_CHARACTERS = 200_000
+_STACK_BYTES = 256 << 20  # reserved, not used, by smaller grammars
 
 # JSON with Python's separators, as GLM writes arguments. With free white space a small model may
 # write blanks without end.
@@ -73,11 +86,15 @@ class Grammar:
             ) from error
 
     def __post_init__(self) -> None:
-        """Refuse text that cannot be written as UTF-8.
+        """Refuse text that cannot be written as UTF-8, and very long text.
 
         Raises:
-            GrammarError: the source has half a surrogate pair, as undecodable input does.
+            GrammarError: the source has half a surrogate pair, as undecodable input does, or is too
+                long to be compiled safely.
         """
+        if len(self.source) > MAX_GRAMMAR_CHARACTERS:
+            found = f"it has {len(self.source)} characters where {MAX_GRAMMAR_CHARACTERS} are the"
+            raise _explain(self, f"{found} limit")
         try:
             self.source.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -95,13 +112,10 @@ class GrammarMask:
             MissingDependencyError: llguidance is not installed.
         """
         library = _import_llguidance()
-        vocabulary = tokenizer.grammar_vocabulary(model.vocab_size, model.eos_token_ids)
-        text = _translate(grammar, library)
-        is_wrong, messages = library.LLMatcher.validate_grammar_with_warnings(text, vocabulary)
-        if is_wrong:
-            raise _explain(grammar, messages[0])
-        self._matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary, text, log_level=0)
-        self._vocabulary = vocabulary
+        self._vocabulary = tokenizer.grammar_vocabulary(model.vocab_size, model.eos_token_ids)
+        self._matcher: llguidance.LLMatcher = _run_deep(
+            lambda: _compile(grammar, library, self._vocabulary), grammar
+        )
         self._require_no_error()
 
     @property
@@ -150,6 +164,39 @@ class GrammarMask:
                 f"the grammar cannot be applied any further ({reason}); simplify it, or check that "
                 "it allows what the prompt asks for."
             )
+
+
+def _compile(
+    grammar: Grammar, library: ModuleType, vocabulary: "llguidance.LLTokenizer"
+) -> "llguidance.LLMatcher":
+    with panics_as_errors():
+        text = _translate(grammar, library)
+        is_wrong, messages = library.LLMatcher.validate_grammar_with_warnings(text, vocabulary)
+        if is_wrong:
+            raise _explain(grammar, messages[0])
+        matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary, text, log_level=0)
+        matcher.compute_bitmask()  # the first one builds what later ones need
+        return matcher
+
+
+def _run_deep(function: Callable[[], _Result], grammar: Grammar) -> _Result:
+    """Run a function in a thread with a large stack: llguidance recurses once for each rule.
+
+    Raises:
+        GrammarError: the grammar is not valid.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        previous = threading.stack_size(_STACK_BYTES)
+        try:
+            future = pool.submit(function)  # starts the thread
+        except RuntimeError as error:
+            raise _explain(grammar, f"no thread can be started for it: {error}") from error
+        finally:
+            threading.stack_size(previous)
+        try:
+            return future.result()
+        except RuntimeError as error:
+            raise _explain(grammar, str(error)) from error
 
 
 def _import_llguidance() -> ModuleType:

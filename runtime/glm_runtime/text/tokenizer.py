@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tokenizers
 
-from glm_runtime.errors import FolderError, PromptError
+from glm_runtime.errors import FolderError, PromptError, panics_as_errors
 from glm_runtime.text.stream_decoder import StreamDecoder
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Tokenizer:
         """Return the ids of a text; the names of special tokens in it become their ids.
 
         Raises:
-            PromptError: the text has half a surrogate pair, as undecodable input does.
+            PromptError: the text has half a surrogate pair, as undecodable input does, or the
+                tokenizer's pattern fails on it, as on ten million blanks in a row.
         """
         try:
             text.encode("utf-8")
@@ -76,7 +77,14 @@ class Tokenizer:
                 f"the prompt is not valid Unicode where UTF-8 text is expected ({error}); "
                 "check the encoding of the terminal or file it comes from."
             ) from error
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
+        try:
+            with panics_as_errors():
+                return list(self._inner.encode(text, add_special_tokens=False).ids)
+        except RuntimeError as error:
+            raise PromptError(
+                f"the tokenizer fails on this text of {len(text)} characters ({error}); shorten "
+                "it, or break long runs of one character."
+            ) from error
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without special tokens."""
@@ -97,7 +105,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise FolderError(f"{path} is missing; export the folder again.")
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
+        with panics_as_errors():
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises plain Exception
         raise FolderError(
             f"{path} cannot be read ({error}); export the folder again, "

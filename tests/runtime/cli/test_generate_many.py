@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tokenizers import Tokenizer
 
 from glm_runtime import GenerationSettings, Model, SamplingSettings
 from glm_runtime.cli import cli, prompts_file
 from glm_runtime.cli.prompts_file import ResultsFile
+from glm_runtime.folder.manifest import read_manifest
+from runtime.test_tokenizer import fragile_pattern
+from runtime.tiny_folder import seal_folder
 from support.commands import start_command
 
 QUESTIONS = ["床前明月光", "a", "In the beginning God created", "0123", "白日" * 20, "earth", "of"]
@@ -330,3 +334,16 @@ def test_a_kill_loses_nothing_that_was_written(tiny_folder: Path, tmp_path: Path
     after = output.read_bytes()
     assert after.startswith(before)
     assert [one["index"] for one in read_lines(output)] == list(range(300))
+
+
+def test_a_text_that_the_tokenizer_fails_on_costs_one_answer(tiny_copy: Path, tmp_path: Path):
+    """Eleven million blanks in one line once ended the run of the whole file in a traceback."""
+    inner = Tokenizer.from_file(str(tiny_copy / "tokenizer.json"))
+    inner.pre_tokenizer = fragile_pattern()
+    inner.save(str(tiny_copy / "tokenizer.json"))
+    seal_folder(tiny_copy, read_manifest(tiny_copy).model)
+    lines = write_lines(tmp_path / "in.jsonl", [{"prompt": text} for text in ("x", "a" * 40, "y")])
+    result = run(tiny_copy, "--prompts", str(lines), *SHORT)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [("error" in one) for one in answers] == [False, True, False]
+    assert "the tokenizer fails on this text" in answers[1]["error"]
