@@ -90,6 +90,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
             *job.source.notes,
             *list_rope_warnings(job.source.model_type, job.source.config),
             *side_files.list_chat_notes(job.files),
+            *side_files.list_sampling_notes(job.source.checkpoint, job.files),
         ),
     )
 

@@ -14,6 +14,7 @@ from glm_export.checkpoint.source_model import SourceModel
 from glm_export.errors import CheckpointError
 from glm_export.folder import genai_config
 from glm_export.folder.genai_config import build_genai_config
+from glm_export.folder.recommended_sampling import recommend_sampling
 from glm_export.model.architectures import DecoderConfig
 from glm_export.plan.options import ExportOptions
 from glm_export.tokenizer import chat_table
@@ -21,6 +22,7 @@ from glm_export.tokenizer.chat_table import ChatTable
 from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_export.tokenizer.token_ids import TokenIds
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
+from glm_runtime.sampling.settings import GENERATION_CONFIG_NAME
 from glm_runtime.text.chat_template import (
     TEMPLATE_NAME,
     ChatTemplate,
@@ -36,7 +38,7 @@ _CODE_KEY = "auto_map"
 _TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 _SOURCE_NAMES = (
     "config.json",
-    "generation_config.json",
+    GENERATION_CONFIG_NAME,
     "tokenizer_config.json",
     TOKENIZER_NAME,
     MODEL_NAME,
@@ -52,12 +54,17 @@ def render_side_files(
     Raises:
         CheckpointError: a file of the checkpoint is broken.
     """
-    generation = read_optional_json(checkpoint.folder / "generation_config.json")
+    generation = read_optional_json(checkpoint.folder / GENERATION_CONFIG_NAME)
     tokenizer_config = read_optional_json(checkpoint.folder / "tokenizer_config.json")
     template_files, plain = _render_templates(checkpoint.folder, tokenizer_config)
+    generation |= recommend_sampling(
+        generation,
+        checkpoint.config.get("model_type"),
+        template_files.get(TEMPLATE_NAME, b"").decode() or None,
+    )
     contents: dict[str, Mapping[str, Any]] = {
         "config.json": checkpoint.config,
-        "generation_config.json": {
+        GENERATION_CONFIG_NAME: {
             **generation,
             "eos_token_id": list(ids.eos),
             "pad_token_id": ids.pad,
@@ -95,6 +102,19 @@ def list_chat_notes(files: Mapping[str, bytes]) -> tuple[str, ...]:
     return (
         f"the chat template cannot be written as a table ({chat_table.FILE_NAME}), so the C and "
         "C++ runtime cannot render messages and takes whole prompts only.",
+    )
+
+
+def list_sampling_notes(checkpoint: Checkpoint, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Say which sampling was written that the checkpoint does not have."""
+    generation = read_optional_json(checkpoint.folder / GENERATION_CONFIG_NAME)
+    written = json.loads(files[GENERATION_CONFIG_NAME])
+    if written.get("temperature") == generation.get("temperature"):
+        return ()
+    return (
+        f"{GENERATION_CONFIG_NAME} says nothing about sampling, so the settings of GLM-Z1's card "
+        f"are written: temperature {written['temperature']}, top_p {written['top_p']}, top_k "
+        f"{written['top_k']}.",
     )
 
 
