@@ -5,9 +5,9 @@ without memory, which know their location in the file. `checkpoint.py` reads the
 """
 
 import math
-import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from glm_export.checkpoint.safetensors_header import StoredTensor
 from glm_export.errors import CheckpointError
+from glm_runtime.errors import first_line
 
 _DTYPES: Mapping[torch.dtype, str] = MappingProxyType(
     {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -30,20 +31,31 @@ def read_torch_file(path: Path) -> list[StoredTensor]:
             holds anything except plain tensors of a supported type.
         OSError: the file cannot be opened or read.
     """
-    _check_zip(path)
-    try:
+    with _refuse_damage(path):
+        _check_zip(path)
         with FakeTensorMode():
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path.name} cannot be read without running its code ({reason}); "
-            "download it again, or use the checkpoint's *.safetensors."
-        ) from error
     if not isinstance(found, Mapping) or not found:
         raise CheckpointError(f"{path.name} holds no tensors by name; download it again.")
     size = path.stat().st_size
-    return [_locate(path, name, value, size) for name, value in found.items()]
+    with _refuse_damage(path):
+        return [_locate(path, name, value, size) for name, value in found.items()]
+
+
+@contextmanager
+def _refuse_damage(path: Path) -> Iterator[None]:
+    """Turn whatever damaged bytes make zipfile, pickle and PyTorch raise into one sentence."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # any class: damaged pickles call functions with any arguments
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system refuses the file itself
+        raise CheckpointError(
+            f"{path.name} cannot be read without running its code ({first_line(error)}); "
+            "download it again, or use the checkpoint's *.safetensors."
+        ) from error
 
 
 def _check_zip(path: Path) -> None:
