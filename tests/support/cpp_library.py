@@ -34,6 +34,8 @@ class LoadOptions(Structure):
         ("verify_hashes", c_int32),
         ("huge_pages", c_int32),
         ("prepared", c_char_p),
+        ("rope_factor", c_double),
+        ("rope_original_context", c_int64),
     )
 
 
@@ -163,11 +165,14 @@ class Library:
         *,
         is_verified: bool = False,
         prepared: Path | None = None,
+        rope_factor: float = 0.0,
+        rope_original_context: int = 0,
     ) -> "Model":
         model = Handle()
         copy = None if prepared is None else str(prepared).encode()
         size = ctypes.sizeof(LoadOptions)
         options = LoadOptions(size, threads, int(is_verified), prepared=copy)
+        options.rope_factor, options.rope_original_context = rope_factor, rope_original_context
         self.check(self.c.glm_load(str(folder).encode(), byref(options), byref(model)))
         return Model(self, model)
 

@@ -63,6 +63,10 @@ typedef struct glm_load_options {
   int32_t verify_hashes; /* non-zero: compare the SHA-256 of every file, not only its size */
   int32_t huge_pages;    /* non-zero: use huge pages (Linux); slower loading, faster decoding */
   const char* prepared;  /* NULL, or the copy that glm_prepare wrote on this machine */
+  /* 0: the rotary embedding as exported. Above 1: YaRN with this factor, which makes the context
+   * longer. 1: no YaRN, in a folder that was exported with it. No effect on glm_prepare. */
+  double rope_factor;
+  int64_t rope_original_context; /* training context for YaRN; 0: the folder's */
 } glm_load_options;
 
 /* Opens a folder. `options` may be NULL. */

@@ -40,7 +40,7 @@ std::map<std::string, Setter> list_options(Arguments* a) {
   std::map<std::string, Setter> options = {
       {"--prompt", text(&a->prompt)}, {"--prompt-file", text(&a->prompt_file)},
       {"--system", text(&a->system)}, {"--prepared", text(&a->prepared)},
-      {"--output", text(&a->output)}, {"--seed", number("--seed", &a->seed)}};
+      {"--output", text(&a->output)}, {"--rope-scaling", text(&a->rope_scaling)}, {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
       {"--temperature", &a->temperature},
       {"--top-p", &a->top_p},
@@ -49,7 +49,8 @@ std::map<std::string, Setter> list_options(Arguments* a) {
       {"--presence-penalty", &a->presence_penalty},
       {"--frequency-penalty", &a->frequency_penalty},
       {"--dry-multiplier", &a->dry_multiplier},
-      {"--dry-base", &a->dry_base}};
+      {"--dry-base", &a->dry_base},
+      {"--factor", &a->factor}};
   for (const auto& [name, target] : numbers) options[name] = number(name, target);
   const std::map<std::string, std::optional<int64_t>*> counts = {
       {"--top-k", &a->top_k},
@@ -57,6 +58,7 @@ std::map<std::string, Setter> list_options(Arguments* a) {
       {"--threads", &a->threads},
       {"--max-thinking-tokens", &a->max_thinking_tokens},
       {"--dry-allowed-length", &a->dry_allowed_length},
+      {"--original-context", &a->original_context},
       {"--prompt-tokens", &a->prompt_tokens},
       {"--new-tokens", &a->new_tokens},
       {"--rounds", &a->rounds}};
@@ -105,9 +107,26 @@ void check_ranges(const Arguments& a) {
   check_range(a.top_k, "--top-k", 0, INT32_MAX);
   check_range(a.max_thinking_tokens, "--max-thinking-tokens", 0, INT32_MAX);
   check_range(a.dry_allowed_length, "--dry-allowed-length", 1, INT32_MAX);
+  check_range(a.original_context, "--original-context", 1, INT32_MAX);
   check_range(a.prompt_tokens, "--prompt-tokens", 1, INT32_MAX);
   check_range(a.new_tokens, "--new-tokens", 1, INT32_MAX - 1);
   check_range(a.rounds, "--rounds", 1, INT32_MAX);
+}
+
+void check_rope(const Arguments& a) {
+  bool is_yarn = a.rope_scaling == "yarn";
+  if (a.rope_scaling && !is_yarn && a.rope_scaling != "none") {
+    throw UsageError("--rope-scaling is '" + *a.rope_scaling +
+                     "' where yarn or none is expected.");
+  }
+  if (!is_yarn && (a.factor || a.original_context)) {
+    throw UsageError(
+        "--factor and --original-context have no effect without --rope-scaling yarn; add it, or "
+        "leave them out.");
+  }
+  if (is_yarn && (!a.factor || !(*a.factor > 1))) {
+    throw UsageError("--rope-scaling yarn needs --factor with a number above 1, for example 4.");
+  }
 }
 
 void check(const Arguments& a) {
@@ -138,6 +157,7 @@ void check(const Arguments& a) {
     throw UsageError("--greedy cannot be used with a sampling option; leave one out.");
   }
   check_ranges(a);
+  check_rope(a);
 }
 
 }  // namespace

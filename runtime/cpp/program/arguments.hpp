@@ -20,6 +20,9 @@ struct Arguments {
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<double> dry_multiplier, dry_base;
   std::optional<int64_t> top_k, max_new_tokens, threads, max_thinking_tokens, dry_allowed_length;
+  std::optional<std::string> rope_scaling;
+  std::optional<double> factor;
+  std::optional<int64_t> original_context;
   std::optional<int64_t> prompt_tokens, new_tokens, rounds;  // for bench
   std::optional<uint64_t> seed;
   std::vector<const char*> stop;

@@ -51,6 +51,9 @@ Loading and output:
   --huge-pages               Use huge pages (Linux): slower loading, faster decoding.
   --no-huge-pages            Use no huge pages. By default, only chat and bench use them.
   --prepared COPY            Map the packed weights that prepare wrote to the folder COPY.
+  --rope-scaling yarn|none   Replace the folder's rotary settings: yarn makes the context longer.
+  --factor X                 YaRN scaling factor, for example 4.
+  --original-context N       Number of tokens of the training context, for YaRN.
   --verify                   Compare the SHA-256 of every file with the manifest first.
   --json                     Print one JSON object (generate and bench).
 

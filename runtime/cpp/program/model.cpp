@@ -13,6 +13,8 @@ glm_load_options make_options(const Arguments& arguments) {
   options.verify_hashes = arguments.is_verified;
   options.huge_pages = arguments.has_huge_pages;
   options.prepared = arguments.prepared ? arguments.prepared->c_str() : nullptr;
+  if (arguments.rope_scaling) options.rope_factor = arguments.factor.value_or(1);
+  options.rope_original_context = arguments.original_context.value_or(0);
   return options;
 }
 

@@ -127,6 +127,22 @@ Owned<OrtSessionOptions> make_options(int threads) {
   return owned;
 }
 
+// A tensor in the memory of a table.
+Owned<OrtValue> refer_to(const Table& table) {
+  OrtMemoryInfo* memory = nullptr;
+  check(ort().CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
+  Owned<OrtMemoryInfo> owned(memory);
+  bool is_half = !table.halves.empty();
+  const void* data = is_half ? static_cast<const void*>(table.halves.data()) : table.floats.data();
+  size_t bytes = table.halves.size() * sizeof(uint16_t) + table.floats.size() * sizeof(float);
+  OrtValue* value = nullptr;
+  check(ort().CreateTensorWithDataAsOrtValue(
+      memory, const_cast<void*>(data), bytes, table.shape.data(), table.shape.size(),
+      is_half ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+      &value));
+  return Owned<OrtValue>(value);
+}
+
 Owned<OrtEnv> make_env() {
   OrtEnv* env = nullptr;
   check(ort().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "glm", &env));
@@ -160,10 +176,15 @@ std::string name_cache(int64_t layer, bool is_value) {
   return std::to_string(layer) + (is_value ? ".value" : ".key");
 }
 
-Graph::Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model,
+Graph::Graph(const std::filesystem::path& path, bool is_packed, const Manifest& manifest,
              int threads)
     : env_(make_env()), threads_(threads > 0 ? threads : count_usable_cores()) {
+  const ModelShape& model = manifest.model;
   Owned<OrtSessionOptions> options = make_options(threads_);
+  for (const Table& table : manifest.tables) {
+    tables_.push_back(refer_to(table));
+    check(ort().AddInitializer(options.get(), table.name.c_str(), tables_.back().get()));
+  }
   if (is_packed) check(ort().SetSessionGraphOptimizationLevel(options.get(), ORT_DISABLE_ALL));
   OrtSession* session = nullptr;
   check(ort().CreateSession(env_.get(), path.c_str(), options.get(), &session), GLM_BAD_FOLDER,

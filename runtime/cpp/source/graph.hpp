@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "manifest.hpp"
 #include "onnxruntime.hpp"
@@ -14,8 +15,9 @@ namespace glm {
 class Graph {
  public:
   // `is_packed`: written by `write_packed_graph`. `threads`: 0 means the physical cores. Throws
-  // GLM_BAD_FOLDER if ONNX Runtime refuses the graph, or if a tensor differs from the manifest.
-  Graph(const std::filesystem::path& path, bool is_packed, const ModelShape& model, int threads);
+  // GLM_BAD_FOLDER if ONNX Runtime refuses the graph, or if a tensor differs from the manifest. The
+  // manifest's tables replace initializers of the graph and must outlive it.
+  Graph(const std::filesystem::path& path, bool is_packed, const Manifest& manifest, int threads);
 
   OrtSession* session() const { return session_.get(); }
   int threads() const { return threads_; }
@@ -24,6 +26,7 @@ class Graph {
 
  private:
   Owned<OrtEnv> env_;
+  std::vector<Owned<OrtValue>> tables_;
   Owned<OrtSession> session_;
   int threads_;
   ONNXTensorElementDataType cache_type_, logits_type_;

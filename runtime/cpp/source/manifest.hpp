@@ -29,9 +29,18 @@ struct ModelShape {
   bool is_eos(int32_t token) const;
 };
 
+// An initializer that replaces one of the graph, in float32, or in float16 if `halves` has values.
+struct Table {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::vector<float> floats;
+  std::vector<uint16_t> halves;
+};
+
 struct Manifest {
   ModelShape model;
   std::map<std::string, FileEntry> files;
+  std::vector<Table> tables;  // not in the file: see rotary.hpp
 };
 
 // Throws GLM_BAD_FOLDER or GLM_NEWER_FORMAT.

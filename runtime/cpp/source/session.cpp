@@ -7,6 +7,7 @@
 #include "huge_pages.hpp"
 #include "paths.hpp"
 #include "prepared.hpp"
+#include "rotary.hpp"
 
 namespace {
 
@@ -14,11 +15,15 @@ constexpr char kTableName[] = "chat_table.json";
 constexpr int32_t kMaxThreads = 1024;
 constexpr int64_t kRoomAhead = 512;  // cache that is reserved for an answer, in tokens
 
-glm::Manifest open_manifest(const std::string& folder, bool has_hashes) {
+glm::Manifest open_manifest(const std::string& folder, const glm_load_options& options) {
+  bool has_hashes = options.verify_hashes != 0;
   std::string text = glm::read_file(folder, "glm_manifest.json");
   glm::Manifest manifest = glm::parse_manifest(text);
   if (has_hashes) glm::require_unchanged(folder, text);
   glm::require_files(folder, manifest.files, has_hashes);
+  if (options.rope_factor != 0 || options.rope_original_context != 0) {
+    glm::scale_rope(text, {options.rope_factor, options.rope_original_context}, &manifest);
+  }
   return manifest;
 }
 
@@ -87,11 +92,11 @@ void glm::refuse_length(uint64_t count, int64_t context_length) {
 }
 
 glm_model::glm_model(const std::string& folder, const glm_load_options& options)
-    : manifest(open_manifest(folder, options.verify_hashes != 0)),
+    : manifest(open_manifest(folder, options)),
       tokenizer(open_tokenizer(folder, manifest.model)),
       chat_table(open_table(folder, manifest)),
       defaults(glm::parse_generation_config(glm::read_file(folder, "generation_config.json"))),
-      graph(find_graph(folder, manifest, options), options.prepared != nullptr, manifest.model,
+      graph(find_graph(folder, manifest, options), options.prepared != nullptr, manifest,
             check_threads(options.threads)) {
   if (options.huge_pages != 0) glm::move_to_huge_pages();
 }
@@ -99,7 +104,7 @@ glm_model::glm_model(const std::string& folder, const glm_load_options& options)
 void glm_model::prepare(const std::string& folder, const std::string& output,
                         const glm_load_options& options) {
   int32_t threads = check_threads(options.threads);
-  glm::write_prepared(folder, open_manifest(folder, options.verify_hashes != 0), output, threads);
+  glm::write_prepared(folder, open_manifest(folder, options), output, threads);
 }
 
 // Marks the session as busy during a call, so that `cancel` reaches the decoder.
