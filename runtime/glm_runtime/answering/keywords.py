@@ -91,17 +91,49 @@ def _keep(value: Any) -> Any:
     return value
 
 
-def _list_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+def _list_texts(texts: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(texts, str):
+        return (texts,)
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise SamplingError(
+            f"{texts!r:.80} was found where a text or a list of texts is expected; correct it."
+        )
+    return tuple(texts)
 
 
 def _list_biases(
     biases: Mapping[int, float] | Sequence[tuple[int, float]],
 ) -> tuple[tuple[int, float], ...]:
+    """Take pairs, or a mapping, whose keys are texts in JSON."""
     pairs = biases.items() if isinstance(biases, Mapping) else biases
-    return tuple((token, bias) for token, bias in pairs)
+    try:
+        return tuple((int(token), float(bias)) for token, bias in pairs)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SamplingError(
+            f"logit_bias is {biases!r:.80} where pairs of a token id and a number are expected; "
+            "write {151336: -1.5}."
+        ) from error
+
+
+def _make_dry(dry: DrySettings | Mapping[str, Any]) -> DrySettings:
+    """Take the settings themselves, or a mapping, as JSON has it."""
+    if isinstance(dry, DrySettings):
+        return dry
+    names = [one.name for one in dataclasses.fields(DrySettings)]
+    if not isinstance(dry, Mapping):
+        raise SamplingError(
+            f"dry is {dry!r:.80} where an object with {', '.join(names)} is expected; leave it out."
+        )
+    require_known(dry, names)
+    breakers = dry.get("sequence_breakers", DrySettings.sequence_breakers)
+    return DrySettings(**{**dry, "sequence_breakers": _list_texts(breakers)})
 
 
 _ADAPTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
-    {"stop": _list_texts, "logit_bias": _list_biases, "json_schema": Grammar.from_schema}
+    {
+        "stop": _list_texts,
+        "logit_bias": _list_biases,
+        "dry": _make_dry,
+        "json_schema": Grammar.from_schema,
+    }
 )

@@ -42,7 +42,8 @@ from glm_runtime.cli.options import (
     suggest_yarn,
 )
 from glm_runtime.cli.progress import quiet_option, say
-from glm_runtime.cli.prompts_file import Result, read_prompts
+from glm_runtime.cli.prompt_lines import read_prompts
+from glm_runtime.cli.prompts_file import Result
 from glm_runtime.cli.terminal import make_harmless, read_text, show_pieces
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
@@ -103,8 +104,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None
     model = load_for_command(folder, machine, options.draft, is_long_lived=bool(lines))
-    settings = options.settings().fill(model.default_settings)
-    settings = dataclasses.replace(settings, top_logprobs=top_logprobs)
+    settings = dataclasses.replace(options.settings(), top_logprobs=top_logprobs)
     if text is None:
         run = PromptFileRun(model, lines, settings, chat_options)
         run.run(batch.output, batch.rows)
@@ -113,7 +113,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
                 f"{run.num_failed} of {len(lines)} prompts failed; see `error` in their answers."
             )
         return
-    settings = _fix_seed(settings)
+    settings = _fix_seed(settings.fill(model.default_settings))
     request = _encode(model, text, settings, chat_options)
     suggest_yarn(model, len(request.prompt_ids))
     if batch.num_beams is not None:

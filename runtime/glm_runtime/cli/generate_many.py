@@ -15,12 +15,8 @@ from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.generation_options import make_options
 from glm_runtime.cli.options import PATH, Command, gather
 from glm_runtime.cli.progress import say, show_progress
-from glm_runtime.cli.prompts_file import (
-    PromptLine,
-    Result,
-    ResultsFile,
-    make_key,
-)
+from glm_runtime.cli.prompt_lines import PromptLine
+from glm_runtime.cli.prompts_file import Result, ResultsFile, make_key
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.model import Model
 from glm_runtime.text.chat_messages import ChatOptions, describe_call
@@ -83,7 +79,8 @@ def batch_options(command: Command) -> Command:
             "--prompts",
             metavar="FILE",
             type=PATH,
-            help="JSON Lines file of prompts; each line has `prompt` or `messages`.",
+            help="JSON Lines file of prompts; each line has `prompt` or `messages`, and may have "
+            "`custom_id` and settings such as `max_new_tokens`.",
         ),
         click.option(
             "--output",
@@ -178,7 +175,8 @@ class PromptFileRun:
         self._lines = lines
         self._settings = settings
         self._options = options
-        self._keys = [make_key(line, model, settings, options) for line in lines]
+        filled = settings.fill(model.default_settings)
+        self._keys = [make_key(line, model, filled, options) for line in lines]
         self._pieces: dict[int, list[Piece]] = {}
         self._prompt_tokens: dict[int, int] = {}
         self.num_failed = 0
@@ -254,8 +252,7 @@ class PromptFileRun:
 
     def _head(self, number: int) -> Result:
         line = self._lines[number]
-        given = {"id": line.content["id"]} if "id" in line.content else {}
-        return {"index": number, **given, "key": self._keys[number]}
+        return {"index": number, **line.ids, "key": self._keys[number]}
 
     def _describe(self, count: int, seconds: float) -> None:
         rate = self.num_tokens / seconds if seconds > 0 else 0.0

@@ -1,72 +1,18 @@
-"""A JSON Lines file of prompts, and a file of answers that a later run completes."""
+"""The file of answers to a file of prompts, which a later run completes."""
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import click
 
-from glm_runtime.answering.generation import Request
-from glm_runtime.answering.settings import GenerationSettings
-from glm_runtime.cli.options import read_file
+from glm_runtime.cli.prompt_lines import PromptLine
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
-from glm_runtime.text.chat_messages import ChatOptions
 
 Result = dict[str, object]
 _LINE_START = b'{"index": '
-
-
-@dataclass(frozen=True)
-class PromptLine:
-    """One line with `prompt` or `messages`, and an optional `id` that the answer repeats.
-
-    Attributes:
-        number: number of the line, from 1.
-        text: text of the line.
-        content: JSON object of the line.
-    """
-
-    number: int
-    text: str
-    content: dict[str, object]
-
-    def make_request(
-        self, model: Model, settings: GenerationSettings, options: ChatOptions | None
-    ) -> Request:
-        """Encode the prompt; without `options` it is raw text, not a message.
-
-        Raises:
-            PromptError: the template refuses the messages.
-        """
-        messages = self.content.get("messages")
-        if messages is None:
-            prompt = self.content["prompt"]
-            if options is None:
-                return Request(model.tokenizer.encode(str(prompt)), settings)
-            messages = [{"role": "user", "content": prompt}]
-        assert isinstance(messages, list)
-        prepared = model.prepare_chat(messages, options)
-        return Request(prepared.token_ids, settings, prepared.form)
-
-
-def read_prompts(path: Path) -> list[PromptLine]:
-    """Read and check every line; empty lines are skipped.
-
-    Raises:
-        PromptError: a line is not JSON, or has neither a prompt nor messages.
-        OSError: the file cannot be read.
-    """
-    lines = read_file(path).split("\n")
-    prompts = [_read_line(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if not prompts:
-        raise PromptError(
-            f"{path} holds no prompts; write one JSON object on each line, such as "
-            '{"prompt": "..."}.'
-        )
-    return prompts
 
 
 class ResultsFile:
@@ -178,24 +124,6 @@ def make_key(line: PromptLine, model: Model, *settings: object) -> str:
     """Return a hash of all that an answer depends on, by which a later run finds it."""
     parts = (line.text, model.manifest.state_fingerprint, *map(repr, settings))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _read_line(path: Path, number: int, text: str) -> PromptLine:
-    try:
-        content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is not text
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path}, line {number} is not JSON ({error}); correct it.") from error
-    is_object = isinstance(content, dict)
-    is_prompt = is_object and isinstance(content.get("prompt"), str) and content["prompt"]
-    messages = content.get("messages") if is_object else None
-    is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
-    if bool(is_prompt) == bool(is_chat and messages):
-        raise PromptError(
-            f"{path}, line {number} is not an object with either `prompt`, a text, or "
-            "`messages`, a list; correct it."
-        )
-    return PromptLine(number, text.strip(), content)
 
 
 def _read_result(line: bytes) -> Result:

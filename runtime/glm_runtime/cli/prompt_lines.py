@@ -1,0 +1,140 @@
+"""The lines of a JSON Lines file of prompts, with settings of their own.
+
+A line that cannot be read costs its own answer and not the file.
+"""
+
+import codecs
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.keywords import KEYWORDS, make_settings, require_known
+from glm_runtime.answering.settings import GenerationSettings
+from glm_runtime.errors import GlmRuntimeError, PromptError
+from glm_runtime.model import Model
+from glm_runtime.text.chat_messages import ChatOptions
+
+# Keys that an answer repeats; OpenAI's batches have the second one.
+ID_KEYS = ("id", "custom_id")
+_CHAT_KEYS = ("tools", "enable_thinking")
+# A grammar is written as `json_schema`, and batches do not use speculative decoding.
+_SETTINGS = tuple(name for name in KEYWORDS if name not in ("grammar", "is_speculative"))
+_KEYS = ("prompt", "messages", *ID_KEYS, *_CHAT_KEYS, *_SETTINGS)
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One line with `prompt` or `messages`, settings, and an id that the answer repeats.
+
+    Attributes:
+        number: number of the line, from 1.
+        text: text of the line.
+        content: JSON object of the line; {} if it holds none.
+        error: what is wrong with the line.
+    """
+
+    number: int
+    text: str
+    content: Mapping[str, object] = field(default_factory=dict)
+    error: PromptError | None = None
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """The keys that the answer repeats."""
+        return {key: self.content[key] for key in ID_KEYS if key in self.content}
+
+    def make_request(
+        self, model: Model, settings: GenerationSettings, options: ChatOptions | None
+    ) -> Request:
+        """Encode the prompt; without `options` it is raw text, not a message.
+
+        Raises:
+            PromptError: the line cannot be read, or the template refuses the messages.
+            SamplingError: a setting of the line is unknown or outside its range.
+            GrammarError: the line's JSON schema is not valid.
+        """
+        if self.error is not None:
+            raise self.error
+        require_known(self.content, _KEYS)
+        given = {name: self.content[name] for name in _SETTINGS if name in self.content}
+        settings = make_settings(settings, given)
+        messages = self.content.get("messages")
+        if messages is None:
+            prompt = self.content["prompt"]
+            if options is None:
+                return Request(model.tokenizer.encode(str(prompt)), settings)
+            messages = [{"role": "user", "content": prompt}]
+        assert isinstance(messages, list)
+        prepared = model.prepare_chat(messages, self._choose_options(options))
+        return Request(prepared.token_ids, settings, prepared.form)
+
+    def _choose_options(self, options: ChatOptions | None) -> ChatOptions:
+        options = options or ChatOptions()
+        tools, thinking = (self.content.get(key) for key in _CHAT_KEYS)
+        if not isinstance(thinking, bool | None):
+            raise PromptError(
+                f"enable_thinking is {thinking!r} where true or false is expected; correct it."
+            )
+        if thinking is not None:
+            options = dataclasses.replace(options, enable_thinking=thinking)
+        if tools is None:
+            return options
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise PromptError(
+                "tools is not a list of objects; write tools in OpenAI's format, as --tools does."
+            )
+        return dataclasses.replace(options, tools=tuple(tools))
+
+
+def read_prompts(path: Path) -> list[PromptLine]:
+    """Read every line; empty lines are skipped.
+
+    Raises:
+        PromptError: no line holds a prompt.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # editors of Windows write it
+    numbered = enumerate(content.split(b"\n"), 1)
+    prompts = [_read_line(path, number, line) for number, line in numbered if line.strip()]
+    if not prompts:
+        raise PromptError(
+            f"{path} holds no prompts; write one JSON object on each line, such as "
+            '{"prompt": "..."}.'
+        )
+    if prompts[0].error is not None and all(one.error is not None for one in prompts):
+        raise prompts[0].error
+    return prompts
+
+
+def _read_line(path: Path, number: int, line: bytes) -> PromptLine:
+    text = line.decode("utf-8", "replace").strip()
+    try:
+        content = _read_object(line)
+    except GlmRuntimeError as reason:
+        return PromptLine(number, text, {}, PromptError(f"{path}, line {number} {reason}"))
+    is_prompt = isinstance(content.get("prompt"), str) and content["prompt"]
+    messages = content.get("messages")
+    is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
+    if bool(is_prompt) != bool(is_chat and messages):
+        return PromptLine(number, text, content)
+    error = PromptError(
+        f"{path}, line {number} is not an object with either `prompt`, a text, or "
+        "`messages`, a list; correct it."
+    )
+    return PromptLine(number, text, content, error)
+
+
+def _read_object(line: bytes) -> dict[str, object]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"is not UTF-8 ({error}); convert the file.") from error
+    try:
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is not text
+    except (ValueError, RecursionError) as error:
+        raise PromptError(f"is not JSON ({error}); correct it.") from error
+    return content if isinstance(content, dict) else {}
