@@ -10,7 +10,9 @@ from pathlib import Path
 from glm_export.calibration.documents import find_files
 from glm_export.checkpoint.adapters import Adapter, check_adapter_folder
 from glm_export.checkpoint.checkpoint import check_folder
+from glm_export.checkpoint.json_files import read_json
 from glm_export.errors import OptionsError, OutputError
+from glm_export.model.architectures import find_architecture
 from glm_export.output.staged_folder import check_target
 from glm_export.plan.options import ExportOptions
 from glm_runtime.folder.manifest import Manifest, read_manifest
@@ -22,7 +24,7 @@ def check_export_inputs(options: ExportOptions) -> None:
     Raises:
         CheckpointError: the folder, its config.json or its weight files are missing or unreadable,
             or an adapter is.
-        UnsupportedModelError: an adapter is not plain LoRA.
+        UnsupportedModelError: the model is not supported, or an adapter is not plain LoRA.
         OptionsError: the calibration text is missing, empty or of another kind.
     """
     _check_checkpoint(options.checkpoint, options.adapters)
@@ -55,7 +57,7 @@ def check_evaluation_inputs(
     """Refuse a missing checkpoint, a folder that is not an exported one, and a missing text.
 
     Raises:
-        UnsupportedModelError: an adapter is not plain LoRA.
+        UnsupportedModelError: the model is not supported, or an adapter is not plain LoRA.
         CheckpointError: the folder, its config.json or its weight files are missing or unreadable.
         FolderError: a folder has no manifest, or one of a newer format.
         OptionsError: a folder or the text cannot be read.
@@ -87,5 +89,6 @@ def read_folder_manifest(folder: Path) -> Manifest:
 
 def _check_checkpoint(folder: Path, adapters: Sequence[Adapter]) -> None:
     check_folder(folder, [adapter.folder for adapter in adapters])
+    find_architecture(read_json(folder / "config.json"))  # before tensors of types it does not know
     for adapter in adapters:
         check_adapter_folder(adapter.folder)

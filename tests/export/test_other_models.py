@@ -15,7 +15,14 @@ from glm_export.checkpoint.checkpoint import check_folder, open_checkpoint
 from glm_export.early_checks import check_evaluation_inputs
 from glm_export.errors import CheckpointError, UnsupportedModelError
 from glm_export.model.architectures import ARCHITECTURES, find_architecture
-from support.broken_checkpoints import WEIGHTS, edit_config, write_json, write_small
+from support.broken_checkpoints import (
+    WEIGHTS,
+    RawTensor,
+    edit_config,
+    write_json,
+    write_safetensors,
+    write_small,
+)
 from support.refusals import assert_export_refused, assert_sentence
 
 # config.json as released, without the keys that say nothing about the model.
@@ -113,6 +120,16 @@ def test_a_whole_export_of_another_model(tmp_path: Path) -> None:
     edit_config(checkpoint, model_type="glm4_moe")
     options = ExportOptions(checkpoint, tmp_path / "out")
     assert_export_refused(options, UnsupportedModelError, "GLM-4.5", "a mixture of experts")
+
+
+@pytest.mark.usefixtures("no_tracing")
+def test_a_quantized_checkpoint_of_another_model(tmp_path: Path) -> None:
+    """ChatGLM-6B-int4: its name is said, and not the type of its tensors."""
+    checkpoint = write_small(tmp_path / "checkpoint")
+    write_json(checkpoint / "config.json", {**CHATGLM_6B, "quantization_bit": 4})
+    write_safetensors(checkpoint / WEIGHTS, {"x": RawTensor("I8", (4,), bytes(4))})
+    options = ExportOptions(checkpoint, tmp_path / "out")
+    assert_export_refused(options, UnsupportedModelError, "ChatGLM-6B", "a later model")
 
 
 # --- other folders

@@ -80,7 +80,7 @@ def test_the_graph_computes_what_transformers_computes(
     np.testing.assert_allclose(PlainGraph(tmp_path / "out").run(ids), expected, atol=1e-4)
     names = {tensor.name for tensor in read_manifest(tmp_path / "out").tensors}
     assert (HEAD in names) == (way == "other")
-    assert [HEAD in note for note in report.notes] == [True] * (way == "other")
+    assert sum(HEAD in note for note in report.notes) == (way == "other")
 
 
 def test_a_head_in_the_same_storage_is_equal(tied: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_head_in_the_same_storage_is_equal(tied: Path, tmp_path: Path) -> None
 def test_an_untied_head_is_said_and_its_source_named(tied: Path, tmp_path: Path) -> None:
     folder = write_other(tied, tmp_path / "checkpoint", add_other_head, "safetensors")
     options = ExportOptions(folder, tmp_path / "out", method="rtn", verify="none")
-    (note,) = estimate(options).notes
+    note, *_ = estimate(options).notes
     assert f"{HEAD} differs from {EMBEDDING}; both were kept" in note
     export(options)
     sources = {t.name: t.sources for t in read_manifest(tmp_path / "out").tensors}

@@ -24,8 +24,8 @@ _PREFERRED = (
 # Files without an index and under other names, which transformers would not find.
 _OTHERS = ("*.safetensors", "pytorch_model*.bin")
 _CANDIDATES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
-# What trainers save beside the weights.
-_TRAINING_STATES = ("training_args.bin", "optimizer.bin", "scheduler.bin", "scaler.bin")
+# Beginnings of the names of what trainers save beside the weights.
+_TRAINING_STATES = ("training_args", "optimizer", "scheduler", "scaler", "sampler", "random_states")
 _NOT_IN_NAMES = "/\\:\0"  # characters that no file name in an index may contain, on any system
 
 
@@ -106,8 +106,8 @@ def _find_others(folder: Path) -> WeightFiles:
 
 def _list_unused(folder: Path, used: set[Path]) -> tuple[Path, ...]:
     found = {path for pattern in _CANDIDATES for path in folder.glob(pattern)} - used
-    ignored = {*ADAPTER_WEIGHTS, *_TRAINING_STATES}
-    return tuple(sorted(path for path in found if path.name not in ignored))
+    others = {path for path in found if path.name not in ADAPTER_WEIGHTS}
+    return tuple(sorted(path for path in others if not path.name.startswith(_TRAINING_STATES)))
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -175,10 +175,15 @@ def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[s
     """Return the checkpoint's chat templates by name, or that for a converted tokenizer."""
     try:
         named = find_named_templates(folder, tokenizer_config)
-    except (OSError, FolderError) as error:
+    except FolderError as error:
         raise CheckpointError(
-            f"{TEMPLATE_NAME} is not readable UTF-8 ({error.__cause__ or error}); download it "
-            "again."
+            f"{TEMPLATE_NAME} is not readable UTF-8 ({error.__cause__ or error}); save it as UTF-8 "
+            "text, or download it again."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"the chat template {error.filename} cannot be read ({error.strerror}); check its "
+            "permissions."
         ) from error
     chosen = None if named else choose_template(folder)
     return named if chosen is None else {"default": chosen}
