@@ -40,7 +40,8 @@ std::map<std::string, Setter> list_options(Arguments* a) {
   std::map<std::string, Setter> options = {
       {"--prompt", text(&a->prompt)}, {"--prompt-file", text(&a->prompt_file)},
       {"--system", text(&a->system)}, {"--prepared", text(&a->prepared)},
-      {"--output", text(&a->output)}, {"--rope-scaling", text(&a->rope_scaling)}, {"--seed", number("--seed", &a->seed)}};
+      {"--output", text(&a->output)}, {"--rope-scaling", text(&a->rope_scaling)},
+      {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
       {"--temperature", &a->temperature},
       {"--top-p", &a->top_p},

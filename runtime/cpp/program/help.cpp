@@ -51,7 +51,7 @@ Loading and output:
   --huge-pages               Use huge pages (Linux): slower loading, faster decoding.
   --no-huge-pages            Use no huge pages. By default, only chat and bench use them.
   --prepared COPY            Map the packed weights that prepare wrote to the folder COPY.
-  --rope-scaling yarn|none   Replace the folder's rotary settings: yarn makes the context longer.
+  --rope-scaling KIND        Replace the rotary settings: yarn extends the context, none does not.
   --factor X                 YaRN scaling factor, for example 4.
   --original-context N       Number of tokens of the training context, for YaRN.
   --verify                   Compare the SHA-256 of every file with the manifest first.

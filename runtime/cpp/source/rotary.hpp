@@ -14,9 +14,9 @@ struct RopeScaling {
   int64_t original_context = 0;
 };
 
-// Sets the context length and the tables of `manifest`, whose text is `json`. Throws GLM_BAD_SETTING
-// for values out of range, and GLM_BAD_FOLDER if the folder does not say how its tables were
-// computed.
+// Sets the context length and the tables of `manifest`, whose text is `json`. Throws
+// GLM_BAD_SETTING for values out of range, and GLM_BAD_FOLDER if the folder does not say how its
+// tables were computed.
 void scale_rope(std::string_view json, const RopeScaling& scaling, Manifest* manifest);
 
 }  // namespace glm
