@@ -102,6 +102,17 @@ def test_other_files_in_place_of_the_weights(tmp_path: Path, content: bytes, wor
     assert_sentence(str(caught.value), "no whole safetensors header", word)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "pytorch_model.bin"])
+def test_pointers_in_place_of_other_large_files(tmp_path: Path, name: str) -> None:
+    """`git clone` without git-lfs; the sentences were about JSON, SentencePiece and PyTorch."""
+    folder = write_small(tmp_path / "checkpoint")
+    (folder / (WEIGHTS if name.endswith(".bin") else "tokenizer.json")).unlink()
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(CheckpointError) as caught:
+        export(ExportOptions(folder, tmp_path / "out"))
+    assert_sentence(str(caught.value), f"{name} is not a", "a git-lfs pointer", "download it again")
+
+
 def test_a_file_of_torch_under_the_name_of_safetensors(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     write_torch(folder / WEIGHTS, {})

@@ -75,6 +75,8 @@ def test_a_file_that_config_json_names(tmp_path: Path) -> None:
     edit_config(folder, transformers_weights="consolidated.safetensors")
     expected = Glm4ForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()[NORM]
     np.testing.assert_array_equal(open_checkpoint(folder).read(NORM), expected.numpy())
+    export(ExportOptions(folder, tmp_path / "out", quant="none", verify="none"))
+    assert "transformers_weights" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from types import MappingProxyType
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from glm_export.checkpoint.json_files import describe_content
 from glm_export.checkpoint.safetensors_header import StoredTensor
 from glm_export.errors import CheckpointError
 from glm_runtime.errors import first_line
 
+_SHOWN_BYTES = 64  # enough to recognise another kind of file
 _DTYPES: Mapping[torch.dtype, str] = MappingProxyType(
     {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 )
@@ -60,9 +62,11 @@ def _refuse_damage(path: Path) -> Iterator[None]:
 
 def _check_zip(path: Path) -> None:
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            what = describe_content(file.read(_SHOWN_BYTES)) or "it is older, or truncated"
         raise CheckpointError(
-            f"{path.name} is not a zip file, which PyTorch writes since version 1.6: it is older, "
-            "truncated, or something else; download it again, or load and save it with PyTorch."
+            f"{path.name} is not a zip file, which PyTorch writes since version 1.6 ({what}); "
+            "download it again, or load and save it with PyTorch."
         )
     with zipfile.ZipFile(path) as archive:
         packed = [info.filename for info in archive.infolist() if info.compress_type]

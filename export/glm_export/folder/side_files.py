@@ -33,8 +33,8 @@ from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Keys that hold folders of the machine on which the checkpoint was saved.
 _LOCAL_KEYS = ("_name_or_path", "name_or_path")
-# A key that names the checkpoint's code, which the folder does not hold.
-_CODE_KEY = "auto_map"
+# Keys that name the checkpoint's code and weight files, which the folder does not hold.
+_FILE_KEYS = ("auto_map", "transformers_weights")
 _TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 _SOURCE_NAMES = (
     "config.json",
@@ -227,7 +227,7 @@ def _encode(template: str) -> bytes:
 
 
 def _render_json(name: str, content: Mapping[str, Any]) -> bytes:
-    kept = {key: value for key, value in content.items() if key not in (*_LOCAL_KEYS, _CODE_KEY)}
+    kept = {key: value for key, value in content.items() if key not in (*_LOCAL_KEYS, *_FILE_KEYS)}
     try:
         text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
         return (text + "\n").encode()

@@ -7,7 +7,7 @@ from codecs import BOM_UTF8
 from functools import lru_cache
 from pathlib import Path
 
-from glm_export.checkpoint.json_files import read_json
+from glm_export.checkpoint.json_files import describe_content, read_json
 from glm_export.errors import CheckpointError
 from glm_export.tokenizer.from_sentencepiece import BARE_START, convert_sentencepiece
 from glm_export.tokenizer.from_tiktoken import convert_tiktoken, is_tiktoken, read_added_tokens
@@ -54,7 +54,8 @@ def read_tokenizer_json(folder: Path) -> bytes:
     path = folder / TOKENIZER_NAME
     try:
         if path.is_file():
-            return path.read_bytes().removeprefix(BOM_UTF8)  # the tokenizers package refuses it
+            content = _require_content(path)
+            return content.removeprefix(BOM_UTF8)  # the tokenizers package refuses it
         model = folder / MODEL_NAME
         if not model.is_file():
             raise CheckpointError(
@@ -63,11 +64,21 @@ def read_tokenizer_json(folder: Path) -> bytes:
             )
         config = folder / _CONFIG_NAME
         settings = config.read_bytes() if config.is_file() else b""
-        return _convert(model.read_bytes(), settings, folder)
+        return _convert(_require_content(model), settings, folder)
     except OSError as error:
         raise CheckpointError(
             f"{error.filename} cannot be read ({error.strerror}); check its permissions."
         ) from error
+
+
+def _require_content(path: Path) -> bytes:
+    """Read a tokenizer; both kinds come through git-lfs, which may have left a pointer."""
+    content = path.read_bytes()
+    if content[:1] in (b"", b"v", b"<") and describe_content(content):
+        raise CheckpointError(
+            f"{path.name} is not a tokenizer ({describe_content(content)}); download it again."
+        )
+    return content
 
 
 @lru_cache(maxsize=2)  # called by the plan, the calibration and the writer
