@@ -33,7 +33,7 @@ ROOMS = {
         estimates pipeline plan_text command_line evaluate_cli cli __main__
     """,
     "glm_runtime": """
-        errors arrays progress folder text sampling graph health answering model benchmark
+        errors arrays file_lock progress folder text sampling graph health answering model benchmark
         conversation . cli __main__
     """,
 }

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glm_export.errors import OutputError
+from glm_runtime.file_lock import lock_folder
 from glm_runtime.graph.machine import is_made_by_running
 
 # Free disk for small files and for the file system itself.
@@ -34,11 +35,13 @@ def stage_folder(target: Path, needed_bytes: int, *, is_forced: bool) -> Iterato
     try:
         with without_empty_parents(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(place)
-            check_target(target, is_forced=is_forced)
-            _check_space(place.parent, needed_bytes)
-            staging.mkdir()
+            with lock_folder(place.parent):  # another export may start in the same moment
+                _remove_leftovers(place)
+                check_target(target, is_forced=is_forced)
+                _check_space(place.parent, needed_bytes)
+                staging.mkdir()
             try:
+                _remove_leftovers(place, staging)  # where there are no locks, both are refused
                 yield staging
                 _swap(staging, place, is_forced=is_forced)
             finally:
@@ -103,18 +106,19 @@ def _check_space(parent: Path, needed_bytes: int) -> None:
         )
 
 
-def _remove_leftovers(place: Path) -> None:
+def _remove_leftovers(place: Path, own: Path | None = None) -> None:
     """Remove what killed runs left, and put an old folder back that a killed swap had moved."""
     prefix = f".{place.name}."
     for path in list(place.parent.iterdir()):
         kind, _, process = path.name.removeprefix(prefix).rpartition("-")
         is_ours = path.name.startswith(prefix) and kind in ("partial", "old") and process.isdigit()
-        if not is_ours:
+        if not is_ours or path == own:
             continue
         if is_made_by_running(path, int(process)):
             raise OutputError(f"process {process} is exporting to {place} now; wait for it.")
         if kind == "old" and not place.exists():
-            path.rename(place)
+            with suppress(FileNotFoundError):  # that run has just ended
+                path.rename(place)
         else:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -9,6 +9,7 @@ import click
 
 from glm_runtime.cli.prompt_lines import PromptLine
 from glm_runtime.errors import PromptError
+from glm_runtime.file_lock import try_lock
 from glm_runtime.model import Model
 
 Result = dict[str, object]
@@ -46,7 +47,11 @@ class ResultsFile:
         self.num_done = 0
         self.num_failed = 0
         if path is not None:
-            self._open(path)
+            try:
+                self._open(path)
+            except BaseException:
+                self._close_files()
+                raise
 
     @property
     def _waiting_path(self) -> Path | None:
@@ -66,13 +71,19 @@ class ResultsFile:
 
     def close(self) -> None:
         """Close the files; the second file is removed if no answer waits in it."""
-        for file in (self._file, self._waiting_file):
-            if file is not None:
-                file.close()
+        if self._waiting_file is not None:
+            self._waiting_file.close()
         if self._waiting_path is not None and not self._waiting:
             self._waiting_path.unlink(missing_ok=True)
+        self._close_files()  # last, since it releases the lock
+
+    def _close_files(self) -> None:
+        for file in (self._waiting_file, self._file):
+            if file is not None:
+                file.close()
 
     def _open(self, path: Path) -> None:
+        self._file = _open_locked(path)
         whole, found = _read_own(path, self._keys)
         self.num_done = len(found)
         waiting_path = path.with_name(f"{path.name}.waiting")
@@ -82,7 +93,6 @@ class ResultsFile:
                 self._waiting[index] = result
         self._waiting = {i: one for i, one in self._waiting.items() if i >= self.num_done}
         self.num_failed = sum("error" in one for one in (*found, *self._waiting.values()))
-        self._file = path.open("a", encoding="utf-8", newline="\n")
         self._file.truncate(whole)
         lines = "".join(f"{_write(result)}\n" for result in self._waiting.values())
         replacement = waiting_path.with_name(f"{waiting_path.name}.new")
@@ -95,6 +105,26 @@ class ResultsFile:
         while self.num_done in self._waiting:
             click.echo(_write(self._waiting.pop(self.num_done)), file=self._file)
             self.num_done += 1
+
+
+def _open_locked(path: Path) -> IO[str]:
+    """Open a file to append to it, for this process alone.
+
+    Raises:
+        PromptError: another process writes to it, or it is a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise PromptError(
+            f"{path} is not a regular file, so that a later run could not complete it; choose "
+            "another --output, or leave it out to write to stdout."
+        )
+    file = path.open("a", encoding="utf-8", newline="\n")
+    if not try_lock(file.fileno()):
+        file.close()
+        raise PromptError(
+            f"another process writes to {path} now; wait for it, or choose another --output."
+        )
+    return file
 
 
 def _write(result: Result) -> str:

@@ -108,11 +108,12 @@ def is_made_by_running(path: Path, process: int) -> bool:
     try:
         status = psutil.Process(process)
         started, is_zombie = status.create_time(), status.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        made = path.stat().st_mtime
+    except (psutil.NoSuchProcess, FileNotFoundError):  # it has just ended
         return False
     except psutil.AccessDenied:  # a process of another user, on macOS or Windows
         return True
-    return not is_zombie and started < path.stat().st_mtime + _CLOCK_SLACK_SECONDS
+    return not is_zombie and started < made + _CLOCK_SLACK_SECONDS
 
 
 def move_to_huge_pages() -> int:
