@@ -84,7 +84,7 @@ VISION = {"vision_config": {"hidden_size": 1792}}
 def test_a_model_is_refused_by_its_name(values: dict[str, Any], name: str) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         find_architecture(values)
-    words = (f"model_type={values['model_type']!r}", f"is that of {name}", "not supported; give a")
+    words = (f"model_type={values['model_type']!r}", f"is that of {name}", "not supported: give a")
     assert_sentence(str(caught.value), *words)
 
 
@@ -119,7 +119,7 @@ def test_a_whole_export_of_another_model(tmp_path: Path) -> None:
     checkpoint = write_small(tmp_path / "checkpoint")
     edit_config(checkpoint, model_type="glm4_moe")
     options = ExportOptions(checkpoint, tmp_path / "out")
-    assert_export_refused(options, UnsupportedModelError, "GLM-4.5", "a mixture of experts")
+    assert_export_refused(options, UnsupportedModelError, "GLM-4.5", "mixtures of experts")
 
 
 @pytest.mark.usefixtures("no_tracing")

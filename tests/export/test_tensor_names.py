@@ -159,6 +159,16 @@ def test_names_of_the_other_layout(
     refuse(folder, "is missing and", words)
 
 
+@pytest.mark.parametrize(("layers", "words"), [(2, "is missing"), (1, "do not belong")])
+def test_another_number_of_layers(tmp_path: Path, layers: int, words: str) -> None:
+    folder = write_small(tmp_path / "checkpoint")
+    edit_config(folder, num_hidden_layers=layers)
+    if layers == 1:
+        replace_tensors(folder, add={"model.layers.2.input_layernorm.weight": VALUE})
+    stored = 1 if layers == 2 else 3
+    refuse(folder, words, f"the weights have {stored} layers and config.json says {layers}")
+
+
 def test_unused_files_are_named_beside_a_missing_tensor(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     replace_tensors(folder, drop=[QUERY])

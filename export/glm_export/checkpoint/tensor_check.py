@@ -1,7 +1,7 @@
 """Every expected tensor is there with its shape, and no other: else the likely cause is named."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.safetensors_header import StoredTensor
@@ -43,6 +43,7 @@ _CAUSES = (
         "repository",
     ),
 )
+_LAYER = re.compile(r"\blayers\.(\d{1,9})\.")
 _WITHOUT_MISSING = 4  # the rest of the causes is likely only if other tensors are missing
 
 
@@ -79,7 +80,7 @@ def check_tensors(
         _check_shape(checkpoint.tensors[name], shape)
         checkpoint.require_float(name)
     if surplus:
-        name, cause = _find_cause(sorted(surplus), are_names_missing=False)
+        name, cause = _find_cause(sorted(surplus), expected, are_names_missing=False)
         raise CheckpointError(
             f"{len(surplus)} tensors do not belong to this model, the first is "
             f"{checkpoint.tensors[name].name}; {cause or _SAME_REVISION}."
@@ -108,21 +109,26 @@ def _refuse_missing(
 ) -> CheckpointError:
     first = f"{missing[0]} {list(expected[missing[0]])}"
     if surplus:
-        name, cause = _find_cause(surplus, are_names_missing=True)
+        name, cause = _find_cause(surplus, expected, are_names_missing=True)
         counts = f"{len(missing)} tensors are missing, {len(surplus)} are there instead"
         return CheckpointError(
             f"{first} is missing and {checkpoint.tensors[name].name} is there instead ({counts}); "
             f"{cause or _SAME_REVISION}."
         )
-    advice = "; ".join(_advise_on_missing(checkpoint, missing))
+    advice = "; ".join(_advise_on_missing(checkpoint, missing, expected))
     return CheckpointError(f"{first} is missing; {advice}.")
 
 
-def _advise_on_missing(checkpoint: Checkpoint, missing: list[str]) -> Iterator[str]:
+def _advise_on_missing(
+    checkpoint: Checkpoint, missing: list[str], expected: Collection[str]
+) -> Iterator[str]:
     yield (
         f"check that all weight files are in {checkpoint.folder}, are named by its index if it has "
         "one, and belong to this config.json"
     )
+    stored_layers, layers = _count_layers(checkpoint.tensors), _count_layers(expected)
+    if stored_layers < layers:
+        yield f"the weights have {stored_layers} layers and config.json says {layers}"
     if len(missing) == 1 and re.search(r"lm_head|output_layer", missing[0]):
         yield "if the head is the embedding, config.json must say tie_word_embeddings true"
     if checkpoint.files.unused:
@@ -130,11 +136,22 @@ def _advise_on_missing(checkpoint: Checkpoint, missing: list[str]) -> Iterator[s
         yield f"the folder also holds {names}, which transformers would not read"
 
 
-def _find_cause(surplus: list[str], *, are_names_missing: bool) -> tuple[str, str]:
+def _find_cause(
+    surplus: list[str], expected: Collection[str], *, are_names_missing: bool
+) -> tuple[str, str]:
     """Return the surplus tensor that tells the cause, and the cause; else the first one and ""."""
     causes = _CAUSES if are_names_missing else _CAUSES[:_WITHOUT_MISSING]
     for pattern, cause in causes:
         for name in surplus:
             if re.search(pattern, name):
                 return name, cause
+    stored_layers, layers = _count_layers(surplus), _count_layers(expected)
+    if stored_layers > layers:
+        counts = f"the weights have {stored_layers} layers and config.json says {layers}"
+        return surplus[0], f"{counts}; {_SAME_REVISION}"
     return surplus[0], ""
+
+
+def _count_layers(names: Iterable[str]) -> int:
+    found = (_LAYER.search(name) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=0)

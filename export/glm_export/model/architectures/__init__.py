@@ -44,8 +44,8 @@ def find_architecture(values: Mapping[str, object]) -> Architecture:
     other = find_other_model(values)
     if other is not None:
         raise UnsupportedModelError(
-            f"config.json says model_type={model_type!r} and is that of {other.name}, "
-            f"{other.reason}, which is not supported; {other.advice}."
+            f"config.json says model_type={model_type!r} and is that of {other.name}; "
+            f"{other.reason} are not supported: {other.advice}."
         )
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(

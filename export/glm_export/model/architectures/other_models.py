@@ -20,7 +20,7 @@ class OtherModel:
 
     Attributes:
         name: names of released models.
-        reason: what the exporter does not know.
+        reason: the kind of model, in the plural.
         advice: what to do instead.
     """
 
@@ -30,15 +30,15 @@ class OtherModel:
 
 
 def _images(name: str) -> OtherModel:
-    return OtherModel(name, "which reads images", _TEXT_MODEL)
+    return OtherModel(name, "models that read images", _TEXT_MODEL)
 
 
 def _experts(name: str) -> OtherModel:
-    return OtherModel(name, "a mixture of experts", _DENSE_MODEL)
+    return OtherModel(name, "mixtures of experts", _DENSE_MODEL)
 
 
 def _earlier(name: str) -> OtherModel:
-    return OtherModel(name, "whose attention and positions are different", _LATER_MODEL)
+    return OtherModel(name, "models of that generation", _LATER_MODEL)
 
 
 _BY_TYPE: Mapping[str, OtherModel] = MappingProxyType(
@@ -52,8 +52,8 @@ _BY_TYPE: Mapping[str, OtherModel] = MappingProxyType(
         "glmga": _images("a model of the GLM-4.6V family"),
         "glm4v_moe": _images("GLM-4.5V or GLM-4.6V"),
         "glm_ocr": _images("GLM-OCR"),
-        "glm_image": OtherModel("GLM-Image", "which makes images", _TEXT_MODEL),
-        "glmasr": OtherModel("GLM-ASR", "which reads sound", _TEXT_MODEL),
+        "glm_image": OtherModel("GLM-Image", "models that make images", _TEXT_MODEL),
+        "glmasr": OtherModel("GLM-ASR", "models that read sound", _TEXT_MODEL),
         "glm-130b": _earlier("GLM-130B"),
         "glm130b": _earlier("GLM-130B"),
     }
