@@ -183,9 +183,10 @@ def test_a_folder_of_another_kind(
         assert_sentence(str(caught.value), str(folder), *words)
 
 
-def test_an_evaluation_with_the_folder_in_place_of_the_checkpoint(sample_folder: Path) -> None:
+def test_an_evaluation_with_the_folder_in_place_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = write_exported(tmp_path / "out")
     with pytest.raises(CheckpointError, match="is an exported folder already"):
-        check_evaluation_inputs(sample_folder, [sample_folder], None)
+        check_evaluation_inputs(folder, [folder], None)
 
 
 def test_a_manifest_beside_weights_does_no_harm(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_the_files_are_those_that_transformers_reads(tmp_path: Path, kinds: tupl
     assert {path.name for path in checkpoint.files.unused} == lying - used
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_a_file_that_config_json_names(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     write_safetensors(folder / "consolidated.safetensors", random_tensors(5))
