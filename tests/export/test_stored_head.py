@@ -19,6 +19,7 @@ from glm_export.errors import CheckpointError
 from glm_export.evaluation.evaluate import EvaluationOptions, evaluate
 from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.progress import ignore_progress
+from support.chatglm_checkpoints import write_chatglm
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -114,6 +115,22 @@ def test_the_only_head_names_itself_as_the_embedding(tied: Path, tmp_path: Path)
     assert source.parameters[EMBEDDING.removeprefix("model.")].tensors[0][0] == HEAD
     np.testing.assert_array_equal(
         source.read_parameter("embed_tokens.weight"), load_file(tied / WEIGHTS)[EMBEDDING].numpy()
+    )
+
+
+@pytest.mark.parametrize("difference", [0.0, 1.0])
+def test_the_head_of_a_tied_chatglm(tmp_path: Path, difference: float) -> None:
+    """The same under the names of `modeling_chatglm.py`."""
+    model = build_model(TinyShape(model_type="glm", num_hidden_layers=1))
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight + difference)
+    folder = write_chatglm(tmp_path / "checkpoint", model, 1.0)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    source = open_source(folder)
+    assert source.config.is_tied == (difference == 0)
+    assert [("output_layer.weight differs" in note) for note in source.notes] == [True] * (
+        difference != 0
     )
 
 

@@ -11,6 +11,7 @@ from transformers import Glm4ForCausalLM
 
 from glm_export import ExportOptions, evaluate_cli, export
 from glm_export.checkpoint.checkpoint import open_checkpoint
+from glm_export.checkpoint.source_model import open_source
 from glm_export.errors import CheckpointError
 from glm_export.evaluation.evaluate import EvaluationOptions, evaluate
 from glm_runtime.folder.manifest import read_manifest
@@ -103,6 +104,13 @@ def test_what_trainers_save_beside_the_weights_is_no_weight_file(tmp_path: Path)
         (folder / name).write_bytes(b"state")
     assert open_checkpoint(folder).files.unused == ()
     assert open_checkpoint(folder).files.note == ""
+
+
+def test_a_name_that_would_clear_the_terminal(tmp_path: Path) -> None:
+    folder = write_small(tmp_path / "checkpoint")
+    write_safetensors(folder / "evil\x1b[2J\n.safetensors", random_tensors())
+    (note,) = open_source(folder).notes
+    assert note.isprintable() and "evil" in note
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from glm_export.model.architectures import (
 )
 from glm_export.model.architectures.rope_settings import describe_conflict
 from glm_quantize import FloatArray
+from glm_runtime.errors import to_printable
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def open_source(
         parameters=parameters,
         stored_format=stored.method if stored else "",
         matrices=matrices,
-        notes=tuple(note for note in notes if note),
+        notes=tuple(to_printable(note) for note in notes if note),
     )
     return _merge(source, adapters, architecture) if adapters else source
 
@@ -142,7 +143,7 @@ def _merge(
         checkpoint=checkpoint,
         adapters=opened,
         origins=origins,
-        notes=(*source.notes, *(adapter.note for adapter in opened)),
+        notes=(*source.notes, *(to_printable(adapter.note) for adapter in opened)),
     )
 
 
