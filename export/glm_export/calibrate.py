@@ -139,7 +139,7 @@ def _list_candidates(job: ExportJob) -> dict[str, list[Scheme]]:
     options, tensors = job.options, job.plan.tensors
     return {
         name: list_candidates(
-            tensors[name].shape[1], options.block_size, is_symmetric=options.is_symmetric
+            tensors[name].shape[1], options.block_size, is_symmetric=bool(options.is_symmetric)
         )
         for name in job.open_matrices
     }

@@ -52,11 +52,14 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 @click.option(
     "--block-size",
     type=click.Choice([str(size) for size in SUPPORTED_BLOCK_SIZES]),
-    help="Number of weights that share one scale, in every matrix.  [default: 32 for int4 and "
-    "int2, 128 for int8; a mix chooses it for each matrix]",
+    help="Number of weights that share one scale. A matrix whose rows do not divide into such "
+    "blocks gets the next smaller size.  [default: 32 for int4 and int2, 128 for int8; a mix "
+    "chooses it for each matrix]",
 )
 @click.option(
-    "--symmetric/--asymmetric", default=False, help="Quantize without or with zero points."
+    "--symmetric/--asymmetric",
+    default=None,
+    help="Quantize without or with zero points.  [default: with, except int2 by rtn]",
 )
 @click.option(
     "--set",
@@ -211,7 +214,7 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
         checkpoint=checkpoint,
         output=output,
         block_size=None if block_size is None else int(str(block_size)),
-        is_symmetric=bool(choices.pop("symmetric")),
+        is_symmetric=None if (symmetric := choices.pop("symmetric")) is None else bool(symmetric),
         is_forced=bool(choices.pop("force")),
         is_resumed=bool(choices.pop("resume")),
         adapters=tuple(map(parse_adapter, choices.pop("adapters"))),  # type: ignore[call-overload]

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import glm_export
 from glm_export.calibration.corpus import Corpus, read_corpus
@@ -19,7 +20,7 @@ from glm_export.model.architectures import DecoderConfig
 from glm_export.packages import require_onnxruntime
 from glm_export.plan.options import ExportOptions
 from glm_export.plan.plan import build_plan
-from glm_export.plan.schemes import apply_overrides, list_matrices
+from glm_export.plan.schemes import apply_overrides, fit_block_sizes, list_matrices
 from glm_export.tokenizer.token_ids import read_token_ids
 from glm_quantize import find_method
 
@@ -43,11 +44,14 @@ def prepare_job(options: ExportOptions) -> ExportJob:
     token_ids = read_token_ids(source.checkpoint, config)
     files = side_files.render_side_files(source.checkpoint, config, token_ids, options)
     source_license = read_license(source.checkpoint.folder)
-    names = [name for name in list_matrices(source.parameters) if name not in matrices]
+    shapes = list_matrices(source.parameters)
+    names = [name for name in shapes if name not in matrices]
     scheme = (
         None if matrices else options.scheme
     )  # float tensors of a quantized checkpoint stay float
     schemes, fixed = apply_overrides(names, scheme, options.parsed_overrides)
+    schemes, notes = fit_block_sizes(schemes, shapes)
+    source = replace(source, notes=(*source.notes, *notes))
     plan = build_plan(config, source.parameters, schemes, options.chosen_dtype, matrices)
     is_mixed = options.is_mixed and not matrices
     corpus = _read_corpus(options, config) if _is_calibrated(options) and not matrices else None

@@ -10,11 +10,12 @@ from glm_quantize.codes import FloatArray, QuantizedRows, dequantize, round_scal
 from glm_quantize.errors import QuantizationError, SchemeError, SingularStatisticsError
 from glm_quantize.methods import METHODS, Method, RowQuantizer, find_method
 from glm_quantize.packing import PackedRows, pack_rows, unpack_rows
-from glm_quantize.scheme import SUPPORTED_BLOCK_SIZES, Scheme
+from glm_quantize.scheme import SUPPORTED_BITS, SUPPORTED_BLOCK_SIZES, Scheme
 from glm_quantize.statistics import InputStatistics
 
 __all__ = [
     "METHODS",
+    "SUPPORTED_BITS",
     "SUPPORTED_BLOCK_SIZES",
     "FloatArray",
     "InputStatistics",

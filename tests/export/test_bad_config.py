@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from glm_export.errors import (
-    OptionsError,
     UnsupportedModelError,
 )
 from support.broken_checkpoints import (
@@ -53,17 +52,6 @@ def test_model_type(tmp_path: Path, model_type: object) -> None:
 )
 def test_config_values(tmp_path: Path, values: dict[str, object], word: str) -> None:
     refuse(tmp_path, lambda c: edit_config(c, **values), UnsupportedModelError, word)
-
-
-@pytest.mark.usefixtures("no_tracing")
-@pytest.mark.parametrize(("quant", "block_size"), [("int4", 64), ("int8", 64), ("int8", None)])
-def test_a_block_size_that_does_not_divide(
-    tmp_path: Path, quant: str, block_size: int | None
-) -> None:
-    """The rows of down_proj have 96 weights; int8's default is 128, which 64 does not hold."""
-    name, row = ("down_proj", 96) if block_size else ("embed_tokens", 64)
-    words = (f"{name}.weight: a row of {row} weights does not divide", "choose a block size")
-    refuse(tmp_path, lambda _: None, OptionsError, *words, quant=quant, block_size=block_size)
 
 
 def test_the_config_is_the_one_these_tests_mean() -> None:

@@ -7,7 +7,7 @@ from glm_export.plan.schemes import Override, SchemeDefaults, apply_overrides, p
 from glm_quantize import Scheme
 from support.refusals import assert_sentence
 
-DEFAULTS = SchemeDefaults({4: 32, 8: 128}, is_symmetric=False)
+DEFAULTS = SchemeDefaults({4: 32, 8: 128}, symmetric_bits=())
 NAMES = (
     "embed_tokens.weight",
     *(f"layers.{i}.{name}.weight" for i in range(12) for name in ("qkv_proj", "down_proj")),

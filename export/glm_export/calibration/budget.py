@@ -12,7 +12,7 @@ import numpy as np
 from glm_export.checkpoint.parameters import ParameterRows
 from glm_export.errors import OptionsError
 from glm_export.plan.plan import ExportPlan, measure_bytes
-from glm_export.plan.schemes import Schemes
+from glm_export.plan.schemes import Schemes, find_block_size
 from glm_quantize import (
     SUPPORTED_BLOCK_SIZES,
     FloatArray,
@@ -51,11 +51,13 @@ def list_candidates(inputs: int, block_size: int | None, *, is_symmetric: bool) 
 
     Args:
         inputs: number of weights in a row.
-        block_size: the only block size allowed; None allows all.
+        block_size: the block size of rows that divide into it, else the next smaller one is
+            taken; None allows all.
         is_symmetric: True to allow only schemes without zero points.
     """
     sizes = [size for size in SUPPORTED_BLOCK_SIZES if inputs % size == 0]
-    sizes = [size for size in sizes if block_size in (None, size)]
+    if block_size is not None:
+        sizes = [size for size in sizes if size == find_block_size(inputs, block_size)]
     symmetries = (True,) if is_symmetric else (True, False)
     return [Scheme(bits, size, sym) for bits in (4, 8) for size in sizes for sym in symmetries]
 

@@ -8,7 +8,7 @@ from glm_export.checkpoint.adapters import Adapter, check_adapters
 from glm_export.checkpoint.rope_options import RopeOptions
 from glm_export.errors import OptionsError
 from glm_export.plan.schemes import Override, SchemeDefaults, parse_override
-from glm_quantize import METHODS, Scheme, SchemeError
+from glm_quantize import METHODS, SUPPORTED_BITS, Scheme, SchemeError
 
 QUANTS = ("none", "int8", "int4", "int2")
 DTYPES = ("fp32", "fp16")
@@ -39,7 +39,8 @@ class ExportOptions:
             `quant`.
         block_size: number of weights that share a scale, in every matrix, one of
             `SUPPORTED_BLOCK_SIZES`; None is the default.
-        is_symmetric: True to quantize without zero points.
+        is_symmetric: True to quantize without zero points, False with them; None is with them,
+            except for int2 by rtn.
         overrides: other schemes for some matrices, each as `PATTERN=SPEC`, see `schemes.py`.
         bits_per_weight: average bits for mixed precision, scales and zero points included. None
             mixes within the size of int4 with block size 32 if `quant` is int4 and method, block
@@ -71,7 +72,7 @@ class ExportOptions:
     quant: str | None = None
     method: str | None = None
     block_size: int | None = None
-    is_symmetric: bool = False
+    is_symmetric: bool | None = None
     overrides: tuple[str, ...] = ()
     bits_per_weight: float | None = None
     calibration: Path | None = None
@@ -192,7 +193,19 @@ class ExportOptions:
             return None
         bits = int(self.chosen_quant.removeprefix("int"))
         block_size = _DEFAULT_BLOCK_SIZE[bits] if self.block_size is None else self.block_size
-        return Scheme(bits, block_size, self.is_symmetric)
+        return Scheme(bits, block_size, bits in self._symmetric_bits)
+
+    @property
+    def _symmetric_bits(self) -> tuple[int, ...]:
+        """Numbers of bits that are quantized without zero points.
+
+        Rounding to the nearest of four codes is better with the fixed zero point 2: with a stored
+        one the range always contains zero, and one of the codes is often lost. On the sample the
+        KL divergence was 0.362 nats symmetric and 0.406 asymmetric.
+        """
+        if self.is_symmetric is not None:
+            return SUPPORTED_BITS if self.is_symmetric else ()
+        return (2,) if self.method == "rtn" else ()
 
     @property
     def parsed_overrides(self) -> tuple[Override, ...]:
@@ -204,7 +217,7 @@ class ExportOptions:
         sizes = dict(_DEFAULT_BLOCK_SIZE)
         if self.block_size is not None:
             sizes = dict.fromkeys(sizes, self.block_size)
-        defaults = SchemeDefaults(sizes, self.is_symmetric)
+        defaults = SchemeDefaults(sizes, self._symmetric_bits)
         return tuple(parse_override(text, defaults) for text in self.overrides)
 
     @property

@@ -5,13 +5,13 @@ which `plan.py` uses.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from glm_export.errors import OptionsError
 from glm_export.model.architectures import ParameterSource
-from glm_quantize import Scheme, SchemeError
+from glm_quantize import SUPPORTED_BLOCK_SIZES, Scheme, SchemeError
 
 Schemes = dict[str, Scheme | None]
 _SPEC = re.compile(r"(none)|int(\d+)(?:-b(\d+))?(?:-(sym|asym))?")
@@ -25,11 +25,11 @@ class SchemeDefaults:
 
     Attributes:
         block_sizes: block size by number of bits.
-        is_symmetric: True for schemes without zero points.
+        symmetric_bits: numbers of bits whose schemes have no zero points.
     """
 
     block_sizes: Mapping[int, int]
-    is_symmetric: bool
+    symmetric_bits: Collection[int]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def parse_override(text: str, defaults: SchemeDefaults) -> Override:
         return Override(pattern.strip(), None)
     bits = int(found[2])
     block_size = int(found[3]) if found[3] else defaults.block_sizes.get(bits, 128)
-    is_symmetric = found[4] == "sym" if found[4] else defaults.is_symmetric
+    is_symmetric = found[4] == "sym" if found[4] else bits in defaults.symmetric_bits
     try:
         return Override(pattern.strip(), Scheme(bits, block_size, is_symmetric))
     except SchemeError as error:
@@ -103,6 +103,64 @@ def apply_overrides(
         schemes |= dict.fromkeys(matching, override.scheme)
         fixed |= set(matching)
     return schemes, fixed
+
+
+def fit_block_sizes(
+    schemes: Mapping[str, Scheme | None], shapes: Mapping[str, tuple[int, int]]
+) -> tuple[Schemes, tuple[str, ...]]:
+    """Give matrices whose rows do not divide into their blocks the next smaller block size.
+
+    Args:
+        schemes: scheme of each matrix; None for float.
+        shapes: shape [N, C] of each matrix.
+
+    Returns:
+        The schemes, and a sentence for each kind of matrix that got another block size.
+
+    Raises:
+        OptionsError: no smaller block size divides the rows of a matrix.
+    """
+    fitted: Schemes = {}
+    changed: dict[tuple[int, int, int], list[str]] = {}
+    impossible: dict[int, list[str]] = {}
+    for name, scheme in schemes.items():
+        inputs = shapes[name][1]
+        size = None if scheme is None else find_block_size(inputs, scheme.block_size)
+        fitted[name] = (
+            scheme if scheme is None or size is None else replace(scheme, block_size=size)
+        )
+        if scheme is not None and size is None:
+            impossible.setdefault(inputs, []).append(name)
+        elif scheme is not None and size is not None and size != scheme.block_size:
+            changed.setdefault((inputs, scheme.block_size, size), []).append(name)
+    if impossible:
+        raise OptionsError(_describe_impossible(impossible))
+    return fitted, tuple(
+        f"{', '.join(_summarize(names))}: blocks of {size} weights, since rows of {inputs} do not "
+        f"divide into blocks of {asked}"
+        for (inputs, asked, size), names in changed.items()
+    )
+
+
+def find_block_size(inputs: int, largest: int) -> int | None:
+    """Return the largest supported block size up to `largest` that divides a row; None if none."""
+    sizes = [size for size in SUPPORTED_BLOCK_SIZES if size <= largest and inputs % size == 0]
+    return max(sizes, default=None)
+
+
+def _describe_impossible(names_by_inputs: Mapping[int, list[str]]) -> str:
+    sizes = ", ".join(map(str, SUPPORTED_BLOCK_SIZES))
+    rows = " and ".join(
+        f"rows of {inputs} weights ({', '.join(_summarize(names))})"
+        for inputs, names in names_by_inputs.items()
+    )
+    names = [name for group in names_by_inputs.values() for name in group]
+    patterns = [name.replace(".N.", ".*.") for name in _summarize(names)]
+    advice = " ".join(f"--set '{pattern}=none'" for pattern in patterns)
+    return (
+        f"{rows} divide into no block size that the kernels support ({sizes}); keep these matrices "
+        f"in float with {advice}, or choose a smaller --block-size or --quant none."
+    )
 
 
 def _is_match(name: str, pattern: str, names: list[str]) -> bool:
