@@ -284,8 +284,8 @@ def test_options_that_contradict_each_other_or_the_model(run: Run, checkpoint: P
     with nothing_left_behind(checkpoint.parent):
         plain = run(cli.main, checkpoint, "-o", output, "--quant", "none", "--block-size", "32")
         assert_one_error(plain, 2, "block size 32", "quant 'none'")
-        row = run(cli.main, checkpoint, "-o", output, "--block-size", "64")
-        assert_one_error(row, 2, "down_proj.weight: a row of 96 weights", "choose a block size")
+        none = run(cli.main, checkpoint, "-o", output, "--set", "experts=int8")
+        assert_one_error(none, 2, "--set 'experts' matches no matrix", "choose among")
         itself = run(cli.main, checkpoint, "-o", checkpoint, "--force")
         assert_one_error(itself, 2, "holds the checkpoint", "choose another output")
 
