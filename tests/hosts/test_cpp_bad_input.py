@@ -294,9 +294,9 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         "generation_prompt needs default",
     ),
     "a newer table": (
-        lambda f: change_table(f, format_version=2),
+        lambda f: change_table(f, format_version=3),
         cpp.NEWER_FORMAT,
-        "format_version 2",
+        "format_version 3",
     ),
 }
 

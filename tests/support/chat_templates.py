@@ -36,6 +36,11 @@ THINKING = TEMPLATE.replace(
     "<|assistant|>\n{% if enable_thinking is defined and enable_thinking %}<think>\n"
     "{% elif enable_thinking is defined %}<think></think>\n{% endif %}{% endif %}",
 )
+# As GLM-4-9B-chat: a message without content is left out.
+SKIPS_EMPTY = (
+    "[gMASK]<sop>{% for m in messages %}{% if m.content %}<|{{ m.role }}|>{{ m.metadata }}\n"
+    "{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 SUFFIXED = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -49,6 +54,7 @@ EXPRESSED = {
     "GLM-Edge": LIKE_EDGE,
     "thinking": THINKING,
     "suffixes": SUFFIXED,
+    "without empty messages": SKIPS_EMPTY,
 }
 
 # Small templates with the constructions of the released ones, and how each reads calls: the styles
@@ -81,15 +87,20 @@ READS_CALLS = """\
 {%- endfor %}
 {% for m in messages %}
 {%- if m.role == 'user' -%}<|user|>
-{{ visible(m.content) }}
-{{- '/nothink' if enable_thinking is defined and not enable_thinking else '' -}}
+{%- set asked = visible(m.content) %}
+{{ asked }}
+{%- if enable_thinking is defined and not enable_thinking and not asked.endswith('/nothink') -%}
+{{- '/nothink' -}}
+{%- endif -%}
 {%- elif m.role == 'assistant' -%}<|assistant|>
 {%- set content = visible(m.content) %}
 {%- set thoughts = m.reasoning_content if m.reasoning_content is string else '' %}
 {%- if '</think>' in content %}
+    {%- set thoughts = (content.split('</think>') | first).split('<think>') | last %}
     {%- set content = (content.split('</think>') | last).lstrip('\n') %}
 {%- endif %}
-{%- if loop.index0 > ns.last and thoughts -%}{{ '\n<think>' + thoughts.strip() + '</think>' }}
+{%- if loop.index0 > ns.last and thoughts.strip() -%}
+{{ '\n<think>' + thoughts.strip() + '</think>' }}
 {%- else -%}{{ '\n<think></think>' }}
 {%- endif -%}
 {%- if content.strip() -%}{{ '\n' + content.strip() }}{%- endif -%}
@@ -125,6 +136,7 @@ SOP_WITHOUT_BRACKETS = (
     "<|{{ message['role'] }}|>\n {{ message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+EXPRESSED |= {"GLM-4-9B-chat's own": SETS_TOOLS, "GLM-4.5": READS_CALLS, "Rumination": OWN_SYSTEM}
 RELEASED_STYLES = {
     "GLM-4-0414": (LIKE_0414, "metadata"),
     "GLM-4-9B-chat": (SETS_TOOLS, "system"),

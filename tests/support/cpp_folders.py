@@ -42,3 +42,12 @@ def use_tokenizer(folder: Path, copy: Path, content: str) -> Path:
     entry = vars(describe_file(copy / "tokenizer.json"))
     change_manifest(copy, lambda m: m["files"].update({"tokenizer.json": entry}))
     return copy
+
+
+def use_table(folder: Path, copy: Path, content: bytes) -> Path:
+    """The folder with another chat_table.json, which its manifest vouches for."""
+    shutil.copytree(folder, copy)
+    (copy / "chat_table.json").write_bytes(content)
+    entry = vars(describe_file(copy / "chat_table.json"))
+    change_manifest(copy, lambda m: m["files"].update({"chat_table.json": entry}))
+    return copy

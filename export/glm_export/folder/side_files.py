@@ -19,6 +19,8 @@ from glm_export.model.architectures import DecoderConfig
 from glm_export.plan.options import ExportOptions
 from glm_export.tokenizer import chat_table
 from glm_export.tokenizer.chat_table import ChatTable
+from glm_export.tokenizer.chat_table_guess import build_chat_table
+from glm_export.tokenizer.chat_table_jinja import write_jinja
 from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_export.tokenizer.token_ids import TokenIds
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
@@ -92,7 +94,8 @@ def _render_templates(
     table = _build_table(named["default"], tokenizer_config)
     if table is None:
         return files, None
-    return {**files, chat_table.FILE_NAME: table.to_json()}, table.to_jinja()
+    plain = write_jinja(table)
+    return {**files, chat_table.FILE_NAME: table.to_json(plain)}, plain
 
 
 def list_chat_notes(files: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -212,9 +215,7 @@ def _build_table(template: str, tokenizer_config: Mapping[str, Any]) -> ChatTabl
     """Build the chat table for hosts without Jinja, if the template can be a table."""
     if "strftime_now" in template:  # a table cannot render the date
         return None
-    return chat_table.build_chat_table(
-        ChatTemplate(template, find_special_tokens(tokenizer_config))
-    )
+    return build_chat_table(ChatTemplate(template, find_special_tokens(tokenizer_config)))
 
 
 def _encode(template: str) -> bytes:

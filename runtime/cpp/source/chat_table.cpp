@@ -10,8 +10,8 @@
 namespace glm {
 namespace {
 
-constexpr int64_t kFormatVersion = 1;
-constexpr std::string_view kClosing = "</think>";
+constexpr int64_t kFormatVersion = 2;
+constexpr std::string_view kOpening = "<think>", kClosing = "</think>";
 
 std::optional<std::string> read_optional(JsonReader* json) {
   if (json->take_null()) return std::nullopt;
@@ -23,6 +23,19 @@ void require_utf8(const std::string& text) {
   if (wrong == std::string::npos) return;
   throw Error(GLM_BAD_PROMPT, "a message is not valid UTF-8 at byte " + std::to_string(wrong) +
                                   "; check its encoding.");
+}
+
+// The text between the tags of a message that has a closing tag, without white space around it.
+std::string_view find_reasoning(std::string_view content) {
+  size_t end = content.find(kClosing);
+  if (end == std::string_view::npos) return {};
+  std::string_view before = content.substr(0, end);
+  size_t start = before.rfind(kOpening);
+  return strip(start == std::string_view::npos ? before : before.substr(start + kOpening.size()));
+}
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
 
 }  // namespace
@@ -43,7 +56,8 @@ struct ChatTableReader {
     if (version > kFormatVersion) {
       throw Error(GLM_NEWER_FORMAT,
                   "chat_table.json has format_version " + std::to_string(version) +
-                      ", but this library reads versions up to 1; use a newer library.");
+                      ", but this library reads versions up to " +
+                      std::to_string(kFormatVersion) + "; use a newer library.");
     }
     if (prompts_read < 3) json.fail("generation_prompt needs default, thinking and not_thinking");
   }
@@ -78,19 +92,41 @@ struct ChatTableReader {
   ChatTable::Role read_role() {
     ChatTable::Role role;
     json.object([&](const std::string& key) {
-      if (key == "first") {
-        role.first = read_optional(&json);
-      } else if (key == "prefix") {
-        role.prefix = read_optional(&json);
-      } else if (key == "suffix") {
-        role.suffix = json.string();
+      const std::map<std::string, std::optional<std::string>*> prefixes = {
+          {"first", &role.first}, {"prefix", &role.prefix}, {"repeated", &role.repeated}};
+      const std::map<std::string, std::string*> texts = {
+          {"suffix", &role.suffix}, {"lead", &role.lead}, {"no_thinking", &role.no_thinking}};
+      if (auto found = prefixes.find(key); found != prefixes.end()) {
+        *found->second = read_optional(&json);
+      } else if (auto text = texts.find(key); text != texts.end()) {
+        *text->second = json.string();
       } else if (key == "content") {
         role.content = read_content();
+      } else if (key == "thoughts") {
+        role.thoughts = read_thoughts();
+      } else if (key == "skips_empty") {
+        role.skips_empty = json.boolean();
       } else {
         json.skip();
       }
     });
     return role;
+  }
+
+  ChatTable::Thoughts read_thoughts() {
+    ChatTable::Thoughts thoughts;
+    json.object([&](const std::string& key) {
+      if (key == "opening") {
+        thoughts.opening = json.string();
+      } else if (key == "closing") {
+        thoughts.closing = json.string();
+      } else if (key == "empty") {
+        thoughts.empty = json.string();
+      } else {
+        json.skip();
+      }
+    });
+    return thoughts;
   }
 
   ChatTable::Content read_content() {
@@ -112,29 +148,62 @@ std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) c
   }
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
+  size_t last_user = messages.size();  // one place after it, or 0
+  while (last_user > 0 && messages[last_user - 1].role != "user") --last_user;
   std::string text;
   for (size_t i = 0; i < messages.size(); ++i) {
     const auto& [name, content] = messages[i];
     require_utf8(content);
-    auto role = roles_.find(name);
-    bool is_known = role != roles_.end();
-    std::optional<std::string> before;
-    if (is_known) before = i == 0 ? role->second.first : role->second.prefix;
-    if (!before) {
-      throw Error(GLM_BAD_PROMPT,
-                  "the role '" + name + "' of message " + std::to_string(i + 1) +
-                      (is_known ? " is not allowed at this position" : " is unknown") +
-                      " in chat_table.json; use another role, or pass the prompt as text.");
-    }
-    std::string_view shown = content;
-    if (role->second.content == Content::kAnswer) {
-      size_t mark = shown.rfind(kClosing);
-      if (mark != std::string_view::npos) shown.remove_prefix(mark + kClosing.size());
-    }
-    if (role->second.content != Content::kAsIs) shown = strip(shown);
-    text.append(*before).append(shown).append(role->second.suffix);
+    Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, thinking == 0};
+    const std::string& prefix = find_prefix(name, place, i);
+    write(roles_.at(name), prefix, content, place, &text);
   }
   return text + (thinking < 0 ? prompt_ : thinking > 0 ? prompt_thinking_ : prompt_not_thinking_);
+}
+
+const std::string& ChatTable::find_prefix(const std::string& name, const Place& place,
+                                          size_t index) const {
+  auto found = roles_.find(name);
+  bool is_known = found != roles_.end();
+  if (is_known && place.is_first && found->second.first) return *found->second.first;
+  if (is_known && !place.is_first && found->second.prefix) {
+    bool is_repeated = place.is_repeated && found->second.repeated;
+    return is_repeated ? *found->second.repeated : *found->second.prefix;
+  }
+  throw Error(GLM_BAD_PROMPT, "the role '" + name + "' of message " + std::to_string(index + 1) +
+                                  (is_known ? " is not allowed at this position" : " is unknown") +
+                                  " in chat_table.json; use another role, or pass the prompt as "
+                                  "text.");
+}
+
+void ChatTable::write(const Role& role, const std::string& prefix, const std::string& content,
+                      const Place& place, std::string* text) const {
+  if (role.skips_empty && content.empty()) {
+    // What starts the conversation stays: the first prefix without that of a later message.
+    std::string_view start = prefix;
+    if (role.prefix && ends_with(start, *role.prefix)) start.remove_suffix(role.prefix->size());
+    if (place.is_first) text->append(start);
+    return;
+  }
+  text->append(prefix);
+  if (role.thoughts) {
+    std::string_view reasoning = find_reasoning(content);
+    if (place.is_after_last_user && !reasoning.empty()) {
+      text->append(role.thoughts->opening).append(reasoning).append(role.thoughts->closing);
+    } else {
+      text->append(role.thoughts->empty);
+    }
+  }
+  std::string_view shown = content;
+  if (role.content == Content::kAnswer) {
+    size_t mark = shown.rfind(kClosing);
+    if (mark != std::string_view::npos) shown.remove_prefix(mark + kClosing.size());
+  }
+  if (role.content != Content::kAsIs) shown = strip(shown);
+  if (!shown.empty()) text->append(role.lead);
+  text->append(shown);
+  if (place.is_thinking_off && !ends_with(shown, role.no_thinking)) text->append(role.no_thinking);
+  text->append(role.suffix);
 }
 
 }  // namespace glm

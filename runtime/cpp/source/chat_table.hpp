@@ -1,5 +1,5 @@
 // Renders a conversation without Jinja: chat_table.json has the text around the messages of each
-// role.
+// role. Corresponds to ChatTable in glm_export.
 #pragma once
 
 #include <map>
@@ -25,13 +25,26 @@ class ChatTable {
 
  private:
   enum class Content { kAsIs, kStrip, kAnswer };  // kAnswer: without reasoning, stripped
+  struct Thoughts {
+    std::string opening, closing, empty;
+  };
   struct Role {
     std::optional<std::string> first, prefix;  // text before the first, or a later message
-    std::string suffix;
+    std::optional<std::string> repeated;       // the same after a message of this role
+    std::string suffix, lead, no_thinking;
     Content content = Content::kAsIs;
+    std::optional<Thoughts> thoughts;
+    bool skips_empty = false;
+  };
+  struct Place {
+    bool is_first, is_repeated, is_after_last_user, is_thinking_off;
   };
 
   friend struct ChatTableReader;
+
+  const std::string& find_prefix(const std::string& name, const Place& place, size_t index) const;
+  void write(const Role& role, const std::string& prefix, const std::string& content,
+             const Place& place, std::string* text) const;
 
   std::map<std::string, Role> roles_;
   std::string prompt_, prompt_thinking_, prompt_not_thinking_;  // text that asks for the answer
