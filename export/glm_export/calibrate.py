@@ -69,7 +69,7 @@ def calibrate(job: ExportJob, folder: Path, progress: Progress) -> Calibrated:
     plan, moments = job.plan, None
     if job.options.is_mixed:
         budget = set_budget(plan, job.options.bits_per_weight)
-        require_possible(plan, _list_candidates(job), budget)
+        require_possible(plan, list_job_candidates(job), budget)
         try:
             costs, moments = _measure_sensitivity(job, parameters, state, progress)
             moments = _dampen(moments)
@@ -135,7 +135,8 @@ def _dampen(moments: FloatArray) -> FloatArray:
     return dampened
 
 
-def _list_candidates(job: ExportJob) -> dict[str, list[Scheme]]:
+def list_job_candidates(job: ExportJob) -> dict[str, list[Scheme]]:
+    """List the schemes that each matrix of a mixed export may get."""
     options, tensors = job.options, job.plan.tensors
     return {
         name: list_candidates(
@@ -147,6 +148,6 @@ def _list_candidates(job: ExportJob) -> dict[str, list[Scheme]]:
 
 def _choose_plan(job: ExportJob, parameters: ParameterRows, costs: dict[str, float]) -> ExportPlan:
     plan, budget = job.plan, set_budget(job.plan, job.options.bits_per_weight)
-    chosen = choose_schemes(parameters, plan, _list_candidates(job), costs, budget)
+    chosen = choose_schemes(parameters, plan, list_job_candidates(job), costs, budget)
     schemes = {name: tensor.scheme for name, tensor in plan.tensors.items()} | chosen
     return build_plan(job.source.config, job.source.parameters, schemes, plan.dtype)

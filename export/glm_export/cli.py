@@ -16,6 +16,7 @@ from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 from glm_runtime.cli.failure import debug_option, run_program
 from glm_runtime.cli.progress import quiet_option, say, show_progress
+from glm_runtime.cli.terminal import format_bytes
 
 _EXAMPLES = """\b
 Examples:
@@ -237,10 +238,10 @@ def _print_summary(report: ExportReport) -> None:
     checked = f"{level}" if error is None else f"{level}, logits within {error:.2g} of PyTorch's"
     bits = f"{report.bits_per_weight:.2f} bits a weight"
     lines = [
-        f"size         {report.size_bytes / 1e6:,.1f} MB, {bits}",
+        f"size         {format_bytes(report.size_bytes)}, {bits}",
         f"rounding     {report.weight_error:.2%} of the weights' norm",
         f"verified     {checked}",
-        f"took         {report.seconds:.1f} s, peak memory {report.peak_rss_bytes / 1e6:,.0f} MB",
+        f"took         {report.seconds:.1f} s, peak memory {format_bytes(report.peak_rss_bytes)}",
         f"next         glm-run chat {report.folder}",
     ]
     if report.resumed_tensors:

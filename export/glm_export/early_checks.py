@@ -15,6 +15,7 @@ from glm_export.errors import OptionsError, OutputError
 from glm_export.model.architectures import find_architecture
 from glm_export.output.staged_folder import check_target
 from glm_export.plan.options import ExportOptions
+from glm_runtime.errors import describe_os_error
 from glm_runtime.folder.manifest import Manifest, read_manifest
 
 
@@ -70,7 +71,7 @@ def check_evaluation_inputs(
             text.open("rb").close()
         except OSError as error:
             raise OptionsError(
-                f"the text {text} cannot be read ({error}); give a UTF-8 file."
+                f"the text {text} cannot be read ({describe_os_error(error)}); give a UTF-8 file."
             ) from error
 
 
@@ -84,7 +85,9 @@ def read_folder_manifest(folder: Path) -> Manifest:
     try:
         return read_manifest(folder)
     except OSError as error:
-        raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
+        raise OptionsError(
+            f"{folder} cannot be read ({describe_os_error(error)}); check its permissions."
+        ) from error
 
 
 def _check_checkpoint(folder: Path, adapters: Sequence[Adapter]) -> None:

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glm_export.calibrate import PASSES_OF_SENSITIVITY, SENSITIVITY_TOKENS
-from glm_export.calibration.budget import set_budget
+from glm_export.calibrate import (
+    PASSES_OF_SENSITIVITY,
+    SENSITIVITY_TOKENS,
+    list_job_candidates,
+)
+from glm_export.calibration.budget import require_possible, set_budget
 from glm_export.checkpoint.rope_options import list_rope_warnings
 from glm_export.errors import OutputError
 from glm_export.evaluation import verify
@@ -105,6 +109,9 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         ExportError: the export would be refused.
     """
     job = prepare_job(options)
+    budget = set_budget(job.plan, options.bits_per_weight)
+    if job.open_matrices:
+        require_possible(job.plan, list_job_candidates(job), budget)
     progress("timing this machine", 0, 1)
     try:
         speeds = probe_speeds(job)
@@ -113,7 +120,6 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
             f"this machine's speed could not be measured ({error}); set TMPDIR to a folder that "
             "can be written."
         ) from error
-    budget = set_budget(job.plan, options.bits_per_weight)
     is_mixed = bool(job.open_matrices)
     tables = sum(one.size_bytes for one in job.plan.tensors.values() if one.source is None)
     level = verify.choose_level(options, job.plan, job.source.config)

@@ -44,9 +44,18 @@ class _Choices(TypedDict):
     type=_PATH,
     help="UTF-8 file with the text to read.  [default: an English and Chinese text in the package]",
 )
-@click.option("--window", default=512, show_default=True, help="Number of tokens per window.")
+@click.option(
+    "--window",
+    metavar="N",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    help="Number of tokens per window.",
+)
 @click.option(
     "--max-tokens",
+    metavar="N",
+    type=click.IntRange(2),
     default=16384,
     show_default=True,
     help="Largest number of tokens to read; the windows are spread evenly over a longer text.",
@@ -54,7 +63,8 @@ class _Choices(TypedDict):
 @click.option(
     "--plot",
     type=_PATH,
-    help="Draw bits per weight against KL divergence into this .svg, .png or .pdf file.",
+    help="Draw bits per weight against KL divergence of several folders into this .svg, .png or "
+    ".pdf file.",
 )
 @click.option(
     "--layers",
@@ -81,7 +91,7 @@ def command(
     folders = (folder, *more_folders)
     adapters = tuple(parse_adapter(text) for text in choices["adapters"])
     check_evaluation_inputs(checkpoint, folders, choices["text"], adapters)
-    check_pictures(choices["plot"], choices["layers"])
+    check_pictures(choices["plot"], choices["layers"], len(folders))
     from glm_export.evaluation import table  # noqa: PLC0415 - torch is an extra
     from glm_export.evaluation.evaluate import evaluate  # noqa: PLC0415
     from glm_export.evaluation.inputs import EvaluationOptions  # noqa: PLC0415

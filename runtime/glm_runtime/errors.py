@@ -75,6 +75,11 @@ def first_line(error: BaseException) -> str:
     return lines[0][:_LONGEST_REASON] if lines else type(error).__name__
 
 
+def describe_os_error(error: OSError) -> str:
+    """Return the system's reason without its number and file name, for a sentence with the name."""
+    return error.strerror or first_line(error)
+
+
 def to_printable(text: str) -> str:
     """Replace characters that cannot be printed, so that a text cannot affect a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

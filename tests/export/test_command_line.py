@@ -156,7 +156,10 @@ class OutOfMemoryError(RuntimeError):
             ("the memory is used up",),
         ),
         (OutOfMemoryError("CUDA out of memory. Tried\nto allocate"), ("the memory is used up",)),
-        (PermissionError(13, "denied", "/x/y"), ("the system refused a file", "/x/y")),
+        (
+            PermissionError(13, "denied", "/x/y"),
+            ("the system refused /x/y (denied)", "its permissions"),
+        ),
         (KeyError("x"), ("this is a fault in glm-e", "KeyError: 'x'", "--debug")),
     ],
 )

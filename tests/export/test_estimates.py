@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glm_export import ExportOptions, estimate, export
-from glm_export.errors import OutputError
+from glm_export.errors import OptionsError, OutputError
 from glm_export.estimates import ExportEstimate, StageEstimate
 from glm_export.plan_text import render_estimate
 from glm_runtime.folder.manifest import read_manifest
@@ -95,6 +95,20 @@ def test_what_export_refuses_is_refused(tmp_path: Path) -> None:
     code, out, err = run_command("glm-export", checkpoint, "--plan")
     assert (code, out) == (1, "")
     assert err.startswith(f"Error: {WEIGHTS} has 10 bytes")
+
+
+def test_a_size_that_is_too_small_is_refused_as_by_the_export(tmp_path: Path) -> None:
+    """--plan printed a plan that the export then refused."""
+    options = ExportOptions(SAMPLE, tmp_path / "out", bits_per_weight=1.0)
+    with pytest.raises(OptionsError, match=r"bits per weight 1 is requested, .* at least 4\.159"):
+        estimate(options)
+
+
+def test_sizes_are_told_in_a_fitting_unit() -> None:
+    """9 billion weights were "9,400 million parameters" and "6,033.3 MB"."""
+    large = replace(make(()), parameters=9_400_000_000, size_bytes=6_033_300_000)
+    assert "9.4 billion parameters" in render_estimate(large)
+    assert "size         6.03 GB" in render_estimate(large)
 
 
 def test_kept_work_and_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_the_table_of_one_folder() -> None:
         "KL divergence, 99th percentile  0.10489 nats",
         "top-1 agreement                 87.50%",
         "bits per weight                 5.16",
-        "size                            4.3 MB",
+        "size                            4.27 MB",
         "tokens compared                 2,048",
     ]
 
@@ -176,9 +176,9 @@ def test_the_table_of_several_folders() -> None:
     """Chinese characters take two columns of a terminal."""
     folders = (report_of("int4", 51.0, 0.026223), report_of("量化4", 49.0, 0.5))
     assert format_table(EvaluationReport("sample", folders, 0)).splitlines() == [
-        "folder  bits/weight    size  perplexity  change  KL mean   KL p99   top-1",
-        "int4           5.16  4.3 MB      51.000  +2.00%  0.02622  0.10489  87.50%",
-        "量化4          5.16  4.3 MB      49.000  -2.00%  0.50000  2.00000  87.50%",
+        "folder  bits/weight     size  perplexity  change  KL mean   KL p99   top-1",
+        "int4           5.16  4.27 MB      51.000  +2.00%  0.02622  0.10489  87.50%",
+        "量化4          5.16  4.27 MB      49.000  -2.00%  0.50000  2.00000  87.50%",
         "2,048 tokens; perplexity of the original 50.000; KL in nats",
     ]
 

@@ -21,7 +21,7 @@ from support.refusals import assert_sentence, nothing_left_behind
 
 def refuse(root: Path, plot: Path | None, layers: Path | None, *words: str) -> None:
     with nothing_left_behind(root), pytest.raises(OptionsError) as caught:
-        check_pictures(plot, layers)
+        check_pictures(plot, layers, 2)
     assert_sentence(str(caught.value), *words)
 
 
@@ -70,17 +70,17 @@ def test_both_in_one_file(tmp_path: Path, other: str) -> None:
 def test_what_may_be_written(tmp_path: Path) -> None:
     (tmp_path / "old.png").write_bytes(b"old")
     with nothing_left_behind(tmp_path):
-        check_pictures(None, None)
-        check_pictures(tmp_path / "plot.SVG", None)
-        check_pictures(tmp_path / "old.png", tmp_path / "layers.pdf")
+        check_pictures(None, None, 2)
+        check_pictures(tmp_path / "plot.SVG", None, 2)
+        check_pictures(tmp_path / "old.png", tmp_path / "layers.pdf", 2)
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    check_pictures(None, None)
+    check_pictures(None, None, 2)
     for paths in ((tmp_path / "a.svg", None), (None, tmp_path / "a.svg")):
         with pytest.raises(MissingPackageError) as caught:
-            check_pictures(*paths)
+            check_pictures(*paths, 2)
         words = ("matplotlib is not installed", "pip install matplotlib", "leave the pict")
         assert_sentence(str(caught.value), *words)
 
@@ -94,7 +94,7 @@ def test_a_matplotlib_that_does_not_load(tmp_path: Path, monkeypatch: pytest.Mon
     for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib" or n in ours]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingPackageError) as caught:
-        check_pictures(tmp_path / "plot.svg", None)
+        check_pictures(tmp_path / "plot.svg", None, 2)
     words = ("matplotlib cannot be imported (libfreetype", "install it again")
     assert_sentence(str(caught.value), *words)
 
@@ -205,6 +205,13 @@ def test_a_missing_matplotlib_is_said_before_any_work(
     code, out, err = run("--layers", "layers.svg")
     assert (code, out) == (1, "")
     assert err.startswith("Error: matplotlib is not installed; `pip install matplotlib`")
+
+
+def test_a_plot_of_one_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    """It drew one dot. A folder alone has --layers."""
+    with pytest.raises(OptionsError, match=r"--plot compares several folders, .* use --layers"):
+        check_pictures(tmp_path / "plot.svg", None, 1)
+    check_pictures(None, tmp_path / "layers.svg", 1)
 
 
 def test_figures_are_printed_before_a_picture_fails(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_export.errors import OptionsError
+from glm_runtime.errors import describe_os_error
 
 _SUFFIXES = (".txt", ".jsonl")
 _DEFAULT_FILE = "data/calibration.jsonl"
@@ -57,7 +58,7 @@ def find_files(path: Path) -> tuple[Path, ...]:
         empty = [file for file in files if _is_empty(file)]
     except OSError as error:
         raise OptionsError(
-            f"the calibration text {path} cannot be read ({error}); "
+            f"the calibration text {path} cannot be read ({describe_os_error(error)}); "
             "give a UTF-8 .txt or .jsonl file, or a folder of them."
         ) from error
     if empty:
@@ -113,7 +114,8 @@ def _read_utf8(file: Path) -> str:
         return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise OptionsError(
-            f"the calibration file {file} cannot be read ({error}); check its permissions."
+            f"the calibration file {file} cannot be read ({describe_os_error(error)}); check its "
+            "permissions."
         ) from error
     except UnicodeDecodeError as error:
         raise OptionsError(

@@ -20,7 +20,7 @@ from glm_export.even_sample import choose_evenly
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
 from glm_runtime.arrays import TokenArray
-from glm_runtime.errors import to_printable
+from glm_runtime.errors import describe_os_error, to_printable
 from glm_runtime.folder.manifest import Manifest, check_files
 from glm_runtime.progress import Progress
 from glm_runtime.text.tokenizer import read_tokenizer
@@ -178,7 +178,7 @@ def read_text(path: Path | None) -> str:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise OptionsError(
-            f"the text {path} cannot be read ({error}); give a UTF-8 file."
+            f"the text {path} cannot be read ({describe_os_error(error)}); give a UTF-8 file."
         ) from error
     except UnicodeDecodeError as error:
         raise OptionsError(f"the text {path} is not UTF-8 ({error}); convert it first.") from error
@@ -227,7 +227,9 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     try:
         problems = check_files(folder, manifest, is_full=True)
     except OSError as error:
-        raise OptionsError(f"{folder} cannot be read ({error}); check its permissions.") from error
+        raise OptionsError(
+            f"{folder} cannot be read ({describe_os_error(error)}); check its permissions."
+        ) from error
     for problem in problems:
         if problem.is_harmful:
             raise VerificationError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from glm_export.errors import MissingPackageError, OptionsError, OutputError
 from glm_export.packages import require_plot_packages
+from glm_runtime.errors import describe_os_error
 
 if TYPE_CHECKING:
     from glm_export.evaluation.evaluate import EvaluationReport
@@ -16,22 +17,29 @@ if TYPE_CHECKING:
 _FORMATS = (".svg", ".png", ".pdf")
 
 
-def check_pictures(plot: Path | None, layers: Path | None) -> None:
-    """Refuse places where the pictures could not be written later.
+def check_pictures(plot: Path | None, layers: Path | None, num_folders: int) -> None:
+    """Refuse places where the pictures could not be written later, and a plot of one folder.
 
     Args:
+        num_folders: number of folders to compare.
         plot: file for bits per weight against KL.
         layers: file for the layers' errors.
 
     Raises:
         MissingPackageError: a picture is requested, but matplotlib is not installed.
-        OptionsError: a file has another suffix, cannot be written, or is given twice.
+        OptionsError: a file has another suffix, cannot be written, or is given twice; or one
+            folder alone would be a single point.
     """
     paths = [path for path in (plot, layers) if path is not None]
     if not paths:
         return
     for path in paths:
         _check_place(path)
+    if plot is not None and num_folders == 1:
+        raise OptionsError(
+            "--plot compares several folders, and one folder alone would be a single point; give "
+            "more folders, or use --layers."
+        )
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise OptionsError(f"--plot and --layers both name {plot}; give each its own file.")
     require_plot_packages()
@@ -92,7 +100,8 @@ def _check_place(path: Path) -> None:
         partial.unlink()
     except OSError as error:
         raise OptionsError(
-            f"the picture {path} cannot be written there ({error}); choose another place."
+            f"the picture {path} cannot be written there ({describe_os_error(error)}); choose "
+            "another place."
         ) from error
 
 
@@ -106,7 +115,8 @@ def _write(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"the picture {path} could not be written ({error}); correct that, and run it again."
+            f"the picture {path} could not be written ({describe_os_error(error)}); correct that, "
+            "and run it again."
         ) from error
 
 

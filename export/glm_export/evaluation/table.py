@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
+from glm_runtime.cli.terminal import format_bytes
 
 _HEADER = ("folder", "bits/weight", "size", "perplexity", "change", "KL mean", "KL p99", "top-1")
 
@@ -56,7 +57,7 @@ def _format_one(folder: FolderReport) -> str:
         ("KL divergence, 99th percentile", f"{found.kl_p99:.5f} nats"),
         ("top-1 agreement", f"{found.top1_agreement:.2%}"),
         ("bits per weight", f"{folder.manifest.bits_per_weight:.2f}"),
-        ("size", f"{folder.manifest.size_bytes / 1e6:,.1f} MB"),
+        ("size", format_bytes(folder.manifest.size_bytes)),
         ("tokens compared", f"{found.tokens:,}"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -83,7 +84,7 @@ def _format_row(folder: FolderReport) -> tuple[str, ...]:
     return (
         folder.name,
         f"{folder.manifest.bits_per_weight:.2f}",
-        f"{folder.manifest.size_bytes / 1e6:,.1f} MB",
+        format_bytes(folder.manifest.size_bytes),
         f"{found.perplexity:.3f}",
         f"{_measure_change(folder):+.2%}",
         f"{found.kl_mean:.5f}",

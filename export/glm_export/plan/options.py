@@ -1,6 +1,7 @@
 """The options of an export, checked when they are made."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _DEFAULT_BLOCK_SIZE = {2: 32, 4: 32, 8: 128}
 _DEFAULT_METHOD = {2: "gptq-refine", 4: "gptq-refine", 8: "rtn-search"}
 _WITHOUT_STATISTICS = ("rtn", "hqq")
 _MOST_BITS = 32.0
+# Devices of PyTorch that compute what calibration needs.
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?|mps|xpu(:\d+)?")
 # accuracy_level of MatMulNBits: on a CPU, 4 quantizes activations to int8 and is three times as
 # fast as 0, which computes in float32. CUDA kernels ignore it.
 _ACCURACY_LEVEL = {"cpu": 4, "cuda": 0}
@@ -107,6 +110,11 @@ class ExportOptions:
             raise OptionsError(
                 f"conformance vectors are requested with target {self.target}; they are made on "
                 "the CPU: leave one of them out."
+            )
+        if not _DEVICE.fullmatch(self.device):
+            raise OptionsError(
+                f"device is {self.device!r} where cpu, cuda, cuda:N, mps, xpu or xpu:N is "
+                "expected; choose one of them, for example cuda for an NVIDIA GPU."
             )
         if self.threads is not None and self.threads < 1:
             raise OptionsError(f"threads is {self.threads}; choose 1 or more.")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import click
 
-from glm_runtime.errors import GlmRuntimeError, is_panic, to_printable
+from glm_runtime.errors import GlmRuntimeError, describe_os_error, is_panic, to_printable
 
 _DEBUG_KEY = "glm_runtime.cli.is_debug"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -65,7 +65,7 @@ class PlainErrorCommand(click.Command):
         if isinstance(error, MemoryError) or any(word in found for word in _MEMORY_WORDS):
             return f"the memory is used up; {self.memory_advice}."
         if isinstance(error, OSError):
-            return f"the system refused a file ({found}); check that it exists and may be read."
+            return _describe_system_error(error)
         return (
             f"this is a fault in {program} ({found}); "
             "run again with --debug and report what it prints."
@@ -86,6 +86,17 @@ def run_program(command: click.Command, name: str) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")  # answers may be Chinese
     command(prog_name=name)
+
+
+def _describe_system_error(error: OSError) -> str:
+    name = _to_one_line(str(error.filename or "a file"))
+    if isinstance(error, FileNotFoundError):
+        return f"{name} does not exist; check the path."
+    if isinstance(error, IsADirectoryError):
+        return f"{name} is a folder where a file is expected; give a file."
+    reason = _to_one_line(describe_os_error(error))
+    advice = "its permissions" if isinstance(error, PermissionError) else "the path and the disk"
+    return f"the system refused {name} ({reason}); check {advice}."
 
 
 def _to_one_line(message: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
-from glm_runtime.cli.terminal import format_bytes
+from glm_runtime.cli.terminal import format_bytes, format_count
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
 from glm_runtime.health import describe_chat
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
@@ -54,7 +54,7 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
         "source": f"{manifest.source.name} ({manifest.source.model_type})",
         "license": manifest.source.license or "not named by the checkpoint's card",
         "recipe": f"{recipe.quant} by {recipe.method}{block}, {recipe.dtype}, for {recipe.target}",
-        "parameters": f"{manifest.parameters / 1e6:,.1f} million",
+        "parameters": format_count(manifest.parameters),
         "size": f"{size}, {manifest.bits_per_weight:.3g} bits per weight",
         "layers": f"{model.num_layers}, hidden size {model.hidden_size}",
         "heads": f"{model.num_heads} query, {model.num_kv_heads} key/value, of {model.head_dim}",

@@ -68,6 +68,14 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes:.3g} {unit}" if size_bytes < 1000 else f"{size_bytes:.0f} {unit}"
 
 
+def format_count(count: int) -> str:
+    """Write a number of weights with about three digits: 9.4 billion, 5.3 million, 64,000."""
+    for unit, word in ((10**9, "billion"), (10**6, "million")):
+        if count >= 0.9995 * unit:
+            return f"{float(f'{count / unit:.3g}'):g} {word}"
+    return f"{count:,}"
+
+
 def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8")

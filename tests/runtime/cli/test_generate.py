@@ -211,7 +211,19 @@ def raising(error: BaseException) -> Callable[..., object]:
         (KeyboardInterrupt(), 130, "Interrupted."),
         (MemoryError(), 1, "Error: the memory is used up"),
         (RuntimeError("std::bad_alloc"), 1, "Error: the memory is used up"),
-        (PermissionError(13, "denied", "model.onnx"), 1, "Error: the system refused a file"),
+        (
+            PermissionError(13, "denied", "model.onnx"),
+            1,
+            "Error: the system refused model.onnx (denied)",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "a\n.txt"),
+            1,
+            "Error: a .txt does not exist; check the path.",
+        ),
+        (IsADirectoryError(21, "Is a directory", "/"), 1, "Error: / is a folder where a file is"),
+        (OSError(28, "No space left on device"), 1, "refused a file (No space left on device)"),
+        (OSError("odd"), 1, "Error: the system refused a file (odd); check the path and the disk"),
         (KeyError("x"), 1, "Error: this is a fault in glm-run (KeyError: 'x'); run again with"),
     ],
 )

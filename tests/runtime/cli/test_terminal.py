@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glm_runtime import Piece, ToolCall
-from glm_runtime.cli.terminal import show_pieces
+from glm_runtime.cli.terminal import format_count, show_pieces
 
 # OSC 52 writes the clipboard; U+009B begins a sequence like ESC [.
 WRITTEN = "\x1b]52;c;YQ==\x07 \x9b2J\r\0\x7f\n\t床前"
@@ -51,3 +51,18 @@ def test_a_program_does_not_command_its_terminal(tiny_folder: Path, count: int):
     assert os.read(controller, 4096) == b"???\n" * count
     os.close(terminal)
     os.close(controller)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (9_400_000_000, "9.4 billion"),
+        (32_566_081_536, "32.6 billion"),
+        (999_600_000, "1 billion"),
+        (5_310_000, "5.31 million"),
+        (64_000, "64,000"),
+    ],
+)
+def test_numbers_of_weights(count: int, words: str):
+    """The plan said "9,400 million parameters"."""
+    assert format_count(count) == words
