@@ -30,11 +30,25 @@ from glm_quantize import FloatArray
 from glm_quantize.codes import ByteArray
 
 ReadRows = Callable[[int, int], FloatArray]
+Origin = tuple[str, str]  # a file and the name of a tensor in it
 _CHUNK_ELEMENTS = 1 << 20  # 4 MB of float32 fit in a core's share of the cache
 # To read some columns, shorter rows are read whole: copying 8 KB takes about as long as one more
 # system call.
 _SHORT_ROW_BYTES = 8192
 _BAND_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ComputedTensor:
+    """A float tensor whose rows are computed when they are read.
+
+    Attributes:
+        read_rows: returns rows start ... stop as float32, in memory of their own.
+        origins: the stored tensors from which they are computed.
+    """
+
+    read_rows: ReadRows
+    origins: tuple[Origin, ...]
 
 
 @dataclass(frozen=True)
@@ -48,8 +62,8 @@ class Checkpoint:
             `tensor_names.py`.
         files: the files that hold the tensors, and those that lie beside them unused.
         states: states of all files when the checkpoint was opened. Every read compares them.
-        computed: float tensors whose rows are computed when they are read, for example with a
-            merged adapter. Their entries in `tensors` tell shape and file.
+        computed: float tensors that are computed from stored ones, for example with a merged
+            adapter. Their entries in `tensors` tell the shape.
     """
 
     folder: Path
@@ -57,7 +71,7 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     files: WeightFiles
     states: FileStates = field(default_factory=FileStates)
-    computed: Mapping[str, ReadRows] = field(default_factory=dict)
+    computed: Mapping[str, ComputedTensor] = field(default_factory=dict)
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -75,7 +89,7 @@ class Checkpoint:
                 supported float type.
         """
         if name in self.computed:
-            return self.computed[name](start, stop)
+            return self.computed[name].read_rows(start, stop)
         tensor = self.tensors[name]
         tensor.require_float()
         data = self.read_raw_rows(name, start, stop)
@@ -124,6 +138,12 @@ class Checkpoint:
         """Read a whole tensor as float32."""
         tensor = self.tensors[name]
         return self.read_rows(name, 0, tensor.rows).reshape(tensor.shape)
+
+    def list_origins(self, name: str) -> tuple[Origin, ...]:
+        """Return the stored tensors that a tensor comes from."""
+        if name in self.computed:
+            return self.computed[name].origins
+        return ((self.tensors[name].path.name, self.tensors[name].name),)
 
     def require_float(self, name: str) -> None:
         """Refuse a tensor that holds packed integers or 8-bit floats.

@@ -1,7 +1,7 @@
 """A checkpoint with its config and headers, read and checked. Every command starts with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from glm_export.checkpoint.adapters import (
     Adapter,
     OpenAdapter,
-    Origin,
     describe_target,
     merge_adapters,
     open_adapters,
@@ -46,7 +45,6 @@ class SourceModel:
         stored_format: quantized format, for example "gptq"; "" if the checkpoint is float.
         matrices: parameters that the checkpoint holds quantized.
         adapters: LoRA adapters that are merged into the checkpoint's tensors.
-        origins: file and name of the stored tensors of each tensor that adapters change.
         notes: sentences that the user should read.
     """
 
@@ -57,7 +55,6 @@ class SourceModel:
     stored_format: str
     matrices: Mapping[str, QuantizedMatrix]
     adapters: tuple[OpenAdapter, ...] = ()
-    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -137,12 +134,11 @@ def _merge(
         )
     opened = open_adapters(adapters)
     target = describe_target(source.parameters, architecture.split_names)
-    checkpoint, origins = merge_adapters(source.checkpoint, target, opened)
+    checkpoint = merge_adapters(source.checkpoint, target, opened)
     return replace(
         source,
         checkpoint=checkpoint,
         adapters=opened,
-        origins=origins,
         notes=(*source.notes, *(to_printable(adapter.note) for adapter in opened)),
     )
 

@@ -174,16 +174,16 @@ def _describe_tensors(
 
 def _list_sources(job: ExportJob, tensor: TensorPlan) -> Iterator[TensorSource]:
     """Yield the source tensors in order; for a pre-quantized matrix, all its parts."""
-    stored = job.source.checkpoint.tensors
+    checkpoint = job.source.checkpoint
     first_row = 0
     for name, shape in tensor.source.tensors if tensor.source else ():
         names = [name]
         if tensor.matrix is not None:
             prefix = name.removesuffix("weight")
             names = sorted(part for part in tensor.matrix.tensors if part.startswith(prefix))
-        origins = job.source.origins.get(name)
-        for file, one in origins or [(stored[one].path.name, stored[one].name) for one in names]:
-            yield TensorSource(file, one, first_row)
+        for one in names:
+            for file, origin in checkpoint.list_origins(one):
+                yield TensorSource(file, origin, first_row)
         first_row += shape[0]
 
 

@@ -4,7 +4,7 @@ Read `choice.py`, `settings.py`, `open_adapter.py` and then `merge.py`.
 """
 
 from glm_export.checkpoint.adapters.choice import Adapter, check_adapters, parse_adapter
-from glm_export.checkpoint.adapters.merge import Origin, describe_target, merge_adapters
+from glm_export.checkpoint.adapters.merge import describe_target, merge_adapters
 from glm_export.checkpoint.adapters.open_adapter import (
     OpenAdapter,
     check_adapter_folder,
@@ -14,7 +14,6 @@ from glm_export.checkpoint.adapters.open_adapter import (
 __all__ = [
     "Adapter",
     "OpenAdapter",
-    "Origin",
     "check_adapter_folder",
     "check_adapters",
     "describe_target",

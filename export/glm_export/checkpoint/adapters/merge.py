@@ -4,21 +4,20 @@ Calibration, the writer, verification and evaluation read rows from the checkpoi
 see the merged weights. Read `low_rank.py` before, which computes the rows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from glm_export.checkpoint.adapters.low_rank import LowRankRows
 from glm_export.checkpoint.adapters.open_adapter import LowRankChange, OpenAdapter
-from glm_export.checkpoint.checkpoint import Checkpoint, ReadRows
+from glm_export.checkpoint.checkpoint import Checkpoint, ComputedTensor
 from glm_export.checkpoint.split_sources import SplitNames
 from glm_export.errors import CheckpointError, OptionsError, UnsupportedModelError
 from glm_export.model.architectures import ParameterSource
 from glm_quantize import FloatArray
 
 AddRows = Callable[[FloatArray, int], None]
-Origin = tuple[str, str]
 _WEIGHT, _BIAS = ".weight", ".bias"
 _BASE_COPY = ".base_layer.weight"
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
@@ -60,29 +59,16 @@ class _Addition:
 
 
 @dataclass(frozen=True)
-class _MergedRows:
-    """Reads rows of a tensor, and adds every change to them.
+class _SumOfRows:
+    """Reads rows of a tensor and adds a change to them."""
 
-    Attributes:
-        read_base: reads rows without the changes.
-        origins: file and name of each stored tensor that the rows come from.
-        changes: the changes.
-    """
-
-    read_base: ReadRows
-    origins: tuple[Origin, ...]
-    changes: tuple[AddRows, ...] = ()
+    base: ComputedTensor
+    add: AddRows
 
     def read(self, start: int, stop: int) -> FloatArray:
-        rows = self.read_base(start, stop)
-        for add in self.changes:
-            add(rows, start)
+        rows = self.base.read_rows(start, stop)
+        self.add(rows, start)
         return rows
-
-    def extend(self, addition: _Addition, file: str) -> "_MergedRows":
-        """Return the same rows with one more change, whose tensors are in `file`."""
-        origins = tuple((file, part) for part in addition.parts)
-        return _MergedRows(self.read_base, self.origins + origins, (*self.changes, addition.add))
 
 
 def describe_target(
@@ -96,50 +82,47 @@ def describe_target(
 
 def merge_adapters(
     checkpoint: Checkpoint, target: MergeTarget, adapters: Sequence[OpenAdapter]
-) -> tuple[Checkpoint, dict[str, tuple[Origin, ...]]]:
-    """Merge adapters when rows are read.
-
-    Returns:
-        The checkpoint with the merged tensors, and for each of those the file and the name of the
-        stored tensors that it comes from.
+) -> Checkpoint:
+    """Return the checkpoint with adapters that are merged when rows are read.
 
     Raises:
         CheckpointError: an adapter does not fit the checkpoint.
         OptionsError: adapters cannot be combined as requested.
         UnsupportedModelError: an adapter changes one of two tied tensors.
     """
-    merged: dict[str, _MergedRows] = {}
+    merged: dict[str, ComputedTensor] = {}
     for adapter in adapters:
-        _replace(checkpoint, target, adapter, merged)
+        merged |= _list_replaced(checkpoint, target, adapter, merged)
     for adapter in adapters:
         for addition in _list_additions(target, adapter):
             name = addition.tensor
-            if name not in merged:
-                stored = checkpoint.tensors[name]
-                origin = (stored.path.name, stored.name)
-                merged[name] = _MergedRows(_read_base(checkpoint, name), (origin,))
-            merged[name] = merged[name].extend(addition, adapter.weight_file)
-    readers = {name: rows.read for name, rows in merged.items()}
-    origins = {name: rows.origins for name, rows in merged.items()}
-    return replace(checkpoint, computed={**checkpoint.computed, **readers}), origins
+            base = merged[name] if name in merged else _read_stored(checkpoint, name)
+            origins = tuple((adapter.weight_file, part) for part in addition.parts)
+            rows = _SumOfRows(base, addition.add)
+            merged[name] = ComputedTensor(rows.read, base.origins + origins)
+    return replace(checkpoint, computed={**checkpoint.computed, **merged})
 
 
-def _read_base(checkpoint: Checkpoint, name: str) -> ReadRows:
-    return lambda start, stop: checkpoint.read_rows(name, start, stop)
+def _read_stored(checkpoint: Checkpoint, name: str) -> ComputedTensor:
+    def read_rows(start: int, stop: int) -> FloatArray:
+        return checkpoint.read_rows(name, start, stop)
+
+    return ComputedTensor(read_rows, checkpoint.list_origins(name))
 
 
-def _replace(
+def _list_replaced(
     checkpoint: Checkpoint,
     target: MergeTarget,
     adapter: OpenAdapter,
-    merged: dict[str, _MergedRows],
-) -> None:
-    """Read whole tensors (modules_to_save, trained biases) from the adapter."""
+    others: Collection[str],
+) -> dict[str, ComputedTensor]:
+    """Return the tensors that an adapter replaces (modules_to_save, trained biases)."""
+    found: dict[str, ComputedTensor] = {}
     for name, own in adapter.replaced.items():
         place = _locate(target, adapter, name, "")
-        found = adapter.stored.tensors[own].shape
-        if found != place.shape:
-            raise _refuse_shape(adapter, own, found, name, place.shape)
+        shape = adapter.stored.tensors[own].shape
+        if shape != place.shape:
+            raise _refuse_shape(adapter, own, shape, name, place.shape)
         if _BASE_COPY in own and _is_same(checkpoint, name, adapter.stored, own):
             continue  # PEFT saves the untrained embedding beside the embedding's change
         if adapter.weight != 1:
@@ -147,11 +130,13 @@ def _replace(
                 f"adapter {adapter.name} replaces {name}, which has no weight; give it without "
                 f"the weight {adapter.weight:g}."
             )
-        if name in merged:
+        if name in others:
             raise OptionsError(
                 f"two adapters replace {name}, the second is {adapter.name}; give one of them."
             )
-        merged[name] = _MergedRows(_read_base(adapter.stored, own), ((adapter.weight_file, own),))
+        read_rows = _read_stored(adapter.stored, own).read_rows
+        found[name] = ComputedTensor(read_rows, ((adapter.weight_file, own),))
+    return found
 
 
 def _is_same(checkpoint: Checkpoint, name: str, stored: Checkpoint, own: str) -> bool:
