@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glm_export import ExportOptions, export
-from glm_export.errors import CheckpointError, UnsupportedModelError
+from glm_export.errors import CheckpointError
 from support.broken_checkpoints import (
     INDEXES,
     SHAPES,
@@ -169,15 +169,15 @@ def use_torch_file(checkpoint: Path, tensors: dict[str, RawTensor]) -> None:
 
 @pytest.mark.usefixtures("no_tracing")
 def test_fp8_by_its_config(tmp_path: Path) -> None:
-    """As fp8 checkpoints are released: config.json names the method, and that is refused."""
+    """A checkpoint of 8-bit floats without their scales."""
 
     def damage(checkpoint: Path) -> None:
         edit_config(checkpoint, quantization_config={"quant_method": "fp8"})
         tensor = RawTensor("F8_E4M3", SHAPES[QUERY], bytes(64 * 64))
         replace_tensors(checkpoint, add={QUERY: tensor})
 
-    words = ("quant_method='fp8'", "supported are awq, compressed-tensors, gptq", "not quantized")
-    refuse(tmp_path, damage, UnsupportedModelError, *words)
+    words = (f"{QUERY}_scale_inv [1, 1] is missing, which fp8 needs", "belong to this config.json")
+    refuse(tmp_path, damage, CheckpointError, *words)
 
 
 @pytest.mark.usefixtures("no_tracing")

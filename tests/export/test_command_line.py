@@ -94,7 +94,7 @@ def test_json_and_nothing_else(checkpoint: Path) -> None:
         (lambda c: edit_config(c, hidden_act="relu"), ("hidden_act='relu'",)),
         (lambda c: replace_tensors(c, drop=["model.norm.weight"]), ("model.norm.weight [64]",)),
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json",)),
-        (lambda c: edit_config(c, quantization_config={"quant_method": "fp8"}), ("'fp8'",)),
+        (lambda c: edit_config(c, rms_norm_eps="x"), ("rms_norm_eps='x'",)),
         (
             lambda c: write_json(c / "model.safetensors.index.json", {"weight_map": {"x": "../x"}}),
             ("'../x'", "outside its folder"),

@@ -22,6 +22,7 @@ from glm_export.checkpoint.adapter_files import (
 from glm_export.checkpoint.file_states import FileStates, read_states
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.other_folders import find_other_kind
+from glm_export.checkpoint.quantization_settings import KEY, add_settings
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
 from glm_export.checkpoint.tensor_names import strip_wrappers
 from glm_export.checkpoint.weight_files import WeightFiles, find_weight_files
@@ -215,9 +216,9 @@ def _refuse_unreadable(folder: Path) -> Iterator[None]:
 def _open_folder(folder: Path) -> Checkpoint:
     config_path = _require_config(folder)
     states = read_states(folder)  # before anything is read
-    config = read_json(config_path)
+    config = add_settings(folder, read_json(config_path))
     files = find_weight_files(folder, config)
-    is_quantized = config.get("quantization_config") is not None
+    is_quantized = config.get(KEY) is not None
     tensors = _read_headers(files.paths, is_quantized=is_quantized)
     for stored_name, file in files.weight_map.items():
         name = strip_wrappers(stored_name)

@@ -21,7 +21,10 @@ _SHOWN_BYTES = 64  # enough to recognise another kind of file
 _MAX_HEADER_BYTES = 100_000_000
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 # Further types in pre-quantized checkpoints: packed codes, indices, shapes and 8-bit floats.
-_QUANTIZED_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+_QUANTIZED_BYTES = {
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1},
+    **{"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1},
+}
 _ITEM_BYTES = _FLOAT_BYTES | _QUANTIZED_BYTES
 
 

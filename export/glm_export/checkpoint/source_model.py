@@ -16,7 +16,8 @@ from glm_export.checkpoint.adapters import (
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.checkpoint.file_states import FileStates
 from glm_export.checkpoint.parameters import ParameterRows
-from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
+from glm_export.checkpoint.prequantized import QuantizedMatrix
+from glm_export.checkpoint.quantized_source import find_quantized
 from glm_export.checkpoint.split_sources import split_sources
 from glm_export.checkpoint.stored_head import Located, locate_with_head
 from glm_export.checkpoint.tensor_check import check_tensors
@@ -105,19 +106,19 @@ def open_source(
     config = architecture.read_config(checkpoint.config)
     checkpoint, located = _locate(checkpoint, architecture, config)
     parameters = split_sources(located.parameters, checkpoint.tensors, architecture.split_names)
-    stored = find_format(checkpoint.config)
-    matrices = find_matrices(checkpoint, stored, parameters) if stored else {}
-    stored_in = {name: matrix.tensors for name, matrix in matrices.items()}
-    ignored = {*architecture.ignored, *located.dropped}
-    check_tensors(checkpoint, parameters, stored_in, ignored)
-    notes = (checkpoint.files.note, located.note, describe_conflict(checkpoint.config))
+    quantized = find_quantized(checkpoint, parameters)
+    stored_in = {name: matrix.tensors for name, matrix in quantized.matrices.items()}
+    ignored = {*architecture.ignored, *located.dropped, *quantized.others}
+    check_tensors(quantized.checkpoint, parameters, stored_in, ignored)
+    conflict = describe_conflict(checkpoint.config)
+    notes = (checkpoint.files.note, located.note, quantized.note, conflict)
     source = SourceModel(
-        checkpoint=checkpoint,
+        checkpoint=quantized.checkpoint,
         model_type=architecture.model_type,
         config=located.config,
         parameters=parameters,
-        stored_format=stored.method if stored else "",
-        matrices=matrices,
+        stored_format=quantized.stored_format,
+        matrices=quantized.matrices,
         notes=tuple(to_printable(note) for note in notes if note),
     )
     return _merge(source, adapters, architecture) if adapters else source

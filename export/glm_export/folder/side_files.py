@@ -10,6 +10,7 @@ from typing import Any
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.json_files import read_optional_json
+from glm_export.checkpoint.quantization_settings import SETTINGS_FILES
 from glm_export.checkpoint.source_model import SourceModel
 from glm_export.errors import CheckpointError
 from glm_export.folder import genai_config
@@ -40,6 +41,7 @@ _FILE_KEYS = ("auto_map", "transformers_weights")
 _TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 _SOURCE_NAMES = (
     "config.json",
+    *SETTINGS_FILES,
     GENERATION_CONFIG_NAME,
     "tokenizer_config.json",
     TOKENIZER_NAME,

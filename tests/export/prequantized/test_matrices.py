@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.checkpoint.prequantized import QuantizedMatrix, find_format, find_matrices
 from glm_export.checkpoint.prequantized.matrices import join_linears
+from glm_export.checkpoint.source_model import open_source
 from glm_export.errors import CheckpointError, ExportError, UnsupportedModelError
 from glm_export.model.architectures import ARCHITECTURES, ParameterSource
 from glm_quantize import FloatArray, dequantize
@@ -22,6 +23,7 @@ from support.broken_checkpoints import (
     edit_config,
     from_array,
     random_tensors,
+    replace_tensors,
     write_json,
     write_safetensors,
     write_small,
@@ -226,13 +228,17 @@ def test_one_of_three_is_not_quantized(tmp_path: Path) -> None:
 
 
 def test_no_linear_is_quantized(tmp_path: Path) -> None:
+    """A tensor is missing, so that the settings are no mere leftover of float weights."""
     write_small(tmp_path / "x")
+    replace_tensors(tmp_path / "x", drop=["model.norm.weight"])
     edit_config(tmp_path / "x", quantization_config=describe(Recipe(GPTQ)))
     words = (
         "quant_method='gptq' but no linear layer is stored that way",
         "belongs to these weights",
     )
-    refuse(tmp_path / "x", CheckpointError, *words)
+    with pytest.raises(CheckpointError) as caught:
+        open_source(tmp_path / "x")
+    assert_sentence(str(caught.value), *words)
 
 
 def test_an_embedding_of_integers(tmp_path: Path) -> None:

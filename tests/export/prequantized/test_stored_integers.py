@@ -81,7 +81,7 @@ def test_what_is_no_weight_is_not_read_as_one(tmp_path: Path, dtype: str) -> Non
     assert_sentence(str(caught.value), *words)
 
 
-@pytest.mark.parametrize("dtype", ["BOOL", "F64", "F8_E8M0", "I33"])
+@pytest.mark.parametrize("dtype", ["BOOL", "F64", "F4", "I33"])
 def test_dtypes_of_no_format(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         write(tmp_path, {"x": RawTensor(dtype, (4,), bytes(4))})

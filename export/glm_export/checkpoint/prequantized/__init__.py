@@ -1,17 +1,25 @@
-"""Pre-quantized checkpoints, whose codes are exported unchanged.
+"""Pre-quantized checkpoints: packed codes are exported unchanged, 8-bit numbers become floats.
 
 This is the registry of formats by the `quant_method` of config.json. Each format has one file and
-one line here. Read `description.py`, `gptq.py` and then `matrices.py`, which the plan uses.
+one line here. Read `description.py`, `gptq.py` and then `matrices.py`, which the plan uses; for
+8-bit numbers `scaled.py` and `float8.py`.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from glm_export.checkpoint.prequantized import awq, compressed_tensors, gptq
+from glm_export.checkpoint.prequantized import (
+    auto_round,
+    awq,
+    compressed_tensors,
+    float8,
+    gptq,
+)
 from glm_export.checkpoint.prequantized.description import (
     PrequantizedFormat,
     QuantizedLinear,
+    ScaledFormat,
     StoredPart,
 )
 from glm_export.checkpoint.prequantized.matrices import (
@@ -19,22 +27,39 @@ from glm_export.checkpoint.prequantized.matrices import (
     find_matrices,
     restore_order,
 )
+from glm_export.checkpoint.prequantized.scaled import ScaledWeight
 from glm_export.checkpoint.prequantized.settings import read_object
+from glm_export.checkpoint.quantization_settings import KEY
 from glm_export.errors import UnsupportedModelError
 
-FORMATS: Mapping[str, Callable[[Mapping[str, Any]], PrequantizedFormat]] = MappingProxyType(
+StoredFormat = PrequantizedFormat | ScaledFormat
+FORMATS: Mapping[str, Callable[[Mapping[str, Any]], StoredFormat]] = MappingProxyType(
     {
+        auto_round.METHOD: auto_round.read_format,
         awq.METHOD: awq.AwqFormat,
         compressed_tensors.METHOD: compressed_tensors.read_format,
+        float8.METHOD: float8.Float8Format,
         gptq.METHOD: gptq.GptqFormat,
     }
 )
+
+_OTHER = (
+    "use a checkpoint in one of these formats, one that is not quantized, or the result of "
+    "transformers' `from_pretrained`, `dequantize()` and `save_pretrained`"
+)
+_ADVICE = {
+    "bitsandbytes": "export the model that it was made from, or load this one with transformers, "
+    "call its `dequantize()`, and export what `save_pretrained` writes"
+}
 
 __all__ = [
     "FORMATS",
     "PrequantizedFormat",
     "QuantizedLinear",
     "QuantizedMatrix",
+    "ScaledFormat",
+    "ScaledWeight",
+    "StoredFormat",
     "StoredPart",
     "find_format",
     "find_matrices",
@@ -42,19 +67,19 @@ __all__ = [
 ]
 
 
-def find_format(config: Mapping[str, Any]) -> PrequantizedFormat | None:
+def find_format(config: Mapping[str, Any]) -> StoredFormat | None:
     """Return the format that quantization_config of config.json names; None if there is none.
 
     Raises:
         UnsupportedModelError: the `quant_method` is unknown, or no kernel supports the settings.
     """
-    if config.get("quantization_config") is None:
+    if config.get(KEY) is None:
         return None
-    settings = read_object(config, "quantization_config")
+    settings = read_object(config, KEY)
     method = settings.get("quant_method")
     if not isinstance(method, str) or method not in FORMATS:
         raise UnsupportedModelError(
             f"config.json says quant_method={method!r}; supported are {', '.join(FORMATS)}: "
-            "use a checkpoint in one of these formats, or one that is not quantized."
+            f"{_ADVICE.get(str(method), _OTHER)}."
         )
     return FORMATS[method](settings)

@@ -1,11 +1,12 @@
-"""compressed-tensors in the format "pack-quantized", which packs codes in 32-bit words by rows.
+"""compressed-tensors: "pack-quantized" integers, and 8-bit floats and integers with scales.
 
-The tensors are `weight_packed` [N, C * bits / 32], `weight_scale` [N, groups], `weight_shape` with
-N and C, and optionally `weight_zero_point` [N * bits / 32, groups], which is packed along outputs,
-and `weight_g_idx` [C]. Codes and zero points are signed; 2^(bits - 1) is added before they are
-stored.
-Source: compressed-tensors' `compressors/pack_quantized/` and, for `weight_g_idx`, which its
-version 0.20 no longer writes, `quantization/lifecycle/forward.py` of version 0.9.
+The tensors of pack-quantized, which packs codes in 32-bit words by rows, are `weight_packed`
+[N, C * bits / 32], `weight_scale` [N, groups], `weight_shape` with N and C, and optionally
+`weight_zero_point` [N * bits / 32, groups], which is packed along outputs, and `weight_g_idx` [C].
+Codes and zero points are signed; 2^(bits - 1) is added before they are stored. The other formats
+store `weight` [N, C] and `weight_scale` for a tensor, a row, a group or a block.
+Source: compressed-tensors' `compressors/` and, for `weight_g_idx`, which its version 0.20 no longer
+writes, `quantization/lifecycle/forward.py` of version 0.9.
 """
 
 from collections.abc import Mapping
@@ -32,9 +33,15 @@ from glm_export.checkpoint.prequantized.packed_words import (
     unpack_along_column,
     unpack_along_row,
 )
+from glm_export.checkpoint.prequantized.scaled import (
+    SCALED_DTYPES,
+    ScaledWeight,
+    check_scaled,
+)
 from glm_export.checkpoint.prequantized.settings import (
     is_match,
     read_bits,
+    read_block,
     read_group_size,
     read_object,
     require_name,
@@ -45,20 +52,28 @@ from glm_quantize import Scheme
 from glm_quantize.codes import ByteArray
 
 METHOD = "compressed-tensors"
-_FORMAT = "pack-quantized"
+_PACKED = "pack-quantized"
+_SCALED = ("float-quantized", "naive-quantized", "int-quantized")
+_MIXED = "mixed-precision"  # each group names its own
 _PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape")
+_ACTIVATION_PARTS = ("input_scale", "input_zero_point")  # activations stay floats here
 _CLASS = "Linear"
 
 
 @dataclass(frozen=True)
 class _Group:
-    """An entry of config_groups: the linear layers it applies to, and their settings."""
+    """An entry of config_groups: the linear layers it applies to, and their settings.
+
+    `block` is the rows and columns that share a scale, where 0 stands for all; None for packed
+    integers.
+    """
 
     targets: tuple[str, ...]
     bits: int
     group_size: int
     is_symmetric: bool
     has_order: bool
+    block: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,33 @@ class CompressedTensorsFormat:
         return METHOD
 
     def is_quantized(self, checkpoint: Checkpoint, prefix: str) -> bool:
-        """Return True if the checkpoint has any of the format's tensors with this prefix."""
+        """Return True if the checkpoint has any tensor of packed integers with this prefix."""
+        if _is_scaled(checkpoint, prefix):
+            return False
         return any(f"{prefix}.{part}" in checkpoint.tensors for part in _PARTS)
+
+    def open_scaled(
+        self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
+    ) -> ScaledWeight | None:
+        """Open a linear layer of 8-bit numbers with scales; see `ScaledFormat`."""
+        if not _is_scaled(checkpoint, prefix):
+            return None
+        block = self._find_group(prefix).block
+        if block is None:
+            raise CheckpointError(
+                f"{prefix}.weight has dtype {checkpoint.tensors[f'{prefix}.weight'].dtype}, but "
+                f"config.json says format={_PACKED!r} for it; check that config.json belongs to "
+                "these weights."
+            )
+        weight = ScaledWeight(
+            checkpoint,
+            f"{prefix}.weight",
+            f"{prefix}.weight_scale",
+            (block[0] or shape[0], block[1] or shape[1]),
+            tuple(f"{prefix}.{part}" for part in _ACTIVATION_PARTS),
+        )
+        check_scaled(weight, shape, METHOD)
+        return weight
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
@@ -133,7 +173,7 @@ def read_format(settings: Mapping[str, Any]) -> CompressedTensorsFormat:
     Raises:
         UnsupportedModelError: a value is not supported; the message names it.
     """
-    require_name(settings, "format", _FORMAT)
+    require_name(settings, "format", _PACKED, *_SCALED, _MIXED)
     require_name(settings, "quantization_status", "compressed")
     require_value(settings, "kv_cache_scheme")
     require_value(settings, "transform_config", {})
@@ -144,13 +184,13 @@ def read_format(settings: Mapping[str, Any]) -> CompressedTensorsFormat:
             "config.json's quantization_config has no config_groups; "
             "check that it is complete, or download it again."
         )
-    return CompressedTensorsFormat(tuple(_read_group(groups, name) for name in groups))
+    common = settings.get("format") or _PACKED
+    return CompressedTensorsFormat(tuple(_read_group(groups, name, common) for name in groups))
 
 
-def _read_group(groups: Mapping[str, Any], name: str) -> _Group:
+def _read_group(groups: Mapping[str, Any], name: str, common: str) -> _Group:
     group = read_object(groups, name)
-    require_name(group, "format", _FORMAT)
-    require_value(group, "input_activations")
+    require_name(group, "format", _PACKED, *_SCALED)
     require_value(group, "output_activations")
     targets = group.get("targets")
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
@@ -158,11 +198,16 @@ def _read_group(groups: Mapping[str, Any], name: str) -> _Group:
             f"config.json says targets={targets!r}; a list of names is needed: check config_groups."
         )
     weights = read_object(group, "weights")
+    require_value(weights, "dynamic", False)
+    chosen = group.get("format") or common
+    if chosen.lower() in _SCALED:
+        return _read_scaled_group(weights, tuple(targets))
+    require_name({"format": chosen}, "format", _PACKED)
+    require_value(group, "input_activations")
     require_name(weights, "type", "int")
     require_name(weights, "strategy", "group", "channel")
     order = weights.get("actorder") or None  # false means none
     require_name({"actorder": order}, "actorder", "weight", "static", "group", "dynamic")
-    require_value(weights, "dynamic", False)
     return _Group(
         targets=tuple(targets),
         bits=read_bits(weights, "num_bits", 4, 8),
@@ -170,6 +215,32 @@ def _read_group(groups: Mapping[str, Any], name: str) -> _Group:
         is_symmetric=read_flag(weights, "symmetric", True),
         has_order=order is not None and order.lower() in ("group", "dynamic"),
     )
+
+
+def _read_scaled_group(weights: Mapping[str, Any], targets: tuple[str, ...]) -> _Group:
+    require_name(weights, "type", "float", "int")
+    require_name(weights, "strategy", "tensor", "channel", "group", "block")
+    require_value(weights, "symmetric", True)
+    bits = read_bits(weights, "num_bits", 8)
+    block = _read_scaled_block(weights)
+    return _Group(targets, bits, -1, is_symmetric=True, has_order=False, block=block)
+
+
+def _read_scaled_block(weights: Mapping[str, Any]) -> tuple[int, int]:
+    """Read rows and columns of a scale; without a strategy the group size tells it."""
+    strategy = str(weights.get("strategy") or "").lower()
+    if strategy == "tensor" or (not strategy and weights.get("group_size") is None):
+        return 0, 0
+    if strategy == "channel":
+        return 1, 0
+    if strategy == "block":
+        return read_block(weights.get("block_structure"), "block_structure")
+    return 1, max(0, read_group_size(weights))
+
+
+def _is_scaled(checkpoint: Checkpoint, prefix: str) -> bool:
+    tensor = checkpoint.tensors.get(f"{prefix}.weight")
+    return tensor is not None and tensor.dtype in SCALED_DTYPES
 
 
 def _read_group_size(weights: Mapping[str, Any]) -> int:

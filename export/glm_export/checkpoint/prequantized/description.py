@@ -6,10 +6,11 @@ Codes are copied, never computed from floats. The file of a format names and unp
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.prequantized.grouping import GroupedRows, GroupLayout
+from glm_export.checkpoint.prequantized.scaled import ScaledWeight
 from glm_export.errors import CheckpointError
 from glm_quantize import QuantizedRows, Scheme
 
@@ -65,8 +66,35 @@ class QuantizedLinear:
             yield start, min(start + step, self.rows)
 
 
+@runtime_checkable
+class ScaledFormat(Protocol):
+    """The settings of a `quant_method` that stores 8-bit numbers with scales.
+
+    No kernel computes with them, so they are dequantized and quantized anew.
+    """
+
+    @property
+    def method(self) -> str:
+        """The `quant_method`."""
+
+    def open_scaled(
+        self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
+    ) -> ScaledWeight | None:
+        """Open a linear layer's weight; return None if it is stored in another way.
+
+        Args:
+            checkpoint: checkpoint that holds the tensors.
+            prefix: start of the tensors' names.
+            shape: [N, C] that the architecture requires.
+
+        Raises:
+            CheckpointError: a tensor is missing, or contradicts config.json.
+        """
+
+
+@runtime_checkable
 class PrequantizedFormat(Protocol):
-    """The settings of quantization_config for one `quant_method`."""
+    """The settings of a `quant_method` that stores integers with which the kernels compute."""
 
     @property
     def method(self) -> str:

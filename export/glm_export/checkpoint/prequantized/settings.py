@@ -34,6 +34,22 @@ def read_group_size(settings: Mapping[str, Any]) -> int:
     return value
 
 
+def read_block(block: object, key: str) -> tuple[int, int]:
+    """Read the rows and columns that share a scale.
+
+    Raises:
+        UnsupportedModelError: these are not two whole numbers of at least 1.
+    """
+    if isinstance(block, list) and len(block) == 2:
+        rows, columns = block
+        if type(rows) is int and type(columns) is int and min(rows, columns) >= 1:
+            return rows, columns
+    raise UnsupportedModelError(
+        f"config.json says {key}={block!r}; two whole numbers of at least 1 are needed: check "
+        "quantization_config."
+    )
+
+
 def read_object(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Read a JSON object; return an empty one if it is missing or null.
 
