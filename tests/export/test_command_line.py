@@ -96,7 +96,7 @@ def test_json_and_nothing_else(checkpoint: Path) -> None:
         (lambda c: (c / "tokenizer.json").unlink(), ("no tokenizer.json",)),
         (lambda c: edit_config(c, rms_norm_eps="x"), ("rms_norm_eps='x'",)),
         (
-            lambda c: write_json(c / "model.safetensors.index.json", {"weight_map": {"x": "../x"}}),
+            lambda c: edit_config(c, transformers_weights="../x"),
             ("'../x'", "outside its folder"),
         ),
         (
