@@ -98,7 +98,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     path = write_small(tmp_path / "checkpoint") / WEIGHTS
-    refuse(path, str(path), "is not a folder")
+    refuse(path, str(path), f"is not a folder; give the checkpoint's folder {path.parent}")
 
 
 def test_a_path_that_the_system_refuses(tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_pointers_in_place_of_other_large_files(tmp_path: Path, name: str) -> No
     assert_sentence(str(caught.value), f"{name} is not a", "a git-lfs pointer", "download it again")
 
 
+def test_safetensors_under_the_name_of_a_file_of_torch(tmp_path: Path) -> None:
+    folder = write_small(tmp_path / "checkpoint")
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"not a zip file.*it is a safetensors file"):
+        open_checkpoint(folder)
+
+
 def test_a_file_of_torch_under_the_name_of_safetensors(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     write_torch(folder / WEIGHTS, {})

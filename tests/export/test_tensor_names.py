@@ -129,7 +129,9 @@ VALUE = from_array(np.ones(64, np.float32))
         (f"base_model.model.{QUERY.removesuffix('weight')}lora_A.weight", "is not merged"),
         (f"{QUERY.removesuffix('weight')}base_layer.weight", "is not merged"),
         ("v_head.summary.weight", "a reward model"),
+        ("transformer.prefix_encoder.embedding.weight", "the prefix of P-Tuning"),
         ("unknown", "from the same revision"),
+        ("model.layers.0.self_attn.qkv_proj.weight", "from the same revision"),
     ],
 )
 @pytest.mark.parametrize("is_missing", [False, True])
@@ -139,7 +141,7 @@ def test_the_surplus_tensor_and_its_cause(
     folder = write_small(tmp_path / "checkpoint")
     replace_tensors(folder, drop=[QUERY] if is_missing else [], add={name: VALUE, "another": VALUE})
     first = f"{QUERY} [64, 64] is missing and " if is_missing else "2 tensors do not belong"
-    refuse(folder, first, name if name != "unknown" else "another", words)
+    refuse(folder, first, name if words != "from the same revision" else "another", words)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,12 @@ def test_names_of_the_other_layout(
         chatglm = {"num_layers": 1, "ffn_hidden_size": 96, "padded_vocab_size": 320}
         edit_config(folder, model_type=model_type, **chatglm, kv_channels=32)
     refuse(folder, "is missing and", words)
+
+
+def test_the_norms_of_the_other_model_type(tmp_path: Path) -> None:
+    folder = write_small(tmp_path / "checkpoint")
+    edit_config(folder, model_type="glm")
+    refuse(folder, "2 tensors do not belong", "the norms of a `glm4` checkpoint")
 
 
 @pytest.mark.parametrize(("layers", "words"), [(2, "is missing"), (1, "do not belong")])

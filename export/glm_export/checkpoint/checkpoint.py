@@ -241,7 +241,8 @@ def _refuse_adapter(folder: Path, adapters: Collection[Path]) -> None:
 
 def _require_config(folder: Path) -> Path:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder.")
+        place = f" {folder.parent}" if folder.is_file() else ""
+        raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder{place}.")
     path = folder / "config.json"
     other = None if path.exists() else find_other_kind(folder)
     if other is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from glm_export.errors import CheckpointError
 
+_HEADER_START = 8  # of a safetensors file's JSON header
 # How other files begin, and what they are.
 _BEGINNINGS = (
     (b"version https://git-lfs", "it is a git-lfs pointer: the content was not downloaded"),
@@ -57,4 +58,6 @@ def describe_content(data: bytes) -> str:
     """Say what the bytes are that should have been a checkpoint's file; "" if that is unknown."""
     if not data.strip():
         return "the file is empty"
+    if data[_HEADER_START : _HEADER_START + 2] == b'{"':
+        return "it is a safetensors file"
     return next((what for start, what in _BEGINNINGS if data.lstrip().startswith(start)), "")

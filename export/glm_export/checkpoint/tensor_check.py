@@ -10,12 +10,18 @@ from glm_export.errors import CheckpointError
 from glm_export.model.architectures import ParameterSource
 
 _SAME_REVISION = "check that config.json and the weights come from the same revision"
+_SAME_REPOSITORY = "give config.json of the same repository"
 # Patterns of surplus names, and what they mean and what to do; the first that matches is said.
 _CAUSES = (
     (
         r"\.lora_|\.base_layer\.|\.modules_to_save\.",
         "the weights hold a LoRA adapter that is not merged; merge it with PEFT (merge_and_unload, "
         "save_pretrained) and give the merged model",
+    ),
+    (
+        r"(^|\.)prefix_encoder\.",
+        "the weights hold the prefix of P-Tuning, which is not supported; give the model that was "
+        "tuned",
     ),
     (
         r"(^|\.)(score|classifier|classifier_head|v_head|value_head|reward_head|qa_outputs)\.",
@@ -32,19 +38,11 @@ _CAUSES = (
         "the model is a mixture of experts, which is not supported; give a dense model, for "
         "example GLM-4-9B-0414",
     ),
-    (
-        r"^transformer\.",
-        "the weights have the names of a `chatglm` checkpoint; give config.json of the same "
-        "repository",
-    ),
-    (
-        r"^model\.",
-        "the weights have the names of a `glm` or `glm4` checkpoint; give config.json of the same "
-        "repository",
-    ),
 )
+# Beginnings of names that only one layout has, and the layout.
+_LAYOUTS = (("transformer.", "`chatglm`"), ("model.", "`glm` or `glm4`"))
+_GLM4_NORM = re.compile(r"\.(post_self_attn_layernorm|post_mlp_layernorm)\.")
 _LAYER = re.compile(r"\blayers\.(\d{1,9})\.")
-_WITHOUT_MISSING = 4  # the rest of the causes is likely only if other tensors are missing
 
 
 def check_tensors(
@@ -80,7 +78,7 @@ def check_tensors(
         _check_shape(checkpoint.tensors[name], shape)
         checkpoint.require_float(name)
     if surplus:
-        name, cause = _find_cause(sorted(surplus), expected, are_names_missing=False)
+        name, cause = _find_cause(sorted(surplus), expected)
         raise CheckpointError(
             f"{len(surplus)} tensors do not belong to this model, the first is "
             f"{checkpoint.tensors[name].name}; {cause or _SAME_REVISION}."
@@ -109,7 +107,7 @@ def _refuse_missing(
 ) -> CheckpointError:
     first = f"{missing[0]} {list(expected[missing[0]])}"
     if surplus:
-        name, cause = _find_cause(surplus, expected, are_names_missing=True)
+        name, cause = _find_cause(surplus, expected)
         counts = f"{len(missing)} tensors are missing, {len(surplus)} are there instead"
         return CheckpointError(
             f"{first} is missing and {checkpoint.tensors[name].name} is there instead ({counts}); "
@@ -136,20 +134,28 @@ def _advise_on_missing(
         yield f"the folder also holds {names}, which transformers would not read"
 
 
-def _find_cause(
-    surplus: list[str], expected: Collection[str], *, are_names_missing: bool
-) -> tuple[str, str]:
+def _find_cause(surplus: list[str], expected: Collection[str]) -> tuple[str, str]:
     """Return the surplus tensor that tells the cause, and the cause; else the first one and ""."""
-    causes = _CAUSES if are_names_missing else _CAUSES[:_WITHOUT_MISSING]
-    for pattern, cause in causes:
+    for pattern, cause in _CAUSES:
         for name in surplus:
             if re.search(pattern, name):
                 return name, cause
+    return surplus[0], _compare_names(surplus, expected)
+
+
+def _compare_names(surplus: list[str], expected: Collection[str]) -> str:
+    """Say what the surplus names are, compared with the expected ones; "" if that is unknown."""
+    for start, layout in _LAYOUTS:
+        stored, known = (any(n.startswith(start) for n in names) for names in (surplus, expected))
+        if stored and not known:
+            return f"the weights have the names of a {layout} checkpoint; {_SAME_REPOSITORY}"
     stored_layers, layers = _count_layers(surplus), _count_layers(expected)
     if stored_layers > layers:
         counts = f"the weights have {stored_layers} layers and config.json says {layers}"
-        return surplus[0], f"{counts}; {_SAME_REVISION}"
-    return surplus[0], ""
+        return f"{counts}; {_SAME_REVISION}"
+    if any(map(_GLM4_NORM.search, surplus)) and not any(map(_GLM4_NORM.search, expected)):
+        return f"the weights have the norms of a `glm4` checkpoint; {_SAME_REPOSITORY}"
+    return ""
 
 
 def _count_layers(names: Iterable[str]) -> int:
