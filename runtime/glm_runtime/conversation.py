@@ -14,8 +14,14 @@ from typing import Literal, Unpack
 from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.session import no_pieces
 from glm_runtime.answering.settings import GenerationSettings, Piece
+from glm_runtime.errors import PromptError
 from glm_runtime.model import ChatPrompt, Model
-from glm_runtime.text.chat_messages import ChatOptions, Message, describe_call
+from glm_runtime.text.chat_messages import (
+    ChatOptions,
+    Message,
+    describe_call,
+    require_messages,
+)
 from glm_runtime.text.tool_calls import ToolCall
 
 Overflow = Literal["error", "slide"]
@@ -88,6 +94,55 @@ class Conversation:
         self.messages: list[Message] = []
         if self._system is not None:
             self.messages.append({"role": "system", "content": self._system})
+
+    @property
+    def system(self) -> str | None:
+        """The system message before all others."""
+        return self._system
+
+    def change_system(self, text: str | None) -> None:
+        """Replace the system message; the other messages stay. This ends an unfinished answer."""
+        self._answer.close()
+        rest = self.messages[self._system is not None :]
+        self._system = text
+        self.messages = rest if text is None else [{"role": "system", "content": text}, *rest]
+
+    def load(self, messages: Sequence[Message]) -> None:
+        """Replace the conversation by other messages, which may begin with a system message.
+
+        Raises:
+            PromptError: `messages` is no list of messages.
+        """
+        require_messages(messages)
+        first = messages[0] if messages else {}
+        content = first.get("content")
+        is_system = first.get("role") == "system" and isinstance(content, str)
+        self._system = str(content) if is_system else None
+        self.reset()
+        self.messages = list(messages)
+
+    def retry(self, **keywords: Unpack[SettingsKeywords]) -> Generator[Piece, None, None]:
+        """Stream another answer to the last message or tool results, in place of the last one.
+
+        Raises:
+            PromptError: there is nothing to answer.
+        """
+        self._answer.close()
+        asked = len(self.messages)
+        while asked and self.messages[asked - 1].get("role") == "assistant":
+            asked -= 1
+        first = asked
+        while first and self.messages[first - 1].get("role") not in ("assistant", "system"):
+            first -= 1
+        if first == asked:
+            raise PromptError("there is no message to answer again; ask something first.")
+        before, added = list(self.messages), self.messages[first:asked]
+        self.messages = self.messages[:first]
+        try:
+            return self.answer(added, **keywords)
+        except BaseException:
+            self.messages = before
+            raise
 
     def ask(self, text: str, **keywords: Unpack[SettingsKeywords]) -> Generator[Piece, None, None]:
         """Stream the answer to a user's message; an interrupted answer is kept as far as it came.

@@ -2,14 +2,15 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from glm_runtime.answering.settings import Piece
-from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.chat_commands import Begin, ChatCommands
+from glm_runtime.cli.failure import debug_option, describe_system_error
 from glm_runtime.cli.generation_options import GenerationOptions, generation_options
 from glm_runtime.cli.options import (
     ChatInputs,
@@ -28,9 +29,8 @@ from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError
 from glm_runtime.text.tool_calls import ToolCall
 
-T = TypeVar("T")
-
-_HELP = "/reset forgets the conversation; /exit or Ctrl-D ends it; Ctrl-C stops an answer."
+_HINT = "/help lists the commands; /exit or Ctrl-D ends the chat; Ctrl-C stops an answer."
+_BLOCK = '"""'
 
 
 @click.command(
@@ -64,9 +64,10 @@ def chat(
 ) -> None:
     """Chat with a model in the terminal.
 
-    /reset forgets the conversation, and /exit ends it. Reasoning is shown dimmed on stderr. After a
-    tool call, type the tool's result as the next line. Sampling options that are not given come
-    from the folder's generation_config.json.
+    /help lists the commands, for example /retry and /save FILE, and /exit ends the chat. A message
+    of several lines stands between two lines of three double quotes. Reasoning is shown dimmed on
+    stderr. After a tool call, type the tool's result as the next line. Sampling options that are
+    not given come from the folder's generation_config.json.
     """
     chat_options = inputs.read()
     model = load_for_command(folder, machine, options.draft, is_long_lived=True)
@@ -80,12 +81,13 @@ def chat(
     )
     is_terminal = sys.stdin.isatty()
     if is_terminal:
-        say(_HELP)
+        say(_HINT)
     chat_loop = ChatLoop(conversation, is_terminal=is_terminal)
-    for line in _read_terminal() if is_terminal else read_lines():
-        if line == "/exit":
+    for line in _read_terminal(chat_loop) if is_terminal else read_lines():
+        if line.strip() == "/exit" and not chat_loop.is_in_block:
             return
         chat_loop.take_line(line)
+    chat_loop.end_block()
 
 
 class ChatLoop:
@@ -94,22 +96,75 @@ class ChatLoop:
     def __init__(self, conversation: Conversation, *, is_terminal: bool) -> None:
         self._conversation = conversation
         self._is_terminal = is_terminal
+        self._commands = ChatCommands(conversation)
+        self._block: list[str] | None = None  # lines of a message of several lines
         self._calls: tuple[ToolCall, ...] = ()
         self._results: list[str] = []
         self._is_yarn_suggested = False
 
+    @property
+    def is_in_block(self) -> bool:
+        """Whether a message of several lines is not complete yet."""
+        return self._block is not None
+
     def take_line(self, line: str) -> None:
         """Answer a message, run a command, or take the result of a tool call."""
-        if line == "/reset":
+        stripped = line.strip()
+        if self._block is not None:
+            self._take_block_line(line)
+        elif stripped == "/reset":
+            self._forget_calls()
             self._conversation.reset()
-            self._results, self._calls = [], ()
             click.echo("The conversation is forgotten.", err=True)
+        elif stripped.startswith(_BLOCK):
+            self._block = []
+            self._take_block_line(stripped.removeprefix(_BLOCK))
         elif self._calls:
-            self._take_result(line)
-        elif line.startswith("/"):
-            click.echo(f"There is no command {line}. {_HELP}", err=True)
-        elif line:
-            self._show_answer(self._conversation.ask, line)
+            self._take_result(stripped)
+        elif stripped.startswith("/"):
+            self._run_command(stripped)
+        elif stripped:
+            self._take_text(stripped)
+
+    def end_block(self) -> None:
+        """Take a message of several lines as complete, where the input ends."""
+        if self._block is not None:
+            lines, self._block = self._block, None
+            text = "\n".join(lines).strip("\n")
+            if text.strip():
+                self._take_text(text)
+
+    def drop_block(self) -> None:
+        """Forget the lines of a message that is not complete."""
+        self._block = None
+
+    def _take_block_line(self, line: str) -> None:
+        assert self._block is not None
+        stripped = line.rstrip()
+        if not stripped.endswith(_BLOCK):
+            self._block.append(line)
+            return
+        self._block.append(stripped.removesuffix(_BLOCK))
+        self.end_block()
+
+    def _take_text(self, text: str) -> None:
+        if self._calls:
+            self._take_result(text)
+        else:
+            self._show_answer(lambda: self._conversation.ask(text))
+
+    def _run_command(self, line: str) -> None:
+        try:
+            begin = self._commands.run(line)
+        except (PromptError, OSError) as error:
+            reason = describe_system_error(error) if isinstance(error, OSError) else str(error)
+            click.echo(make_harmless(reason, sys.stderr), err=True)
+            return
+        if begin is not None:
+            self._show_answer(begin)
+
+    def _forget_calls(self) -> None:
+        self._results, self._calls = [], ()
 
     def _take_result(self, line: str) -> None:
         """Collect one line for each call; then let the model continue."""
@@ -118,19 +173,25 @@ class ChatLoop:
             self._ask_for_result()
             return
         results, self._results, self._calls = self._results, [], ()
-        self._show_answer(self._conversation.return_results, results)
+        self._show_answer(lambda: self._conversation.return_results(results))
 
     def _ask_for_result(self) -> None:
         call = self._calls[len(self._results)]
         name = make_harmless(call.name, sys.stderr)
         click.echo(f"(type the result of {name} as the next line)", err=True)
 
-    def _show_answer(self, begin: Callable[[T], Generator[Piece, None, None]], said: T) -> None:
+    def _show_answer(self, begin: Begin) -> None:
         """Stream an answer; in a terminal the conversation survives Ctrl-C and a full context."""
-        dropped = self._conversation.dropped
+        dropped, arrivals = self._conversation.dropped, [time.perf_counter()]
+
+        def note(piece: Piece) -> Piece:
+            arrivals.append(time.perf_counter())
+            return piece
+
         try:
-            with contextlib.closing(begin(said)) as pieces:
-                self._calls = show_pieces(pieces)
+            with contextlib.closing(begin()) as pieces:
+                self._calls = show_pieces(map(note, pieces))
+            self._tell_speed(arrivals)
             self._suggest_yarn()
             self._tell_dropped(self._conversation.dropped - dropped)
         except KeyboardInterrupt:
@@ -144,6 +205,15 @@ class ChatLoop:
         if self._calls:
             self._ask_for_result()
 
+    def _tell_speed(self, arrivals: Sequence[float]) -> None:
+        """Say how fast an answer was; the first of the times is the start, before the prompt."""
+        if not self._is_terminal or len(arrivals) < 3:
+            return
+        count, seconds = len(arrivals) - 1, arrivals[-1] - arrivals[1]
+        rate = f", {(count - 1) / seconds:.1f} tokens/s" if seconds > 0 else ""
+        wait = (arrivals[1] - arrivals[0]) * 1000
+        say(f"({count} tokens{rate}, the first after {wait:.0f} ms)")
+
     def _suggest_yarn(self) -> None:
         if not self._is_yarn_suggested:
             conversation = self._conversation
@@ -156,13 +226,14 @@ class ChatLoop:
             )
 
 
-def _read_terminal() -> Iterator[str]:
+def _read_terminal(chat_loop: ChatLoop) -> Iterator[str]:
     with contextlib.suppress(ImportError):  # Windows has none
         import readline  # noqa: F401, PLC0415  # gives input() arrow keys and history
     while True:
         try:
-            yield input("> ").strip()
+            yield input(". " if chat_loop.is_in_block else "> ")
         except KeyboardInterrupt:
+            chat_loop.drop_block()
             click.echo("\n(Ctrl-D ends)", err=True)
         except EOFError:
             click.echo(err=True)

@@ -65,7 +65,7 @@ class PlainErrorCommand(click.Command):
         if isinstance(error, MemoryError) or any(word in found for word in _MEMORY_WORDS):
             return f"the memory is used up; {self.memory_advice}."
         if isinstance(error, OSError):
-            return _describe_system_error(error)
+            return describe_system_error(error)
         return (
             f"this is a fault in {program} ({found}); "
             "run again with --debug and report what it prints."
@@ -88,7 +88,8 @@ def run_program(command: click.Command, name: str) -> None:
     command(prog_name=name)
 
 
-def _describe_system_error(error: OSError) -> str:
+def describe_system_error(error: OSError) -> str:
+    """Return a sentence about a file, without the names of Python's classes."""
     name = _to_one_line(str(error.filename or "a file"))
     if isinstance(error, FileNotFoundError):
         return f"{name} does not exist; check the path."

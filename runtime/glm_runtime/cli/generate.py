@@ -100,6 +100,13 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     options.require_use(is_beams=batch.num_beams is not None, is_many=batch.is_many)
     if batch.num_beams is not None and top_logprobs is not None:
         raise click.UsageError("--logprobs has no effect on a beam search; leave one of them out.")
+    if top_logprobs is not None and not is_json and batch.prompts is None:
+        raise click.UsageError(
+            "--logprobs needs --json, since text has no place for log-probabilities; add it, or "
+            "leave --logprobs out."
+        )
+    if not is_chat and batch.prompts is None:
+        inputs.refuse_use("--raw, which sends no messages")
     lines = [] if batch.prompts is None else read_prompts(batch.prompts)
     text = read_text() if prompt == "-" else prompt
     chat_options = inputs.read() if is_chat else None

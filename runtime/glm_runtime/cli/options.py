@@ -85,6 +85,16 @@ class ChatInputs:
     tools: Path | None
     thinking: bool | None
 
+    def refuse_use(self, kind: str) -> None:
+        """Refuse the options where they would have no effect.
+
+        Raises:
+            click.UsageError: an option was given.
+        """
+        if self.tools is not None or self.thinking is not None:
+            flag = "--tools" if self.tools is not None else "--thinking"
+            raise click.UsageError(f"{flag} has no effect with {kind}; leave one of them out.")
+
     def read(self) -> ChatOptions:
         """Read the file of tools.
 

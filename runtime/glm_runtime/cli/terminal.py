@@ -25,13 +25,13 @@ def read_text() -> str:
 
 
 def read_lines() -> Iterator[str]:
-    """Read stdin as UTF-8 line by line, as the lines arrive.
+    """Read stdin as UTF-8 line by line, as the lines arrive, without their ends.
 
     Raises:
         PromptError: a line is not UTF-8.
     """
     for line in sys.stdin.buffer:
-        yield _decode(line).strip()
+        yield _decode(line).rstrip("\r\n")
 
 
 def show_pieces(pieces: Iterator[Piece]) -> tuple[ToolCall, ...]:

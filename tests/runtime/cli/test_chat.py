@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def test_an_unknown_command_is_not_sent_to_the_model(tiny_folder: Path):
     result = run(tiny_folder, "/nope\n")
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "There is no command /nope. /reset forgets" in result.stderr
+    assert "there is no command /nope; /help lists the commands." in result.stderr
 
 
 def test_a_full_context_ends_a_piped_conversation_with_1(tiny_folder: Path):
@@ -159,3 +161,118 @@ def test_results_that_were_given_before_a_reset_are_forgotten(tiny_model: Model)
     for line in ("look", "OLD", "/reset", "look again", "NEW"):
         chat_loop.take_line(line)
     assert conversation.returned == [["NEW"]]
+
+
+def test_help_lists_every_command(tiny_folder: Path):
+    result = run(tiny_folder, "/help\n")
+    assert (result.exit_code, result.stdout) == (0, "")
+    for name in ("/help", "/reset", "/system TEXT", "/retry", "/save FILE", "/load FILE", "/exit"):
+        assert f"  {name}" in result.stderr
+
+
+def test_a_message_of_several_lines_keeps_its_blanks(tiny_folder: Path, tiny_model: Model):
+    text = "def f():\n    return 1\n\n/reset"
+    result = run(tiny_folder, f'"""\n{text}\n"""\nof\n')
+    assert result.stdout == expected_answers(tiny_model, text, "of")
+    result = run(tiny_folder, f'"""{text}"""\n')
+    assert result.stdout == expected_answers(tiny_model, text)
+    result = run(tiny_folder, f'"""{text}\n')  # the end of the input ends it, too
+    assert result.stdout == expected_answers(tiny_model, text)
+
+
+def test_system_replaces_the_system_message(tiny_folder: Path, tiny_model: Model):
+    result = run(tiny_folder, "/system\n/system S\n/system\n你好\n")
+    assert result.stdout == expected_answers(tiny_model, "你好", system="S")
+    assert "There is no system message." in result.stderr
+    assert result.stderr.count("\nS\n") == 1
+
+
+def test_system_keeps_the_other_messages(tiny_model: Model):
+    conversation = Conversation(tiny_model, GREEDY, system="A")
+    chat_loop = ChatLoop(conversation, is_terminal=True)
+    for line in ("你好", "/system B"):
+        chat_loop.take_line(line)
+    assert [one["content"] for one in conversation.messages[:2]] == ["B", "你好"]
+    conversation.change_system(None)
+    assert [one["role"] for one in conversation.messages] == ["user", "assistant"]
+    conversation.reset()
+    assert conversation.messages == []
+
+
+def test_retry_answers_again_in_place_of_the_last_answer(tiny_model: Model):
+    conversation = Conversation(tiny_model, temperature=2.0, max_new_tokens=6)
+    chat_loop = ChatLoop(conversation, is_terminal=True)
+    chat_loop.take_line("你好")
+    answers = {str(conversation.messages[-1]["content"])}
+    for _ in range(4):
+        chat_loop.take_line("/retry")
+        assert [one["role"] for one in conversation.messages] == ["user", "assistant"]
+        answers.add(str(conversation.messages[-1]["content"]))
+    assert len(answers) > 1  # five equal draws of six tokens at temperature 2: below 1e-9
+
+
+def test_retry_without_a_message_is_said(tiny_model: Model, capsys: pytest.CaptureFixture):
+    ChatLoop(Conversation(tiny_model, GREEDY, system="S"), is_terminal=True).take_line("/retry")
+    assert "there is no message to answer again" in capsys.readouterr().err
+
+
+def test_retry_after_results_answers_the_results(tiny_model: Model):
+    conversation = Conversation(tiny_model, GREEDY)
+    conversation.messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+    ]
+    list(conversation.retry(max_new_tokens=1))
+    assert [one["content"] for one in conversation.messages[:3]] == ["a", "b", "c"]
+    assert len(conversation.messages) == 4
+
+
+def test_a_saved_conversation_goes_on(tiny_folder: Path, tiny_model: Model, tmp_path: Path):
+    path = tmp_path / "chat.json"
+    first = run(tiny_folder, f"你好\n/save {path}\n", "--system", "S")
+    assert f"The conversation is in {path}." in first.stderr
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert [one["role"] for one in saved] == ["system", "user", "assistant"]
+    second = run(tiny_folder, f"/load {path}\nAnd then?\n/save {path}\n/system\n")
+    assert "3 messages are loaded." in second.stderr and "\nS\n" in second.stderr
+    whole = expected_answers(tiny_model, "你好", "And then?", system="S")
+    assert first.stdout + second.stdout == whole
+    assert len(json.loads(path.read_text(encoding="utf-8"))) == 5
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "sentence"),
+    [
+        ("/save", None, "/save needs a file; write /save chat.json."),
+        ("/load", None, "/load needs a file"),
+        ("/load {}", None, "chat.json does not exist; check the path."),
+        ("/save {}/x", None, "does not exist"),
+        ("/save {}", "my letter", "is not a conversation in JSON"),
+        ("/save {}", '{"a": 1}', "is not a conversation in JSON"),
+        ("/load {}", '["a"]', "is not a conversation in JSON"),
+        ("/load {}", "[" * 100_000, "is not a conversation in JSON"),
+        ("/load {}", '[{"content": "a"}]', "has a message without a role"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_said(
+    tiny_folder: Path, tiny_model: Model, tmp_path: Path, line: str, content: str, sentence: str
+):
+    """The conversation goes on, and no other file is overwritten."""
+    path = tmp_path / "chat.json"
+    if content is not None:
+        path.write_text(content)
+    result = run(tiny_folder, f"{line.format(path)}\n你好\n")
+    assert sentence in result.stderr
+    assert result.stdout == expected_answers(tiny_model, "你好")
+    assert content is None or path.read_text() == content
+
+
+def test_a_terminal_shows_the_speed(tiny_model: Model, capsys: pytest.CaptureFixture):
+    ChatLoop(Conversation(tiny_model, GREEDY), is_terminal=True).take_line("你好")
+    captured = capsys.readouterr()
+    assert captured.out == expected_answers(tiny_model, "你好")
+    speed = r"\(6 tokens, [\d.]+ tokens/s, the first after \d+ ms\)\n"
+    assert re.search(speed, captured.err), captured.err

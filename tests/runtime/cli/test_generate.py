@@ -253,3 +253,21 @@ def test_verify_names_any_file_with_a_changed_byte(tiny_copy: Path):
         assert result.exit_code == 1, path.name
         assert path.name in result.stderr, path.name
     assert run(tiny_copy, "--prompt", "x", "--verify", *SHORT).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--logprobs", "3"), "--logprobs needs --json"),
+        (("--raw", "--tools", "tools.json"), "--tools has no effect with --raw"),
+        (("--raw", "--thinking"), "--thinking has no effect with --raw"),
+        (("--raw", "--no-thinking"), "--thinking has no effect with --raw"),
+    ],
+)
+def test_options_without_effect_are_refused_before_anything_is_loaded(
+    arguments: tuple[str, ...], sentence: str
+):
+    """They were ignored silently."""
+    result = run(Path("/nowhere"), "--prompt", "a", *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
