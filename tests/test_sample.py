@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -108,3 +109,32 @@ def test_the_published_perplexity_is_that_of_the_checkpoint() -> None:
     assert found == pytest.approx(
         read_data("metrics.json")["validation_perplexity"]["english"], rel=1e-4
     )
+
+
+def test_the_demo_shows_both_answers_and_both_sizes(
+    sample_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make demo` told the size of the folder alone, and no answer of the original."""
+    question = "背诵李白的《静夜思》。"
+    arguments = ["demo", str(CHECKPOINT), str(sample_folder), question]
+    monkeypatch.setattr(sys, "argv", arguments)
+    importlib.import_module("sample.demo").main()
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"question: {question}\n")
+    first, second = shown.split("exported, ONNX Runtime")
+    assert "original, PyTorch" in first and "10.9 MB" in first
+    assert re.search(r"4\.\d+ MB", second)
+    for part in (first, second):
+        assert "床前明月光" in part
+
+
+def test_make_demo_is_never_silent_for_minutes() -> None:
+    """A word before pip, the sizes and answers, a picture, and the next command."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8")
+    demo = re.search(r"^demo:.*?(?=^\S)", lines, re.MULTILINE | re.DOTALL)
+    assert demo is not None
+    for words in ("glm-export", "glm-eval", "--layers", "-m sample.demo", "glm-run chat"):
+        assert words in demo[0], words
+    ready = re.search(r"^\$\(READY\):.*?(?=^\S)", lines, re.MULTILINE | re.DOTALL)
+    assert ready is not None
+    assert ready[0].index("Installing") < ready[0].index("pip install")

@@ -237,8 +237,9 @@ def _print_summary(report: ExportReport) -> None:
     error = report.verification.get("logit_error")
     checked = f"{level}" if error is None else f"{level}, logits within {error:.2g} of PyTorch's"
     bits = f"{report.bits_per_weight:.2f} bits a weight"
+    source = f"the checkpoint's weights have {format_bytes(report.source_bytes)}"
     lines = [
-        f"size         {format_bytes(report.size_bytes)}, {bits}",
+        f"size         {format_bytes(report.size_bytes)}, {bits}; {source}",
         f"rounding     {report.weight_error:.2%} of the weights' norm",
         f"verified     {checked}",
         f"took         {report.seconds:.1f} s, peak memory {format_bytes(report.peak_rss_bytes)}",

@@ -75,6 +75,7 @@ def run_export(options: ExportOptions, progress: Progress) -> ExportReport:
     return ExportReport(
         folder=options.output,
         size_bytes=manifest.size_bytes,
+        source_bytes=sum(path.stat().st_size for path in source.checkpoint.weight_files),
         bits_per_weight=manifest.bits_per_weight,
         weight_error=total.relative,
         seconds=time.perf_counter() - started,

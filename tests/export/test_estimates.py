@@ -44,6 +44,7 @@ def test_sizes_are_those_of_the_export(tmp_path: Path, recipe: dict[str, object]
     assert found.size_bytes == manifest.files["model.onnx.data"].size_bytes
     assert found.bits_per_weight == report.bits_per_weight == manifest.bits_per_weight
     assert found.parameters == manifest.parameters
+    assert report.source_bytes == (checkpoint / WEIGHTS).stat().st_size
     assert manifest.recipe.method in (found.method, "none")
     assert found.verification == report.verification["level"]
     assert found.tensors == {tensor.name: tensor.scheme for tensor in manifest.tensors}

@@ -12,6 +12,7 @@ class ExportReport:
     Attributes:
         folder: the finished folder.
         size_bytes: size of all files of the folder.
+        source_bytes: size of the checkpoint's weight files.
         bits_per_weight: average bits per weight, scales and zero points included.
         weight_error: norm of the rounding errors divided by the norm of the weights, over all
             quantized tensors.
@@ -25,6 +26,7 @@ class ExportReport:
 
     folder: Path
     size_bytes: int
+    source_bytes: int
     bits_per_weight: float
     weight_error: float
     seconds: float
