@@ -23,6 +23,20 @@ Results go to stdout; progress and messages go to stderr. With `--json` the resu
 object. The exit code is 0 for success, 1 for a failure, 2 for wrong usage and 130 after Ctrl-C.
 
 This page is generated from the programs by `python docs/make_cli.py`.
+
+## Shell completion
+
+The Tab key completes commands, options and values after these lines, which belong into
+`~/.bashrc`:
+
+```sh
+eval "$(_GLM_EXPORT_COMPLETE=bash_source glm-export)"
+eval "$(_GLM_EVAL_COMPLETE=bash_source glm-eval)"
+eval "$(_GLM_RUN_COMPLETE=bash_source glm-run)"
+```
+
+For zsh write `zsh_source` in place of `bash_source`, into `~/.zshrc`. For fish write lines such as
+`_GLM_RUN_COMPLETE=fish_source glm-run | source` into `~/.config/fish/config.fish`.
 """
 
 
