@@ -1,6 +1,6 @@
 """What a checkpoint stores in another way than as floats, and the note that a user reads about it.
 
-Packed integers are exported unchanged. 8-bit numbers with scales become floats as they are read.
+Packed integers are exported unchanged. Numbers that no kernel knows become floats as they are read.
 """
 
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.prequantized import (
+    DequantizedWeight,
     PrequantizedFormat,
     QuantizedMatrix,
     ScaledFormat,
-    ScaledWeight,
     find_format,
     find_matrices,
 )
@@ -25,10 +25,10 @@ class QuantizedSource:
     """A checkpoint whose quantized tensors were found.
 
     Attributes:
-        checkpoint: the checkpoint, with 8-bit numbers computed as floats.
+        checkpoint: the checkpoint, with numbers that have scales computed as floats.
         stored_format: format of the matrices, for example "gptq"; "" if there are none.
         matrices: parameters that the checkpoint holds as packed integers.
-        others: names of tensors that belong to 8-bit numbers.
+        others: names of tensors that belong to such numbers.
         note: a sentence for the user; "" if there is nothing to say.
     """
 
@@ -63,20 +63,20 @@ def find_quantized(
             f"config.json says quant_method={stored.method!r} but no linear layer is stored "
             "that way; check that config.json belongs to these weights."
         )
-    computed = {name: weight.compute() for name, weight in scaled.items()}
     return QuantizedSource(
-        checkpoint=replace(checkpoint, computed={**checkpoint.computed, **computed}),
+        checkpoint=_compute(checkpoint, scaled, parameters),
         stored_format=stored.method if matrices else "",
         matrices=matrices,
-        others=tuple(name for one in scaled.values() for name in (one.scale, *one.others)),
+        others=tuple(name for one in scaled.values() for name in one.others),
         note=_describe_scaled(stored.method, scaled, has_matrices=bool(matrices)),
     )
 
 
 def _are_floats(checkpoint: Checkpoint, parameters: Mapping[str, ParameterSource]) -> bool:
-    """Return True if every parameter is stored as floats."""
-    found = (checkpoint.tensors.get(name) for one in parameters.values() for name, _ in one.tensors)
-    return all(tensor is not None and tensor.is_float for tensor in found)
+    """Return True if every parameter is stored as floats in its own shape."""
+    expected = [tensor for source in parameters.values() for tensor in source.tensors]
+    found = [(checkpoint.tensors.get(name), shape) for name, shape in expected]
+    return all(one is not None and one.is_float and one.shape == shape for one, shape in found)
 
 
 def _describe_leftover(checkpoint: Checkpoint) -> str:
@@ -92,10 +92,10 @@ def _find_scaled(
     checkpoint: Checkpoint,
     stored: PrequantizedFormat | ScaledFormat,
     parameters: Mapping[str, ParameterSource],
-) -> dict[str, ScaledWeight]:
+) -> dict[str, DequantizedWeight]:
     if not isinstance(stored, ScaledFormat):
         return {}
-    found: dict[str, ScaledWeight] = {}
+    found: dict[str, DequantizedWeight] = {}
     for source in parameters.values():
         for name, shape in source.tensors:
             if len(shape) != 2:
@@ -108,11 +108,26 @@ def _find_scaled(
     return found
 
 
-def _describe_scaled(method: str, scaled: Mapping[str, ScaledWeight], *, has_matrices: bool) -> str:
+def _compute(
+    checkpoint: Checkpoint,
+    scaled: Mapping[str, DequantizedWeight],
+    parameters: Mapping[str, ParameterSource],
+) -> Checkpoint:
+    """Return the checkpoint with weights as floats, whose entries have the shapes of those."""
+    shapes = {name: shape for one in parameters.values() for name, shape in one.tensors}
+    tensors = {name: replace(checkpoint.tensors[name], shape=shapes[name]) for name in scaled}
+    computed = {name: weight.tensor for name, weight in scaled.items()}
+    return replace(
+        checkpoint,
+        tensors={**checkpoint.tensors, **tensors},
+        computed={**checkpoint.computed, **computed},
+    )
+
+
+def _describe_scaled(
+    method: str, scaled: Mapping[str, DequantizedWeight], *, has_matrices: bool
+) -> str:
     if not scaled:
         return ""
-    after = "stay floats" if has_matrices else "were then treated as floats"
-    return (
-        f"{len(scaled)} tensors of 8-bit numbers ({method}) were dequantized and {after}; "
-        "activations are not rounded to 8 bits."
-    )
+    after = "stay floats unless --set names them" if has_matrices else "are quantized as requested"
+    return f"{len(scaled)} weights stored by {method} were read as floats; they {after}."

@@ -30,14 +30,14 @@ def test_no_quantization_is_no_format() -> None:
 def test_known_methods(method: str) -> None:
     stored_format = find_format({"quantization_config": describe(Recipe(method))})
     assert stored_format is not None and stored_format.method == method
-    assert list(FORMATS) == ["auto-round", AWQ, COMPRESSED, "fp8", GPTQ]
+    assert list(FORMATS) == ["auto-round", AWQ, "bitsandbytes", COMPRESSED, "fp8", GPTQ]
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "hqq", "quark", "GPTQ", None, 4, ["gptq"]])
+@pytest.mark.parametrize("method", ["hqq", "quark", "GPTQ", None, 4, ["gptq"]])
 def test_an_unknown_method(method: object) -> None:
-    """The way out is named: transformers can load what we cannot read."""
-    found = f"quant_method={method!r}; supported are auto-round, awq, compressed-tensors, fp8, gptq"
-    refuse_config({"quant_method": method, "bits": 4}, found, "`dequantize()`", "`save_pretrained`")
+    names = "auto-round, awq, bitsandbytes, compressed-tensors, fp8, gptq"
+    found = f"quant_method={method!r}; supported are {names}"
+    refuse_config({"quant_method": method, "bits": 4}, found, "the one that is not quantized")
 
 
 @pytest.mark.parametrize("value", ["gptq", 4, [], True])

@@ -12,6 +12,7 @@ from typing import Any
 from glm_export.checkpoint.prequantized import (
     auto_round,
     awq,
+    bitsandbytes,
     compressed_tensors,
     float8,
     gptq,
@@ -27,7 +28,7 @@ from glm_export.checkpoint.prequantized.matrices import (
     find_matrices,
     restore_order,
 )
-from glm_export.checkpoint.prequantized.scaled import ScaledWeight
+from glm_export.checkpoint.prequantized.scaled import DequantizedWeight
 from glm_export.checkpoint.prequantized.settings import read_object
 from glm_export.checkpoint.quantization_settings import KEY
 from glm_export.errors import UnsupportedModelError
@@ -37,28 +38,20 @@ FORMATS: Mapping[str, Callable[[Mapping[str, Any]], StoredFormat]] = MappingProx
     {
         auto_round.METHOD: auto_round.read_format,
         awq.METHOD: awq.AwqFormat,
+        bitsandbytes.METHOD: bitsandbytes.BitsAndBytesFormat,
         compressed_tensors.METHOD: compressed_tensors.read_format,
         float8.METHOD: float8.Float8Format,
         gptq.METHOD: gptq.GptqFormat,
     }
 )
 
-_OTHER = (
-    "use a checkpoint in one of these formats, one that is not quantized, or the result of "
-    "transformers' `from_pretrained`, `dequantize()` and `save_pretrained`"
-)
-_ADVICE = {
-    "bitsandbytes": "export the model that it was made from, or load this one with transformers, "
-    "call its `dequantize()`, and export what `save_pretrained` writes"
-}
-
 __all__ = [
     "FORMATS",
+    "DequantizedWeight",
     "PrequantizedFormat",
     "QuantizedLinear",
     "QuantizedMatrix",
     "ScaledFormat",
-    "ScaledWeight",
     "StoredFormat",
     "StoredPart",
     "find_format",
@@ -80,6 +73,7 @@ def find_format(config: Mapping[str, Any]) -> StoredFormat | None:
     if not isinstance(method, str) or method not in FORMATS:
         raise UnsupportedModelError(
             f"config.json says quant_method={method!r}; supported are {', '.join(FORMATS)}: "
-            f"{_ADVICE.get(str(method), _OTHER)}."
+            "use a checkpoint in one of these formats, or the one that is not quantized and that "
+            "it was made from."
         )
     return FORMATS[method](settings)

@@ -35,6 +35,7 @@ from glm_export.checkpoint.prequantized.packed_words import (
 )
 from glm_export.checkpoint.prequantized.scaled import (
     SCALED_DTYPES,
+    DequantizedWeight,
     ScaledWeight,
     check_scaled,
 )
@@ -95,7 +96,7 @@ class CompressedTensorsFormat:
 
     def open_scaled(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
-    ) -> ScaledWeight | None:
+    ) -> DequantizedWeight | None:
         """Open a linear layer of 8-bit numbers with scales; see `ScaledFormat`."""
         if not _is_scaled(checkpoint, prefix):
             return None
@@ -114,7 +115,7 @@ class CompressedTensorsFormat:
             tuple(f"{prefix}.{part}" for part in _ACTIVATION_PARTS),
         )
         check_scaled(weight, shape, METHOD)
-        return weight
+        return weight.dequantize()
 
     def open_linear(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]

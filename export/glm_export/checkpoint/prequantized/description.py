@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.prequantized.grouping import GroupedRows, GroupLayout
-from glm_export.checkpoint.prequantized.scaled import ScaledWeight
+from glm_export.checkpoint.prequantized.scaled import DequantizedWeight
 from glm_export.errors import CheckpointError
 from glm_quantize import QuantizedRows, Scheme
 
@@ -68,7 +68,7 @@ class QuantizedLinear:
 
 @runtime_checkable
 class ScaledFormat(Protocol):
-    """The settings of a `quant_method` that stores 8-bit numbers with scales.
+    """The settings of a `quant_method` that stores 8-bit or 4-bit numbers with scales.
 
     No kernel computes with them, so they are dequantized and quantized anew.
     """
@@ -79,7 +79,7 @@ class ScaledFormat(Protocol):
 
     def open_scaled(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
-    ) -> ScaledWeight | None:
+    ) -> DequantizedWeight | None:
         """Open a linear layer's weight; return None if it is stored in another way.
 
         Args:

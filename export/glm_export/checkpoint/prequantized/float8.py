@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from glm_export.checkpoint.checkpoint import Checkpoint
-from glm_export.checkpoint.prequantized.scaled import SCALED_DTYPES, ScaledWeight, check_scaled
+from glm_export.checkpoint.prequantized.scaled import (
+    SCALED_DTYPES,
+    DequantizedWeight,
+    ScaledWeight,
+    check_scaled,
+)
 from glm_export.checkpoint.prequantized.settings import read_block, require_name
 
 METHOD = "fp8"
@@ -37,7 +42,7 @@ class Float8Format:
 
     def open_scaled(
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
-    ) -> ScaledWeight | None:
+    ) -> DequantizedWeight | None:
         """Open a linear layer of 8-bit floats; see `ScaledFormat`."""
         tensor = checkpoint.tensors.get(f"{prefix}.weight")
         if tensor is None or tensor.dtype not in SCALED_DTYPES:
@@ -47,7 +52,7 @@ class Float8Format:
             checkpoint, f"{prefix}.weight", f"{prefix}.{_SCALE}", self._read_block(shape), others
         )
         check_scaled(weight, shape, METHOD)
-        return weight
+        return weight.dequantize()
 
     def _read_block(self, whole: tuple[int, int]) -> tuple[int, int]:
         block = self.settings.get("weight_block_size")

@@ -22,6 +22,19 @@ _E8M0_BIAS = 127
 
 
 @dataclass(frozen=True)
+class DequantizedWeight:
+    """A weight that is read as floats.
+
+    Attributes:
+        tensor: reads its rows [n, C].
+        others: names of tensors that belong to it, besides the one with the weight's own name.
+    """
+
+    tensor: ComputedTensor
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ScaledWeight:
     """A weight [N, C] of 8-bit numbers, with one scale for each block of rows and columns.
 
@@ -31,6 +44,7 @@ class ScaledWeight:
         scale: name of the tensor of scales [ceil(N / rows), ceil(C / columns)].
         block: rows and columns of a block.
         others: names of tensors that belong to the weight and are not needed.
+        factor: common factor of all scales.
     """
 
     checkpoint: Checkpoint
@@ -38,6 +52,7 @@ class ScaledWeight:
     scale: str
     block: tuple[int, int]
     others: tuple[str, ...] = ()
+    factor: float = 1.0
 
     def read_rows(self, start: int, stop: int) -> FloatArray:
         """Read rows start ... stop as float32."""
@@ -51,10 +66,11 @@ class ScaledWeight:
             rows[first - start : last - start] *= np.repeat(of_block, width)[: rows.shape[1]]
         return rows
 
-    def compute(self) -> ComputedTensor:
-        """Return the weight as a float tensor of the checkpoint."""
+    def dequantize(self) -> DequantizedWeight:
+        """Return the weight as floats."""
         origins = [self.checkpoint.list_origins(name) for name in (self.weight, self.scale)]
-        return ComputedTensor(self.read_rows, origins[0] + origins[1])
+        tensor = ComputedTensor(self.read_rows, origins[0] + origins[1])
+        return DequantizedWeight(tensor, (self.scale, *self.others))
 
     def _read_scales(self, start: int, stop: int) -> FloatArray:
         """Read rows start ... stop of the scales, also if they have fewer dimensions."""
@@ -62,7 +78,8 @@ class ScaledWeight:
         if tensor.dtype == _EXPONENT_ONLY:
             data = self.checkpoint.read_raw_rows(self.scale, start, stop)
             return np.ldexp(np.float32(1), data.astype(np.int32) - _E8M0_BIAS)
-        return self.checkpoint.read_rows(self.scale, start, stop).reshape(stop - start, -1)
+        scales = self.checkpoint.read_rows(self.scale, start, stop).reshape(stop - start, -1)
+        return scales if self.factor == 1 else scales * np.float32(self.factor)
 
 
 def check_scaled(weight: ScaledWeight, shape: tuple[int, int], method: str) -> None:
