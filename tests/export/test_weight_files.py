@@ -135,7 +135,7 @@ def test_the_report_names_what_was_not_used(stale: Path, tmp_path: Path) -> None
 def assert_named(note: str) -> None:
     for name in (SHARD, INDEXES["safetensors"]):
         assert name in note
-    assert "were not used, since model.safetensors comes first" in note
+    assert "were not used: the weights come from model.safetensors, in the order" in note
 
 
 def test_provenance_names_the_files_that_were_read(stale: Path) -> None:

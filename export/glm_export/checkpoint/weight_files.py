@@ -50,11 +50,11 @@ class WeightFiles:
         """A sentence that names the unused files; "" if there are none."""
         if not self.unused:
             return ""
-        chosen = self.index.name if self.index else ", ".join(path.name for path in self.paths)
-        verb = "was" if len(self.unused) == 1 else "were"
+        unused, used = (", ".join(p.name for p in paths) for paths in (self.unused, self.paths))
         return (
-            f"{', '.join(path.name for path in self.unused)} {verb} not used, since {chosen} comes "
-            "first, as in transformers."
+            f"{unused} {'was' if len(self.unused) == 1 else 'were'} not used: the weights come from "
+            f"{self.index.name if self.index else used}, in the order in which transformers looks "
+            "for files."
         )
 
 
