@@ -15,13 +15,14 @@ from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.session import no_pieces
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.errors import PromptError
-from glm_runtime.model import ChatPrompt, Model
+from glm_runtime.model import Model
 from glm_runtime.text.chat_messages import (
     ChatOptions,
     Message,
     describe_call,
     require_messages,
 )
+from glm_runtime.text.chat_prompt import ChatPrompt
 from glm_runtime.text.tool_calls import ToolCall
 
 Overflow = Literal["error", "slide"]

@@ -22,7 +22,6 @@ from glm_runtime.answering.scoring import Score, score_tokens
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece, read_defaults
 from glm_runtime.answering.speculation import DraftModel
-from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import MODEL_NAME, Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import Decoder, check_graph, count_shared
 from glm_runtime.graph.inference import DeviceChoice, OpenGraph, open_graph
@@ -31,24 +30,10 @@ from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import RopeScaling, apply_scaling
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.settings import SamplingSettings
-from glm_runtime.text.answer import AnswerForm
-from glm_runtime.text.chat_messages import ChatOptions, Message, count_calls, require_messages
+from glm_runtime.text.chat_messages import ChatOptions, Message
+from glm_runtime.text.chat_prompt import ChatPrompt, prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
-from glm_runtime.text.thinking import is_open_thinking
 from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
-
-
-@dataclass(frozen=True)
-class ChatPrompt:
-    """A rendered conversation, up to the beginning of the answer.
-
-    Attributes:
-        token_ids: ids of the prompt.
-        form: parts that the answer may have.
-    """
-
-    token_ids: list[int]
-    form: AnswerForm
 
 
 @dataclass(frozen=True, repr=False)
@@ -270,27 +255,10 @@ class Model:
 
         Raises:
             PromptError: the folder has no chat template, the template refuses the messages, or
-                it does not write the tools.
+                it leaves out a message or a tool.
         """
-        require_messages(messages)
-        if self.chat_template is None:
-            raise PromptError(
-                "this folder has no chat template, so messages cannot be rendered; write the "
-                "whole prompt yourself (Model.generate, or --raw on the command line)."
-            )
-        if not messages:
-            raise PromptError("the conversation is empty; pass at least one message.")
-        options = options or ChatOptions()
-        template = self.chat_template.choose(options.template)
-        text = template.render(messages, options)
-        template.require_written(messages, options)
-        form = AnswerForm(
-            is_chat=True,
-            is_thinking=is_open_thinking(text),
-            tool_names=options.tool_names,
-            num_calls=count_calls(messages),
-        )
-        return ChatPrompt(self.tokenizer.encode(text), form)
+        chosen = options or ChatOptions()
+        return prepare_prompt(self.chat_template, self.tokenizer, messages, chosen)
 
 
 def load(  # noqa: PLR0913  # most arguments are optional keywords

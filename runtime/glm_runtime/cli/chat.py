@@ -20,6 +20,7 @@ from glm_runtime.cli.options import (
     load_draft,
     load_for_command,
     machine_options,
+    note_unread_thinking,
     show_examples,
     suggest_yarn,
 )
@@ -69,8 +70,9 @@ def chat(
     stderr. After a tool call, type the tool's result as the next line. Sampling options that are
     not given come from the folder's generation_config.json.
     """
-    chat_options = inputs.read()
+    chat_options = inputs.read(is_sanitized=True)
     model = load_for_command(folder, machine, options.draft, is_long_lived=True)
+    note_unread_thinking(model, chat_options)
     conversation = Conversation(
         model,
         options.settings(),

@@ -38,6 +38,7 @@ from glm_runtime.cli.options import (
     load_draft,
     load_for_command,
     machine_options,
+    note_unread_thinking,
     show_examples,
     suggest_yarn,
 )
@@ -68,6 +69,9 @@ from glm_runtime.text.chat_messages import ChatOptions
     default=True,
     help="Send the prompt as a user's message, or as raw text.  [default: --chat]",
 )
+@click.option(
+    "--prefill", metavar="TEXT", help="Beginning of the answer, which the model continues."
+)
 @logprobs_option
 @batch_options
 @chat_inputs
@@ -81,6 +85,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     folder: Path,
     prompt: str | None,
     is_chat: bool,
+    prefill: str | None,
     top_logprobs: int | None,
     is_json: bool,
     batch: BatchOptions,
@@ -109,8 +114,11 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         inputs.refuse_use("--raw, which sends no messages")
     lines = [] if batch.prompts is None else read_prompts(batch.prompts)
     text = read_text() if prompt == "-" else prompt
-    chat_options = inputs.read() if is_chat else None
+    if prefill is not None and (not is_chat or lines):
+        raise click.UsageError("--prefill cannot be used with --raw or --prompts; leave one out.")
+    chat_options = inputs.read(is_sanitized=False) if is_chat else None
     model = load_for_command(folder, machine, options.draft, is_long_lived=bool(lines))
+    note_unread_thinking(model, chat_options)
     settings = dataclasses.replace(options.settings(), top_logprobs=top_logprobs)
     if text is None:
         run = PromptFileRun(model, lines, settings, chat_options)
@@ -121,7 +129,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
             )
         return
     settings = _fix_seed(settings.fill(model.default_settings))
-    request = _encode(model, text, settings, chat_options)
+    request = _encode(model, text, settings, chat_options, prefill)
     suggest_yarn(model, len(request.prompt_ids))
     if batch.num_beams is not None:
         beams = batch.beam_settings(options.max_new_tokens)
@@ -189,13 +197,21 @@ def collect(pieces: Iterator[Piece], *, is_shown: bool) -> Result:
 
 
 def _encode(
-    model: Model, text: str, settings: GenerationSettings, options: ChatOptions | None
+    model: Model,
+    text: str,
+    settings: GenerationSettings,
+    options: ChatOptions | None,
+    prefill: str | None,
 ) -> Request:
     if not text:
         raise PromptError("the prompt is empty where at least one token is expected; give a text.")
     if options is None:
         return Request(model.tokenizer.encode(text), settings)
-    prepared = model.prepare_chat([{"role": "user", "content": text}], options)
+    messages = [{"role": "user", "content": text}]
+    if prefill is not None:
+        messages.append({"role": "assistant", "content": prefill})
+        options = dataclasses.replace(options, continues_answer=True)
+    prepared = model.prepare_chat(messages, options)
     return Request(prepared.token_ids, settings, prepared.form)
 
 

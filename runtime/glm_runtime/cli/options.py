@@ -80,10 +80,13 @@ class ChatInputs:
     Attributes:
         tools: JSON file of tools.
         thinking: value of the template's `enable_thinking`; `None` leaves it to the template.
+        is_sanitized: whether control tokens in messages are read as text; `None` is the command's
+            default.
     """
 
     tools: Path | None
     thinking: bool | None
+    is_sanitized: bool | None
 
     def refuse_use(self, kind: str) -> None:
         """Refuse the options where they would have no effect.
@@ -91,19 +94,25 @@ class ChatInputs:
         Raises:
             click.UsageError: an option was given.
         """
-        if self.tools is not None or self.thinking is not None:
-            flag = "--tools" if self.tools is not None else "--thinking"
+        given = {
+            "--tools": self.tools,
+            "--thinking": self.thinking,
+            "--sanitize": self.is_sanitized,
+        }
+        flag = next((name for name, value in given.items() if value is not None), None)
+        if flag is not None:
             raise click.UsageError(f"{flag} has no effect with {kind}; leave one of them out.")
 
-    def read(self) -> ChatOptions:
-        """Read the file of tools.
+    def read(self, *, is_sanitized: bool) -> ChatOptions:
+        """Read the file of tools; `is_sanitized` is the default of the command.
 
         Raises:
             PromptError: the file is not a JSON list of tools, or a tool has no name.
             OSError: the file cannot be read.
         """
         tools = () if self.tools is None else tuple(_read_tools(self.tools))
-        return ChatOptions(tools, self.thinking)
+        chosen = is_sanitized if self.is_sanitized is None else self.is_sanitized
+        return ChatOptions(tools, self.thinking, is_sanitized=chosen)
 
 
 def machine_options(command: Command) -> Command:
@@ -170,6 +179,13 @@ def chat_inputs(command: Command) -> Command:
             help="Set enable_thinking in chat templates that read it.  "
             "[default: the template decides]",
         ),
+        click.option(
+            "--sanitize/--no-sanitize",
+            "is_sanitized",
+            default=None,
+            help="Read names of control tokens in messages, such as <|user|>, as plain text.  "
+            "[default: on for chat; off for generate, whose prompts equal those of transformers]",
+        ),
     )
     return gather("inputs", options, lambda values: ChatInputs(**values), command)
 
@@ -229,6 +245,17 @@ def load_for_command(
     model = load_folder(folder, machine, has_huge_pages=has_huge_pages)
     say(f"running on {model.graph.place}")
     return model
+
+
+def note_unread_thinking(model: Model, options: ChatOptions | None) -> None:
+    """Say that --thinking or --no-thinking changes nothing, if the chat template ignores it."""
+    template = model.chat_template
+    if options is None or options.enable_thinking is None or template is None:
+        return
+    if template.reads_thinking:
+        return
+    option = "--thinking" if options.enable_thinking else "--no-thinking"
+    say(f"(the chat template has no switch for reasoning, so {option} changes nothing)")
 
 
 def suggest_yarn(model: Model, num_tokens: int) -> bool:

@@ -111,6 +111,16 @@ class ChatTemplate:
         """What the template reads, found by rendering probes."""
         return find_features(self._render_probe)
 
+    @cached_property
+    def reads_thinking(self) -> bool:
+        """Whether `enable_thinking` changes the prompt of a question."""
+        question = [{"role": "user", "content": "?"}]
+        choices = (ChatOptions(enable_thinking=choice) for choice in (None, True, False))
+        try:
+            return len({self.render(question, options) for options in choices}) > 1
+        except PromptError:
+            return True  # it needs other messages
+
     def render(
         self,
         messages: Sequence[Message],

@@ -5,12 +5,14 @@ No special tokens are added, because a rendered chat template contains them. Rea
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tokenizers
 
 from glm_runtime.errors import FolderError, PromptError, panics_as_errors
+from glm_runtime.text.control_marks import ControlMarks, has_marks
 from glm_runtime.text.stream_decoder import StreamDecoder
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class Tokenizer:
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
-        added = inner.get_added_tokens_decoder()
-        self._special_ids = frozenset(id_ for id_, token in added.items() if token.special)
+        self._added = inner.get_added_tokens_decoder()
+        self._special_ids = frozenset(id_ for id_, token in self._added.items() if token.special)
         self._tokens_with: dict[tuple[str, ...], frozenset[int]] = {(): frozenset()}
         self._grammar_vocabularies: dict[tuple[int, ...], llguidance.LLTokenizer] = {}
 
@@ -63,6 +65,21 @@ class Tokenizer:
             )
         return self._grammar_vocabularies[key]
 
+    @cached_property
+    def control_marks(self) -> ControlMarks:
+        """Marks for the names of all added tokens, which would become control tokens."""
+        return ControlMarks([token.content for token in self._added.values()])
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Return the ids of a prompt in which `control_marks` marked what is plain text."""
+        if not has_marks(text):
+            return self.encode(text)
+        names = {token.content: id_ for id_, token in self._added.items()}
+        ids: list[int] = []
+        for is_control, part in self.control_marks.divide(text):
+            ids += [names[part]] if is_control else self._encode_plain(part)
+        return ids
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text; the names of special tokens in it become their ids.
 
@@ -85,6 +102,15 @@ class Tokenizer:
                 f"the tokenizer fails on this text of {len(text)} characters ({error}); shorten "
                 "it, or break long runs of one character."
             ) from error
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Encode without a search for added tokens, by the steps of the tokenizer after it."""
+        if self._inner.normalizer is not None:
+            text = self._inner.normalizer.normalize_str(text) if text else ""
+        pieces = [text]
+        if self._inner.pre_tokenizer is not None:
+            pieces = [piece for piece, _ in self._inner.pre_tokenizer.pre_tokenize_str(text)]
+        return [token.id for piece in pieces for token in self._inner.model.tokenize(piece)]
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without special tokens."""

@@ -9,6 +9,7 @@ from glm_runtime import GenerationSettings, Model, SamplingSettings
 from glm_runtime.answering.session import Session
 from glm_runtime.cli import cli
 from glm_runtime.cli.options import ChatInputs
+from glm_runtime.folder.manifest import describe_file
 
 MESSAGES = [{"role": "user", "content": "床前明月光"}]
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
@@ -170,7 +171,7 @@ def test_tools_from_an_editor_of_windows(tmp_path: Path):
     """Such editors begin a file with a byte order mark, which Python's JSON reader refuses."""
     path = tmp_path / "tools.json"
     path.write_text(json.dumps([{"function": {"name": "look_up"}}]), encoding="utf-8-sig")
-    assert ChatInputs(path, None).read().tool_names == ("look_up",)
+    assert ChatInputs(path, None, None).read(is_sanitized=False).tool_names == ("look_up",)
 
 
 @pytest.mark.parametrize(
@@ -271,3 +272,35 @@ def test_options_without_effect_are_refused_before_anything_is_loaded(
     result = run(Path("/nowhere"), "--prompt", "a", *arguments)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def read_prompt_ids(folder: Path, *arguments: str) -> list[int]:
+    result = run(folder, "--json", "--max-new-tokens", "1", *arguments)
+    ids: list[int] = json.loads(result.stdout)["prompt_token_ids"]
+    return ids
+
+
+def test_an_answer_that_is_begun_is_continued(tiny_folder: Path, tiny_model: Model):
+    prompt = read_prompt_ids(tiny_folder, "--prompt", "a", "--prefill", "Once upon")
+    begun = tiny_model.tokenizer.encode("Once upon")
+    assert prompt[-len(begun) :] == begun
+    assert run(tiny_folder, "--raw", "--prompt", "a", "--prefill", "x").exit_code == 2
+
+
+def test_control_tokens_in_a_prompt_are_text_if_asked(tiny_folder: Path):
+    plain = read_prompt_ids(tiny_folder, "--prompt", "<|user|>")
+    assert len(read_prompt_ids(tiny_folder, "--prompt", "<|user|>", "--sanitize")) > len(plain)
+
+
+@pytest.mark.parametrize("option", ["--thinking", "--no-thinking"])
+def test_an_option_that_the_template_does_not_read_is_said(
+    tiny_copy: Path, patch_json: Callable[..., Path], option: str
+):
+    """GLM-Z1's template has no switch: --no-thinking did nothing, silently."""
+    template = tiny_copy / "chat_template.jinja"
+    template.write_text("{{ messages[0].content }}")
+    files = json.loads((tiny_copy / "glm_manifest.json").read_text())["files"]
+    patch_json("glm_manifest.json", files=files | {template.name: vars(describe_file(template))})
+    words = f"(the chat template has no switch for reasoning, so {option} changes nothing)"
+    assert words in run(tiny_copy, "--prompt", "a", *SHORT, option).stderr
+    assert "changes nothing" not in run(tiny_copy, "--prompt", "a", *SHORT).stderr
