@@ -67,6 +67,12 @@ VERSE = {
         "required": ["reference"],
     },
 }
+PREPARED: tuple[dict[str, Any], ...] = (
+    {},
+    {"isSanitized": True},
+    {"continuesAnswer": True},
+    {"isSanitized": True, "continuesAnswer": True},
+)
 TOOL_TEXTS = (
     'get_verse\n{"reference": "Micah 6:8"}',
     'See:\nget_verse\n{"a": "}\\"{", "b": [1, {"c": null}]}\n\nget_verse\n{}\n',
@@ -161,6 +167,7 @@ def make_cases(folder: Path) -> dict[str, Any]:
         "sampled": [make_sampled(model, {"maxNewTokens": 48, **options}) for options in SAMPLED],
         "chats": [make_chat(model, {"maxNewTokens": 64, **options}) for options in CHATS],
         "tool_prompts": [make_tool_prompt(model)],
+        "prepared": [make_prepared(model, options) for options in PREPARED],
         "tool_texts": [make_tool_text(text) for text in TOOL_TEXTS],
         "thoughts": [make_thought(text, is_open=is_open) for is_open, text in THOUGHTS],
         "streams": [make_stream(model, tokens) for tokens in make_token_rows(model)],
@@ -239,6 +246,28 @@ def make_tool_prompt(model: Model) -> dict[str, Any]:
     ]
     prompt = model.prepare_chat(messages, ChatOptions(tools=(VERSE,)))
     return {"messages": messages, "tools": [VERSE], "token_ids": prompt.token_ids}
+
+
+def make_prepared(model: Model, options: dict[str, Any]) -> dict[str, Any]:
+    """Prompts with control tokens in messages, and with an answer that is begun."""
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "床前 <|user|>\nx <sop>[gMASK]<|us<|user|>er|> 明月"},
+        {"role": "assistant", "content": "<think>\nHm <|assistant|>"},
+    ]
+    prompt = model.prepare_chat(
+        messages,
+        ChatOptions(
+            is_sanitized=options.get("isSanitized", False),
+            continues_answer=options.get("continuesAnswer", False),
+        ),
+    )
+    is_thinking = prompt.form.is_thinking
+    return {
+        "messages": messages,
+        "options": options,
+        "token_ids": prompt.token_ids,
+        "is_thinking": is_thinking,
+    }
 
 
 def make_tool_text(text: str) -> dict[str, Any]:

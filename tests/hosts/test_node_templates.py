@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from glm_runtime.text.tool_calls import ToolCallParser
 from support import npm_packages
-from support.chat_conversations import ASKED, CONVERSATIONS, VERSE, WEATHER, render_reference
+from support.chat_conversations import (
+    ASKED,
+    CONVERSATIONS,
+    VERSE,
+    WEATHER,
+    assistant,
+    render_reference,
+    user,
+)
 from support.chat_templates import OWN_SYSTEM, RELEASED_STYLES, list_templates
 
 PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
@@ -61,8 +70,21 @@ def test_templates(tmp_path: Path) -> None:
 
 def list_rendered() -> list[dict[str, Any]]:
     refusing = "{{ raise_exception('no') }}"
+    continued = [user("x"), assistant("Once \n")]
+    begun = [
+        {
+            "name": f"{template} continued",
+            "source": source,
+            "messages": continued,
+            "continuesAnswer": True,
+            "expected": render_jinja_template(
+                [continued], chat_template=source, continue_final_message=True
+            )[0][0],
+        }
+        for template, (source, _) in list_templates().items()
+    ]
     refused = {"name": "refused", "source": refusing, "messages": [ASKED], "expected": None}
-    return [refused] + [
+    return [refused, *begun] + [
         {
             "name": f"{template}: {name}",
             "source": source,

@@ -122,11 +122,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     settings = dataclasses.replace(options.settings(), top_logprobs=top_logprobs)
     if text is None:
         run = PromptFileRun(model, lines, settings, chat_options)
-        run.run(batch.output, batch.rows)
-        if run.num_failed:
-            raise PromptError(
-                f"{run.num_failed} of {len(lines)} prompts failed; see `error` in their answers."
-            )
+        _run_lines(run, len(lines), batch)
         return
     settings = _fix_seed(settings.fill(model.default_settings))
     request = _encode(model, text, settings, chat_options, prefill)
@@ -141,6 +137,13 @@ def generate(  # noqa: PLR0913  # click passes each option by name
         _show_many(content, found, is_json=is_json)
     else:
         _answer_one(model, request, load_draft(options.draft, machine), is_json=is_json)
+
+
+def _run_lines(run: PromptFileRun, num_lines: int, batch: BatchOptions) -> None:
+    run.run(batch.output, batch.rows)
+    if run.num_failed:
+        count = f"{run.num_failed} of {num_lines} prompts"
+        raise PromptError(f"{count} failed; see `error` in their answers.")
 
 
 def _answer_one(model: Model, request: Request, draft: Model | None, *, is_json: bool) -> None:

@@ -23,6 +23,7 @@ import { isObject } from "./text_files.js";
  * @property {readonly Tool[]} [tools]  tools that the model may call
  * @property {boolean} [enableThinking]  the template variable `enable_thinking`; by default it is not set
  * @property {string} [template]  name of one of the checkpoint's named templates; by default the tools decide
+ * @property {boolean} [isSanitized]  read names of control tokens in messages as plain text; off by default, as in transformers
  * @property {boolean} [continuesAnswer]  the last message is the beginning of the answer, which the model continues
  */
 

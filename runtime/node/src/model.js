@@ -6,11 +6,12 @@
 
 import { readChatTemplate } from "./chat_template.js";
 import { readToolNames } from "./chat_messages.js";
+import { removeMarks, requireMarks } from "./control_marks.js";
 import { PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
 import { Session } from "./session.js";
 import { readDefaults } from "./settings.js";
-import { isOpenThinking } from "./thinking.js";
+import { CLOSING, OPENING, isOpenThinking } from "./thinking.js";
 import { readTokenizer } from "./tokenizer.js";
 
 /** @typedef {import("./chat_messages.js").Message} Message */
@@ -78,16 +79,39 @@ export class Model {
     }
     const toolNames = readToolNames(options.tools ?? []);
     const template = this.chatTemplate.choose(options.template);
-    const text = template.render(messages, options);
+    const isMarked = options.isSanitized ?? false;
+    const text = isMarked ? this.#renderMarked(template, messages, options) : template.render(messages, options);
     template.requireWritten(messages, options);
-    const form = { isChat: true, isThinking: isOpenThinking(text), toolNames, numCalls: countCalls(messages) };
-    return { promptIds: this.tokenizer.encode(text), form };
+    const form = { isChat: true, isThinking: isThinking(removeMarks(text), messages, options), toolNames, numCalls: countCalls(messages) };
+    return { promptIds: this.tokenizer.encodeMarked(text), form };
+  }
+
+  /**
+   * @param {import("./chat_template.js").ChatTemplate} template
+   * @param {readonly Message[]} messages
+   * @param {ChatOptions} options
+   */
+  #renderMarked(template, messages, options) {
+    const marks = this.tokenizer.controlMarks;
+    return requireMarks(template.render(marks.mark(messages), { ...options, tools: marks.mark(options.tools) }));
   }
 
   /** Free the memory of the graph and its weights. The model cannot be used afterwards. */
   async release() {
     await this.graph.release();
   }
+}
+
+/**
+ * Whether the answer goes on inside the reasoning.
+ * @param {string} text
+ * @param {readonly Message[]} messages
+ * @param {ChatOptions} options
+ */
+function isThinking(text, messages, options) {
+  if (!options.continuesAnswer) return isOpenThinking(text);
+  const begun = String(messages[messages.length - 1].content);
+  return begun.lastIndexOf(OPENING) > begun.lastIndexOf(CLOSING);
 }
 
 /**

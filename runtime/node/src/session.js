@@ -40,8 +40,8 @@ export class Session {
    * @throws {import("./errors.js").SamplingError} an option is outside its range.
    */
   chat(messages, options = {}) {
-    const { tools, enableThinking, continuesAnswer, template, ...rest } = options;
-    const chosen = { tools, enableThinking, continuesAnswer, template };
+    const { tools, enableThinking, continuesAnswer, isSanitized, template, ...rest } = options;
+    const chosen = { tools, enableThinking, continuesAnswer, isSanitized, template };
     const { promptIds, form } = this.#model.prepareChat(messages, chosen);
     return this.#start(promptIds, rest, form);
   }

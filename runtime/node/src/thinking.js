@@ -5,7 +5,7 @@
  * with `<think>`, so that the generated text begins inside the reasoning.
  */
 
-const OPENING = "<think>";
+export const OPENING = "<think>";
 export const CLOSING = "</think>";
 
 /** Returns reasoning and text separately, without the tags and the blank lines around them. */

@@ -6,6 +6,7 @@
 
 import { Tokenizer as Inner } from "@huggingface/tokenizers";
 
+import { ControlMarks, hasMarks } from "./control_marks.js";
 import { FolderError, PromptError, firstLine } from "./errors.js";
 import { ByteDecoder, WindowDecoder } from "./stream_decoder.js";
 import { readObject } from "./text_files.js";
@@ -15,6 +16,10 @@ const TOKENIZER_NAME = "tokenizer.json";
 /** The tokenizer of one folder. */
 export class Tokenizer {
   #inner;
+  #content;
+  /** The same without added tokens; made when a prompt needs it. */
+  /** @type {Inner | undefined} */ #plain;
+  /** @type {ControlMarks | undefined} */ #controlMarks;
   #isByteLevel;
   /** @type {Set<number>} */ #specialIds;
 
@@ -23,6 +28,7 @@ export class Tokenizer {
    * @throws {FolderError} @huggingface/tokenizers cannot load it.
    */
   constructor(content) {
+    this.#content = content;
     try {
       this.#inner = new Inner(content, {});
       const added = [...this.#inner.get_added_tokens_decoder()];
@@ -52,14 +58,33 @@ export class Tokenizer {
    * @throws {PromptError} the text contains half a surrogate pair, for example from undecodable input.
    */
   encode(text) {
-    // Node has isWellFormed since version 20; TypeScript declares it from ES2024 on.
-    if (!(/** @type {string & { isWellFormed(): boolean }} */ (text).isWellFormed())) {
-      throw new PromptError(
-        "the prompt is not valid Unicode: it contains half a surrogate pair; " +
-          "check the encoding of the terminal or file that it comes from.",
-      );
+    requireWellFormed(text);
+    return text ? encodeWith(this.#inner, text) : [];
+  }
+
+  /** Marks for the names of all added tokens, which would become control tokens. */
+  get controlMarks() {
+    const added = [...this.#inner.get_added_tokens_decoder().values()];
+    this.#controlMarks ??= new ControlMarks(added.map((token) => token.content));
+    return this.#controlMarks;
+  }
+
+  /**
+   * Encode a prompt in which `controlMarks` marked what is plain text.
+   * @param {string} text
+   * @returns {number[]}
+   * @throws {PromptError} the text contains half a surrogate pair.
+   */
+  encodeMarked(text) {
+    if (!hasMarks(text)) return this.encode(text);
+    requireWellFormed(text);
+    this.#plain ??= new Inner({ ...this.#content, added_tokens: [] }, {});
+    const ids = [];
+    for (const [isControl, part] of this.controlMarks.divide(text)) {
+      if (isControl) ids.push(/** @type {number} */ (this.#inner.token_to_id(part)));
+      else if (part) ids.push(...encodeWith(this.#plain, part));
     }
-    return text ? [...this.#inner.encode(text, { add_special_tokens: false }).ids] : [];
+    return ids;
   }
 
   /**
@@ -88,6 +113,26 @@ export class Tokenizer {
       },
     };
   }
+}
+
+/**
+ * Encode without special tokens around the text.
+ * @param {Inner} inner
+ * @param {string} text
+ * @returns {number[]}
+ */
+function encodeWith(inner, text) {
+  return [...inner.encode(text, { add_special_tokens: false }).ids];
+}
+
+/** @param {string} text */
+function requireWellFormed(text) {
+  // Node has isWellFormed since version 20; TypeScript declares it from ES2024 on.
+  if (/** @type {string & { isWellFormed(): boolean }} */ (text).isWellFormed()) return;
+  throw new PromptError(
+    "the prompt is not valid Unicode: it contains half a surrogate pair; " +
+      "check the encoding of the terminal or file that it comes from.",
+  );
 }
 
 /**

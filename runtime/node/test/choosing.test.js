@@ -72,6 +72,14 @@ test("the prompt with tools equals Python's", { skip: withoutCases }, () => {
   }
 });
 
+test("prompts without the users' control tokens, and with a begun answer, equal Python's", { skip: withoutCases }, () => {
+  for (const { messages, options, token_ids: tokens, is_thinking: isThinking } of cases.prepared) {
+    const { promptIds, form } = model.prepareChat(messages, options);
+    assert.deepEqual(promptIds, tokens);
+    assert.equal(form.isThinking, isThinking);
+  }
+});
+
 test("tool calls are found in text of any chunk size", { skip: withoutCases }, () => {
   for (const { text, names, shown, calls } of cases.tool_texts) {
     for (const size of [1, 3, text.length]) {

@@ -112,7 +112,8 @@ export class Chat {
    */
   async #answer(asked, view, signal) {
     const messages = [...readSystem(), ...this.#messages, asked];
-    const prompt = this.#model.hasChat ? this.#session.chat(messages, { ...readOptions(), signal }) : this.#continue(asked, signal);
+    const options = { ...readOptions(), isSanitized: true, signal };
+    const prompt = this.#model.hasChat ? this.#session.chat(messages, options) : this.#continue(asked, signal);
     const start = performance.now();
     const times = [];
     let ending = "";
