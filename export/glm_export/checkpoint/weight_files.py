@@ -51,10 +51,11 @@ class WeightFiles:
         if not self.unused:
             return ""
         unused, used = (", ".join(p.name for p in paths) for paths in (self.unused, self.paths))
+        chosen = self.index.name if self.index else used
+        verb = "was" if len(self.unused) == 1 else "were"
         return (
-            f"{unused} {'was' if len(self.unused) == 1 else 'were'} not used: the weights come from "
-            f"{self.index.name if self.index else used}, in the order in which transformers looks "
-            "for files."
+            f"{unused} {verb} not used: the weights come from {chosen}, in the order in which "
+            "transformers looks for files."
         )
 
 
