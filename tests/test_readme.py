@@ -8,6 +8,7 @@ docs/node.md and docs/web.md have tests of their own hosts.
 import re
 import runpy
 import shlex
+import subprocess
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 CHECKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"] + [
     page for page in DOCS if page.name not in {*OTHER_HOSTS, "cli.md"}
 ]
-MADE = ("artifacts/", "loss.svg", "layers.svg")  # what the commands make
+MADE = ("artifacts/",)  # what the commands make
 # Of a benchmark, of all commands, and of optimum-cli.
 FOREIGN_OPTIONS = {"--cpp", "--help", "--model", "--task"}
 
@@ -232,3 +233,47 @@ def test_figures_of_the_readme_are_results() -> None:
     points = runpy.run_path(str(ROOT / "docs" / "draw_quality.py"))["read_points"](text)
     assert len(points) >= 26
     assert len({point.series for point in points}) == 4
+
+
+# What a command makes: its place in the repository, by the words that name it.
+_MAKES = (
+    (r"cmake .*-B (\S+)", "{}/CMakeCache.txt"),
+    (r"cmake --install .*--prefix (\S+)", "{}/lib/libglm.so"),
+    (r"\bcc .*-o (\S+)", "{}"),
+    (r"mkdir ([\w-]+) && cd", "{}/package.json"),
+    (r"npm pack \./runtime/node()", "glm-runtime-0.1.0.tgz"),
+    (r"(?:glm-export|glm-eval) .*(?:-o|--plot|--layers) (\S+)", "{}"),
+    (r"DONNXRUNTIME_ROOT=\$PWD/(\S+)", "{}/include/onnxruntime_c_api.h"),
+)
+
+
+def list_made_files() -> set[str]:
+    blocks = [block for page in list_markdown() for block in find_blocks(page, "sh", "")]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    made = {
+        place.format(name)
+        for line in lines
+        for pattern, place in _MAKES
+        for name in re.findall(pattern, line)
+    }
+    return made | {"examples/node/package-lock.json", "runtime/web/dist/index.html"}
+
+
+def test_git_ignores_what_the_commands_of_the_pages_make() -> None:
+    """They left untracked files beside the sources."""
+    made = sorted(list_made_files())
+    assert len(made) > 15
+    command = ["git", "check-ignore", "--no-index", *made]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 128:
+        pytest.skip("needs a clone of the repository")
+    assert sorted(set(made) - set(done.stdout.splitlines())) == []
+
+
+def test_programs_for_node_name_their_file() -> None:
+    """A reader did not know where to save a block."""
+    for page in (ROOT / "docs" / "node.md", ROOT / "runtime" / "node" / "README.md"):
+        before = re.findall(r"((?:.*\n){0,4})^```js\n", page.read_text(), re.MULTILINE)
+        assert before
+        for text in before:
+            assert re.search(r"Save this as\s`my-project/\w+\.mjs`", text), text

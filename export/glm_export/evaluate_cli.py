@@ -17,8 +17,8 @@ from glm_runtime.cli.progress import quiet_option, say, show_progress
 _EXAMPLES = """\b
 Examples:
   glm-eval ./GLM-4-9B-0414 artifacts/glm4-int4
-  glm-eval ./GLM-4-9B-0414 artifacts/glm4-int4 artifacts/glm4-int8 --plot loss.svg
-  glm-eval artifacts/glm4-sample artifacts/sample-int4 --layers layers.svg --json
+  glm-eval ./GLM-4-9B-0414 artifacts/glm4-int4 artifacts/glm4-int8 --plot artifacts/loss.svg
+  glm-eval artifacts/glm4-sample artifacts/sample-int4 --layers artifacts/layers.svg --json
 """
 _PATH = click.Path(path_type=Path)
 

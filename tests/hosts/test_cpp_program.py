@@ -180,6 +180,54 @@ def test_a_conversation(built: Path, folder: Path, python_model: glm_runtime.Mod
     assert done.stdout == "".join(answer + "\n" for answer in answers)
 
 
+def test_commands_of_a_chat(built: Path, folder: Path, python_model: glm_runtime.Model) -> None:
+    """/retry gives the same answer when decoding is greedy; /system changes the next one."""
+    question = "Recite Genesis 1:1."
+    conversation = Conversation(python_model, GREEDY)
+    answers = ["".join(piece.text for piece in conversation.ask(question))] * 2
+    conversation.change_system("Answer briefly.")
+    answers.append("".join(piece.text for piece in conversation.retry()))
+    lines = ["/retry", "/help", "/system", question, "/retry", "/system  Answer briefly."]
+    lines += ["/system", "/retry", "/nope", "/reset", "/retry", "/exit"]
+    options = ("--greedy", "--max-new-tokens", 48)
+    done = run_program(built, "chat", folder, *options, input="\n".join(lines) + "\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(answer + "\n" for answer in answers)
+    assert done.stderr.count("there is no message to answer again") == 2
+    for words in ("/system TEXT", "There is no system message.", "> Answer briefly.\n"):
+        assert words in done.stderr
+    assert "there is no command /nope; /help lists the commands." in done.stderr
+    assert "tokens/s" not in done.stderr  # only for a terminal
+
+
+def test_a_terminal_shows_the_speed_of_a_chat(built: Path, folder: Path) -> None:
+    leader, follower = pty.openpty()
+    options = ["--greedy", "--max-new-tokens", "8", "--no-huge-pages"]
+    command = [str(built / "glm-run"), "chat", str(folder), *options]
+    subprocess.run(
+        command, input=b"Hello\n", stdout=subprocess.DEVNULL, stderr=follower, check=True
+    )
+    shown = os.read(leader, 4096).decode()
+    os.close(leader)
+    os.close(follower)
+    assert re.search(r"\(8 tokens, [\d.]+ tokens/s\)", shown), shown
+
+
+def test_help_has_a_short_name(built: Path) -> None:
+    done = run_program(built, "-h")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run_program(built, "--help").stdout
+    assert "-h is the same option" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--thinking", "--no-thinking"])
+def test_raw_prompts_have_no_thinking(built: Path, option: str) -> None:
+    """The option was ignored silently."""
+    done = run_program(built, "generate", "/nowhere", "--prompt", "a", "--raw", option)
+    assert done.returncode == 2
+    assert "--raw cannot be used with chat, --system, --thinking" in done.stderr
+
+
 def test_a_message_that_is_refused_does_not_end_the_chat(built: Path, folder: Path) -> None:
     """A zero byte once did. The next answer does not know the refused messages."""
     options = ("--greedy", "--max-new-tokens", "8")

@@ -76,6 +76,7 @@ std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
           {"--greedy", [a] { a->is_greedy = true; }},
           {"--json", [a] { a->is_json = true; }},
           {"--verify", [a] { a->is_verified = true; }},
+          {"-h", [a] { a->is_help = true; }},
           {"--help", [a] { a->is_help = true; }},
           {"--version", [a] { a->is_version = true; }},
           {"--thinking", [a] { a->thinking = 1; }},
@@ -149,9 +150,11 @@ void check(const Arguments& a) {
   if (a.prompt && a.prompt_file) {
     throw UsageError("--prompt and --prompt-file cannot be used together; leave one out.");
   }
-  if (a.is_raw && (a.system || a.max_thinking_tokens || command == "chat")) {
+  bool is_for_chats = a.system || a.max_thinking_tokens || a.thinking != -1;
+  if (a.is_raw && (is_for_chats || command == "chat")) {
     throw UsageError(
-        "--raw cannot be used with chat, --system or --max-thinking-tokens; leave one out.");
+        "--raw cannot be used with chat, --system, --thinking or --max-thinking-tokens; leave one "
+        "out.");
   }
   bool is_sampled = a.temperature || a.top_k || a.top_p || a.min_p || a.seed;
   if (a.is_greedy && is_sampled) {

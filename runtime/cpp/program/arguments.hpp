@@ -41,3 +41,4 @@ Arguments parse_arguments(const std::vector<std::string>& words);
 glm_settings merge_settings(const Arguments& arguments, glm_settings settings);
 
 extern const char kHelp[];
+extern const char kChatHelp[];  // the commands of a chat

@@ -74,15 +74,17 @@ int generate(const Arguments& arguments) {
   return 0;
 }
 
-// Adds the answer to the conversation, also if Ctrl-C ended it early.
-void answer_line(const Arguments& arguments, const Opened& opened, const std::string& line,
-                 Messages* messages) {
-  messages->emplace_back("user", line);
+// Answers the last message and adds the answer, also if Ctrl-C ended it early. A message that is
+// refused is removed.
+void answer_last(const Arguments& arguments, const Opened& opened, Messages* messages) {
   try {
     std::string text = render(opened.model, *messages, arguments.thinking);
     Answer answer =
         answer_prompt(opened.session, tokenize(opened.model, text), opened.settings, Show::kText);
     messages->emplace_back("assistant", answer.text);
+    if (!is_terminal(stderr)) return;
+    std::fprintf(stderr, "(%zu tokens, %.1f tokens/s)\n", answer.tokens.size(),
+                 answer.measure_rate());
   } catch (const Failure& failure) {
     if (failure.status != GLM_BAD_PROMPT) throw;
     std::fprintf(stderr, "%s\n", failure.what());
@@ -90,15 +92,46 @@ void answer_line(const Arguments& arguments, const Opened& opened, const std::st
   }
 }
 
+// Replaces the system message, or shows it if the text is empty.
+void change_system(const std::string& text, Messages* messages) {
+  bool has_one = !messages->empty() && messages->front().first == "system";
+  if (text.empty()) {
+    std::string shown = has_one ? messages->front().second : "There is no system message.";
+    std::fprintf(stderr, "%s\n", shown.c_str());
+    return;
+  }
+  if (has_one) messages->erase(messages->begin());
+  messages->insert(messages->begin(), {"system", text});
+}
+
+// Drops the last answer, so that the message before it can be answered again.
+bool drop_answer(Messages* messages) {
+  if (!messages->empty() && messages->back().first == "assistant") messages->pop_back();
+  if (!messages->empty() && messages->back().first == "user") return true;
+  std::fputs("there is no message to answer again; ask something first.\n", stderr);
+  return false;
+}
+
 int chat(const Arguments& arguments) {
+  constexpr char kSystem[] = "/system";
   Opened opened(arguments);
   Messages messages = start_messages(arguments);
   for (std::string line; std::fputs("> ", stderr), read_line(&line);) {
     if (line == "/exit") break;
-    if (line == "/reset") {
-      messages = start_messages(arguments);
+    if (line == "/help") {
+      std::fputs(kChatHelp, stderr);
+    } else if (line == "/reset") {
+      messages.resize(!messages.empty() && messages.front().first == "system" ? 1 : 0);
+    } else if (line == kSystem || line.rfind(std::string(kSystem) + ' ', 0) == 0) {
+      size_t begin = line.find_first_not_of(' ', sizeof kSystem - 1);
+      change_system(begin == std::string::npos ? "" : line.substr(begin), &messages);
+    } else if (line == "/retry") {
+      if (drop_answer(&messages)) answer_last(arguments, opened, &messages);
+    } else if (!line.empty() && line[0] == '/') {
+      std::fprintf(stderr, "there is no command %s; /help lists the commands.\n", line.c_str());
     } else if (!line.empty()) {
-      answer_line(arguments, opened, line, &messages);
+      messages.emplace_back("user", line);
+      answer_last(arguments, opened, &messages);
     }
   }
   return 0;

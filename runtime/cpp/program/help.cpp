@@ -63,8 +63,15 @@ Options of one command:
   --new-tokens N             Number of generated tokens in bench; 64 by default.
   --rounds N                 Number of measured rounds in bench; 5 by default.
 
-  --help                     Show this text.
+  --help                     Show this text; -h is the same option.
   --version                  Show the version.
 
-In a chat, Ctrl-C ends the answer, /reset starts a new conversation, and /exit ends the program.
+In a chat, Ctrl-C ends the answer, /help lists the commands, and /exit ends the program.
+)";
+
+const char kChatHelp[] = R"(  /help         Show this list.
+  /reset        Forget the conversation, but not the system message.
+  /system TEXT  Replace the system message; without TEXT, show it.
+  /retry        Answer the last message again.
+  /exit         End the program. Ctrl-C ends an answer.
 )";
