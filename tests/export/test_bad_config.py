@@ -48,6 +48,8 @@ def test_model_type(tmp_path: Path, model_type: object) -> None:
         ({"partial_rotary_factor": 0.3}, "turns 9 numbers of a head of 32"),
         ({"hidden_size": "64"}, "hidden_size='64'"),
         ({"vocab_size": -1}, "vocab_size=-1"),
+        ({"head_dim": 10**400}, "at least 1 and below 2^31"),
+        ({"max_position_embeddings": 2**31}, "max_position_embeddings=2147483648"),
     ],
 )
 def test_config_values(tmp_path: Path, values: dict[str, object], word: str) -> None:

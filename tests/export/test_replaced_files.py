@@ -112,3 +112,14 @@ def test_evaluation_refuses_a_mixture(tmp_path: Path) -> None:
     progress = change_at("running the original", replace, checkpoint / WEIGHTS)
     with pytest.raises(CheckpointError, match=r"model\.safetensors was changed while"):
         evaluation.evaluate(options, progress)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json", "LICENSE"])
+def test_a_pipe_in_place_of_a_file(root: Path, name: str) -> None:
+    """It once waited for someone to write into it."""
+    path = root / "checkpoint" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match=f"{name} is a pipe or a device where a file"):
+        export(ExportOptions(root / "checkpoint", root / "new", method="rtn"))

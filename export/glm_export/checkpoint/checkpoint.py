@@ -19,7 +19,7 @@ from glm_export.checkpoint.adapter_files import (
     find_adapter,
     refuse_neighbour,
 )
-from glm_export.checkpoint.file_states import FileStates, read_states
+from glm_export.checkpoint.file_states import FileStates, read_states, require_regular_files
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.other_folders import find_other_kind
 from glm_export.checkpoint.quantization_settings import KEY, add_settings
@@ -243,6 +243,7 @@ def _require_config(folder: Path) -> Path:
     if not folder.is_dir():
         place = f" {folder.parent}" if folder.is_file() else ""
         raise CheckpointError(f"{folder} is not a folder; give the checkpoint's folder{place}.")
+    require_regular_files(folder)
     path = folder / "config.json"
     other = None if path.exists() else find_other_kind(folder)
     if other is not None:

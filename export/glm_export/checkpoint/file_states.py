@@ -6,6 +6,7 @@ are not from. This file knows nothing about the content of the files.
 """
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -74,6 +75,21 @@ def read_states(folder: Path) -> FileStates:
     return FileStates({path: state for path, state in states.items() if state is not None})
 
 
+def require_regular_files(folder: Path) -> None:
+    """Refuse pipes and devices, which would be waited for without end.
+
+    Raises:
+        CheckpointError: names the first one.
+        OSError: the folder cannot be read.
+    """
+    for path in folder.iterdir():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise CheckpointError(
+                f"{path.name} is a pipe or a device where a file is expected; remove it, or "
+                "download the checkpoint again."
+            )
+
+
 def make_state(status: os.stat_result) -> FileState:
     """Return the state in the answer of `os.stat` or `os.fstat`."""
     # Windows numbers devices differently for a path and for an open file.
@@ -83,5 +99,6 @@ def make_state(status: os.stat_result) -> FileState:
 
 def _find_state(path: Path) -> FileState | None:
     with suppress(OSError):
-        return make_state(path.stat())
+        status = path.stat()
+        return make_state(status) if stat.S_ISREG(status.st_mode) else None
     return None

@@ -3,7 +3,6 @@
 Options about sampling and length are in `generation_options.py`.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -15,6 +14,7 @@ import click
 from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.folder.manifest import read_manifest
+from glm_runtime.folder.strict_json import parse_json
 from glm_runtime.graph.inference import DEVICE_CHOICES, DeviceChoice
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import ROPE_SCALINGS, RopeScaling
@@ -308,7 +308,7 @@ def read_file(path: Path) -> str:
 
 def _read_tools(path: Path) -> list[dict[str, object]]:
     try:
-        content = json.loads(read_file(path))
+        content = parse_json(read_file(path))
     except ValueError as error:
         raise PromptError(
             f"{path} is not JSON ({error}); write a list of tools in OpenAI's format."

@@ -27,7 +27,7 @@ from glm_runtime.folder.manifest_entries import (
     YarnEntry,
     require,
 )
-from glm_runtime.folder.strict_json import decode_record, encode_record
+from glm_runtime.folder.strict_json import decode_record, encode_record, parse_json
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 __all__ = [
@@ -134,7 +134,7 @@ class Manifest:
             FolderError: the text is not a manifest, or a value has the wrong type or range.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError as error:
             raise FolderError(
                 f"{MANIFEST_NAME} is not JSON ({error}); export the folder again."
@@ -181,6 +181,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     require_folder(folder)
     path = folder / MANIFEST_NAME
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise FolderError(f"{path} is not a regular file; export the folder again.")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

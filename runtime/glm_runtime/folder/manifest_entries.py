@@ -178,6 +178,7 @@ class ModelEntry:
         for name in _MODEL_COUNTS:
             count = getattr(self, name)
             require(count > 0, f"{name} is {count}", "1 or more")
+            require(count < _MOST_TOKENS, f"{name} is {count}", "less than 2^31")
         for token in self.eos_token_ids:
             found = f"eos_token_ids holds {token}"
             require(0 <= token < self.vocab_size, found, f"ids below {self.vocab_size}")

@@ -5,6 +5,7 @@ dataclasses. This file knows nothing about folders or models; `manifest.py` uses
 """
 
 import dataclasses
+import json
 import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,12 +25,24 @@ _JSON_NAMES = {
 }
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: the text is not JSON, or is nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deep") from error
+
+
 def decode_record(kind: type[_Record], value: object, where: str) -> _Record:
     """Build one `kind` (a dataclass) from a decoded JSON object.
 
     Args:
         kind: the dataclass; fields with defaults may be missing in the JSON.
-        value: the result of `json.loads`.
+        value: the result of `parse_json`.
         where: name of the value in an error, for example `glm_manifest.json: source`.
 
     Raises:
@@ -92,7 +105,10 @@ def _decode_optional(hint: Any, value: object, where: str) -> object:
 
 def _decode_scalar(hint: type, value: object, where: str) -> object:
     if hint is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _wrong_type(value, "a number up to 1e308", where) from error
     # `type is` instead of isinstance, because True is an int in Python.
     if type(value) is not hint:
         raise _wrong_type(value, _JSON_NAMES[hint], where)

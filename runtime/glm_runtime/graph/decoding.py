@@ -235,6 +235,11 @@ def check_graph(graph: OpenGraph, model: ModelEntry) -> None:
     optional = session.get_overridable_initializers()
     found |= {node.name: (node.type, node.shape) for node in optional}
     found |= {node.name: (node.type, node.shape) for node in session.get_outputs()}
+    if model.num_layers > len(found):  # else a wrong number of layers could fill the memory
+        raise FolderError(
+            f"model.onnx has {len(found)} inputs and outputs where the manifest requires "
+            f"{model.num_layers} layers; export the checkpoint again."
+        )
     for name, (kind, shape) in _expected_tensors(model).items():
         if name not in found:
             raise FolderError(

@@ -27,7 +27,7 @@ from glm_runtime.folder.manifest import (
     describe_file,
     require_whole,
 )
-from glm_runtime.folder.strict_json import decode_record, encode_record
+from glm_runtime.folder.strict_json import decode_record, encode_record, parse_json
 from glm_runtime.graph.inference import import_onnxruntime, write_packed
 from glm_runtime.graph.machine import is_made_by_running, read_cpu_features, read_cpu_name
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
@@ -161,7 +161,7 @@ class _Record:
 
 def _read_record(folder: Path) -> _Record | None:
     try:
-        content = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
+        content = parse_json((folder / _RECORD_NAME).read_text(encoding="utf-8"))
         return decode_record(_Record, content, _RECORD_NAME)
     except (OSError, ValueError, GlmRuntimeError):
         return None

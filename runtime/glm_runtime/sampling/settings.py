@@ -5,7 +5,6 @@ settings are applied.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_runtime.errors import FolderError, SamplingError
+from glm_runtime.folder.strict_json import parse_json
 from glm_runtime.sampling.option import (
     Option,
     UnsetFloat,
@@ -230,7 +230,7 @@ def read_generation_config(folder: Path) -> dict[str, object]:
     """
     path = folder / GENERATION_CONFIG_NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FolderError(f"{path} is missing; export the folder again.") from error
     except ValueError as error:

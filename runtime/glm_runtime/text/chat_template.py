@@ -18,6 +18,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from glm_runtime.errors import FolderError, HostileTemplateError, PromptError, first_line
+from glm_runtime.folder.strict_json import parse_json
 from glm_runtime.text.chat_messages import (
     ChatOptions,
     Message,
@@ -257,7 +258,7 @@ def _read_object(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FolderError(f"{path} is not JSON ({error}); export the folder again.") from error
     return config if isinstance(config, dict) else {}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from glm_runtime.errors import SamplingError
 
+_MAX_STOPS = 1000
+
 
 class StopStrings:
     """Passes text through and holds back what may be the beginning of a stop string."""
@@ -12,8 +14,13 @@ class StopStrings:
         """Watch for any of `stops`.
 
         Raises:
-            SamplingError: a stop string is empty.
+            SamplingError: a stop string is empty, or there are too many.
         """
+        if len(stops) > _MAX_STOPS:
+            raise SamplingError(
+                f"there are {len(stops)} stop strings where at most {_MAX_STOPS} are expected, "
+                "since all of them are searched after every token; leave some out."
+            )
         if not all(stops):
             raise SamplingError(
                 "a stop string is empty where at least one character is expected; leave it out."

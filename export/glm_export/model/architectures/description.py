@@ -135,14 +135,15 @@ def read_count(config: Mapping[str, Any], key: str, default: int | None = None) 
     """Read a positive whole number from config.json.
 
     Raises:
-        UnsupportedModelError: the value is missing without a default, or is not such a number.
+        UnsupportedModelError: the value is missing without a default, or is not such a number, or
+            is 2^31 or more.
     """
     value = config.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
         raise UnsupportedModelError(
-            f"config.json says {key}={value!r}; a whole number of at least 1 is needed: "
-            "check config.json."
+            f"config.json says {key}={value!r}; a whole number of at least 1 and below 2^31 is "
+            "needed: check config.json."
         )
     return value
 
