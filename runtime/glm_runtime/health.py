@@ -27,6 +27,7 @@ from glm_runtime.graph.machine import (
     read_cpu_name,
     read_total_memory_bytes,
 )
+from glm_runtime.graph.version import require_version
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.text.chat_template import TABLE_NAME, TEMPLATE_NAME
 
@@ -121,6 +122,7 @@ def examine_folder(
     fitting = max(0, min(model.context_length, left_bytes // count_cache_bytes(model, 1)))
     advice = "copy the folder again or export again."
     problems = [f"{problem}; {advice}" for problem in found if problem.is_harmful]
+    problems += _check_version(manifest)
     if fitting == 0:
         problems.append(
             f"the weights take {weight_bytes / 1e9:.2f} GB but {memory_available_bytes / 1e9:.2f} "
@@ -145,6 +147,19 @@ def describe_chat(manifest: Manifest) -> str:
     if TABLE_NAME not in manifest.files:
         return "template, without a table: the C and C++ runtime takes whole prompts only"
     return "template, and a table for the C and C++ runtime"
+
+
+def _check_version(manifest: Manifest) -> list[str]:
+    """Return a problem if the installed onnxruntime is too old for a folder."""
+    try:
+        version = import_onnxruntime().__version__
+    except MissingDependencyError:
+        return []  # a problem of the machine
+    try:
+        require_version(manifest, version)
+    except MissingDependencyError as error:
+        return [str(error)]
+    return []
 
 
 def count_cache_bytes(model: ModelEntry, length: int) -> int:

@@ -24,10 +24,11 @@ from glm_runtime.answering.settings import GenerationSettings, Piece, read_defau
 from glm_runtime.answering.speculation import DraftModel
 from glm_runtime.folder.manifest import MODEL_NAME, Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import Decoder, check_graph, count_shared
-from glm_runtime.graph.inference import DeviceChoice, OpenGraph, open_graph
+from glm_runtime.graph.inference import DeviceChoice, OpenGraph, import_onnxruntime, open_graph
 from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import RopeScaling, apply_scaling
+from glm_runtime.graph.version import require_version
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.sampling.settings import SamplingSettings
 from glm_runtime.text.chat_messages import ChatOptions, Message
@@ -296,13 +297,14 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
     Raises:
         FolderError: the folder differs from its manifest, or is too old for `rope_scaling`.
         FormatVersionError: the folder comes from a newer glm-export.
-        MissingDependencyError: onnxruntime is not installed.
+        MissingDependencyError: onnxruntime is not installed, or too old for the folder.
         DeviceError: the device is not available, `threads` is less than 1, a CUDA graph is not
             possible, or `rope_scaling` is given on another device than the CPU.
         SamplingError: `rope_scaling` makes the context too long.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    require_version(manifest, import_onnxruntime().__version__)
     require_whole(folder, manifest, is_full=is_verified, progress=progress)
     tokenizer = read_tokenizer(folder)
     template = read_chat_template(folder)

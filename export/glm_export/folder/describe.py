@@ -9,7 +9,7 @@ import glm_export
 from glm_export.folder import model_card, side_files
 from glm_export.job import ExportJob
 from glm_export.model.rotary import describe_rope
-from glm_export.plan.plan import TensorPlan
+from glm_export.plan.plan import EMBEDDING, TensorPlan
 from glm_quantize import Scheme
 from glm_runtime.errors import PromptError
 from glm_runtime.folder import manifest as folder_manifest
@@ -24,6 +24,7 @@ from glm_runtime.text.chat_template import TEMPLATE_NAME, ChatTemplate
 from glm_runtime.text.thinking import is_open_thinking
 
 _CARD = "README.md"
+_OLDEST_ONNXRUNTIME, _WITH_NEW_KERNELS = "1.24", "1.27"
 _LONG_PROMPT = 8192  # the card of GLM-Z1-9B-0414: consider YaRN for longer inputs
 _NUMPY_NAMES = {"fp32": "float32", "fp16": "float16"}
 T = TypeVar("T")
@@ -91,7 +92,19 @@ def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcom
         size_bytes=sum(entry.size_bytes for entry in files.values()),
         files=files,
         verification=outcome.verification,
+        oldest_onnxruntime=_find_oldest_onnxruntime(job),
     )
+
+
+def _find_oldest_onnxruntime(job: ExportJob) -> str:
+    """Return the oldest version that runs the graph; `tests/hosts/test_oldest_onnxruntime.py`.
+
+    Versions 1.24 and 1.26 refuse an embedding of 2-bit codes and an int8 KV cache.
+    """
+    embedding = job.plan.tensors[EMBEDDING].scheme
+    has_int2_embedding = embedding is not None and embedding.bits == 2
+    is_new = has_int2_embedding or job.options.kv_cache == "int8"
+    return _WITH_NEW_KERNELS if is_new else _OLDEST_ONNXRUNTIME
 
 
 def _name_quant(schemes: set[Scheme]) -> str:

@@ -23,6 +23,7 @@ _LARGE_BYTES = 1 << 20
 NUMPY_DTYPES: Mapping[str, npt.DTypeLike] = MappingProxyType(
     {"fp32": "<f4", "fp16": "<f2", "uint8": "u1", "int32": "<i4"}
 )
+EMBEDDING = "embed_tokens.weight"
 # Modules that compute in the wide type in addition to the norms; see `decoder.py`.
 _WIDE_MODULES = ("o_proj", "down_proj", "norm")
 

@@ -154,6 +154,10 @@ Manifest parse_manifest(std::string_view text) {
       version = json.integer();
       return;
     }
+    if (key == "oldest_onnxruntime") {
+      manifest.oldest_onnxruntime = json.string();
+      return;
+    }
     if (key == "model") model = json, has_model = true;
     if (key == "files") files = json, has_files = true;
     json.skip();

@@ -40,6 +40,7 @@ struct Table {
 struct Manifest {
   ModelShape model;
   std::map<std::string, FileEntry> files;
+  std::string oldest_onnxruntime;
   std::vector<Table> tables;  // not in the file: see rotary.hpp
 };
 

@@ -1,6 +1,7 @@
 #include "onnxruntime.hpp"
 
 #include <cstdlib>
+#include <utility>
 
 #include "errors.hpp"
 #include "onnxruntime_library.hpp"
@@ -10,7 +11,7 @@ namespace {
 
 // The functions that we call exist since ONNX Runtime 1.16. Exported folders need 1.24 or later.
 constexpr uint32_t kApiVersion = 16;
-constexpr long kOldestMinor = 24;
+constexpr char kOldest[] = "1.24";
 
 bool is_out_of_memory(const std::string& message) {
   for (const char* words : {"bad_alloc", "bad allocation", "Failed to allocate", "out of memory"}) {
@@ -24,24 +25,30 @@ std::string take_first_line(const char* message) {
   return text.substr(0, text.find('\n'));
 }
 
-bool is_old(const std::string& version) {
+std::pair<long, long> read_version(const std::string& version) {
   char* rest = nullptr;
   long major = std::strtol(version.c_str(), &rest, 10);
-  long minor = *rest == '.' ? std::strtol(rest + 1, nullptr, 10) : 0;
-  return major < 1 || (major == 1 && minor < kOldestMinor);
+  return {major, *rest == '.' ? std::strtol(rest + 1, nullptr, 10) : 0};
 }
 
 // Checks the version first, because an old library writes to stderr if it lacks the API version.
 const OrtApi* find_api() {
   std::string version = find_library().GetVersionString();
-  const OrtApi* api = is_old(version) ? nullptr : find_library().GetApi(kApiVersion);
+  bool is_old = read_version(version) < read_version(kOldest);
+  const OrtApi* api = is_old ? nullptr : find_library().GetApi(kApiVersion);
   if (api != nullptr) return api;
-  throw Error(GLM_RUN_FAILED, "ONNX Runtime is " + version + " where 1." +
-                                  std::to_string(kOldestMinor) +
+  throw Error(GLM_RUN_FAILED, "ONNX Runtime is " + version + " where " + kOldest +
                                   " or later is expected; upgrade it.");
 }
 
 }  // namespace
+
+void require_version(const std::string& oldest) {
+  std::string version = find_library().GetVersionString();
+  if (oldest.empty() || read_version(version) >= read_version(oldest)) return;
+  throw Error(GLM_UNSUPPORTED, "ONNX Runtime is " + version + ", but this folder needs " + oldest +
+                                   " or later; upgrade it.");
+}
 
 const OrtApi& ort() {
   static const OrtApi* const api = find_api();

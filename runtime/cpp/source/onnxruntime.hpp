@@ -20,6 +20,9 @@ namespace glm {
 // Throws GLM_RUN_FAILED if the library is too old.
 const OrtApi& ort();
 
+// Throws GLM_UNSUPPORTED if the library is older than `oldest`, such as "1.27"; "" is any version.
+void require_version(const std::string& oldest);
+
 struct Release {
   void operator()(OrtEnv* p) const { ort().ReleaseEnv(p); }
   void operator()(OrtSession* p) const { ort().ReleaseSession(p); }

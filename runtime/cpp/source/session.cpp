@@ -19,6 +19,7 @@ glm::Manifest open_manifest(const std::string& folder, const glm_load_options& o
   bool has_hashes = options.verify_hashes != 0;
   std::string text = glm::read_file(folder, "glm_manifest.json");
   glm::Manifest manifest = glm::parse_manifest(text);
+  glm::require_version(manifest.oldest_onnxruntime);
   if (has_hashes) glm::require_unchanged(folder, text);
   glm::require_files(folder, manifest.files, has_hashes);
   if (options.rope_factor != 0 || options.rope_original_context != 0) {

@@ -6,6 +6,7 @@ that the same export gives the same bytes. Read `strict_json.py` for how JSON be
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -80,6 +81,7 @@ class Manifest:
         size_bytes: size of all files together.
         files: size and hash of every file except the manifest.
         verification: how the export was checked.
+        oldest_onnxruntime: oldest version of ONNX Runtime that runs the graph.
     """
 
     tool_version: str
@@ -92,8 +94,12 @@ class Manifest:
     size_bytes: int
     files: dict[str, FileEntry]
     verification: VerificationEntry
+    oldest_onnxruntime: str = "1.24"
 
     def __post_init__(self) -> None:
+        found = f"oldest_onnxruntime is {self.oldest_onnxruntime!r}"
+        is_version = re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", self.oldest_onnxruntime) is not None
+        require(is_version, found, "a version such as 1.24")
         for name in self.files:
             found = f"files names {name!r}"
             require(_is_plain_name(name), found, "plain file names, without folders")

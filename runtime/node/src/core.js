@@ -7,7 +7,7 @@
 export { Decoder } from "./decoder.js";
 export * from "./errors.js";
 export { Graph, checkTensors, listCacheNames } from "./graph.js";
-export { MANIFEST_NAME, readManifest } from "./manifest.js";
+export { MANIFEST_NAME, readManifest, requireVersion } from "./manifest.js";
 export { Model, openModel } from "./model.js";
 export { Session } from "./session.js";
 export { isObject } from "./text_files.js";

@@ -22,6 +22,7 @@ const FORMAT_VERSION = 1;
  * @property {number} contextLength
  * @property {"float32" | "float16" | "int8"} cacheDtype
  * @property {readonly number[]} eosTokenIds  each of them ends an answer
+ * @property {string} oldestOnnxruntime  the oldest version of ONNX Runtime that runs the graph
  */
 
 /**
@@ -50,7 +51,24 @@ export async function readManifest(folder) {
     );
   }
   checkFormatVersion(content.format_version);
-  return { model: readModel(content.model), files: readFiles(content.files) };
+  const model = { ...readModel(content.model), oldestOnnxruntime: readOldest(content.oldest_onnxruntime) };
+  return { model, files: readFiles(content.files) };
+}
+
+/**
+ * Refuse a folder that needs a newer ONNX Runtime.
+ * @param {ModelEntry} model
+ * @param {string} name  the package
+ * @param {string | undefined} version  its version
+ * @throws {FolderError} the message names both versions.
+ */
+export function requireVersion(model, name, version) {
+  const [major, minor] = splitVersion(version ?? "");
+  const [oldestMajor, oldestMinor] = splitVersion(model.oldestOnnxruntime);
+  if (!version || major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return;
+  throw new FolderError(
+    `${name} is ${version}, but this folder needs ONNX Runtime ${model.oldestOnnxruntime} or later; upgrade ${name}.`,
+  );
 }
 
 /**
@@ -102,9 +120,21 @@ function checkFormatVersion(version) {
   }
 }
 
+/** @param {string} version */
+function splitVersion(version) {
+  return version.split(".").map(Number);
+}
+
+/** @param {unknown} value */
+function readOldest(value = "0.0") {
+  const isVersion = typeof value === "string" && /^\d{1,4}\.\d{1,4}$/.test(value);
+  require(isVersion, `oldest_onnxruntime is ${JSON.stringify(value)}`, "a version such as 1.24");
+  return /** @type {string} */ (value);
+}
+
 /**
  * @param {unknown} value
- * @returns {ModelEntry}
+ * @returns {Omit<ModelEntry, "oldestOnnxruntime">}
  */
 function readModel(value) {
   const entry = isObject(value) ? value : {};

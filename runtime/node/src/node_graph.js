@@ -4,10 +4,11 @@ import { join } from "node:path";
 
 import "./no_telemetry.js";
 
-import { InferenceSession, Tensor } from "onnxruntime-node";
+import { InferenceSession, Tensor, env } from "onnxruntime-node";
 
 import { FolderError, firstLine } from "./errors.js";
 import { Graph, checkTensors } from "./graph.js";
+import { requireVersion } from "./manifest.js";
 
 const GRAPH_NAME = "model.onnx";
 const CHUNK_TOKENS = 128; // as in Python
@@ -21,6 +22,7 @@ const CHUNK_TOKENS = 128; // as in Python
  * @throws {FolderError} onnxruntime cannot load the graph, or a tensor does not match the manifest.
  */
 export async function openGraph(folder, model, threads) {
+  requireVersion(model, "onnxruntime-node", env.versions.node);
   const session = await createSession(join(folder, GRAPH_NAME), threads);
   try {
     checkTensors(session, model);

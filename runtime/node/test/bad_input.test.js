@@ -42,6 +42,14 @@ test("no folder, no manifest, a checkpoint", async (t) => {
   await refuses(folder, FolderError, /is a checkpoint, not an exported folder; export it first/);
 });
 
+test("a folder that needs a newer onnxruntime, or does not say which", async (t) => {
+  const folder = await copyFolder(t);
+  await changeJson(folder, MANIFEST, (manifest) => (manifest.oldest_onnxruntime = "9.1"));
+  await refuses(folder, FolderError, /onnxruntime-node is 1\.\d+\.\d+, but this folder needs ONNX Runtime 9\.1 or later/);
+  await changeJson(folder, MANIFEST, (manifest) => (manifest.oldest_onnxruntime = "new"));
+  await refuses(folder, FolderError, /oldest_onnxruntime is "new" where a version such as 1\.24 is expected/);
+});
+
 for (const name of ["model.onnx", "model.onnx.data", "tokenizer.json", "generation_config.json"]) {
   test(`${name} missing or truncated`, async (t) => {
     const folder = await copyFolder(t);

@@ -5,7 +5,15 @@
  * the next run. With WebGPU they stay on the GPU.
  */
 
-import { FolderError, GlmRuntimeError, Graph, checkTensors, firstLine, listCacheNames } from "glm-runtime/core";
+import {
+  FolderError,
+  GlmRuntimeError,
+  Graph,
+  checkTensors,
+  firstLine,
+  listCacheNames,
+  requireVersion,
+} from "glm-runtime/core";
 
 import { BackendError, TooLargeError, WASM_ADVICE } from "./errors.js";
 import { probeGraph } from "./probe_graph.js";
@@ -45,6 +53,7 @@ const CHUNK_TOKENS = { wasm: 32, webgpu: 16 };
  */
 export async function openGraph({ folder, model, backend, threads }) {
   const runtime = await importRuntime(backend, threads);
+  requireVersion(model, "onnxruntime-web", runtime.env.versions.web);
   const session = await createSession(runtime, folder, model, backend);
   checkTensors(session, model);
   const traits = { isInPlace: false, chunkTokens: CHUNK_TOKENS[backend] };
