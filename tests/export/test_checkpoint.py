@@ -222,8 +222,7 @@ def test_a_git_lfs_pointer(tmp_path: Path) -> None:
         ({"x": entry([1], 0, 4), "y": entry([1], 0, 4)}, "tensors overlap or leave a hole"),
         ({"x": entry([2], 0, 8), "y": entry([1], 4, 8)}, "tensors overlap or leave a hole"),
         ({"x": entry([1], 4, 8)}, "x starts at byte"),
-        ({"x": entry([1], 0, 1, "F8_E4M3")}, "x has dtype F8_E4M3; supported are F32, F16, BF16"),
-        ({"x": entry([1], 0, 1, "I8")}, "x has dtype I8; supported are F32, F16, BF16"),
+        ({"x": entry([1], 0, 1, "F4")}, "x has dtype F4; supported are F32, F16, BF16"),
         ({"x": entry([1], 0, 4) | {"dtype": ["F32"]}}, "x has dtype ['F32']; supported are"),
     ],
 )
@@ -298,7 +297,8 @@ def test_a_damaged_header_is_refused_or_as_good_as_safetensors_says(
     expected = load_file(checkpoint.folder / WEIGHTS)
     assert set(expected) == set(checkpoint.tensors)
     for name, values in expected.items():
-        np.testing.assert_array_equal(checkpoint.read(name), values.astype(np.float32))
+        if checkpoint.tensors[name].is_float:
+            np.testing.assert_array_equal(checkpoint.read(name), values.astype(np.float32))
 
 
 def open_or_refuse(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> Checkpoint | None:
@@ -311,8 +311,9 @@ def open_or_refuse(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> 
         checkpoint = open_checkpoint(folder)
     except CheckpointError:
         return None
-    for name in checkpoint.tensors:
-        checkpoint.read(name)
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.is_float:
+            checkpoint.read(name)
     return checkpoint
 
 

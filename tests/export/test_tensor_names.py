@@ -177,6 +177,23 @@ def test_another_number_of_layers(tmp_path: Path, layers: int, words: str) -> No
     refuse(folder, words, f"the weights have {stored} layers and config.json says {layers}")
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "words"),
+    [
+        ("global_step", "I64", "from the same revision"),
+        ("score.mask", "BOOL", "a classifier"),
+        ("model.layers.0.mlp.down_proj.qweight", "I32", "quantized in a way that config.json's"),
+        ("model.layers.0.mlp.down_proj.weight_scale", "F8_E4M3", "quantized in a way"),
+    ],
+)
+def test_surplus_tensors_of_other_types(tmp_path: Path, name: str, dtype: str, words: str) -> None:
+    """Their types were refused, as if the checkpoint were a quantized one."""
+    folder = write_small(tmp_path / "checkpoint")
+    size = {"I64": 8, "I32": 4}.get(dtype, 1)
+    replace_tensors(folder, add={name: RawTensor(dtype, (2, 2), bytes(4 * size))})
+    refuse(folder, "1 tensors do not belong", name, words)
+
+
 def test_unused_files_are_named_beside_a_missing_tensor(tmp_path: Path) -> None:
     folder = write_small(tmp_path / "checkpoint")
     replace_tensors(folder, drop=[QUERY])

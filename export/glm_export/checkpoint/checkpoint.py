@@ -22,7 +22,7 @@ from glm_export.checkpoint.adapter_files import (
 from glm_export.checkpoint.file_states import FileStates, read_states, require_regular_files
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.other_folders import find_other_kind
-from glm_export.checkpoint.quantization_settings import KEY, add_settings
+from glm_export.checkpoint.quantization_settings import add_settings
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
 from glm_export.checkpoint.tensor_names import strip_wrappers
 from glm_export.checkpoint.weight_files import WeightFiles, find_weight_files
@@ -218,8 +218,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     states = read_states(folder)  # before anything is read
     config = add_settings(folder, read_json(config_path))
     files = find_weight_files(folder, config)
-    is_quantized = config.get(KEY) is not None
-    tensors = _read_headers(files.paths, is_quantized=is_quantized)
+    tensors = _read_headers(files.paths)
     for stored_name, file in files.weight_map.items():
         name = strip_wrappers(stored_name)
         if name not in tensors or tensors[name].path.name != file:
@@ -251,10 +250,10 @@ def _require_config(folder: Path) -> Path:
     return path
 
 
-def _read_headers(files: Iterable[Path], *, is_quantized: bool) -> dict[str, StoredTensor]:
+def _read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for path in files:
-        for tensor in _read_header(path, is_quantized=is_quantized):
+        for tensor in _read_header(path):
             name = strip_wrappers(tensor.name)
             if name in tensors:
                 raise CheckpointError(
@@ -266,9 +265,9 @@ def _read_headers(files: Iterable[Path], *, is_quantized: bool) -> dict[str, Sto
     return tensors
 
 
-def _read_header(path: Path, *, is_quantized: bool) -> list[StoredTensor]:
+def _read_header(path: Path) -> list[StoredTensor]:
     if path.suffix != ".bin":
-        return read_header(path, is_quantized=is_quantized)
+        return read_header(path)
     from glm_export.checkpoint.torch_file import read_torch_file  # noqa: PLC0415 - imports torch
 
     return read_torch_file(path)

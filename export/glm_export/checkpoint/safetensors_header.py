@@ -7,7 +7,7 @@ reads the tensors.
 import json
 import math
 import struct
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ _LENGTH_BYTES = 8
 _SHOWN_BYTES = 64  # enough to recognise another kind of file
 _MAX_HEADER_BYTES = 100_000_000
 _FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-# Further types in pre-quantized checkpoints: packed codes, indices, shapes and 8-bit floats.
-_QUANTIZED_BYTES = {
-    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1},
-    **{"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1},
+# Further types: packed codes, indices, shapes and 8-bit floats of pre-quantized checkpoints, and
+# what training programs store beside the weights.
+_OTHER_BYTES = {
+    **{"F64": 8, "C64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "BOOL": 1},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1},
 }
-_ITEM_BYTES = _FLOAT_BYTES | _QUANTIZED_BYTES
+_ITEM_BYTES = _FLOAT_BYTES | _OTHER_BYTES
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,11 @@ class StoredTensor:
             raise _refuse_dtype(self.path, self.name, self.dtype)
 
 
-def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]:
+def read_header(path: Path) -> list[StoredTensor]:
     """Read the location of each tensor in a file, in the order of their bytes.
 
     Args:
         path: the file.
-        is_quantized: accept integers and 8-bit floats in addition to F32, F16 and BF16.
 
     Raises:
         CheckpointError: the header is broken, or does not account for every byte of the file.
@@ -92,7 +92,7 @@ def read_header(path: Path, *, is_quantized: bool = False) -> list[StoredTensor]
     size = path.stat().st_size
     header = _read_header_bytes(path, size)
     try:
-        tensors = _parse_header(path, header, _ITEM_BYTES if is_quantized else _FLOAT_BYTES)
+        tensors = _parse_header(path, header)
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} has an invalid safetensors header ({error}); download it again."
@@ -117,7 +117,7 @@ def _read_header_bytes(path: Path, size: int) -> bytes:
         return file.read(length)
 
 
-def _parse_header(path: Path, header: bytes, dtypes: Container[str]) -> list[StoredTensor]:
+def _parse_header(path: Path, header: bytes) -> list[StoredTensor]:
     entries = json.loads(header.decode("utf-8"))
     if not isinstance(entries, dict):
         raise TypeError("it is not a JSON object")
@@ -126,7 +126,7 @@ def _parse_header(path: Path, header: bytes, dtypes: Container[str]) -> list[Sto
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not {"data_offsets", "shape", "dtype"} <= set(entry):
             raise TypeError(f"{name} has no dtype, shape and data_offsets")
-        if not isinstance(entry["dtype"], str) or entry["dtype"] not in dtypes:
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _ITEM_BYTES:
             raise _refuse_dtype(path, name, entry["dtype"])
     return [_parse_entry(path, name, entry, data_offset) for name, entry in entries.items()]
 

@@ -19,6 +19,11 @@ _CAUSES = (
         "save_pretrained) and give the merged model",
     ),
     (
+        r"\.(qweight|qzeros|g_idx|weight_packed|weight_scale(_inv)?|weight\.absmax)$",
+        "the weights are quantized in a way that config.json's quantization_config does not "
+        "describe; give config.json of the same repository, or a checkpoint that is not quantized",
+    ),
+    (
         r"(^|\.)prefix_encoder\.",
         "the weights hold the prefix of P-Tuning, which is not supported; give the model that was "
         "tuned",

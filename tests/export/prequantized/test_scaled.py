@@ -289,7 +289,7 @@ def write_gptq(folder: Path) -> dict[str, Any]:
 def test_quantize_config_alone(tmp_path: Path) -> None:
     """AutoGPTQ wrote its settings into a file of its own, without quant_method."""
     settings = write_gptq(tmp_path / "x")
-    refuse(tmp_path / "x", CheckpointError, "I32", "supported are F32, F16, BF16")
+    refuse(tmp_path / "x", CheckpointError, "quantization_config does not describe")
     del settings["quant_method"]
     write_json(tmp_path / "x" / "quantize_config.json", settings)
     source = open_source(tmp_path / "x")
