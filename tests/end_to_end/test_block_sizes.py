@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from transformers import PreTrainedModel
 
 from glm_export import ExportOptions, export
@@ -95,3 +97,25 @@ def test_int2_of_plain_rounding_is_symmetric_by_default() -> None:
         assert scheme is not None and not scheme.is_symmetric
     (override,) = choose(method="rtn", overrides=("lm_head=int2-asym",)).parsed_overrides
     assert override.scheme is not None and not override.scheme.is_symmetric
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("quant", ["int8", "int4", "int2"])
+def test_the_lookup_of_embeddings_always_has_zero_points(
+    quant: str, is_tied: bool, tmp_path: Path
+) -> None:
+    """onnxruntime-gpu before 1.31 takes missing ones as 0, where the CPU takes the middle code."""
+    model = build_model(TinyShape(tie_word_embeddings=is_tied))
+    checkpoint, folder = write_checkpoint(tmp_path / "c", model), tmp_path / "out"
+    options = {"method": "rtn", "is_symmetric": True, "verify": "full", "block_size": 32}
+    export(ExportOptions(checkpoint, folder, quant=quant, accuracy_level=0, **options))
+    graph = onnx.load(folder / "model.onnx").graph
+    (lookup,) = (node for node in graph.node if node.op_type == "GatherBlockQuantized")
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    assert len(lookup.input) == 4
+    middle = {"int8": 0x80, "int4": 0x88, "int2": 0xAA}[quant]
+    assert (arrays[lookup.input[3]] == middle).all()
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    assert all(len(node.input) == 3 or not node.input[3] for node in products)
+    if quant != "int2":
+        compare(folder, model)

@@ -101,7 +101,7 @@ def test_what_export_refuses_is_refused(tmp_path: Path) -> None:
 def test_a_size_that_is_too_small_is_refused_as_by_the_export(tmp_path: Path) -> None:
     """--plan printed a plan that the export then refused."""
     options = ExportOptions(SAMPLE, tmp_path / "out", bits_per_weight=1.0)
-    with pytest.raises(OptionsError, match=r"bits per weight 1 is requested, .* at least 4\.159"):
+    with pytest.raises(OptionsError, match=r"bits per weight 1 is requested, .* at least 4\.165"):
         estimate(options)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -315,6 +315,9 @@ class _Writer:
         """Write codes, check them if `is_checked`, and return them as stored."""
         segments = run.tensor.segments
         _require_finite(run, quantized.scales, segments[1].dtype)
+        if len(segments) > 2 and quantized.zero_points is None:
+            zero_points = np.full(quantized.scales.shape, quantized.scheme.default_zero_point)
+            quantized = replace(quantized, zero_points=zero_points.astype(np.uint8))
         for segment, part in zip(segments, _list_parts(pack_rows(quantized)), strict=True):
             self._file.write_rows(segment, run.first_row, part)
         return self._read_back(run, quantized) if self._is_checked else quantized

@@ -206,7 +206,8 @@ def _lay_out(
         (f"{name}.packed", "uint8", (shape[0], shape[1] * scheme.bits // 8)),
         (f"{name}.scales", wide, (shape[0], blocks)),
     ]
-    if not scheme.is_symmetric:
+    # GatherBlockQuantized of onnxruntime-gpu before 1.31 takes missing zero points as 0.
+    if not scheme.is_symmetric or name == EMBEDDING:
         layout.append((f"{name}.zero_points", "uint8", (shape[0], -(-blocks * scheme.bits // 8))))
     return layout
 

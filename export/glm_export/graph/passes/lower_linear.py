@@ -104,7 +104,8 @@ def _lower_quantized(
         sort.outputs[0] if sort else node.inputs[0],
         get_initializer(graph, packed, (outputs, blocks, block_bytes), suffix="_blocks"),
         get_initializer(graph, scales, scales.shape),
-        get_initializer(graph, rest[0], rest[0].shape) if rest else None,
+        # Tied embeddings store zero points for the lookup, also in a symmetric scheme.
+        None if scheme.is_symmetric else get_initializer(graph, rest[0], rest[0].shape),
         None,  # g_idx: no column order
         _read_bias(graph, node, plan),
     ]
