@@ -138,7 +138,7 @@ def damage(kind: str, shard: Path) -> None:
         ("truncated", "is not a zip file, which PyTorch writes since version 1.6"),
         ("old", "is not a zip file, which PyTorch writes since version 1.6"),
         ("transposed", "is not stored row by row"),
-        ("integers", "of torch.int8; supported are F32, F16, BF16"),
+        ("integers", "has dtype I8; supported are F32, F16, BF16"),
         ("a number", "is a float where a tensor with numbers is expected"),
         ("nothing", "holds no tensors by name"),
     ],

@@ -153,7 +153,19 @@ def test_a_dtype_that_is_no_float_of_16_or_32_bits(tmp_path: Path, dtype: str) -
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_same_in_a_file_of_pytorch(tmp_path: Path, dtype: str) -> None:
     tensor = RawTensor(dtype, SHAPES[QUERY], bytes(64 * 64 * DTYPES[dtype]))
-    words = (f"{QUERY} is a tensor [64, 64] of torch.", "supported are F32, F16, BF16", "save")
+    words = (f"{QUERY} has dtype {dtype}; supported are F32, F16, BF16", "not quantized", "save")
+    refuse(
+        tmp_path,
+        lambda c: use_torch_file(c, {**random_tensors(), QUERY: tensor}),
+        CheckpointError,
+        *words,
+    )
+
+
+@pytest.mark.usefixtures("no_tracing")
+def test_a_type_of_pytorch_that_safetensors_lacks(tmp_path: Path) -> None:
+    tensor = RawTensor("C128", SHAPES[QUERY], bytes(64 * 64 * 16))
+    words = (f"{QUERY} is a tensor [64, 64] of torch.complex128", "supported are F32, F16, BF16")
     refuse(
         tmp_path,
         lambda c: use_torch_file(c, {**random_tensors(), QUERY: tensor}),

@@ -22,6 +22,7 @@ from support.broken_checkpoints import (
     write_json,
     write_safetensors,
     write_small,
+    write_torch,
 )
 from support.refusals import assert_sentence
 
@@ -186,11 +187,19 @@ def test_another_number_of_layers(tmp_path: Path, layers: int, words: str) -> No
         ("model.layers.0.mlp.down_proj.weight_scale", "F8_E4M3", "quantized in a way"),
     ],
 )
-def test_surplus_tensors_of_other_types(tmp_path: Path, name: str, dtype: str, words: str) -> None:
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_surplus_tensors_of_other_types(
+    tmp_path: Path, name: str, dtype: str, words: str, kind: str
+) -> None:
     """Their types were refused, as if the checkpoint were a quantized one."""
     folder = write_small(tmp_path / "checkpoint")
     size = {"I64": 8, "I32": 4}.get(dtype, 1)
-    replace_tensors(folder, add={name: RawTensor(dtype, (2, 2), bytes(4 * size))})
+    tensor = RawTensor(dtype, (2, 2), bytes(4 * size))
+    if kind == "safetensors":
+        replace_tensors(folder, add={name: tensor})
+    else:
+        (folder / WEIGHTS).unlink()
+        write_torch(folder / "pytorch_model.bin", {**random_tensors(), name: tensor})
     refuse(folder, "1 tensors do not belong", name, words)
 
 

@@ -132,6 +132,7 @@ def write_torch(path: Path, tensors: Mapping[str, RawTensor]) -> None:
     import torch  # noqa: PLC0415
 
     types = {"F32": torch.float32, "I8": torch.int8, "I64": torch.int64, "F64": torch.float64}
+    types |= {"I32": torch.int32, "U8": torch.uint8, "C128": torch.complex128}
     types |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool}
     state = {
         name: torch.frombuffer(bytearray(t.data), dtype=types[t.dtype]).reshape(t.shape)

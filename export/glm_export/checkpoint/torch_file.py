@@ -20,8 +20,14 @@ from glm_export.errors import CheckpointError
 from glm_runtime.errors import first_line
 
 _SHOWN_BYTES = 64  # enough to recognise another kind of file
+# Names of safetensors; the floats first. The others may be stored beside the weights.
 _DTYPES: Mapping[torch.dtype, str] = MappingProxyType(
-    {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    {
+        **{torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+        **{torch.float64: "F64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"},
+        **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8"},
+        **{torch.uint8: "U8", torch.bool: "BOOL"},
+    }
 )
 
 
@@ -85,9 +91,8 @@ def _locate(path: Path, name: object, value: object, size: int) -> StoredTensor:
     dtype = _DTYPES.get(value.dtype)
     if dtype is None:
         raise CheckpointError(
-            f"{path.name}: {name} is {_describe(value)}; supported are "
-            f"{', '.join(_DTYPES.values())}: use the checkpoint that is not quantized, or "
-            "save this one in bfloat16."
+            f"{path.name}: {name} is {_describe(value)}; supported are F32, F16, BF16: use the "
+            "checkpoint that is not quantized, or save this one in bfloat16."
         )
     if not value.is_contiguous():
         raise CheckpointError(
