@@ -1,6 +1,5 @@
 """Merging LoRA adapters: by the definition, row by row, refused by name, and recorded."""
 
-import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glm_export import Adapter, ExportOptions, export
+from glm_export import Adapter, ExportOptions
 from glm_export.checkpoint.adapters import parse_adapter
 from glm_export.checkpoint.source_model import SourceModel, open_source
 from glm_export.errors import CheckpointError, ExportError, OptionsError, UnsupportedModelError
-from glm_runtime.folder.manifest import describe_file, read_manifest
 from support.broken_checkpoints import (
     WEIGHTS,
-    RawTensor,
     edit_config,
-    edit_json,
     from_array,
     random_tensors,
     replace_tensors,
@@ -361,113 +357,16 @@ def test_choices(tmp_path: Path) -> None:
         ExportOptions(tmp_path / "in", tmp_path / "out", adapters=twice)
 
 
-# --- whole exports
-
-
-def write_merged(folder: Path) -> Path:
-    """The checkpoint that holds the merged weights, written by the definition."""
-    write_small(folder)
-    own = draw_change(MODULES)
-    tensors: dict[str, RawTensor] = {}
-    for module in MODULES:
-        stored = read_array(random_tensors()[f"{module}.weight"])
-        tensors[f"{module}.weight"] = from_array(stored + define_change(own, module, 2.0))
-    replace_tensors(folder, add=tensors)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "options", [{"calibration_tokens": 128}, {"method": "rtn"}, {"quant": "none"}], ids=str
-)
-def test_the_weights_are_those_of_a_merged_checkpoint(
-    tmp_path: Path, options: dict[str, Any]
-) -> None:
-    """Sensitivity, calibration and rounding see the merged weights: the same bytes come out."""
-    write_small(tmp_path / "base")
-    write_merged(tmp_path / "merged")
-    adapters = (Adapter(write_adapter(tmp_path / "lora")),)
-    export(ExportOptions(tmp_path / "base", tmp_path / "a", adapters=adapters, **options))
-    export(ExportOptions(tmp_path / "merged", tmp_path / "b", **options))
-    for name in ("model.onnx", "model.onnx.data"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_an_adapter_beside_the_checkpoint(tmp_path: Path) -> None:
-    """What is refused without --adapter is merged if its folder is named."""
-    base = write_small(tmp_path / "base")
-    for path in write_adapter(tmp_path / "lora").iterdir():
-        path.rename(base / path.name)
-    found = open_source(base, adapters=[Adapter(base)]).checkpoint.read(f"{Q_PROJ}.weight")
-    stored = read_array(random_tensors()[f"{Q_PROJ}.weight"])
-    np.testing.assert_array_equal(found, stored + define_change(draw_change(MODULES), Q_PROJ, 2.0))
-    options = ExportOptions(base, tmp_path / "out", quant="none", adapters=(Adapter(base),))
-    assert export(options).folder.is_dir()
-
-
-@pytest.mark.usefixtures("no_graph")
-def test_what_the_folder_says(tmp_path: Path) -> None:
-    write_small(tmp_path / "base")
-    own = draw_change(MODULES) | {"lm_head.weight": draw("h", (320, 64))}
-    lora = write_adapter(tmp_path / "lora", own)
-    (tmp_path / "more").mkdir()
-    other = write_adapter(tmp_path / "more" / "lora", draw_change({Q_PROJ: (64, 64)}))
-    adapters = (Adapter(lora), Adapter(other, 0.5))
-    options = ExportOptions(
-        tmp_path / "base", tmp_path / "out", method="rtn", adapters=adapters, verify="tensors"
-    )
-    report = export(options)
-    assert "adapter lora was merged with weight 1 (5 changes)." in report.notes
-    manifest = read_manifest(tmp_path / "out")
-    found = [(one.name, one.weight) for one in manifest.source.adapters]
-    assert found == [("lora", 1.0), ("lora-2", 0.5)]
-    for name, folder in (("lora", lora), ("lora-2", other)):
-        for path in folder.iterdir():
-            assert manifest.source.files[f"{name}/{path.name}"] == describe_file(path)
-    sources = {tensor.name: tensor.sources for tensor in manifest.tensors}
-    head = [(one.file, one.tensor) for one in sources["lm_head.weight"]]
-    assert head == [("lora/adapter_model.safetensors", "base_model.model.lm_head.weight")]
-    query = [one for one in sources["layers.0.qkv_proj.weight"] if "q_proj" in one.tensor]
-    assert [one.file.split("/")[0] for one in query] == [WEIGHTS, *("lora",) * 2, *("lora-2",) * 2]
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "`lora` (weight 1), `lora-2` (weight 0.5)" in card
-    assert "| lora-2/adapter_model.safetensors |" in card
-
-
-@pytest.mark.usefixtures("no_graph")
-def test_no_adapter_leaves_the_manifest_as_it_was(tmp_path: Path) -> None:
-    export(ExportOptions(write_small(tmp_path / "x"), tmp_path / "o", method="rtn", verify="none"))
-    source = json.loads((tmp_path / "o" / "glm_manifest.json").read_text())["source"]
-    assert "adapters" not in source
-
-
-def test_an_adapter_that_changes_during_an_export(tmp_path: Path) -> None:
-    source = open_merged(tmp_path, Adapter(write_adapter(tmp_path / "lora")))
-    path = tmp_path / "lora" / "adapter_model.safetensors"
-    path.write_bytes(path.read_bytes())
-    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors was changed"):
-        source.checkpoint.read(f"{Q_PROJ}.weight")
-    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors was changed"):
-        source.require_unchanged()
-
-
-@pytest.mark.parametrize("change", ["weight", "settings", "tensors", "none", "absent"])
-def test_finished_work_of_other_adapters_is_not_used(tmp_path: Path, change: str) -> None:
-    from glm_export.preparation import fingerprint_export, prepare_job  # noqa: PLC0415
-
-    def fingerprint(*adapters: Adapter) -> str:
-        options = ExportOptions(
-            tmp_path / "base", tmp_path / "out", method="rtn", adapters=adapters
-        )
-        return fingerprint_export(prepare_job(options))
-
-    write_small(tmp_path / "base")
-    folder = write_adapter(tmp_path / "lora")
-    before = fingerprint(Adapter(folder))
-    if change == "settings":
-        edit_json(folder / CONFIG, lora_alpha=8)
-    if change == "tensors":
-        (folder / "adapter_model.safetensors").unlink()
-        own = {f"base_model.model.{k}": from_array(v) for k, v in draw_change(MODULES).items()}
-        write_safetensors(folder / "adapter_model.safetensors", own)
-    adapters = () if change == "absent" else (Adapter(folder, 2 if change == "weight" else 1),)
-    assert (fingerprint(*adapters) == before) == (change == "none")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("part", ["A", "B"])
+@pytest.mark.filterwarnings("error")
+def test_no_number(tmp_path: Path, value: float, part: str) -> None:
+    """The adapter is named, not the checkpoint. Products that are too large are none either."""
+    own = draw_change({Q_PROJ: MODULES[Q_PROJ]})
+    own[f"{Q_PROJ}.lora_{part}.weight"][1, 1] = value
+    folder = write_adapter(tmp_path / "lora", own, lora_alpha=100_000)
+    source = open_merged(tmp_path, Adapter(folder))
+    with pytest.raises(CheckpointError) as caught:
+        source.read_parameter("layers.0.qkv_proj.weight")
+    words = ("adapter_model.safetensors", f"the change of {Q_PROJ} has NaN or Inf", "its weight")
+    assert_sentence(str(caught.value), *words)

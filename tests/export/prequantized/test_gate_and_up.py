@@ -58,6 +58,21 @@ def test_gate_and_up_are_two_sources(tmp_path: Path, model_type: str, recipe: Re
     assert names == [f"{MLP}gate_proj.weight", f"{MLP}up_proj.weight"]
 
 
+def test_layers_that_stay_floats(tmp_path: Path) -> None:
+    """A mix: some layers are stored by AWQ, gate and up one by one, and the others as floats."""
+    chosen = ("0.mlp.gate_up_proj", "0.self_attn.o_proj", "1.mlp.down_proj")
+    wanted = Prequantized(
+        TinyShape(), Recipe(AWQ), lambda name: name.endswith(chosen), is_split=True
+    )
+    state = write_prequantized(tmp_path, wanted).state_dict()
+    source = open_source(tmp_path)
+    assert len(source.matrices) == len(chosen)
+    for name, of in source.parameters.items():
+        stored = [one.replace("gate_proj", "gate_up_proj") for one, _ in of.tensors]
+        expected = [state[one].numpy() for one in stored if "mlp.up_proj" not in one]
+        np.testing.assert_array_equal(source.read_parameter(name), np.concatenate(expected))
+
+
 def split_rows(tensor: RawTensor) -> tuple[RawTensor, RawTensor]:
     half = len(tensor.data) // 2
     shape = (tensor.shape[0] // 2, *tensor.shape[1:])

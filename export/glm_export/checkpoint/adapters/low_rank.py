@@ -10,6 +10,7 @@ import numpy as np
 
 from glm_export.checkpoint.adapters.open_adapter import LowRankChange
 from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.errors import CheckpointError
 from glm_quantize import FloatArray
 
 _RUN_ELEMENTS = 1 << 20
@@ -33,13 +34,17 @@ class LowRankRows:
     first_row: int = 0
 
     def add_to_linear(self, rows: FloatArray, start: int) -> None:
-        """Add to rows [n, inputs] of a linear layer's weight from row `start` on, in place."""
+        """Add to rows [n, inputs] of a linear layer's weight from row `start` on, in place.
+
+        Raises:
+            CheckpointError: the change cannot be read, or holds NaN or Inf.
+        """
         down = self.stored.read(self.change.down)
         for first, last in self._iterate_runs(self.change.up, rows, start):
             up = self.stored.read_rows(
                 self.change.up, first - self.first_row, last - self.first_row
             )
-            rows[first - start : last - start] += self._scale(up @ down)
+            rows[first - start : last - start] += self._scale(_multiply(up, down))
 
     def add_to_embedding(self, rows: FloatArray, start: int) -> None:
         """Add to rows [n, hidden] of an embedding from token `start` on, in place."""
@@ -48,7 +53,7 @@ class LowRankRows:
         for first in range(0, len(rows), step):
             last = min(first + step, len(rows))
             down = self.stored.read_columns(self.change.down, start + first, start + last)
-            rows[first:last] += self._scale(up @ down).T
+            rows[first:last] += self._scale(_multiply(up, down)).T
 
     def add_to_bias(self, values: FloatArray, start: int) -> None:
         """Add to the values of a bias from value `start` on, in place."""
@@ -67,5 +72,17 @@ class LowRankRows:
             yield first, min(first + step, end)
 
     def _scale(self, change: FloatArray) -> FloatArray:
-        change *= np.float32(self.factor)
+        with np.errstate(over="ignore", invalid="ignore"):  # checked on the next line
+            change *= np.float32(self.factor)
+        if not np.isfinite(change).all():
+            raise CheckpointError(
+                f"{self.stored.weight_files[0].name}: the change of {self.change.module} has NaN "
+                "or Inf; check the adapter's file and its weight."
+            )
         return change
+
+
+def _multiply(up: FloatArray, down: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore", invalid="ignore"):  # `_scale` checks the result
+        product: FloatArray = up @ down
+    return product
