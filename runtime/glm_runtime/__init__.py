@@ -21,6 +21,7 @@ from glm_runtime.errors import (
     MissingDependencyError,
     PromptError,
     SamplingError,
+    SessionBusyError,
 )
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import RopeScaling
@@ -57,6 +58,7 @@ __all__ = [
     "SamplingSettings",
     "Score",
     "Session",
+    "SessionBusyError",
     "TokenLogprobs",
     "ToolCall",
     "load",

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Literal, Unpack
 
 from glm_runtime.answering.keywords import SettingsKeywords, make_settings
-from glm_runtime.answering.session import no_pieces
+from glm_runtime.answering.session import end_answer, no_pieces
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
@@ -89,7 +89,7 @@ class Conversation:
 
     def reset(self) -> None:
         """Forget all messages except the system message; this ends an unfinished answer."""
-        self._answer.close()
+        end_answer(self._answer)
         self._session.reset()
         self.dropped = 0
         self.messages: list[Message] = []
@@ -103,7 +103,7 @@ class Conversation:
 
     def change_system(self, text: str | None) -> None:
         """Replace the system message; the other messages stay. This ends an unfinished answer."""
-        self._answer.close()
+        end_answer(self._answer)
         rest = self.messages[self._system is not None :]
         self._system = text
         self.messages = rest if text is None else [{"role": "system", "content": text}, *rest]
@@ -128,7 +128,7 @@ class Conversation:
         Raises:
             PromptError: there is nothing to answer.
         """
-        self._answer.close()
+        end_answer(self._answer)
         asked = len(self.messages)
         while asked and self.messages[asked - 1].get("role") == "assistant":
             asked -= 1
@@ -170,7 +170,7 @@ class Conversation:
     ) -> Generator[Piece, None, None]:
         """Stream the answer to new messages; see `ask`. This ends an unfinished answer."""
         settings = make_settings(self._settings, keywords)
-        self._answer.close()  # so that it is kept before the new messages
+        end_answer(self._answer)  # so that it is kept before the new messages
         asked, prompt = self._make_room([*self.messages, *added], settings.max_new_tokens)
         pieces = self._session.generate(prompt.token_ids, settings, prompt.form)
         self._answer = self._remember_pieces(asked, len(added), pieces)

@@ -41,6 +41,10 @@ class GenerationError(GlmRuntimeError):
     """ONNX Runtime failed, or no token can be chosen from the logits."""
 
 
+class SessionBusyError(GlmRuntimeError):
+    """The session is used by another thread at this moment."""
+
+
 class DeviceError(GlmRuntimeError):
     """The requested device is not available, or cannot run the model."""
 

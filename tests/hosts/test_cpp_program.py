@@ -234,7 +234,8 @@ def test_a_message_that_is_refused_does_not_end_the_chat(built: Path, folder: Pa
     command = [str(built / "glm-run"), "chat", str(folder), *options]
     expected = run_program(built, *command[1:], input="Recite Genesis 1:1.\n").stdout
     lines = b"a\0b\n\xff\nRecite Genesis 1:1.\n"
-    done = subprocess.run(command, input=lines, capture_output=True, check=True)
+    done = subprocess.run(command, input=lines, capture_output=True, check=False)
+    assert done.returncode == 1  # a script learns of the refusal; it was 0 once
     assert b"contains a zero byte" in done.stderr
     assert done.stdout.decode() == expected
 

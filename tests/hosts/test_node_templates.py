@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from glm_runtime.text.tool_calls import ToolCallParser
@@ -63,6 +64,7 @@ DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None
 def test_templates(tmp_path: Path) -> None:
     package = npm_packages.install(PACKAGE)
     cases = {"rendered": list_rendered(), "written": list_written(), "called": list_called()}
+    cases |= make_decoded()
     path = tmp_path / "cases.json"
     path.write_text(json.dumps(cases, ensure_ascii=False), encoding="utf-8")
     npm_packages.run_tests(package, "templates", {"GLM_TEMPLATE_CASES": str(path)})
@@ -118,3 +120,33 @@ def list_called() -> list[dict[str, Any]]:
         rows.append({"text": text, "names": names, "shown": shown + rest, "calls": said})
     assert sum(bool(row["calls"]) for row in rows) > 100
     return rows
+
+
+def make_decoded() -> dict[str, Any]:
+    """Byte order marks: a decoder of JavaScript drops one at the beginning of a run of bytes."""
+    names = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b"]
+    vocabulary = {name: place for place, name in enumerate(names)}
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    texts = [
+        "\ufeffa",
+        "\ufeff",
+        "a\ufeffb",
+        "\ufeff\ufeff a",
+        "床\ufeff a\ufeff床",
+        "\ufeff\u7fff",
+    ]
+    rows = [made.encode(text, add_special_tokens=False).ids for text in texts]
+    decoded = [{"ids": ids, "text": made.decode(ids)} for ids in rows]
+    assert [row["text"] for row in decoded] == texts
+    return {"tokenizer": json.loads(made.to_str()), "decoded": decoded}

@@ -1,15 +1,24 @@
 import dataclasses
 import itertools
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_runtime import GenerationSettings, Model, PromptError, SamplingSettings, Session
-from glm_runtime.graph.decoding import count_shared
+from glm_runtime import (
+    GenerationSettings,
+    Model,
+    PromptError,
+    SamplingSettings,
+    Session,
+    SessionBusyError,
+)
+from glm_runtime.graph.decoding import Decoder, count_shared
 
 SETTINGS = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=12)
 
@@ -261,3 +270,35 @@ def test_ten_thousand_random_turns_are_those_of_stateless_runs(tiny_model: Model
     user = RandomUser(tiny_model, tmp_path)
     for _ in range(10_000):
         user.act()
+
+
+@pytest.mark.parametrize("begin", ["generate", "reset", "rewind", "fork"])
+def test_a_session_in_another_thread_is_refused_in_a_sentence(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch, begin: str
+):
+    """It was a bare ValueError of Python, "generator already executing"."""
+    session = tiny_model.new_session()
+    prompt = tiny_model.tokenizer.encode("a b c")
+    reached, released = threading.Event(), threading.Event()
+    append = Decoder.append
+
+    def wait(*values: Any, **named: Any) -> Any:
+        reached.set()
+        assert released.wait(60)
+        return append(*values, **named)
+
+    monkeypatch.setattr(Decoder, "append", wait)
+    other = threading.Thread(target=lambda: list(session.generate(prompt, max_new_tokens=1)))
+    other.start()
+    assert reached.wait(60)
+    calls = {
+        "generate": lambda: session.generate(prompt),
+        "reset": session.reset,
+        "rewind": lambda: session.rewind(0),
+        "fork": session.fork,
+    }
+    with pytest.raises(SessionBusyError, match="give each thread a session of its own"):
+        calls[begin]()
+    released.set()
+    other.join()
+    assert len(session.tokens) >= len(prompt)

@@ -16,7 +16,7 @@ void open_streams();
 // folder.
 void turn_telemetry_off();
 
-// Whether stdout or stderr is a terminal.
+// Whether stdin, stdout or stderr is a terminal.
 bool is_terminal(FILE* stream);
 
 // Reads a line of stdin without its line end; returns false if there are no more lines.

@@ -107,6 +107,7 @@ void turn_telemetry_off() {
 }
 
 bool is_terminal(FILE* stream) {
+  if (stream == stdin) return is_console(STD_INPUT_HANDLE);
   return is_console(stream == stdout ? STD_OUTPUT_HANDLE : STD_ERROR_HANDLE);
 }
 

@@ -74,21 +74,23 @@ int generate(const Arguments& arguments) {
   return 0;
 }
 
-// Answers the last message and adds the answer, also if Ctrl-C ended it early. A message that is
-// refused is removed.
-void answer_last(const Arguments& arguments, const Opened& opened, Messages* messages) {
+// Answers the last message and adds the answer, also if Ctrl-C ended it early. Returns false if the
+// message was refused; then it is removed.
+bool answer_last(const Arguments& arguments, const Opened& opened, Messages* messages) {
   try {
     std::string text = render(opened.model, *messages, arguments.thinking);
     Answer answer =
         answer_prompt(opened.session, tokenize(opened.model, text), opened.settings, Show::kText);
     messages->emplace_back("assistant", answer.text);
-    if (!is_terminal(stderr)) return;
+    if (!is_terminal(stderr)) return true;
     std::fprintf(stderr, "(%zu tokens, %.1f tokens/s)\n", answer.tokens.size(),
                  answer.measure_rate());
+    return true;
   } catch (const Failure& failure) {
     if (failure.status != GLM_BAD_PROMPT) throw;
     std::fprintf(stderr, "%s\n", failure.what());
     messages->pop_back();
+    return false;
   }
 }
 
@@ -116,6 +118,7 @@ int chat(const Arguments& arguments) {
   constexpr char kSystem[] = "/system";
   Opened opened(arguments);
   Messages messages = start_messages(arguments);
+  bool is_typed = is_terminal(stdin), is_refused = false;
   for (std::string line; std::fputs("> ", stderr), read_line(&line);) {
     if (line == "/exit") break;
     if (line == "/help") {
@@ -126,15 +129,16 @@ int chat(const Arguments& arguments) {
       size_t begin = line.find_first_not_of(' ', sizeof kSystem - 1);
       change_system(begin == std::string::npos ? "" : line.substr(begin), &messages);
     } else if (line == "/retry") {
-      if (drop_answer(&messages)) answer_last(arguments, opened, &messages);
+      bool is_answered = drop_answer(&messages) && answer_last(arguments, opened, &messages);
+      is_refused = !is_answered || is_refused;
     } else if (!line.empty() && line[0] == '/') {
       std::fprintf(stderr, "there is no command %s; /help lists the commands.\n", line.c_str());
     } else if (!line.empty()) {
       messages.emplace_back("user", line);
-      answer_last(arguments, opened, &messages);
+      is_refused = !answer_last(arguments, opened, &messages) || is_refused;
     }
   }
-  return 0;
+  return is_refused && !is_typed ? 1 : 0;  // a script learns of it, a user has seen it
 }
 
 int tokenize_lines(const Arguments& arguments) {

@@ -10,7 +10,7 @@ from glm_runtime.answering.session_file import SavedSession, read_session, write
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftBudget, Drafter, DraftModel, PromptLookup
 from glm_runtime.arrays import CacheArray
-from glm_runtime.errors import PromptError
+from glm_runtime.errors import PromptError, SessionBusyError
 from glm_runtime.folder.manifest import Manifest
 from glm_runtime.graph.decoding import Decoder, count_shared
 from glm_runtime.graph.inference import OpenGraph
@@ -82,13 +82,13 @@ class Session:
             drafter = self._draft or PromptLookup()
         request = Request(list(prompt_ids), settings, form, drafter)
         writer = AnswerWriter(self._tokenizer, self._manifest.model, request)
-        self._answer.close()  # an unfinished answer must not write into the cache later
+        end_answer(self._answer)  # an unfinished answer must not write into the cache later
         self._answer = self._generate(request, writer)
         return self._answer
 
     def reset(self) -> None:
         """Forget all tokens and free the memory of the cache."""
-        self._answer.close()
+        end_answer(self._answer)
         self._decoder = Decoder(self._graph, self._manifest.model)
         self._tokens = []
 
@@ -98,7 +98,7 @@ class Session:
         Raises:
             PromptError: the session holds fewer tokens, or `length` is negative.
         """
-        self._answer.close()
+        end_answer(self._answer)
         if not 0 <= length <= len(self.tokens):
             raise PromptError(
                 f"rewind to {length} tokens was requested but the session has {len(self.tokens)}; "
@@ -109,7 +109,7 @@ class Session:
 
     def fork(self) -> "Session":
         """Return a second session with a copy of the cache; this ends an unfinished answer."""
-        self._answer.close()
+        end_answer(self._answer)
         draft = None if self._draft is None else self._draft.fork()
         twin = Session(self._graph, self._manifest, self._tokenizer, self._defaults, draft)
         twin._tokens = list(self.tokens)
@@ -125,7 +125,7 @@ class Session:
         Raises:
             OSError: the file cannot be written.
         """
-        self._answer.close()
+        end_answer(self._answer)
         values = self._copy_values()
         write_session(Path(path), SavedSession(self.tokens, values), self._manifest)
 
@@ -160,6 +160,21 @@ class Session:
         for piece in pieces:
             self._tokens.append(piece.token_id)
             yield piece
+
+
+def end_answer(answer: Generator[Piece, None, None]) -> None:
+    """End an answer early.
+
+    Raises:
+        SessionBusyError: another thread is computing its next piece.
+    """
+    try:
+        answer.close()
+    except ValueError as error:  # Python's own, for a generator that is running
+        raise SessionBusyError(
+            "this session is answering in another thread where one thread at a time may use it; "
+            "give each thread a session of its own (Model.new_session)."
+        ) from error
 
 
 def no_pieces() -> Generator[Piece, None, None]:

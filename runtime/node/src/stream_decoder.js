@@ -8,6 +8,9 @@
 const REPLACEMENT = "\uFFFD";
 const LONGEST_CHARACTER_BYTES = 4; // RFC 3629, section 3
 
+// The names of its byte tokens.
+const BYTE_ORDER_MARK = ["<0xEF>", "<0xBB>", "<0xBF>"];
+
 /**
  * The methods of @huggingface/tokenizers that are used here. Its own types fail with Node's module resolution.
  * @typedef {object} Inner
@@ -94,8 +97,28 @@ export class WindowDecoder {
 
   /** @param {number[]} tokens */
   #decode(tokens) {
-    return tokens.length ? this.#inner.decode(tokens, { skip_special_tokens: false }) : "";
+    if (!tokens.length) return "";
+    return this.#inner.decode(this.#doubleByteOrderMarks(tokens), { skip_special_tokens: false });
   }
+
+  /**
+   * Repeat a byte order mark at the beginning of a run of byte tokens, because the decoder drops one there.
+   * Seen in @huggingface/tokenizers 0.2.0; remove this when its ByteFallback keeps the mark.
+   * @param {number[]} tokens
+   */
+  #doubleByteOrderMarks(tokens) {
+    const names = tokens.map((token) => this.#inner.id_to_token(token));
+    return tokens.flatMap((token, index) => {
+      const isFirst = !isByteName(names[index - 1]);
+      const isMark = BYTE_ORDER_MARK.every((name, offset) => names[index + offset] === name);
+      return isFirst && isMark ? [...tokens.slice(index, index + BYTE_ORDER_MARK.length), token] : [token];
+    });
+  }
+}
+
+/** @param {string | undefined} name */
+function isByteName(name) {
+  return name !== undefined && /^<0x[0-9A-F]{2}>$/.test(name);
 }
 
 /**

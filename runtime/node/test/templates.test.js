@@ -6,10 +6,11 @@ import { test } from "node:test";
 
 import { ChatTemplate } from "../src/chat_template.js";
 import { PromptError } from "../src/errors.js";
+import { Tokenizer } from "../src/tokenizer.js";
 import { ToolCallParser } from "../src/tool_calls.js";
 
 const path = process.env.GLM_TEMPLATE_CASES;
-const { rendered = [], written = [], called = [] } = path ? JSON.parse(readFileSync(path, "utf8")) : {};
+const { rendered = [], written = [], called = [], tokenizer, decoded = [] } = path ? JSON.parse(readFileSync(path, "utf8")) : {};
 
 for (const { name, source, messages, tools, thinking, isAnswerNext, continuesAnswer, expected } of rendered) {
   test(name, () => {
@@ -47,4 +48,9 @@ test("calls are those that Python finds", () => {
       assert.deepEqual({ shown: found + rest, calls: said }, { shown, calls }, JSON.stringify(text));
     }
   }
+});
+
+test("SentencePiece's bytes are decoded as in Python", () => {
+  const made = tokenizer && new Tokenizer(tokenizer);
+  for (const { ids, text } of decoded) assert.equal(made.decode(ids), text, JSON.stringify(text));
 });
