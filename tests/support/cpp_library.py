@@ -43,6 +43,15 @@ class Message(Structure):
     _fields_ = (("role", c_char_p), ("content", c_char_p))
 
 
+class ChatOptions(Structure):
+    _fields_ = (
+        ("size", c_size_t),
+        ("thinking", c_int32),
+        ("continues_answer", c_int32),
+        ("is_sanitized", c_int32),
+    )
+
+
 class Bias(Structure):
     _fields_ = (("token", c_int32), ("bias", c_float))
 
@@ -203,6 +212,26 @@ class Model:
         )
         call, count = self.library.c.glm_render_chat, c_size_t(len(messages))
         return self._read_text(lambda *out: call(self.handle, array, count, thinking, *out))
+
+    def encode_chat(
+        self,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        continues_answer: bool = False,
+        is_sanitized: bool = False,
+    ) -> list[int]:
+        array = (Message * len(messages))(
+            *(Message(role.encode(), content) for role, content in messages)
+        )
+        size = ctypes.sizeof(ChatOptions)
+        options = ChatOptions(size, -1, int(continues_answer), int(is_sanitized))
+        call, count, found = self.library.c.glm_encode_chat, c_size_t(len(messages)), c_size_t()
+        ids = (c_int32 * 100_000)()
+        status = call(
+            self.handle, array, count, byref(options), ids, c_size_t(len(ids)), byref(found)
+        )
+        self.library.check(status)
+        return list(ids[: found.value])
 
     def defaults(self) -> Settings:
         settings = Settings(size=ctypes.sizeof(Settings))

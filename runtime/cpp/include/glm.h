@@ -11,11 +11,11 @@
  *
  * Texts are UTF-8. A text that is passed with its length may contain zero bytes.
  *
- * Versions: glm_load_options, glm_model_info and glm_settings begin with their size, which the
- * caller sets to `sizeof`. These structures and glm_piece only grow at their end, and zero in a new
- * member means the old behavior. Therefore a program that was compiled with an older header runs
- * with a newer library. It also runs with an older library if it asks for nothing that is newer.
- * New values may be added to the enumerations. Nothing else changes.
+ * Versions: glm_load_options, glm_model_info, glm_chat_options and glm_settings begin with their
+ * size, which the caller sets to `sizeof`. These structures and glm_piece only grow at their end,
+ * and zero in a new member means the old behavior. Therefore a program that was compiled with an
+ * older header runs with a newer library. It also runs with an older library if it asks for nothing
+ * that is newer. New values may be added to the enumerations. Nothing else changes.
  */
 #ifndef GLM_H
 #define GLM_H
@@ -114,6 +114,20 @@ typedef struct glm_message {
 GLM_API glm_status glm_render_chat(const glm_model* model, const glm_message* messages,
                                    size_t count, int32_t thinking, char* text, size_t capacity,
                                    size_t* length);
+
+typedef struct glm_chat_options {
+  size_t size;              /* sizeof(glm_chat_options) */
+  int32_t thinking;         /* as in glm_render_chat; -1 is the template's default */
+  int32_t continues_answer; /* non-zero: the model continues the last message, an assistant's */
+  int32_t is_sanitized;     /* non-zero: names of control tokens in messages are plain text */
+} glm_chat_options;
+
+/* Converts a conversation to the ids of a prompt, as glm_render_chat and glm_tokenize do together.
+ * `ids`, `capacity` and `found` are as in glm_tokenize. `options` may be NULL. Set `is_sanitized`
+ * if messages come from other people: otherwise "<|user|>" in a message begins a user's turn. */
+GLM_API glm_status glm_encode_chat(const glm_model* model, const glm_message* messages,
+                                   size_t count, const glm_chat_options* options, int32_t* ids,
+                                   size_t capacity, size_t* found);
 
 typedef struct glm_bias {
   int32_t token;

@@ -39,7 +39,8 @@ Setter text(std::optional<std::string>* target) {
 std::map<std::string, Setter> list_options(Arguments* a) {
   std::map<std::string, Setter> options = {
       {"--prompt", text(&a->prompt)}, {"--prompt-file", text(&a->prompt_file)},
-      {"--system", text(&a->system)}, {"--prepared", text(&a->prepared)},
+      {"--system", text(&a->system)}, {"--prefill", text(&a->prefill)},
+      {"--prepared", text(&a->prepared)},
       {"--output", text(&a->output)}, {"--rope-scaling", text(&a->rope_scaling)},
       {"--seed", number("--seed", &a->seed)}};
   const std::map<std::string, std::optional<double>*> numbers = {
@@ -81,6 +82,8 @@ std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
           {"--version", [a] { a->is_version = true; }},
           {"--thinking", [a] { a->thinking = 1; }},
           {"--no-thinking", [a] { a->thinking = 0; }},
+          {"--sanitize", [a] { a->is_sanitized = true; }},
+          {"--no-sanitize", [a] { a->is_sanitized = false; }},
           {"--ignore-eos", [a] { a->ignores_eos = true; }},
           {"--huge-pages", [a] { a->has_huge_pages = true; }},
           {"--no-huge-pages", [a] { a->has_huge_pages = false; }}};
@@ -149,6 +152,9 @@ void check(const Arguments& a) {
   }
   if (a.prompt && a.prompt_file) {
     throw UsageError("--prompt and --prompt-file cannot be used together; leave one out.");
+  }
+  if (a.prefill && (a.is_raw || command != "generate")) {
+    throw UsageError("--prefill can be used with generate only, without --raw; leave it out.");
   }
   bool is_for_chats = a.system || a.max_thinking_tokens || a.thinking != -1;
   if (a.is_raw && (is_for_chats || command == "chat")) {

@@ -15,7 +15,7 @@ struct UsageError : std::runtime_error {
 
 struct Arguments {
   std::string command, folder;
-  std::optional<std::string> prompt, prompt_file, system, prepared, output;
+  std::optional<std::string> prompt, prompt_file, system, prefill, prepared, output;
   std::optional<double> temperature, top_p, min_p;
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<double> dry_multiplier, dry_base;
@@ -30,6 +30,7 @@ struct Arguments {
   bool is_raw = false, is_greedy = false, is_json = false, is_verified = false, is_help = false;
   bool is_version = false;
   bool ignores_eos = false, has_huge_pages = false;
+  std::optional<bool> is_sanitized;
   int thinking = -1;
 };
 

@@ -51,18 +51,31 @@ Messages start_messages(const Arguments& arguments) {
   return {{"system", *arguments.system}};
 }
 
+// Says if the chat template has no switch for reasoning.
+void note_thinking(const Arguments& arguments, const Model& model, const Messages& messages) {
+  if (arguments.thinking < 0 || reads_thinking(model, messages, arguments.thinking)) return;
+  std::fprintf(stderr, "(the chat template has no switch for reasoning, so --%s changes nothing)\n",
+               arguments.thinking > 0 ? "thinking" : "no-thinking");
+}
+
+std::vector<int32_t> encode_prompt(const Arguments& arguments, const Model& model,
+                                   const std::string& prompt) {
+  if (arguments.is_raw) return tokenize(model, prompt);
+  Messages messages = start_messages(arguments);
+  messages.emplace_back("user", prompt);
+  note_thinking(arguments, model, messages);
+  if (arguments.prefill) messages.emplace_back("assistant", *arguments.prefill);
+  return encode_chat(model, messages, arguments, false);
+}
+
 int generate(const Arguments& arguments) {
   std::string prompt = read_prompt(arguments);
   if (prompt.empty()) {
     throw std::runtime_error("the prompt is empty; give a text of at least one token.");
   }
   Opened opened(arguments);
-  if (!arguments.is_raw) {
-    Messages messages = start_messages(arguments);
-    messages.emplace_back("user", prompt);
-    prompt = render(opened.model, messages, arguments.thinking);
-  }
-  Answer answer = answer_prompt(opened.session, tokenize(opened.model, prompt), opened.settings,
+  std::vector<int32_t> ids = encode_prompt(arguments, opened.model, prompt);
+  Answer answer = answer_prompt(opened.session, std::move(ids), opened.settings,
                                 arguments.is_json ? Show::kNothing : Show::kText);
   if (answer.is_cancelled) throw Failure(GLM_CANCELLED);
   if (arguments.is_json) {
@@ -78,9 +91,8 @@ int generate(const Arguments& arguments) {
 // message was refused; then it is removed.
 bool answer_last(const Arguments& arguments, const Opened& opened, Messages* messages) {
   try {
-    std::string text = render(opened.model, *messages, arguments.thinking);
-    Answer answer =
-        answer_prompt(opened.session, tokenize(opened.model, text), opened.settings, Show::kText);
+    std::vector<int32_t> ids = encode_chat(opened.model, *messages, arguments, true);
+    Answer answer = answer_prompt(opened.session, std::move(ids), opened.settings, Show::kText);
     messages->emplace_back("assistant", answer.text);
     if (!is_terminal(stderr)) return true;
     std::fprintf(stderr, "(%zu tokens, %.1f tokens/s)\n", answer.tokens.size(),
@@ -118,6 +130,7 @@ int chat(const Arguments& arguments) {
   constexpr char kSystem[] = "/system";
   Opened opened(arguments);
   Messages messages = start_messages(arguments);
+  note_thinking(arguments, opened.model, {{"user", "?"}});
   bool is_typed = is_terminal(stdin), is_refused = false;
   for (std::string line; std::fputs("> ", stderr), read_line(&line);) {
     if (line == "/exit") break;

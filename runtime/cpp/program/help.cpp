@@ -21,6 +21,9 @@ Prompt:
   --prompt TEXT              Text of the prompt; "-" reads it from standard input.
   --prompt-file FILE         File with the text of the prompt.
   --system TEXT              System message at the start of the conversation.
+  --prefill TEXT             Beginning of the answer, which the model continues (generate only).
+  --sanitize                 Read names of control tokens in messages as plain text, as chat does.
+  --no-sanitize              Let them become control tokens, as generate does by default.
   --raw                      Use the prompt as it is, without the chat template.
   --thinking                 Ask for reasoning, if the chat template supports this.
   --no-thinking              Ask for an answer without reasoning, if the template supports this.

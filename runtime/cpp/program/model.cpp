@@ -64,7 +64,9 @@ std::vector<int32_t> tokenize(const Model& model, const std::string& text) {
   return ids;
 }
 
-std::string render(const Model& model, const Messages& messages, int thinking) {
+namespace {
+
+std::vector<glm_message> view(const Messages& messages) {
   std::vector<glm_message> views;
   for (const auto& [role, content] : messages) {
     if (content.find('\0') != std::string::npos) {
@@ -74,12 +76,31 @@ std::string render(const Model& model, const Messages& messages, int thinking) {
     }
     views.push_back({role.c_str(), content.c_str()});
   }
-  std::string text;
-  for (int round = 0; round < 2; ++round) {  // the first call returns the length
-    size_t length = 0;
-    check(glm_render_chat(model.get(), views.data(), views.size(), thinking, text.data(),
-                          text.size(), &length));
-    text.resize(length);
+  return views;
+}
+
+std::vector<int32_t> encode(const Model& model, const std::vector<glm_message>& messages,
+                            const glm_chat_options& options) {
+  std::vector<int32_t> ids;
+  for (int round = 0; round < 2; ++round) {  // the first call returns the count
+    size_t count = 0;
+    check(glm_encode_chat(model.get(), messages.data(), messages.size(), &options, ids.data(),
+                          ids.size(), &count));
+    ids.resize(count);
   }
-  return text;
+  return ids;
+}
+
+}  // namespace
+
+std::vector<int32_t> encode_chat(const Model& model, const Messages& messages,
+                                 const Arguments& arguments, bool is_sanitized) {
+  glm_chat_options options{sizeof options, arguments.thinking, arguments.prefill.has_value(),
+                           arguments.is_sanitized.value_or(is_sanitized)};
+  return encode(model, view(messages), options);
+}
+
+bool reads_thinking(const Model& model, const Messages& messages, int thinking) {
+  glm_chat_options asked{sizeof asked, thinking, 0, 0}, plain{sizeof plain, -1, 0, 0};
+  return encode(model, view(messages), asked) != encode(model, view(messages), plain);
 }

@@ -33,4 +33,9 @@ Session new_session(const Model& model);
 glm_model_info describe(const Model& model);
 glm_settings read_defaults(const Model& model);
 std::vector<int32_t> tokenize(const Model& model, const std::string& text);
-std::string render(const Model& model, const Messages& messages, int thinking);
+// The ids of a conversation's prompt; `is_sanitized` is the default of the command. With --prefill
+// the last message is the beginning of the answer.
+std::vector<int32_t> encode_chat(const Model& model, const Messages& messages,
+                                 const Arguments& arguments, bool is_sanitized);
+// Whether --thinking or --no-thinking changes the prompt.
+bool reads_thinking(const Model& model, const Messages& messages, int thinking);

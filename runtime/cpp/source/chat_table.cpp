@@ -34,6 +34,13 @@ std::string_view find_reasoning(std::string_view content) {
   return strip(start == std::string_view::npos ? before : before.substr(start + kOpening.size()));
 }
 
+void require_answer(const ChatMessage& message) {
+  if (message.role == "assistant" && !strip(message.content).empty()) return;
+  throw Error(GLM_BAD_PROMPT,
+              "the last message is not the beginning of an answer where one is to be continued; "
+              "end the messages with one of the role 'assistant' that is not empty.");
+}
+
 bool ends_with(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
@@ -142,23 +149,29 @@ ChatTable::ChatTable(std::string_view text) {
   ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0, 0}.read();
 }
 
-std::string ChatTable::render(std::vector<ChatMessage> messages, int thinking) const {
+RenderedChat ChatTable::render(std::vector<ChatMessage> messages, int thinking,
+                               bool continues_answer) const {
   if (messages.empty()) {
     throw Error(GLM_BAD_PROMPT, "the conversation is empty; pass at least one message.");
   }
+  if (continues_answer) require_answer(messages.back());
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
   size_t last_user = messages.size();  // one place after it, or 0
   while (last_user > 0 && messages[last_user - 1].role != "user") --last_user;
-  std::string text;
+  RenderedChat chat;
   for (size_t i = 0; i < messages.size(); ++i) {
     const auto& [name, content] = messages[i];
     require_utf8(content);
-    Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, thinking == 0};
+    bool is_continued = continues_answer && i + 1 == messages.size();
+    Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, thinking == 0,
+                is_continued};
     const std::string& prefix = find_prefix(name, place, i);
-    write(roles_.at(name), prefix, content, place, &text);
+    write(roles_.at(name), prefix, content, place, &chat);
   }
-  return text + (thinking < 0 ? prompt_ : thinking > 0 ? prompt_thinking_ : prompt_not_thinking_);
+  if (continues_answer) return chat;
+  chat.text += thinking < 0 ? prompt_ : thinking > 0 ? prompt_thinking_ : prompt_not_thinking_;
+  return chat;
 }
 
 const std::string& ChatTable::find_prefix(const std::string& name, const Place& place,
@@ -177,7 +190,12 @@ const std::string& ChatTable::find_prefix(const std::string& name, const Place& 
 }
 
 void ChatTable::write(const Role& role, const std::string& prefix, const std::string& content,
-                      const Place& place, std::string* text) const {
+                      const Place& place, RenderedChat* chat) const {
+  std::string* text = &chat->text;
+  auto add_content = [&](std::string_view part) {
+    chat->contents.push_back({text->size(), text->size() + part.size()});
+    text->append(part);
+  };
   if (role.skips_empty && content.empty()) {
     // What starts the conversation stays: the first prefix without that of a later message.
     std::string_view start = prefix;
@@ -188,11 +206,10 @@ void ChatTable::write(const Role& role, const std::string& prefix, const std::st
   text->append(prefix);
   if (role.thoughts) {
     std::string_view reasoning = find_reasoning(content);
-    if (place.is_after_last_user && !reasoning.empty()) {
-      text->append(role.thoughts->opening).append(reasoning).append(role.thoughts->closing);
-    } else {
-      text->append(role.thoughts->empty);
-    }
+    bool is_shown = place.is_after_last_user && !reasoning.empty();
+    text->append(is_shown ? role.thoughts->opening : role.thoughts->empty);
+    if (is_shown) add_content(reasoning);
+    if (is_shown) text->append(role.thoughts->closing);
   }
   std::string_view shown = content;
   if (role.content == Content::kAnswer) {
@@ -200,8 +217,9 @@ void ChatTable::write(const Role& role, const std::string& prefix, const std::st
     if (mark != std::string_view::npos) shown.remove_prefix(mark + kClosing.size());
   }
   if (role.content != Content::kAsIs) shown = strip(shown);
-  if (!shown.empty()) text->append(role.lead);
-  text->append(shown);
+  if (!shown.empty() || place.is_continued) text->append(role.lead);
+  add_content(shown);
+  if (place.is_continued) return;
   if (place.is_thinking_off && !ends_with(shown, role.no_thinking)) text->append(role.no_thinking);
   text->append(role.suffix);
 }

@@ -47,6 +47,8 @@ glm_status guard(Body body) noexcept {
 // Sizes of these structures in the first version of the header.
 constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, prepared) + sizeof(char*);
 constexpr size_t kFirstSettings = offsetof(glm_settings, dry_breaker_count) + sizeof(size_t);
+constexpr size_t kFirstChatOptions =
+    offsetof(glm_chat_options, is_sanitized) + sizeof(int32_t);
 constexpr size_t kFirstModelInfo = offsetof(glm_model_info, threads) + sizeof(int32_t);
 constexpr size_t kMaxSize = 4096;
 
@@ -114,6 +116,24 @@ void write_array(const T* values, size_t found, T* output, size_t capacity, size
   *count = found;
 }
 
+const glm::ChatTable& require_table(const glm_model* model) {
+  require(model != nullptr, "model");
+  if (model->chat_table) return *model->chat_table;
+  throw glm::Error(GLM_UNSUPPORTED,
+                   "the folder has no chat_table.json, because its chat template cannot be "
+                   "expressed as a table or is missing; pass the whole prompt as text.");
+}
+
+std::vector<glm::ChatMessage> copy_messages(const glm_message* messages, size_t count) {
+  require(messages != nullptr || count == 0, "messages");
+  std::vector<glm::ChatMessage> copies;
+  for (size_t i = 0; i < count; ++i) {
+    require(messages[i].role != nullptr && messages[i].content != nullptr, "a message");
+    copies.push_back({messages[i].role, messages[i].content});
+  }
+  return copies;
+}
+
 }  // namespace
 
 const char* glm_version(void) { return GLM_VERSION; }
@@ -174,20 +194,27 @@ glm_status glm_detokenize(const glm_model* model, const int32_t* ids, size_t cou
 glm_status glm_render_chat(const glm_model* model, const glm_message* messages, size_t count,
                            int32_t thinking, char* text, size_t capacity, size_t* length) {
   return guard([&] {
-    require(model != nullptr, "model");
-    require(messages != nullptr || count == 0, "messages");
-    if (!model->chat_table) {
-      throw glm::Error(GLM_UNSUPPORTED,
-                       "the folder has no chat_table.json, because its chat template cannot be "
-                       "expressed as a table or is missing; pass the whole prompt as text.");
-    }
-    std::vector<glm::ChatMessage> copies;
-    for (size_t i = 0; i < count; ++i) {
-      require(messages[i].role != nullptr && messages[i].content != nullptr, "a message");
-      copies.push_back({messages[i].role, messages[i].content});
-    }
-    std::string found = model->chat_table->render(std::move(copies), thinking);
+    const glm::ChatTable& table = require_table(model);
+    std::string found = table.render(copy_messages(messages, count), thinking).text;
     write_array(found.data(), found.size(), text, capacity, length);
+  });
+}
+
+glm_status glm_encode_chat(const glm_model* model, const glm_message* messages, size_t count,
+                           const glm_chat_options* options, int32_t* ids, size_t capacity,
+                           size_t* found) {
+  return guard([&] {
+    const glm::ChatTable& table = require_table(model);
+    glm_chat_options chosen{sizeof chosen, -1, 0, 0};
+    if (options != nullptr) {
+      chosen = read_struct(*options, chosen, kFirstChatOptions, "glm_chat_options");
+    }
+    glm::RenderedChat chat = table.render(copy_messages(messages, count), chosen.thinking,
+                                          chosen.continues_answer != 0);
+    std::vector<int32_t> encoded = chosen.is_sanitized
+                                       ? model->tokenizer.encode_around(chat.text, chat.contents)
+                                       : model->tokenizer.encode(chat.text);
+    write_array(encoded.data(), encoded.size(), ids, capacity, found);
   });
 }
 

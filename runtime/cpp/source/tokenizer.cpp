@@ -109,6 +109,13 @@ std::string replace_all(std::string_view text, const std::vector<Replacement>& s
   return changed;
 }
 
+void require_utf8(std::string_view text) {
+  size_t wrong = find_invalid_utf8(text);
+  if (wrong == std::string_view::npos) return;
+  throw Error(GLM_BAD_PROMPT, "the text is not valid UTF-8 at byte " + std::to_string(wrong) +
+                                  "; check its encoding.");
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
@@ -158,14 +165,52 @@ const AddedToken* Tokenizer::AddedIndex::find(std::string_view text) const {
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
-  size_t wrong = find_invalid_utf8(text);
-  if (wrong != std::string_view::npos) {
-    throw Error(GLM_BAD_PROMPT, "the text is not valid UTF-8 at byte " + std::to_string(wrong) +
-                                    "; check its encoding.");
-  }
+  require_utf8(text);
   std::vector<int32_t> ids;
   encode_pass(0, text, &ids);
   return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_around(std::string_view text,
+                                              const std::vector<TextRange>& plain) const {
+  require_utf8(text);
+  std::vector<int32_t> ids;
+  size_t start = 0, place = 0;
+  auto next = plain.begin();  // the first part that does not end before `place`
+  while (place < text.size()) {
+    while (next != plain.end() && next->end <= place) ++next;
+    if (next != plain.end() && next->begin <= place) {
+      place = next->end;
+      continue;
+    }
+    size_t end = next == plain.end() ? text.size() : next->begin;
+    const AddedToken* token = find_added(text.substr(place, end - place));
+    if (token == nullptr) {
+      ++place;
+      continue;
+    }
+    encode_plain(text.substr(start, place - start), &ids);
+    ids.push_back(token->id);
+    place += token->content.size();
+    start = place;
+  }
+  encode_plain(text.substr(start), &ids);
+  return ids;
+}
+
+// The longest added token of both passes with which the text begins.
+const AddedToken* Tokenizer::find_added(std::string_view text) const {
+  const AddedToken* first = passes_[0].find(text);
+  const AddedToken* second = passes_[1].find(text);
+  if (first == nullptr || second == nullptr) return first != nullptr ? first : second;
+  return first->content.size() >= second->content.size() ? first : second;
+}
+
+void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>* ids) const {
+  if (text.empty()) return;
+  if (parts_.normalizer.empty()) return encode_pretokens(0, text, ids);
+  std::string normalized = replace_all(text, parts_.normalizer);
+  encode_pretokens(0, normalized, ids);
 }
 
 void Tokenizer::encode_pass(size_t pass, std::string_view text, std::vector<int32_t>* ids) const {

@@ -20,6 +20,11 @@ struct AddedToken {
   bool is_normalized = false;  // searched after the tokens that are not normalized
 };
 
+// A part of a text, in bytes.
+struct TextRange {
+  size_t begin, end;
+};
+
 // A step of the normalizer or decoder.
 struct Replacement {
   std::string from, to;  // replaces `from` by `to`; if `from` is empty, prepends `to` to text
@@ -42,6 +47,9 @@ class Tokenizer {
 
   // Throws GLM_BAD_PROMPT if the text is not UTF-8.
   std::vector<int32_t> encode(std::string_view text) const;
+  // The same, but no added token is searched inside of the `plain` parts, which are in order.
+  std::vector<int32_t> encode_around(std::string_view text,
+                                     const std::vector<TextRange>& plain) const;
   std::string decode(const int32_t* ids, size_t count) const;  // without special tokens
 
   std::string_view bytes(int32_t id) const;  // bytes of a token; empty for a special token
@@ -62,6 +70,8 @@ class Tokenizer {
   };
 
   void encode_pass(size_t pass, std::string_view text, std::vector<int32_t>* ids) const;
+  const AddedToken* find_added(std::string_view text) const;
+  void encode_plain(std::string_view text, std::vector<int32_t>* ids) const;
   void encode_pretokens(size_t pattern, std::string_view text, std::vector<int32_t>* ids) const;
   void encode_pretoken(std::string_view piece, std::vector<int32_t>* ids) const;
   void index_added();
