@@ -142,8 +142,8 @@ int chat(const Arguments& arguments) {
       size_t begin = line.find_first_not_of(' ', sizeof kSystem - 1);
       change_system(begin == std::string::npos ? "" : line.substr(begin), &messages);
     } else if (line == "/retry") {
-      bool is_answered = drop_answer(&messages) && answer_last(arguments, opened, &messages);
-      is_refused = !is_answered || is_refused;
+      bool is_asked = drop_answer(&messages);
+      if (is_asked) is_refused = !answer_last(arguments, opened, &messages) || is_refused;
     } else if (!line.empty() && line[0] == '/') {
       std::fprintf(stderr, "there is no command %s; /help lists the commands.\n", line.c_str());
     } else if (!line.empty()) {
