@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_auto_says_so_when_cuda_is_offered_but_does_not_start(
 ):
     graph = open_graph(tiny_folder / "model.onnx", "auto")
     assert graph.device == "cpu"
+    assert re.match(r"CPU \(\d+ threads?\); CUDA does not start \(.+\); check", graph.place)
     assert graph.session.get_providers() == ["CPUExecutionProvider"]
 
 

@@ -24,6 +24,7 @@ from glm_runtime.errors import (
     MissingDependencyError,
     first_line,
 )
+from glm_runtime.graph import cuda
 from glm_runtime.graph.machine import count_usable_cores
 from glm_runtime.graph.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
 
@@ -59,6 +60,7 @@ class OpenGraph:
         cpu_nodes: names of the nodes that another device leaves to the CPU, without those that
             compute shapes.
         replaced: what keeps the memory of replaced initializers alive.
+        note: why `auto` took the CPU although onnxruntime offers CUDA; "" otherwise.
     """
 
     session: "onnxruntime.InferenceSession"
@@ -68,6 +70,7 @@ class OpenGraph:
     has_cuda_graph: bool = False
     cpu_nodes: tuple[str, ...] = ()
     replaced: object = field(default=None, compare=False, repr=False)
+    note: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
 
     def run(
@@ -90,7 +93,8 @@ class OpenGraph:
     def place(self) -> str:
         """The device in words, such as "CPU (4 threads)"."""
         if self.device == "cpu":
-            return f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
+            place = f"CPU ({self.threads} thread{'s' if self.threads > 1 else ''})"
+            return f"{place}; {self.note}" if self.note else place
         words = [PROVIDERS[self.device].title, "untested by glm-export's authors"]
         if self.has_cuda_graph:
             words.append("with a CUDA graph")
@@ -234,10 +238,11 @@ class _Opener:
             return self.open_on_cpu()
         try:
             graph = self.open_on_cuda(cuda_graph)
-        except DeviceError:
+        except DeviceError as error:
             if cuda_graph:
                 raise
-            return self.open_on_cpu()  # raises if the graph itself is the cause
+            graph = self.open_on_cpu()  # raises if the graph itself is the cause
+            return replace(graph, note=str(error).removesuffix(", or use --device cpu."))
         return self.open_on_cpu() if graph.has_cpu_attention else graph
 
     def open_on_cpu(self) -> OpenGraph:
@@ -299,13 +304,16 @@ class _Opener:
         Raises:
             DeviceError: the device does not start; onnxruntime then raises or uses the CPU.
         """
-        provider = PROVIDERS[device]
+        provider, chosen = PROVIDERS[device], dict(provider_options or {})
+        if device == "cuda":
+            cuda.preload_libraries(self.runtime)
+            chosen = {**cuda.OPTIONS, **chosen}
         options = _make_options(self.runtime, self.threads)
         options.add_session_config_entry(_RECORD_PLACES, "1")
-        providers: list[Any] = [(provider.name, provider_options or {}), CPU_PROVIDER]
+        providers: list[Any] = [(provider.name, chosen), CPU_PROVIDER]
         devices = find_devices(self.runtime, provider)
         if devices:
-            options.add_provider_for_devices(devices[:1], provider_options or {})
+            options.add_provider_for_devices(devices[:1], chosen)
             providers = []
         try:
             session = _create(self.runtime, self.path, options, providers)
@@ -321,11 +329,10 @@ class _Opener:
         return replace(graph, has_fixed_steps=graph.memory != "cpu")
 
     def _say(self, device: Device, reason: str) -> str:
-        check = "check `nvidia-smi` and the versions of CUDA and cuDNN" if device == "cuda" else ""
-        return (
-            f"{PROVIDERS[device].title} does not start ({reason}); "
-            f"{check or 'check its drivers'}, or use --device cpu."
-        )
+        advice = f"({reason}); check its drivers"
+        if device == "cuda":
+            advice = cuda.explain_failure(self.runtime, reason)
+        return f"{PROVIDERS[device].title} does not start {advice}, or use --device cpu."
 
 
 def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:

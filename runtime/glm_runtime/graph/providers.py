@@ -40,7 +40,7 @@ PROVIDERS: Mapping[Device, Provider] = MappingProxyType(
         "cuda": Provider(
             "CUDAExecutionProvider",
             "CUDA",
-            "`pip install onnxruntime-gpu` in place of onnxruntime",
+            "`pip install 'onnxruntime-gpu[cuda,cudnn]'` in place of onnxruntime",
         ),
         "openvino": Provider(
             "OpenVINOExecutionProvider",
