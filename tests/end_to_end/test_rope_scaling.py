@@ -239,6 +239,8 @@ def test_long_prompts_get_the_card_s_advice_once(make: Make, tmp_path: Path) -> 
     limit = ("--greedy", "--max-new-tokens", 2)
     assert advice in run("generate", folder, "--prompt", "x" * 60, *limit).stderr
     assert advice not in run("generate", folder, "--prompt", "x" * 20, *limit).stderr
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "x" * 60}) + "\n", "utf-8")
+    assert advice in run("generate", folder, "--prompts", tmp_path / "in.jsonl", *limit).stderr
     said = run("chat", folder, *limit, stdin="hi\n" + ("x" * 60 + "\n") * 2)
     assert said.stderr.count(advice) == 1
     scaling = ("--rope-scaling", "yarn", "--factor", 4)

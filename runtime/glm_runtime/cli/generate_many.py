@@ -13,7 +13,7 @@ from glm_runtime.answering.beam_search import BeamSettings
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.generation_options import make_options
-from glm_runtime.cli.options import PATH, Command, gather
+from glm_runtime.cli.options import PATH, Command, gather, suggest_yarn
 from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.cli.prompt_lines import PromptLine
 from glm_runtime.cli.prompts_file import Result, ResultsFile, make_key
@@ -179,6 +179,7 @@ class PromptFileRun:
         self._keys = [make_key(line, model, filled, options) for line in lines]
         self._pieces: dict[int, list[Piece]] = {}
         self._prompt_tokens: dict[int, int] = {}
+        self._longest_prompt = 0
         self.num_failed = 0
         self.num_tokens = 0
 
@@ -222,6 +223,7 @@ class PromptFileRun:
                     continue
                 numbers.append(number)
                 self._prompt_tokens[number] = len(request.prompt_ids)
+                self._longest_prompt = max(self._longest_prompt, len(request.prompt_ids))
                 yield request
 
         for one in self._model.generate_many(requests(), rows):
@@ -257,6 +259,7 @@ class PromptFileRun:
     def _describe(self, count: int, seconds: float) -> None:
         rate = self.num_tokens / seconds if seconds > 0 else 0.0
         say(f"{count} answers, {self.num_tokens} tokens, {rate:.1f} tokens/s")
+        suggest_yarn(self._model, self._longest_prompt)
 
 
 def _reseed(request: Request, index: int) -> Request:
