@@ -1,7 +1,7 @@
 """The `glm-export` command. It parses, prints and exits; `pipeline.py` does the work."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -10,11 +10,13 @@ import glm_export
 from glm_export.checkpoint.adapters import parse_adapter
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
 from glm_export.command_line import ExportCommand, adapter_option
+from glm_export.early_checks import check_export_output
 from glm_export.output.unfinished import find_unfinished
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
 from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 from glm_runtime.cli.failure import debug_option, run_program
+from glm_runtime.cli.hub import FolderPath, check_push, find_checkpoint, push_folder
 from glm_runtime.cli.progress import quiet_option, say, show_progress
 from glm_runtime.cli.terminal import format_bytes
 
@@ -29,7 +31,7 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 
 
 @click.command(name="glm-export", cls=ExportCommand, epilog=_EXAMPLES)
-@click.argument("checkpoint", type=_PATH)
+@click.argument("checkpoint", type=FolderPath())
 @click.option("-o", "--output", type=_PATH, help="Folder to create. Required, except with --plan.")
 @click.option(
     "--quant",
@@ -165,24 +167,42 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
     is_flag=True,
     help="Print the size, and estimates of memory and time, without exporting.",
 )
+@click.option(
+    "--push",
+    metavar="ORG/NAME",
+    help="Upload the folder to the Hugging Face Hub afterwards. A new repository is private.",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 @quiet_option
 @debug_option
 @click.version_option(glm_export.__version__, prog_name="glm-export")
 def command(
-    checkpoint: Path, output: Path | None, is_plan: bool, is_json: bool, **choices: object
+    checkpoint: Path,
+    output: Path | None,
+    is_plan: bool,
+    push: str | None,
+    is_json: bool,
+    **choices: object,
 ) -> None:
     """Export a GLM-4 CHECKPOINT to a folder for ONNX Runtime.
 
     CHECKPOINT is a Hugging Face folder with config.json, *.safetensors or pytorch_model*.bin, and
-    tokenizer.json or tokenizer.model. The output is written to a temporary folder, verified, and
-    then renamed, so an incomplete output folder never exists.
+    tokenizer.json or tokenizer.model, or a model of the Hugging Face Hub such as
+    zai-org/GLM-4-9B-0414 or org/name@revision, which is downloaded. The output is written to a
+    temporary folder, verified, and then renamed, so an incomplete output folder never exists.
     """
     if output is None and not is_plan:
         raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
+    if push is not None:
+        check_push(push)
     options = _read_options(checkpoint, output or Path(_UNNAMED), choices)
+    if not is_plan:
+        check_export_output(options)  # before a download
+    options = replace(options, checkpoint=find_checkpoint(checkpoint))
     run = _plan if is_plan else _export
     run(options, is_json=is_json)
+    if push is not None and not is_plan:
+        say(f"uploaded     {push_folder(options.output, push)}")
 
 
 def _plan(options: ExportOptions, *, is_json: bool) -> None:

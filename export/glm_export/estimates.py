@@ -16,6 +16,7 @@ from glm_export.calibrate import (
 )
 from glm_export.calibration.budget import require_possible, set_budget
 from glm_export.checkpoint.rope_options import list_rope_warnings
+from glm_export.checkpoint.source_name import name_checkpoint
 from glm_export.errors import OutputError
 from glm_export.evaluation import verify
 from glm_export.folder.side_files import list_chat_notes
@@ -125,7 +126,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
     level = verify.choose_level(options, job.plan, job.source.config)
     kept = Unfinished(options.output).count_bytes()
     return ExportEstimate(
-        name=job.source.checkpoint.folder.resolve().name,
+        name=name_checkpoint(job.source.checkpoint.folder),
         model_type=job.source.model_type,
         parameters=job.plan.parameters,
         method=job.method,

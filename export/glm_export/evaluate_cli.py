@@ -12,6 +12,7 @@ from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages, require_onnxruntime
 from glm_runtime.cli.failure import debug_option, run_program
+from glm_runtime.cli.hub import FolderPath, find_checkpoint
 from glm_runtime.cli.progress import quiet_option, say, show_progress
 
 _EXAMPLES = """\b
@@ -36,7 +37,7 @@ class _Choices(TypedDict):
 
 
 @click.command(name="glm-eval", cls=ExportCommand, epilog=_EXAMPLES)
-@click.argument("checkpoint", type=_PATH)
+@click.argument("checkpoint", type=FolderPath())
 @click.argument("folder", type=_PATH)
 @click.argument("more_folders", metavar="[FOLDER ...]", nargs=-1, type=_PATH)
 @click.option(
@@ -88,7 +89,7 @@ def command(
     """
     require_export_packages()
     require_onnxruntime()
-    folders = (folder, *more_folders)
+    checkpoint, folders = find_checkpoint(checkpoint), (folder, *more_folders)
     adapters = tuple(parse_adapter(text) for text in choices["adapters"])
     check_evaluation_inputs(checkpoint, folders, choices["text"], adapters)
     check_pictures(choices["plot"], choices["layers"], len(folders))

@@ -49,6 +49,10 @@ class DeviceError(GlmRuntimeError):
     """The requested device is not available, or cannot run the model."""
 
 
+class HubError(GlmRuntimeError):
+    """A model of the Hugging Face Hub cannot be downloaded or uploaded."""
+
+
 class MissingDependencyError(GlmRuntimeError):
     """A package that is needed is not installed."""
 

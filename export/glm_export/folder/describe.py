@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import glm_export
+from glm_export.checkpoint.source_name import name_checkpoint
 from glm_export.folder import model_card, side_files
 from glm_export.job import ExportJob
 from glm_export.model.rotary import describe_rope
@@ -67,7 +68,7 @@ def _build_manifest(job: ExportJob, files: dict[str, FileEntry], outcome: Outcom
     return Manifest(
         tool_version=glm_export.__version__,
         source=folder_manifest.SourceEntry(
-            job.source.checkpoint.folder.resolve().name.encode("utf-8", "replace").decode(),
+            name_checkpoint(job.source.checkpoint.folder),
             job.source.model_type,
             _name_architecture(job),
             outcome.sources,

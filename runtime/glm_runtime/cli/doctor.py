@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.hub import FolderPath, find_folder
 from glm_runtime.cli.options import json_option, show_examples
 from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
@@ -21,7 +22,7 @@ from glm_runtime.health import FolderReport, MachineReport, examine_folder, exam
         "glm-run doctor artifacts/glm4-int4 --json",
     )
 )
-@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", metavar="[DIR]", type=FolderPath(), required=False)
 @json_option
 @quiet_option
 @debug_option
@@ -32,6 +33,7 @@ def doctor(ctx: click.Context, folder: Path | None, is_json: bool) -> None:
     The exit code is 1 if there is a problem.
     """
     if folder is not None:
+        folder = find_folder(folder)
         require_folder(folder)
     machine = examine_machine()
     report = None

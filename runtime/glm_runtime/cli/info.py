@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.hub import find_folder
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.terminal import format_bytes, format_count
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
@@ -27,6 +28,7 @@ from glm_runtime.text.chat_template import TABLE_NAME, TEMPLATE_NAME
 @debug_option
 def info(folder: Path, is_json: bool) -> None:
     """Show the model, recipe, size and verification of a folder."""
+    folder = find_folder(folder)
     manifest = read_manifest(folder)
     sampling = read_sampling_defaults(folder)
     click.echo(_to_json(manifest, sampling) if is_json else _describe(manifest, sampling))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from glm_runtime.cli.hub import FolderPath, find_folder
 from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.folder.manifest import read_manifest
@@ -25,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 Decorator = Callable[[Any], Any]  # what `click.option` returns
 
 PATH = click.Path(path_type=Path)
-folder_argument = click.argument("folder", metavar="DIR", type=PATH)
+folder_argument = click.argument("folder", metavar="DIR", type=FolderPath())
 json_option = click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -240,7 +241,7 @@ def load_for_command(
         is_long_lived: whether huge pages are worth their time, if the user does not say.
     """
     if draft is not None:
-        read_manifest(draft)
+        read_manifest(find_folder(draft))
     has_huge_pages = is_long_lived if machine.huge_pages is None else machine.huge_pages
     model = load_folder(folder, machine, has_huge_pages=has_huge_pages)
     say(f"running on {model.graph.place}")
@@ -276,7 +277,8 @@ def load_draft(folder: Path | None, machine: MachineOptions) -> Model | None:
 
 
 def load_folder(folder: Path, machine: MachineOptions, *, has_huge_pages: bool = False) -> Model:
-    """Load a folder as the machine options say."""
+    """Load a folder, or a model of the hub, as the machine options say."""
+    folder = find_folder(folder)
     with show_progress() as progress:
         return load(
             folder,

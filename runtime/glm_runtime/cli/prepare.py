@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from glm_runtime.cli.failure import debug_option
+from glm_runtime.cli.hub import find_folder
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
@@ -32,6 +33,7 @@ def prepare(folder: Path, remove: bool, is_json: bool) -> None:
     The copy is in the user's cache folder, and every command uses it without an option. It is valid
     for one version of onnxruntime and one processor, and takes about twice the folder's space.
     """
+    folder = find_folder(folder)
     manifest = read_manifest(folder)
     copies = PreparedModels.of_user()
     if remove:
