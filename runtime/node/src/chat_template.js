@@ -1,15 +1,14 @@
 /**
  * Renders messages to prompt text with the checkpoint's own Jinja template.
  *
- * @huggingface/jinja interprets templates itself, so that a template cannot run JavaScript. It limits
- * neither their time nor their memory; the exporter has run the template once within limits.
+ * A checkpoint's template is not trusted; `bounded_template.js` limits its time and its memory.
  */
 
-import { Template } from "@huggingface/jinja";
-
+import { BoundedTemplate } from "./bounded_template.js";
 import { adaptMessages, isPlain, simplifyMessages } from "./chat_messages.js";
-import { FolderError, PromptError, firstLine } from "./errors.js";
+import { FolderError, HostileTemplateError, PromptError, firstLine } from "./errors.js";
 import { findFeatures } from "./template_features.js";
+import { TemplateLimitError } from "./template_limits.js";
 import { isObject, readObject, readText } from "./text_files.js";
 import { requireWritten } from "./written_check.js";
 
@@ -40,7 +39,7 @@ export class ChatTemplate {
     this.#specialTokens = specialTokens;
     this.#named = named;
     try {
-      this.#template = new Template(source);
+      this.#template = new BoundedTemplate(source);
     } catch (error) {
       throw new FolderError(
         `${TEMPLATE_NAME} is not a valid Jinja template (${firstLine(error)}); ` +
@@ -143,7 +142,8 @@ export class ChatTemplate {
     try {
       return this.#renderRaw(messages, tools, {}, false);
     } catch (error) {
-      if (error instanceof PromptError) return "";
+      // The other probes of a template that takes too long would take as long.
+      if (error instanceof PromptError && !(error instanceof HostileTemplateError)) return "";
       throw error;
     }
   }
@@ -166,6 +166,13 @@ export class ChatTemplate {
         add_generation_prompt: isAnswerNext,
       });
     } catch (error) {
+      if (error instanceof TemplateLimitError) {
+        throw new HostileTemplateError(
+          `the model's chat template does something that is not allowed (${firstLine(error)}); ` +
+            "do not trust its source, or pass the whole prompt to generate().",
+          error,
+        );
+      }
       throw new PromptError(
         `the model's chat template fails on these messages (${firstLine(error)}); ` +
           "check their roles and contents, or pass the whole prompt to generate().",

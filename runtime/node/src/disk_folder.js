@@ -45,7 +45,9 @@ export class DiskFolder {
    */
   async readBytes(name) {
     try {
-      return await readFile(join(this.label, name));
+      const path = join(this.label, name);
+      if (!(await stat(path)).isFile()) throw new Error("it is not a regular file"); // a pipe would be waited for
+      return await readFile(path);
     } catch (error) {
       if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
       throw error;

@@ -26,6 +26,9 @@ export class FormatVersionError extends FolderError {}
 /** The prompt is empty or too long, or the chat template fails on the messages. */
 export class PromptError extends GlmRuntimeError {}
 
+/** The chat template takes too much time or memory. */
+export class HostileTemplateError extends PromptError {}
+
 /** A generation option is outside its range, or is unknown in JavaScript. */
 export class SamplingError extends GlmRuntimeError {}
 
@@ -38,5 +41,5 @@ export class GenerationError extends GlmRuntimeError {}
  */
 export function firstLine(error) {
   const text = error instanceof Error ? error.message : String(error);
-  return text.trim().split("\n")[0].replace(/\.$/, "") || "no reason given";
+  return text.trim().split("\n")[0].slice(0, 300).replace(/\.$/, "") || "no reason given";
 }

@@ -56,6 +56,12 @@ export class Graph {
  */
 export function checkTensors(session, model) {
   const found = new Map([...session.inputMetadata, ...session.outputMetadata].map((one) => [one.name, one]));
+  if (model.numLayers > found.size) { // otherwise a wrong number could fill the memory
+    throw new FolderError(
+      `model.onnx has ${found.size} inputs and outputs where the manifest requires ${model.numLayers} layers; ` +
+        "export the checkpoint again.",
+    );
+  }
   for (const [name, type, shape] of listTensors(model)) {
     const tensor = found.get(name);
     if (!tensor?.isTensor) {

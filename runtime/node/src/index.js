@@ -5,6 +5,7 @@ export {
   FormatVersionError,
   GenerationError,
   GlmRuntimeError,
+  HostileTemplateError,
   PromptError,
   SamplingError,
 } from "./errors.js";

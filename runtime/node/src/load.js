@@ -12,6 +12,8 @@ import { GlmRuntimeError } from "./errors.js";
 import { openModel } from "./model.js";
 import { openGraph } from "./node_graph.js";
 
+const MAX_THREADS = 1024; // more of them freeze a machine
+
 /**
  * @typedef {object} LoadOptions
  * @property {number} [threads]  number of CPU threads; by default onnxruntime uses one per physical core
@@ -34,8 +36,8 @@ export async function load(path, options = {}) {
 
 /** @param {number | undefined} threads */
 function requireThreads(threads) {
-  if (threads === undefined || (Number.isInteger(threads) && threads >= 1)) return;
+  if (threads === undefined || (Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) return;
   throw new GlmRuntimeError(
-    `threads is ${threads} where 1 or more is expected; leave it out to use every physical core.`,
+    `threads is ${threads} where 1 to ${MAX_THREADS} is expected; leave it out to use every physical core.`,
   );
 }

@@ -142,6 +142,7 @@ function readModel(value) {
   const count = (key) => {
     const number = entry[key];
     require(isWhole(number) && number > 0, `model.${key} is ${JSON.stringify(number)}`, "1 or more");
+    require(Number(number) < 2 ** 31, `model.${key} is ${number}`, "less than 2^31");
     return /** @type {number} */ (number);
   };
   const vocabSize = count("vocab_size");

@@ -12,6 +12,7 @@ const GENERATION_CONFIG_NAME = "generation_config.json";
 // What transformers samples with when generation_config.json says nothing
 // (GenerationConfig._get_default_generation_params, transformers 5).
 const TRANSFORMERS_TOP_K = 50;
+const MAX_STOPS = 1000;
 
 /**
  * All options are optional. Their defaults come from the folder's `generation_config.json`.
@@ -174,6 +175,8 @@ function check(settings) {
   }
   const isStop = Array.isArray(stop) && stop.every((one) => typeof one === "string" && one);
   require(isStop, "stop", stop, "a list of non-empty strings");
+  // All of them are searched after every token.
+  require(stop.length <= MAX_STOPS, "stop", `${stop.length} strings`, `at most ${MAX_STOPS} strings`);
   const { signal } = settings;
   require(signal === null || signal instanceof AbortSignal, "signal", signal, "an AbortSignal");
   return { ...settings, logitBias: checkBias(settings.logitBias) };

@@ -119,7 +119,10 @@ for (const [name, content, words] of [
   });
 }
 
-test("threads", () => refuses(FOLDER, GlmRuntimeError, /threads is 0 where 1 or more/, { threads: 0 }));
+for (const threads of [0, 1025, 1.5, "2"]) {
+  const words = new RegExp(`threads is ${threads} where 1 to 1024 is expected`);
+  test(`${threads} threads`, () => refuses(FOLDER, GlmRuntimeError, words, { threads }));
+}
 
 for (const [what, ask, words] of [
   ["an empty prompt", () => model.generate(""), /the prompt is empty/],

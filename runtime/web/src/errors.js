@@ -5,6 +5,7 @@ import {
   FormatVersionError,
   GenerationError,
   GlmRuntimeError,
+  HostileTemplateError,
   PromptError,
   SamplingError,
   firstLine,
@@ -29,7 +30,8 @@ export const WASM_ADVICE = 'load it with the backend "wasm".';
 
 const CLASSES = new Map(
   [
-    ...[FolderError, FormatVersionError, GenerationError, GlmRuntimeError, PromptError, SamplingError],
+    ...[FolderError, FormatVersionError, GenerationError, GlmRuntimeError, HostileTemplateError, PromptError],
+    SamplingError,
     ...[AbsentError, BackendError, StorageError, TooLargeError, UnreachableError],
   ].map((one) => [one.name, one]),
 );

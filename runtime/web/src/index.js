@@ -15,6 +15,7 @@ export {
   FormatVersionError,
   GenerationError,
   GlmRuntimeError,
+  HostileTemplateError,
   PromptError,
   SamplingError,
 } from "glm-runtime/core";
@@ -119,6 +120,6 @@ function requireOptions(backend, threads) {
   if (!["auto", "webgpu", "wasm"].includes(String(backend))) {
     throw new GlmRuntimeError(`backend is ${JSON.stringify(backend)} where auto, webgpu or wasm is expected; choose one.`);
   }
-  if (Number.isInteger(threads) && Number(threads) >= 1) return;
-  throw new GlmRuntimeError(`threads is ${threads} where 1 or more is expected; leave it out to use half of the logical cores, at most ${MAX_THREADS}.`);
+  if (Number.isInteger(threads) && Number(threads) >= 1 && Number(threads) <= 1024) return;
+  throw new GlmRuntimeError(`threads is ${threads} where 1 to 1024 is expected; leave it out to use half of the logical cores, at most ${MAX_THREADS}.`);
 }
