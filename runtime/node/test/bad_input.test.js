@@ -145,6 +145,7 @@ test("a folder without a chat template", async (t) => {
   const folder = await copyFolder(t);
   await rm(join(folder, "chat_template.jinja"));
   await changeJson(folder, MANIFEST, (manifest) => delete manifest.files["chat_template.jinja"]);
+  await changeJson(folder, "tokenizer_config.json", (config) => delete config.chat_template);
   const base = await load(folder);
   assert.throws(() => base.chat(question), /has no chat template, so messages cannot be rendered/);
   assert.equal((await collect(base.generate("In the", { maxNewTokens: 3 }))).token_ids.length, 3);
