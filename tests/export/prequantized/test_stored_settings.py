@@ -122,6 +122,8 @@ def test_quantization_options_of_packed_codes_are_refused(tmp_path: Path) -> Non
     [
         ("auto_round:auto_gptq", Recipe(GPTQ, group_size=32)),
         ("auto_round:gptq", Recipe(GPTQ, 8, 32, is_symmetric=True)),
+        ("auto_round", Recipe(GPTQ, group_size=32, version="gptq_v2")),
+        ("auto_round:gptqmodel", Recipe(GPTQ, group_size=32, version="gptq_v2")),
         ("auto_round:auto_awq", Recipe("awq", group_size=32)),
         (None, Recipe(GPTQ, group_size=32, is_symmetric=True)),
     ],
@@ -178,7 +180,7 @@ def test_a_layer_of_auto_round_with_other_settings(tmp_path: Path, name: str) ->
     ("values", "words"),
     [
         ({"packing_format": "auto_round:llm_compressor"}, ("'auto_round:llm_compressor'",)),
-        ({"packing_format": "auto_round:gptqmodel"}, ("'auto_round:gptqmodel'", "auto_gptq")),
+        ({"packing_format": "auto_round:fp8_static"}, ("'auto_round:fp8_static'", "auto_gptq")),
         ({"data_type": "mx_fp"}, ("data_type='mx_fp'", "'int'")),
         ({"bits": 2}, ("bits=2", "4 or 8")),
         ({"extra_config": {"x": {"bits": 4, "data_type": "mx_fp"}}}, ("data_type='mx_fp'",)),

@@ -1,8 +1,10 @@
 """AutoRound, `quant_method` auto-round, which packs its codes as GPTQ or as AWQ does.
 
-`packing_format` names the layout. `extra_config` gives single layers other settings; a layer with
+`packing_format` names the layout; "auto_round" alone stores zero points unchanged, as "gptq_v2".
+`extra_config` gives single layers other settings; a layer with
 16 bits is stored as floats. Layers are named by their whole names, or by a regular expression.
-Source: transformers' `AutoRoundConfig`, and the config.json of published AutoRound checkpoints.
+Source: auto-round 0.16, `inference/backend.py` (GPTQ_FORMAT, GPTQ_FORMAT_NO_ZP, AWQ_FORMAT) and
+`auto_round_extension/torch/`; transformers' `AutoRoundConfig`.
 """
 
 import re
@@ -18,6 +20,7 @@ from glm_export.model.architectures.description import read_flag
 
 METHOD = "auto-round"
 _GPTQ = ("auto_round:auto_gptq", "auto_round:gptq")
+_GPTQ_V2 = ("auto_round", "auto_round:gptqmodel")
 _AWQ = ("auto_round:auto_awq", "auto_round:awq")
 _OVERRIDDEN = ("bits", "group_size", "sym")
 _FLOAT_BITS = 16
@@ -29,14 +32,15 @@ def read_format(settings: Mapping[str, Any]) -> PrequantizedFormat:
     Raises:
         UnsupportedModelError: the layout is another one, or a value is not supported.
     """
-    require_name(settings, "packing_format", *_GPTQ, *_AWQ)
+    require_name(settings, "packing_format", *_GPTQ, *_GPTQ_V2, *_AWQ)
     require_name(settings, "data_type", "int")
     overrides = _read_overrides(settings)
     shared = {key: settings.get(key) for key in ("bits", "group_size")}
     packing = settings.get("packing_format") or _GPTQ[0]
-    if packing.lower() in _GPTQ:
-        symmetry = {"sym": read_flag(settings, "sym", True)}
-        return GptqFormat({**shared, **symmetry, "dynamic": overrides})
+    if packing.lower() not in _AWQ:
+        version = "gptq_v2" if packing.lower() in _GPTQ_V2 else "gptq"
+        own = {"sym": read_flag(settings, "sym", True), "checkpoint_format": version}
+        return GptqFormat({**shared, **own, "dynamic": overrides})
     for name, values in overrides.items():
         if any(values[key] != shared.get(key) for key in values if key in shared):
             raise UnsupportedModelError(
