@@ -79,7 +79,7 @@ def test_the_advice_for_rows_that_nothing_divides(tmp_path: Path) -> None:
 
 
 def test_int2_of_plain_rounding_is_symmetric_by_default() -> None:
-    """On the sample the KL divergence is 0.362 nats symmetric, and 0.406 with zero points."""
+    """On the sample glm-eval measured a KL divergence of 0.66 symmetric, 0.83 with zero points."""
 
     def choose(**options: Any) -> ExportOptions:
         return ExportOptions(Path("c"), Path("out"), **options)

@@ -209,7 +209,7 @@ class ExportOptions:
 
         Rounding to the nearest of four codes is better with the fixed zero point 2: with a stored
         one the range always contains zero, and one of the codes is often lost. On the sample the
-        KL divergence was 0.362 nats symmetric and 0.406 asymmetric.
+        KL divergence was 0.66 nats symmetric and 0.83 asymmetric (glm-eval).
         """
         if self.is_symmetric is not None:
             return SUPPORTED_BITS if self.is_symmetric else ()
