@@ -2,14 +2,17 @@
 
 import asyncio
 import dataclasses
+import gc
 import itertools
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from glm_runtime import (
+    ChatOptions,
     Conversation,
     DeviceError,
     GenerationError,
@@ -99,6 +102,14 @@ def test_a_model_closes_at_the_end_of_with(tiny_folder: Path):
     model.close()  # twice is fine
 
 
+def test_a_closed_model_frees_its_weights(tiny_folder: Path):
+    with load(tiny_folder, device="cpu", threads=1) as model:
+        onnxruntime_session = weakref.ref(model.graph.session)
+        assert model.ask("a", **GREEDY) is not None
+    gc.collect()
+    assert onnxruntime_session() is None
+
+
 def test_the_representation_is_short(tiny_model: Model):
     assert repr(tiny_model) == "<glm_runtime.Model tiny (glm4), none, on CPU (1 thread)>"
 
@@ -171,6 +182,16 @@ def test_pydantic_itself_is_understood(tiny_model: Model):
     model = pydantic.create_model("Answer", __config__={"extra": "forbid"}, is_true=(bool, ...))
     answer = tiny_model.ask("Is it?", json_schema=model, temperature=0)
     assert isinstance(model.model_validate_json(answer).is_true, bool)
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_class_describes_the_parameters_of_a_tool(is_wrapped: bool):
+    function = {"name": "look_up", "parameters": Verse}
+    tool = {"type": "function", "function": function} if is_wrapped else function
+    (found,) = ChatOptions(tools=(tool,)).tools
+    described = found["function"] if is_wrapped else found
+    assert described == {"name": "look_up", "parameters": Verse.model_json_schema()}
+    assert function["parameters"] is Verse  # the caller's object is not changed
 
 
 @pytest.mark.parametrize("schema", [5, dict, {"a": object()}, object()])

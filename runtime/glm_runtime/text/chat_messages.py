@@ -27,7 +27,8 @@ class ChatOptions:
 
     Attributes:
         tools: functions that the model may call, each in OpenAI's format or its inner object alone,
-            with `name`, `description`, and `parameters` as a JSON schema.
+            with `name`, `description`, and `parameters` as a JSON schema, or as a class with
+            `model_json_schema()`, as in pydantic.
         enable_thinking: value of the template's variable of that name; `None` leaves it undefined.
         continues_answer: whether the last message is the beginning of the answer, which the model
             continues.
@@ -48,6 +49,7 @@ class ChatOptions:
     template: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tools", tuple(map(_describe_parameters, self.tools)))
         names = self.tool_names
         doubled = [name for name in names if names.count(name) > 1]
         if doubled:
@@ -64,6 +66,17 @@ class ChatOptions:
     def variables(self) -> dict[str, object]:
         """The template variables that the options define."""
         return {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+
+
+def _describe_parameters(tool: Tool) -> Tool:
+    """Replace a class of parameters by its JSON schema."""
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    parameters = function.get("parameters") if isinstance(function, Mapping) else None
+    describe = getattr(parameters, "model_json_schema", None)
+    if describe is None or not isinstance(function, Mapping):
+        return tool
+    described = {**function, "parameters": describe()}
+    return {**tool, "function": described} if "function" in tool else described
 
 
 def simplify_messages(messages: Sequence[Message]) -> list[Message]:
