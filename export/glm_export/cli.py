@@ -7,9 +7,13 @@ from pathlib import Path
 import click
 
 import glm_export
-from glm_export.checkpoint.adapters import parse_adapter
 from glm_export.checkpoint.rope_options import ROPE_NAMES, ROPE_SCALINGS, RopeOptions
-from glm_export.command_line import ExportCommand, adapter_option
+from glm_export.command_line import (
+    ExportCommand,
+    adapter_option,
+    find_adapters,
+    read_adapters,
+)
 from glm_export.early_checks import check_export_output
 from glm_export.output.unfinished import find_unfinished
 from glm_export.plan.options import DTYPES, KV_CACHES, QUANTS, TARGETS, VERIFY_LEVELS, ExportOptions
@@ -198,7 +202,8 @@ def command(
     options = _read_options(checkpoint, output or Path(_UNNAMED), choices)
     if not is_plan:
         check_export_output(options)  # before a download
-    options = replace(options, checkpoint=find_checkpoint(checkpoint))
+    adapters = find_adapters(options.adapters)
+    options = replace(options, checkpoint=find_checkpoint(checkpoint), adapters=adapters)
     run = _plan if is_plan else _export
     run(options, is_json=is_json)
     if push is not None and not is_plan:
@@ -238,7 +243,7 @@ def _read_options(checkpoint: Path, output: Path, choices: dict[str, object]) ->
         is_symmetric=None if (symmetric := choices.pop("symmetric")) is None else bool(symmetric),
         is_forced=bool(choices.pop("force")),
         is_resumed=bool(choices.pop("resume")),
-        adapters=tuple(map(parse_adapter, choices.pop("adapters"))),  # type: ignore[call-overload]
+        adapters=read_adapters(choices.pop("adapters")),  # type: ignore[arg-type]
         rope=RopeOptions(*(choices.pop(name) for name in ROPE_NAMES)),  # type: ignore[arg-type]
         **choices,  # type: ignore[arg-type]  # click has made them what the options say
     )

@@ -6,8 +6,12 @@ from typing import TypedDict, Unpack
 import click
 
 import glm_export
-from glm_export.checkpoint.adapters import parse_adapter
-from glm_export.command_line import ExportCommand, adapter_option
+from glm_export.command_line import (
+    ExportCommand,
+    adapter_option,
+    find_adapters,
+    read_adapters,
+)
 from glm_export.early_checks import check_evaluation_inputs
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.packages import require_export_packages, require_onnxruntime
@@ -89,8 +93,8 @@ def command(
     """
     require_export_packages()
     require_onnxruntime()
+    adapters = find_adapters(read_adapters(choices["adapters"]))
     checkpoint, folders = find_checkpoint(checkpoint), (folder, *more_folders)
-    adapters = tuple(parse_adapter(text) for text in choices["adapters"])
     check_evaluation_inputs(checkpoint, folders, choices["text"], adapters)
     check_pictures(choices["plot"], choices["layers"], len(folders))
     from glm_export.evaluation import table  # noqa: PLC0415 - torch is an extra

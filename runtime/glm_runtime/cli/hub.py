@@ -26,7 +26,8 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(rf"(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w./-]+))?", re.ASCII)
 # Small files of a checkpoint that an export reads.
 _CHECKPOINT_FILES = (
-    *("config.json", "generation_config.json", "quantize_config.json", "README.md", "LICENSE*"),
+    *("config.json", "generation_config.json", "README.md", "LICENSE*"),
+    *("quantize_config.json", "quant_config.json", "adapter_config.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
     *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
@@ -104,6 +105,22 @@ def find_checkpoint(path: Path) -> Path:
         if (folder / name).exists() or index.is_file():
             return folder
     fetch(("*.safetensors", "pytorch_model*.bin"), folder.name)
+    return folder
+
+
+def find_adapter(path: Path) -> Path:
+    """Return a folder with a LoRA adapter; one of the hub is downloaded into the hub's cache.
+
+    Raises:
+        HubError: the adapter cannot be downloaded.
+    """
+    hub_id = parse_hub_id(path)
+    if hub_id is None:
+        return path
+    fetch = _Download(hub_id).fetch
+    folder = fetch(("adapter_config.json", "adapter_model.safetensors"))
+    if not (folder / "adapter_model.safetensors").exists():
+        fetch(("adapter_model.bin",), folder.name)
     return folder
 
 

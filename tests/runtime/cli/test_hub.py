@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file as read_tensors
 
 from glm_runtime.cli.hub import HubId, parse_hub_id
 from glm_runtime.errors import HubError
@@ -13,6 +15,7 @@ from runtime.tiny_folder import build_tiny_folder
 from support.broken_checkpoints import write_small
 from support.commands import run_command
 from support.hub_server import Hub, serve
+from support.lora_adapters import write_adapter
 
 ANSWER = ("--prompt", "a", "--raw", "--greedy", "--max-new-tokens", "4", "--json", "--quiet")
 
@@ -74,6 +77,33 @@ def test_a_checkpoint_is_downloaded_and_exported(hub: Hub, tmp_path: Path) -> No
     hub.requests.clear()
     assert run_command("glm-export", "zai-org/small@v1", *arguments)[0] == 0
     assert hub.downloads == set()
+
+
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_is_downloaded_and_merged(hub: Hub, tmp_path: Path, weights: str) -> None:
+    """By its name, whose last part the manifest gives; nothing else of its repository is read."""
+    hub.add("me/lora", write_adapter(tmp_path / "source" / "lora"))
+    files = hub.models["me/lora"]
+    tensors = read_tensors(tmp_path / "source" / "lora" / "adapter_model.safetensors")
+    if weights.endswith(".bin"):
+        del files["adapter_model.safetensors"]
+        torch.save(tensors, tmp_path / weights)
+        files[weights] = (tmp_path / weights).read_bytes()
+    files |= {"optimizer.pt": b"x", "checkpoint-1/adapter_model.safetensors": b"x"}
+    arguments = ("-o", "out", "--method", "rtn", "--verify", "none", "--quiet")
+    command = ("glm-export", tmp_path / "source" / "checkpoint", "--adapter", "me/lora@v1=0.5")
+    code, _, err = run_command(*command, *arguments)
+    assert (code, err) == (0, "")
+    assert hub.downloads == {"adapter_config.json", weights}
+    adapters = read_manifest(tmp_path / "out").source.adapters
+    assert [(one.name, one.weight) for one in adapters] == [("lora", 0.5)]
+
+
+def test_an_adapter_in_place_of_a_checkpoint(hub: Hub, tmp_path: Path) -> None:
+    hub.add("me/lora", write_adapter(tmp_path / "source" / "lora"))
+    code, _, err = run_command("glm-export", "me/lora", "-o", "out", "--quiet")
+    assert code == 1
+    assert "a LoRA adapter of 'org/base'" in err and "no whole model" in err
 
 
 def test_a_sharded_checkpoint_is_downloaded_by_its_index(hub: Hub) -> None:

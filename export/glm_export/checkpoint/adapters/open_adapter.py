@@ -16,6 +16,7 @@ from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.file_states import read_states
 from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.safetensors_header import StoredTensor, read_header
+from glm_export.checkpoint.source_name import name_checkpoint
 from glm_export.checkpoint.tensor_names import strip_wrappers
 from glm_export.checkpoint.weight_files import WeightFiles
 from glm_export.errors import CheckpointError, UnsupportedModelError
@@ -99,8 +100,7 @@ def open_adapters(adapters: Iterable[Adapter]) -> tuple[OpenAdapter, ...]:
     """
     found: list[OpenAdapter] = []
     for adapter in adapters:
-        folder = adapter.folder.resolve().name.encode("utf-8", "replace").decode()
-        name = _make_unique(folder, [one.name for one in found])
+        name = _make_unique(name_checkpoint(adapter.folder), [one.name for one in found])
         try:
             found.append(_open(adapter, name))
         except (CheckpointError, UnsupportedModelError) as error:
