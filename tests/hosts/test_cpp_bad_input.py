@@ -253,6 +253,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], int, str]] = {
         cpp.NEWER_FORMAT,
         "format_version 99",
     ),
+    "for a newer ONNX Runtime": (
+        lambda f: change_manifest(f, lambda m: m.update(oldest_onnxruntime="9.1")),
+        cpp.UNSUPPORTED,
+        "but this folder needs 9.1 or later",
+    ),
     "a way out": (
         lambda f: change_manifest(f, lambda m: m["files"].update({"../x": {}})),
         cpp.BAD_FOLDER,
