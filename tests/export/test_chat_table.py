@@ -6,13 +6,18 @@ import random
 import pytest
 
 from glm_export.tokenizer import chat_table
-from glm_export.tokenizer.chat_table_guess import build_chat_table, generate_conversations
+from glm_export.tokenizer.chat_table_guess import (
+    build_chat_table,
+    generate_conversations,
+    generate_tool_conversations,
+)
 from glm_export.tokenizer.chat_table_jinja import write_jinja
 from glm_export.tokenizer.files import _CHATGLM2_TEMPLATE
 from glm_runtime.errors import PromptError
 from glm_runtime.text.chat_messages import ChatOptions, Message
 from glm_runtime.text.chat_template import ChatTemplate
-from support.chat_templates import EXPRESSED
+from support.chat_conversations import CONVERSATIONS, render_reference
+from support.chat_templates import EXPRESSED, RELEASED_STYLES
 from support.tiny_models import TEMPLATE
 
 NOT_EXPRESSED = {
@@ -106,3 +111,37 @@ def test_the_file() -> None:
         "content": "answer",
     }
     assert content["generation_prompt"]["default"] == "<|assistant|>"
+
+
+@pytest.mark.parametrize("name", sorted(RELEASED_STYLES))
+def test_tools_and_calls_equal_jinja(name: str) -> None:
+    """Rules of tools and calls, on conversations of another seed than the exporter's."""
+    source, style = RELEASED_STYLES[name]
+    template = ChatTemplate(source)
+    table = build_chat_table(template)
+    assert table is not None and table.calls is not None
+    assert (table.tools is not None) == (name in ("GLM-4-0414", "GLM-4-9B-chat", "GLM-4.5"))
+    for messages, tools in generate_tool_conversations(table, seed=1):
+        given = tools if table.tools is not None else ()
+        expected = template.render(messages, ChatOptions(given))
+        assert table.render(messages, tools=given) == expected
+    if table.tools is None:
+        return
+    for chosen in CONVERSATIONS.values():
+        is_plain = all(isinstance(one["content"], str) for one in chosen.messages)
+        if chosen.tools and is_plain:
+            expected = render_reference(source, chosen, style)
+            assert table.render(chosen.messages, tools=chosen.tools) == expected
+
+
+def test_what_the_file_says_of_tools() -> None:
+    table = build_chat_table(ChatTemplate(EXPRESSED["GLM-4-0414"]))
+    assert table is not None
+    content = json.loads(table.to_json(""))
+    assert content["calls"]["prefix"] == "<|assistant|>"
+    assert (content["calls"]["name_end"], content["calls"]["is_message"]) == ("\n", True)
+    assert content["tools"]["value"] == "tool"
+    edge = build_chat_table(ChatTemplate(EXPRESSED["GLM-Edge"]))
+    assert edge is not None
+    assert "tools" not in json.loads(edge.to_json(""))
+    assert "tools and tool calls" in json.loads(edge.to_json(""))["not_expressed"]

@@ -1,8 +1,8 @@
 """`chat_table.json`: prefix and suffix of each role's messages, for hosts without Jinja.
 
 `chat_table_guess.py` derives the table from a few renderings of the checkpoint's chat template, and
-`chat_table_jinja.py` writes it as a simple template. It supports plain conversations only: no
-tools, tool calls, `metadata` or content in parts.
+`chat_table_jinja.py` writes it as a simple template without tools. `chat_table_tools.py` has the
+rules of tools and calls.
 """
 
 import json
@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from glm_runtime.text.chat_messages import Message
+from glm_export.tokenizer.chat_table_tools import CallsRule, ToolsRule
+from glm_runtime.text.chat_messages import Message, Tool
 from glm_runtime.text.chat_template import TABLE_NAME
 
 FILE_NAME = TABLE_NAME
 # Version 1 has the first four keys of a role alone; a table without other keys is still written so.
 FORMAT_NAME, FORMAT_VERSION = "glm-chat-table", 2
 # Features that a table does not support; hosts are told about them.
+TOOLS_NOT_EXPRESSED = "tools and tool calls"
 NOT_EXPRESSED = (
-    "tools and tool calls",
     "metadata of a message",
     "contents in parts, as for images",
     "templates whose text depends on a date or a count of rounds",
@@ -111,16 +112,30 @@ class ChatTable:
         roles: rule of each supported role.
         generation_prompt: text that starts the answer, by thinking mode.
         is_system_first: True if system messages are written before all others.
+        tools: block of tools; None if the table has no rule for them.
+        calls: how calls are written; None if the table has no rule for them.
     """
 
     roles: Mapping[str, RoleRule]
     generation_prompt: Mapping[str, str]
     is_system_first: bool
+    tools: ToolsRule | None = None
+    calls: CallsRule | None = None
 
-    def render(self, messages: Sequence[Message], thinking: str = "default") -> str | None:
-        """Render the prompt as a host does; return None if a message has no rule."""
+    def render(
+        self, messages: Sequence[Message], thinking: str = "default", tools: Sequence[Tool] = ()
+    ) -> str | None:
+        """Render the prompt as a host does; return None if something has no rule."""
+        text = self._render_messages(messages, thinking)
+        if text is None or not tools:
+            return text
+        return None if self.tools is None else self.tools.insert(text, tools)
+
+    def _render_messages(self, messages: Sequence[Message], thinking: str) -> str | None:
         if self.is_system_first:
             messages = sorted(messages, key=lambda message: message["role"] != "system")
+        if self.calls is not None and self.calls.is_message:
+            messages = [part for message in messages for part in _part_calls(message)]
         roles = [str(message["role"]) for message in messages]
         parts = []
         for index, message in enumerate(messages):
@@ -130,12 +145,26 @@ class ChatTable:
                 is_after_last_user="user" not in roles[index:],
                 is_thinking_off=thinking == "not_thinking",
             )
-            rule = self.roles.get(roles[index])
-            text = None if rule is None else _write_message(rule, str(message["content"]), place)
+            text = self._write(message, place)
             if text is None:
                 return None
             parts.append(text)
         return "".join(parts) + self.generation_prompt[thinking]
+
+    def _write(self, message: Message, place: _Place) -> str | None:
+        calls = message.get("tool_calls") or ()
+        rule = self.roles.get(str(message["role"]))
+        if rule is None or (calls and self.calls is None):
+            return None
+        assert isinstance(calls, list | tuple)
+        written = [self.calls.write(call, is_first=place.is_first) for call in calls if self.calls]
+        if None in written:
+            return None
+        called = "".join(map(str, written))
+        if called and self.calls is not None and self.calls.is_message:
+            return called
+        text = _write_message(rule, str(message["content"]), place)
+        return None if text is None else text.removesuffix(rule.suffix) + called + rule.suffix
 
     def to_json(self, jinja: str) -> bytes:
         """Return the file's content, with the table as Jinja; equal tables give equal bytes."""
@@ -150,7 +179,24 @@ class ChatTable:
             "not_expressed": NOT_EXPRESSED,
             "jinja": jinja,
         }
+        if self.tools is None or self.calls is None:
+            content["not_expressed"] = (TOOLS_NOT_EXPRESSED, *NOT_EXPRESSED)
+        content |= {} if self.tools is None else {"tools": vars(self.tools)}
+        content |= {} if self.calls is None else {"calls": vars(self.calls)}
         return (json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _part_calls(message: Message) -> list[Message]:
+    """Return the message of the content, if there is any, and one message for each call."""
+    calls = message.get("tool_calls") or ()
+    if not calls:
+        return [message]
+    assert isinstance(calls, list | tuple)
+    parts: list[Message] = [
+        {"role": "assistant", "content": "", "tool_calls": [call]} for call in calls
+    ]
+    content = message.get("content")
+    return [{"role": "assistant", "content": content}, *parts] if content else parts
 
 
 def _write_message(rule: RoleRule, content: str, place: _Place) -> str | None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from glm_export.tokenizer.chat_table import CHANGES, CLOSING, ChatTable, RoleRule, Thoughts
+from glm_export.tokenizer.chat_table_tools import guess_calls, guess_tools
 from glm_runtime.errors import HostileTemplateError, PromptError
-from glm_runtime.text.chat_messages import ChatOptions, Message
+from glm_runtime.text.chat_messages import ChatOptions, Message, Tool
 from glm_runtime.text.chat_template import ChatTemplate
 
 _REFUSALS = (PromptError, HostileTemplateError)
@@ -38,12 +39,92 @@ _CONTENTS = (
 )
 
 
+_TOOLS: tuple[Tool, ...] = tuple(
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": "Look up. 查 <b>&'\"\\ \u3000",
+            "parameters": parameters,
+        },
+    }
+    for name, parameters in (
+        ("look_up", {"type": "object", "properties": {"at": {"type": "string"}}}),
+        ("计算", {"type": "object", "properties": {}, "required": [], "strict": True}),
+        ("now", {"enum": [1, -2.5, None, False, [], {}, [["x"]]]}),
+    )
+)
+_ARGUMENTS: tuple[dict[str, object], ...] = (
+    {},
+    {"at": '诗篇 1 "q"\n'},
+    {"at": "x", "n": 3, "list": [1, {"a": None}], "empty": {}},
+)
+
+
 def build_chat_table(template: ChatTemplate) -> ChatTable | None:
     """Build a table that gives the template's text; return None if no table can."""
-    table = _guess(_Renderer(template))
+    renderer = _Renderer(template)
+    table = _guess(renderer)
     if table is None or not _is_equal(table, template):
         return None
+    return _add_tools(table, renderer, template)
+
+
+def _add_tools(table: ChatTable, renderer: "_Renderer", template: ChatTemplate) -> ChatTable:
+    """Add the rules of tools and calls, each if it gives the template's text."""
+
+    def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str | None:
+        return renderer.render(messages, ChatOptions(tuple(tools)), is_answer_next=False)
+
+    is_message = not template.features.tool_calls
+    calls = guess_calls(render, is_message=is_message)
+    with_calls = replace(table, calls=calls)
+    if calls is not None and _writes_tools(with_calls, template, has_tools=False):
+        table = with_calls
+    with_tools = replace(table, tools=guess_tools(render))
+    if with_tools.tools is not None and _writes_tools(with_tools, template, has_tools=True):
+        table = with_tools
     return table
+
+
+def _writes_tools(table: ChatTable, template: ChatTemplate, *, has_tools: bool) -> bool:
+    """Return True if both give the same text for conversations with calls, and with tools."""
+    for messages, tools in generate_tool_conversations(table):
+        given = tools if has_tools else ()
+        try:
+            text = template.render(messages, ChatOptions(given))
+        except _REFUSALS:
+            return False
+        if table.render(messages, tools=given) != text:
+            return False
+    return True
+
+
+def generate_tool_conversations(
+    table: ChatTable, seed: int = 0
+) -> Iterator[tuple[list[Message], tuple[Tool, ...]]]:
+    """Yield conversations with tools, and with calls if the table has a rule for them."""
+    generator = random.Random(seed)
+    later = [role for role, rule in table.roles.items() if rule.prefix is not None]
+    results = [role for role in later if role == "tool"]
+    for _ in range(_CONVERSATIONS // 4):
+        messages: list[Message] = [{"role": "user", "content": generator.choice(_CONTENTS)}]
+        if "system" in later and generator.random() < 0.5:
+            messages.insert(0, {"role": "system", "content": generator.choice(_CONTENTS)})
+        for _ in range(generator.randrange(3)):
+            content = generator.choice(("", "", "I look.", "Hm </think>\n\nLook: "))
+            answer: Message = {"role": "assistant", "content": content}
+            if table.calls is not None:
+                calls = [_make_call(generator) for _ in range(generator.randrange(1, 3))]
+                answer = {**answer, "tool_calls": calls}
+            messages.append(answer)
+            messages += [{"role": role, "content": "result 结果"} for role in results]
+        yield messages, tuple(generator.sample(_TOOLS, k=generator.randrange(1, 3)))
+
+
+def _make_call(generator: random.Random) -> dict[str, object]:
+    arguments = generator.choice(_ARGUMENTS)
+    return {"type": "function", "function": {"name": "look_up", "arguments": arguments}}
 
 
 class _Renderer:
