@@ -2,15 +2,23 @@
 
 import itertools
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import glm_runtime
-from glm_export.tokenizer.chat_table_guess import build_chat_table, generate_conversations
+from glm_export.tokenizer.chat_table_guess import (
+    build_chat_table,
+    generate_conversations,
+    generate_tool_conversations,
+)
 from glm_runtime import ChatOptions
+from glm_runtime.text.chat_prompt import prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.tool_calls import ToolCallParser
 from support import cpp_library as cpp
 from support.chat_conversations import CONVERSATIONS, render_reference
 from support.chat_templates import list_templates
@@ -19,6 +27,15 @@ from support.cpp_folders import use_table
 from support.cpp_library import Library
 
 TEMPLATES = list_templates()
+LOOKUP = {
+    "name": "get_verse",
+    "description": "Look up a Bible verse.",
+    "parameters": {"type": "object", "properties": {"reference": {"type": "string"}}},
+}
+PIECES = (
+    *("get_verse", "get", "查诗", "get\n{}", "\n", "\n", "\r\n", "{", "}", '{"a": 1}', '"', "\\"),
+    *(" ", "\t", "```", "```json\n", "a", "get_verse\n", "get\n```\n{}", ":"),
+)
 CHOICES = {-1: None, 1: True, 0: False}
 # The interface in C has texts and roles alone: neither tools nor a field for reasoning.
 PLAIN = [
@@ -52,11 +69,11 @@ def test_conversations(name: str, library: Library, folder: Path, tmp_path: Path
     template = ChatTemplate(source)
     table = build_chat_table(template)
     assert table is not None
-    for random in itertools.islice(generate_conversations(table, seed=3), 150):
-        messages = [(str(one["role"]), str(one["content"]).encode()) for one in random]
+    for drawn in itertools.islice(generate_conversations(table, seed=3), 150):
+        messages = [(str(one["role"]), str(one["content"]).encode()) for one in drawn]
         for thinking, choice in CHOICES.items():
-            expected = template.render(random, ChatOptions(enable_thinking=choice))
-            assert model.render(messages, thinking) == expected, random
+            expected = template.render(drawn, ChatOptions(enable_thinking=choice))
+            assert model.render(messages, thinking) == expected, drawn
     model.close()
 
 
@@ -75,15 +92,118 @@ def test_begun_answers_and_control_tokens_in_messages(
     for begun in ("Once", " Once \n", "<think>\nHm <|assistant|>", "a</think> b "):
         messages = [("system", attack), ("user", attack), ("assistant", begun)]
         given = [{"role": role, "content": content} for role, content in messages]
-        encoded = [(role, content.encode()) for role, content in messages]
         for continues, sanitized in itertools.product((False, True), repeat=2):
             options = ChatOptions(continues_answer=continues, is_sanitized=sanitized)
             expected = python_model.prepare_chat(given, options).token_ids
-            found = model.encode_chat(encoded, continues_answer=continues, is_sanitized=sanitized)
+            found = model.encode_chat(given, continues_answer=continues, is_sanitized=sanitized)
             assert found == expected, (begun, options)
-    for last in (("user", b"x"), ("assistant", b" ")):
+    question = {"role": "user", "content": "y"}
+    for last in (question, {"role": "assistant", "content": " "}):
         with pytest.raises(cpp.GlmError, match="is not the beginning of an answer"):
-            model.encode_chat([("user", b"y"), last], continues_answer=True)
+            model.encode_chat([question, last], continues_answer=True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_tools_and_calls(
+    name: str,
+    library: Library,
+    folder: Path,
+    python_model: glm_runtime.Model,
+    tmp_path: Path,
+) -> None:
+    """The ids of what transformers renders; of random conversations, those of Python's runtime."""
+    model = open_table(name, library, folder, tmp_path / "copy")
+    source, style = TEMPLATES[name]
+    template, encode = ChatTemplate(source), python_model.tokenizer.encode
+    table = build_chat_table(template)
+    assert table is not None
+    for conversation, chosen in CONVERSATIONS.items():
+        is_plain = all(isinstance(one["content"], str | None) for one in chosen.messages)
+        if not chosen.tools or not is_plain:
+            continue
+        if table.tools is None:
+            with pytest.raises(cpp.GlmError, match=r"no rule for tools|is unknown in chat_table"):
+                model.encode_chat(chosen.messages, tools=chosen.tools)
+            continue
+        expected = render_reference(source, chosen, style)
+        assert expected is not None
+        found = model.encode_chat(chosen.messages, tools=chosen.tools)
+        assert found == encode(expected), conversation
+    for messages, tools in generate_tool_conversations(table, seed=4):
+        given = tools if table.tools is not None else ()
+        text = template.render(messages, ChatOptions(given))
+        assert model.encode_chat(messages, tools=given) == encode(text)
+        sanitized = prepare_prompt(
+            template, python_model.tokenizer, messages, ChatOptions(given, is_sanitized=True)
+        )
+        found = model.encode_chat(messages, tools=given, is_sanitized=True)
+        assert found == sanitized.token_ids
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("tools", "words"),
+    [
+        (b"[", "tools is invalid at byte 1"),
+        (b"{}", "tools is invalid at byte 0: an array is expected"),
+        (b"[{}]", "a tool is named '' where one line"),
+        (b'[{"name": "a\\nb"}]', "a tool is named 'a\nb' where one line"),
+        (b'[{"name": "a"}, {"name": "a"}]', "two tools have the name 'a'"),
+        (b"[1]", "an object is expected"),
+    ],
+)
+def test_bad_tools(
+    tools: bytes, words: str, model: cpp.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpp, "dump_json", lambda _: tools)
+    with pytest.raises(cpp.GlmError, match=re.escape(words)) as error:
+        model.encode_chat([{"role": "user", "content": "x"}], tools=[{}])
+    assert error.value.status == cpp.BAD_PROMPT
+
+
+def test_calls_of_an_answer(library: Library) -> None:
+    """As Python's parser reads them, from texts of calls and of what only looks like one."""
+    generator, names = random.Random(1), ["get_verse", "get", "查诗"]
+    tools = [{"name": name} for name in names]
+    found = 0
+    for _ in range(4000):
+        text = "".join(generator.choices(PIECES, k=generator.randrange(1, 12)))
+        parser = ToolCallParser(names)
+        shown = parser.add(text)
+        rest, calls = parser.finish()
+        said = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        assert library.find_calls(text, tools) == (shown + rest, said), text
+        found += bool(calls)
+    assert found > 100
+
+
+def test_the_program_calls_a_tool(
+    built: Path, folder: Path, python_model: glm_runtime.Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps([LOOKUP]), encoding="utf-8")
+    options = ("--prompt", "Look up Micah 6:8.", "--greedy", "--max-new-tokens", "64")
+    done = run_program(built, "generate", folder, *options, "--tools", path, "--json")
+    content = json.loads(done.stdout)
+    pieces = list(
+        python_model.chat(
+            [{"role": "user", "content": "Look up Micah 6:8."}],
+            options=ChatOptions((LOOKUP,)),
+            temperature=0.0,
+            max_new_tokens=64,
+        )
+    )
+    calls = [{"name": c.name, "arguments": c.arguments} for c in pieces[-1].tool_calls]
+    assert (
+        content["prompt_token_ids"]
+        == python_model.prepare_chat(
+            [{"role": "user", "content": "Look up Micah 6:8."}], ChatOptions((LOOKUP,))
+        ).token_ids
+    )
+    assert content["token_ids"] == [piece.token_id for piece in pieces]
+    assert content["tool_calls"] == calls and calls
+    assert content["text"] == "".join(piece.text for piece in pieces)
+    assert content["finish_reason"] == "tool_calls"
 
 
 def test_the_program_continues_and_sanitizes(

@@ -1,7 +1,8 @@
 """`glm.h` for Python: what the tests call the C++ library through."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -43,12 +44,17 @@ class Message(Structure):
     _fields_ = (("role", c_char_p), ("content", c_char_p))
 
 
+class ChatMessage(Structure):
+    _fields_ = (("role", c_char_p), ("content", c_char_p), ("tool_calls", c_char_p))
+
+
 class ChatOptions(Structure):
     _fields_ = (
         ("size", c_size_t),
         ("thinking", c_int32),
         ("continues_answer", c_int32),
         ("is_sanitized", c_int32),
+        ("tools", c_char_p),
     )
 
 
@@ -167,6 +173,24 @@ class Library:
         if status != OK:
             raise GlmError(status, self.c.glm_error_text().decode("utf-8", "replace"))
 
+    def find_calls(
+        self, answer: str, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, list[dict[str, str]]]:
+        """Text before the calls, and the calls."""
+        content, text = answer.encode(), ctypes.create_string_buffer(100_000)
+        length, size = c_size_t(), c_size_t()
+        status = self.c.glm_find_calls(
+            content,
+            c_size_t(len(content)),
+            dump_json(tools),
+            text,
+            c_size_t(len(text)),
+            byref(length),
+            byref(size),
+        )
+        self.check(status)
+        return content[: size.value].decode(), json.loads(text.raw[: length.value])
+
     def load(
         self,
         folder: Path,
@@ -184,6 +208,20 @@ class Library:
         options.rope_factor, options.rope_original_context = rope_factor, rope_original_context
         self.check(self.c.glm_load(str(folder).encode(), byref(options), byref(model)))
         return Model(self, model)
+
+
+def dump_json(value: object) -> bytes:
+    """JSON in another form than Python's usual one, which the library must not depend on."""
+    return json.dumps(value, ensure_ascii=True, separators=(" ,\n", " :")).encode()
+
+
+def _make_message(message: Mapping[str, Any]) -> ChatMessage:
+    calls = message.get("tool_calls")
+    return ChatMessage(
+        str(message["role"]).encode(),
+        str(message.get("content") or "").encode(),
+        dump_json(calls) if calls else None,
+    )
 
 
 class Model:
@@ -215,16 +253,17 @@ class Model:
 
     def encode_chat(
         self,
-        messages: Sequence[tuple[str, bytes]],
+        messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        thinking: int = -1,
         continues_answer: bool = False,
         is_sanitized: bool = False,
     ) -> list[int]:
-        array = (Message * len(messages))(
-            *(Message(role.encode(), content) for role, content in messages)
-        )
+        array = (ChatMessage * len(messages))(*map(_make_message, messages))
         size = ctypes.sizeof(ChatOptions)
-        options = ChatOptions(size, -1, int(continues_answer), int(is_sanitized))
+        text = dump_json(tools) if tools else None
+        options = ChatOptions(size, thinking, int(continues_answer), int(is_sanitized), text)
         call, count, found = self.library.c.glm_encode_chat, c_size_t(len(messages)), c_size_t()
         ids = (c_int32 * 100_000)()
         status = call(

@@ -115,19 +115,34 @@ GLM_API glm_status glm_render_chat(const glm_model* model, const glm_message* me
                                    size_t count, int32_t thinking, char* text, size_t capacity,
                                    size_t* length);
 
+/* A message of glm_encode_chat; `content` may be empty beside `tool_calls`. */
+typedef struct glm_chat_message {
+  const char* role; /* results of tools have the role "tool" */
+  const char* content;
+  const char* tool_calls; /* NULL, or a JSON list of calls in OpenAI's format */
+} glm_chat_message;
+
 typedef struct glm_chat_options {
   size_t size;              /* sizeof(glm_chat_options) */
   int32_t thinking;         /* as in glm_render_chat; -1 is the template's default */
   int32_t continues_answer; /* non-zero: the model continues the last message, an assistant's */
   int32_t is_sanitized;     /* non-zero: names of control tokens in messages are plain text */
+  const char* tools;        /* NULL, or a JSON list of tools in OpenAI's format */
 } glm_chat_options;
 
-/* Converts a conversation to the ids of a prompt, as glm_render_chat and glm_tokenize do together.
- * `ids`, `capacity` and `found` are as in glm_tokenize. `options` may be NULL. Set `is_sanitized`
- * if messages come from other people: otherwise "<|user|>" in a message begins a user's turn. */
-GLM_API glm_status glm_encode_chat(const glm_model* model, const glm_message* messages,
+/* Converts a conversation to the ids of a prompt. `ids`, `capacity` and `found` are as in
+ * glm_tokenize. `options` may be NULL. Set `is_sanitized` if messages come from other people:
+ * otherwise "<|user|>" in a message begins a user's turn. */
+GLM_API glm_status glm_encode_chat(const glm_model* model, const glm_chat_message* messages,
                                    size_t count, const glm_chat_options* options, int32_t* ids,
                                    size_t capacity, size_t* found);
+
+/* Finds tool calls at the end of a whole answer, which was generated with `has_tools`. `tools` is
+ * the JSON list of the prompt. Writes a JSON list of objects with `name` and `arguments`, the
+ * latter as JSON text; `calls`, `capacity` and `length` are as in glm_detokenize. `*text_size`
+ * becomes the number of bytes of the answer before the calls. */
+GLM_API glm_status glm_find_calls(const char* answer, size_t size, const char* tools, char* calls,
+                                  size_t capacity, size_t* length, size_t* text_size);
 
 typedef struct glm_bias {
   int32_t token;
@@ -168,6 +183,7 @@ typedef struct glm_settings {
   const char* const* dry_breakers;
   size_t dry_breaker_count;
   int32_t max_length; /* limit for prompt and answer together; 0: none. max_new_tokens wins. */
+  int32_t has_tools;  /* non-zero: <|assistant|> between two calls becomes a line end in the text */
 } glm_settings;
 
 /* Returns the settings that the folder recommends, with its limit of tokens if it has one. There is

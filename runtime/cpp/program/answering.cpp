@@ -91,6 +91,20 @@ std::string show_number(double value) {
   return text;
 }
 
+// Removes the calls at the end of an answer, and returns them as JSON.
+std::string part_calls(const std::string& tools, std::string* answer) {
+  std::string calls;
+  size_t text_size = 0;
+  for (int round = 0; round < 2; ++round) {  // the first call returns the length
+    size_t length = 0;
+    check(glm_find_calls(answer->data(), answer->size(), tools.c_str(), calls.data(), calls.size(),
+                         &length, &text_size));
+    calls.resize(length);
+  }
+  answer->resize(text_size);
+  return calls;
+}
+
 }  // namespace
 
 void flush_output() {
@@ -130,13 +144,20 @@ Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
   return answer;
 }
 
-std::string describe_as_json(const Answer& answer, double load_seconds) {
+std::string describe_as_json(const Answer& answer, double load_seconds,
+                             const std::optional<std::string>& tools) {
+  std::string text = answer.text, called, finish = name_finish(answer.finish);
+  if (tools) {
+    std::string calls = part_calls(*tools, &text);
+    called = ", \"tool_calls\": " + calls;
+    if (calls != "[]") finish = "tool_calls";
+  }
   double first_ms = std::chrono::duration<double, std::milli>(answer.first - answer.start).count();
   double rate = answer.measure_rate();
-  return "{\"text\": " + quote(answer.text) + ", \"reasoning\": " + quote(answer.reasoning) +
-         ", \"token_ids\": " + list_as_json(answer.tokens) +
+  return "{\"text\": " + quote(text) + ", \"reasoning\": " + quote(answer.reasoning) +
+         called + ", \"token_ids\": " + list_as_json(answer.tokens) +
          ", \"prompt_token_ids\": " + list_as_json(answer.prompt) + ", \"finish_reason\": \"" +
-         name_finish(answer.finish) +
+         finish +
          "\", \"prompt_tokens\": " + std::to_string(answer.prompt.size()) +
          ", \"new_tokens\": " + std::to_string(answer.tokens.size()) +
          ", \"load_seconds\": " + show_number(load_seconds) +

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,7 @@ void flush_output();
 // Handles Ctrl-C: ends the current answer, or the program if there is none.
 void interrupt();
 
-std::string describe_as_json(const Answer& answer, double load_seconds);
+// With `tools`, the calls at the end of the text become `tool_calls`.
+std::string describe_as_json(const Answer& answer, double load_seconds,
+                             const std::optional<std::string>& tools);
 std::string list_as_json(const std::vector<int32_t>& ids);

@@ -40,6 +40,7 @@ std::map<std::string, Setter> list_options(Arguments* a) {
   std::map<std::string, Setter> options = {
       {"--prompt", text(&a->prompt)}, {"--prompt-file", text(&a->prompt_file)},
       {"--system", text(&a->system)}, {"--prefill", text(&a->prefill)},
+      {"--tools", text(&a->tools_file)},
       {"--prepared", text(&a->prepared)},
       {"--output", text(&a->output)}, {"--rope-scaling", text(&a->rope_scaling)},
       {"--seed", number("--seed", &a->seed)}};
@@ -153,6 +154,9 @@ void check(const Arguments& a) {
   if (a.prompt && a.prompt_file) {
     throw UsageError("--prompt and --prompt-file cannot be used together; leave one out.");
   }
+  if (a.tools_file && (a.is_raw || !a.is_json || command != "generate")) {
+    throw UsageError("--tools needs generate with --json and without --raw; add or leave out.");
+  }
   if (a.prefill && (a.is_raw || command != "generate")) {
     throw UsageError("--prefill can be used with generate only, without --raw; leave it out.");
   }
@@ -217,6 +221,7 @@ glm_settings merge_settings(const Arguments& a, glm_settings s) {
   s.stop = a.stop.data();
   s.stop_count = a.stop.size();
   s.parts_thinking = !a.is_raw;
+  s.has_tools = a.tools_file.has_value();
   s.limits_thinking = a.max_thinking_tokens.has_value();
   s.max_thinking_tokens = static_cast<int32_t>(a.max_thinking_tokens.value_or(0));
   return s;

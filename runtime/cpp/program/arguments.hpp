@@ -16,6 +16,7 @@ struct UsageError : std::runtime_error {
 struct Arguments {
   std::string command, folder;
   std::optional<std::string> prompt, prompt_file, system, prefill, prepared, output;
+  std::optional<std::string> tools_file, tools;  // `tools` is the content of the file
   std::optional<double> temperature, top_p, min_p;
   std::optional<double> repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<double> dry_multiplier, dry_base;

@@ -36,14 +36,18 @@ std::string drop_line_end(std::string text) {
   return text;
 }
 
+std::string read_file(const char* option, const std::string& path) {
+  std::ifstream file(std::filesystem::u8path(path), std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (file) return text;
+  throw UsageError(std::string(option) + " names " + path +
+                   ", which cannot be read; check the path and its permissions.");
+}
+
 std::string read_prompt(const Arguments& arguments) {
   if (arguments.prompt == "-") return drop_line_end(read_all());
   if (arguments.prompt) return *arguments.prompt;
-  std::ifstream file(std::filesystem::u8path(*arguments.prompt_file), std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file) return drop_line_end(text);
-  throw UsageError("--prompt-file names " + *arguments.prompt_file +
-                   ", which cannot be read; check the path and its permissions.");
+  return drop_line_end(read_file("--prompt-file", *arguments.prompt_file));
 }
 
 Messages start_messages(const Arguments& arguments) {
@@ -68,8 +72,9 @@ std::vector<int32_t> encode_prompt(const Arguments& arguments, const Model& mode
   return encode_chat(model, messages, arguments, false);
 }
 
-int generate(const Arguments& arguments) {
+int generate(Arguments arguments) {
   std::string prompt = read_prompt(arguments);
+  if (arguments.tools_file) arguments.tools = read_file("--tools", *arguments.tools_file);
   if (prompt.empty()) {
     throw std::runtime_error("the prompt is empty; give a text of at least one token.");
   }
@@ -79,7 +84,7 @@ int generate(const Arguments& arguments) {
                                 arguments.is_json ? Show::kNothing : Show::kText);
   if (answer.is_cancelled) throw Failure(GLM_CANCELLED);
   if (arguments.is_json) {
-    std::printf("%s\n", describe_as_json(answer, opened.load_seconds).c_str());
+    std::printf("%s\n", describe_as_json(answer, opened.load_seconds, arguments.tools).c_str());
   } else {
     std::fprintf(stderr, "%zu tokens, %.1f tokens/s\n", answer.tokens.size(),
                  answer.measure_rate());

@@ -21,6 +21,7 @@ Prompt:
   --prompt TEXT              Text of the prompt; "-" reads it from standard input.
   --prompt-file FILE         File with the text of the prompt.
   --system TEXT              System message at the start of the conversation.
+  --tools FILE               JSON list of tools in OpenAI's format (generate --json only).
   --prefill TEXT             Beginning of the answer, which the model continues (generate only).
   --sanitize                 Read names of control tokens in messages as plain text, as chat does.
   --no-sanitize              Let them become control tokens, as generate does by default.

@@ -66,20 +66,20 @@ std::vector<int32_t> tokenize(const Model& model, const std::string& text) {
 
 namespace {
 
-std::vector<glm_message> view(const Messages& messages) {
-  std::vector<glm_message> views;
+std::vector<glm_chat_message> view(const Messages& messages) {
+  std::vector<glm_chat_message> views;
   for (const auto& [role, content] : messages) {
     if (content.find('\0') != std::string::npos) {
       throw Failure(GLM_BAD_PROMPT,
                     "the message contains a zero byte, which a chat message cannot; remove it, or "
                     "use generate --raw.");
     }
-    views.push_back({role.c_str(), content.c_str()});
+    views.push_back({role.c_str(), content.c_str(), nullptr});
   }
   return views;
 }
 
-std::vector<int32_t> encode(const Model& model, const std::vector<glm_message>& messages,
+std::vector<int32_t> encode(const Model& model, const std::vector<glm_chat_message>& messages,
                             const glm_chat_options& options) {
   std::vector<int32_t> ids;
   for (int round = 0; round < 2; ++round) {  // the first call returns the count
@@ -96,11 +96,13 @@ std::vector<int32_t> encode(const Model& model, const std::vector<glm_message>& 
 std::vector<int32_t> encode_chat(const Model& model, const Messages& messages,
                                  const Arguments& arguments, bool is_sanitized) {
   glm_chat_options options{sizeof options, arguments.thinking, arguments.prefill.has_value(),
-                           arguments.is_sanitized.value_or(is_sanitized)};
+                           arguments.is_sanitized.value_or(is_sanitized),
+                           arguments.tools ? arguments.tools->c_str() : nullptr};
   return encode(model, view(messages), options);
 }
 
 bool reads_thinking(const Model& model, const Messages& messages, int thinking) {
-  glm_chat_options asked{sizeof asked, thinking, 0, 0}, plain{sizeof plain, -1, 0, 0};
+  glm_chat_options asked{sizeof asked, thinking, 0, 0, nullptr};
+  glm_chat_options plain{sizeof plain, -1, 0, 0, nullptr};
   return encode(model, view(messages), asked) != encode(model, view(messages), plain);
 }

@@ -8,6 +8,7 @@
 namespace glm {
 namespace {
 
+constexpr char kTurn[] = "<|assistant|>";
 constexpr char kClosing[] = "\n</think>\n\n";
 constexpr size_t kTail = 16;  // the opening tag and white space after it have fewer tokens
 
@@ -51,6 +52,7 @@ Answer::Answer(const Tokenizer& tokenizer, const ModelShape& model, const glm_se
       sampler_(make_sampler(tokenizer, model, settings_, prompt)),
       stream_(tokenizer),
       stop_strings_(settings_.stop) {
+  if (settings.has_tools) turn_ = tokenizer.find_id(kTurn);
   if (settings.parts_thinking) splitter_.emplace(ends_inside_thinking(tokenizer, prompt));
 }
 
@@ -91,7 +93,8 @@ void Answer::close_thinking() {
 
 AnswerPart Answer::read(int32_t token) {
   if (is_thinking()) ++thinking_tokens_;
-  AnswerPart part = split(stream_.add(token));
+  bool is_turn = turn_ != kNoToken && token == turn_;
+  AnswerPart part = split(is_turn ? "\n" : stream_.add(token));
   part.text = stop_strings_.add(part.text);
   return part;
 }

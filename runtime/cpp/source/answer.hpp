@@ -53,6 +53,7 @@ class Answer {
   StopStrings stop_strings_;
   std::deque<int32_t> forced_;
   int64_t thinking_tokens_ = 0;
+  int32_t turn_ = kNoToken;  // the token between two tool calls, if there are tools
 };
 
 }  // namespace glm

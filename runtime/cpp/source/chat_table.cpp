@@ -78,6 +78,10 @@ struct ChatTableReader {
       table->is_system_first_ = json.boolean();
     } else if (key == "generation_prompt") {
       json.object([&](const std::string& name) { read_prompt(name); });
+    } else if (key == "tools") {
+      table->tools_ = read_tools_rule(&json);
+    } else if (key == "calls") {
+      table->calls_ = read_calls_rule(&json);
     } else if (key == "roles") {
       json.object([&](const std::string& name) { table->roles_[name] = read_role(); });
     } else {
@@ -149,29 +153,65 @@ ChatTable::ChatTable(std::string_view text) {
   ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0, 0}.read();
 }
 
-RenderedChat ChatTable::render(std::vector<ChatMessage> messages, int thinking,
-                               bool continues_answer) const {
+RenderedChat ChatTable::render(Chat given) const {
+  std::vector<ChatMessage>& messages = given.messages;
   if (messages.empty()) {
     throw Error(GLM_BAD_PROMPT, "the conversation is empty; pass at least one message.");
   }
-  if (continues_answer) require_answer(messages.back());
+  if (given.continues_answer) require_answer(messages.back());
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
+  messages = part_calls(std::move(messages));
   size_t last_user = messages.size();  // one place after it, or 0
   while (last_user > 0 && messages[last_user - 1].role != "user") --last_user;
   RenderedChat chat;
   for (size_t i = 0; i < messages.size(); ++i) {
-    const auto& [name, content] = messages[i];
-    require_utf8(content);
-    bool is_continued = continues_answer && i + 1 == messages.size();
-    Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, thinking == 0,
+    const std::string& name = messages[i].role;
+    require_utf8(messages[i].content);
+    bool is_continued = given.continues_answer && i + 1 == messages.size();
+    Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, given.thinking == 0,
                 is_continued};
-    const std::string& prefix = find_prefix(name, place, i);
-    write(roles_.at(name), prefix, content, place, &chat);
+    bool is_call = calls_ && calls_->is_message && !messages[i].calls.empty();
+    if (is_call) {
+      write_calls(messages[i], place, &chat);
+    } else {
+      const std::string& prefix = find_prefix(name, place, i);
+      write(roles_.at(name), prefix, messages[i], place, &chat);
+    }
   }
-  if (continues_answer) return chat;
-  chat.text += thinking < 0 ? prompt_ : thinking > 0 ? prompt_thinking_ : prompt_not_thinking_;
+  if (!given.tools.empty() && !tools_) {
+    throw Error(GLM_BAD_PROMPT,
+                "chat_table.json has no rule for tools, because the chat template does not write "
+                "them; leave the tools out, or describe them in a system message.");
+  }
+  if (!given.tools.empty()) tools_->insert(given.tools, &chat);
+  if (given.continues_answer) return chat;
+  const std::string& asked = given.thinking > 0 ? prompt_thinking_ : prompt_not_thinking_;
+  chat.text += given.thinking < 0 ? prompt_ : asked;
   return chat;
+}
+
+// Where each call is a message: the content first, if there is any, and then the calls.
+std::vector<ChatMessage> ChatTable::part_calls(std::vector<ChatMessage> messages) const {
+  if (!calls_ || !calls_->is_message) return messages;
+  std::vector<ChatMessage> parts;
+  for (ChatMessage& message : messages) {
+    if (message.calls.empty() || !message.content.empty()) {
+      parts.push_back({message.role, message.content});
+    }
+    for (CallText& call : message.calls) parts.push_back({message.role, "", {std::move(call)}});
+  }
+  return parts;
+}
+
+void ChatTable::write_calls(const ChatMessage& message, const Place& place,
+                            RenderedChat* chat) const {
+  if (message.calls.empty()) return;
+  if (!calls_) {
+    throw Error(GLM_BAD_PROMPT,
+                "chat_table.json has no rule for calls; write them into the content.");
+  }
+  for (const CallText& call : message.calls) calls_->write(call, place.is_first, chat);
 }
 
 const std::string& ChatTable::find_prefix(const std::string& name, const Place& place,
@@ -189,13 +229,10 @@ const std::string& ChatTable::find_prefix(const std::string& name, const Place& 
                                   "text.");
 }
 
-void ChatTable::write(const Role& role, const std::string& prefix, const std::string& content,
+void ChatTable::write(const Role& role, const std::string& prefix, const ChatMessage& message,
                       const Place& place, RenderedChat* chat) const {
+  const std::string& content = message.content;
   std::string* text = &chat->text;
-  auto add_content = [&](std::string_view part) {
-    chat->contents.push_back({text->size(), text->size() + part.size()});
-    text->append(part);
-  };
   if (role.skips_empty && content.empty()) {
     // What starts the conversation stays: the first prefix without that of a later message.
     std::string_view start = prefix;
@@ -208,7 +245,7 @@ void ChatTable::write(const Role& role, const std::string& prefix, const std::st
     std::string_view reasoning = find_reasoning(content);
     bool is_shown = place.is_after_last_user && !reasoning.empty();
     text->append(is_shown ? role.thoughts->opening : role.thoughts->empty);
-    if (is_shown) add_content(reasoning);
+    if (is_shown) chat->add_content(reasoning);
     if (is_shown) text->append(role.thoughts->closing);
   }
   std::string_view shown = content;
@@ -218,9 +255,10 @@ void ChatTable::write(const Role& role, const std::string& prefix, const std::st
   }
   if (role.content != Content::kAsIs) shown = strip(shown);
   if (!shown.empty() || place.is_continued) text->append(role.lead);
-  add_content(shown);
+  chat->add_content(shown);
   if (place.is_continued) return;
   if (place.is_thinking_off && !ends_with(shown, role.no_thinking)) text->append(role.no_thinking);
+  write_calls(message, place, chat);
   text->append(role.suffix);
 }
 

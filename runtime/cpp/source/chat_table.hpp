@@ -8,18 +8,20 @@
 #include <string_view>
 #include <vector>
 
-#include "tokenizer.hpp"
+#include "chat_tools.hpp"
 
 namespace glm {
 
 struct ChatMessage {
   std::string role, content;
+  std::vector<CallText> calls = {};
 };
 
-// A prompt, and which of its bytes come from the messages and not from the template.
-struct RenderedChat {
-  std::string text;
-  std::vector<TextRange> contents;
+struct Chat {
+  std::vector<ChatMessage> messages;
+  std::vector<ToolText> tools = {};
+  int thinking = -1;              // 1 asks for reasoning, 0 for none, -1 is the template's default
+  bool continues_answer = false;  // the text ends inside the last message, an assistant's
 };
 
 class ChatTable {
@@ -27,11 +29,8 @@ class ChatTable {
   // Parses a chat_table.json. Throws GLM_BAD_FOLDER or GLM_NEWER_FORMAT.
   explicit ChatTable(std::string_view json);
 
-  // `thinking`: 1 asks for reasoning, 0 asks for none, -1 is the template's default.
-  // Throws GLM_BAD_PROMPT if there is no message, or if the table has no rule for a role.
-  // With `continues_answer` the text ends inside the last message, which must be an assistant's.
-  RenderedChat render(std::vector<ChatMessage> messages, int thinking,
-                      bool continues_answer = false) const;
+  // Throws GLM_BAD_PROMPT if there is no message, or if the table has no rule for something.
+  RenderedChat render(Chat chat) const;
 
  private:
   enum class Content { kAsIs, kStrip, kAnswer };  // kAnswer: without reasoning, stripped
@@ -53,10 +52,15 @@ class ChatTable {
   friend struct ChatTableReader;
 
   const std::string& find_prefix(const std::string& name, const Place& place, size_t index) const;
-  void write(const Role& role, const std::string& prefix, const std::string& content,
+  void write(const Role& role, const std::string& prefix, const ChatMessage& message,
              const Place& place, RenderedChat* chat) const;
 
+  void write_calls(const ChatMessage& message, const Place& place, RenderedChat* chat) const;
+  std::vector<ChatMessage> part_calls(std::vector<ChatMessage> messages) const;
+
   std::map<std::string, Role> roles_;
+  std::optional<ToolsRule> tools_;
+  std::optional<CallsRule> calls_;
   std::string prompt_, prompt_thinking_, prompt_not_thinking_;  // text that asks for the answer
   bool is_system_first_ = false;
 };

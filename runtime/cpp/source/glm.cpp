@@ -8,8 +8,10 @@
 #include <new>
 
 #include "errors.hpp"
+#include "json_text.hpp"
 #include "session.hpp"
 #include "settings.hpp"
+#include "tool_calls.hpp"
 #include "utf8.hpp"
 
 namespace {
@@ -47,8 +49,7 @@ glm_status guard(Body body) noexcept {
 // Sizes of these structures in the first version of the header.
 constexpr size_t kFirstLoadOptions = offsetof(glm_load_options, prepared) + sizeof(char*);
 constexpr size_t kFirstSettings = offsetof(glm_settings, dry_breaker_count) + sizeof(size_t);
-constexpr size_t kFirstChatOptions =
-    offsetof(glm_chat_options, is_sanitized) + sizeof(int32_t);
+constexpr size_t kFirstChatOptions = offsetof(glm_chat_options, tools) + sizeof(char*);
 constexpr size_t kFirstModelInfo = offsetof(glm_model_info, threads) + sizeof(int32_t);
 constexpr size_t kMaxSize = 4096;
 
@@ -124,14 +125,20 @@ const glm::ChatTable& require_table(const glm_model* model) {
                    "expressed as a table or is missing; pass the whole prompt as text.");
 }
 
-std::vector<glm::ChatMessage> copy_messages(const glm_message* messages, size_t count) {
+glm::Chat read_chat(const glm_chat_message* messages, size_t count,
+                    const glm_chat_options& options) {
   require(messages != nullptr || count == 0, "messages");
-  std::vector<glm::ChatMessage> copies;
+  glm::Chat chat;
+  chat.thinking = options.thinking;
+  chat.continues_answer = options.continues_answer != 0;
+  if (options.tools != nullptr) chat.tools = glm::parse_tools(options.tools);
   for (size_t i = 0; i < count; ++i) {
-    require(messages[i].role != nullptr && messages[i].content != nullptr, "a message");
-    copies.push_back({messages[i].role, messages[i].content});
+    const auto& [role, content, calls] = messages[i];
+    require(role != nullptr && content != nullptr, "a message");
+    chat.messages.push_back({role, content});
+    if (calls != nullptr) chat.messages.back().calls = glm::parse_calls(calls);
   }
-  return copies;
+  return chat;
 }
 
 }  // namespace
@@ -195,26 +202,54 @@ glm_status glm_render_chat(const glm_model* model, const glm_message* messages, 
                            int32_t thinking, char* text, size_t capacity, size_t* length) {
   return guard([&] {
     const glm::ChatTable& table = require_table(model);
-    std::string found = table.render(copy_messages(messages, count), thinking).text;
+    require(messages != nullptr || count == 0, "messages");
+    glm::Chat chat;
+    chat.thinking = thinking;
+    for (size_t i = 0; i < count; ++i) {
+      require(messages[i].role != nullptr && messages[i].content != nullptr, "a message");
+      chat.messages.push_back({messages[i].role, messages[i].content});
+    }
+    std::string found = table.render(std::move(chat)).text;
     write_array(found.data(), found.size(), text, capacity, length);
   });
 }
 
-glm_status glm_encode_chat(const glm_model* model, const glm_message* messages, size_t count,
+glm_status glm_encode_chat(const glm_model* model, const glm_chat_message* messages, size_t count,
                            const glm_chat_options* options, int32_t* ids, size_t capacity,
                            size_t* found) {
   return guard([&] {
     const glm::ChatTable& table = require_table(model);
-    glm_chat_options chosen{sizeof chosen, -1, 0, 0};
+    glm_chat_options chosen{sizeof chosen, -1, 0, 0, nullptr};
     if (options != nullptr) {
       chosen = read_struct(*options, chosen, kFirstChatOptions, "glm_chat_options");
     }
-    glm::RenderedChat chat = table.render(copy_messages(messages, count), chosen.thinking,
-                                          chosen.continues_answer != 0);
+    glm::RenderedChat chat = table.render(read_chat(messages, count, chosen));
     std::vector<int32_t> encoded = chosen.is_sanitized
                                        ? model->tokenizer.encode_around(chat.text, chat.contents)
                                        : model->tokenizer.encode(chat.text);
     write_array(encoded.data(), encoded.size(), ids, capacity, found);
+  });
+}
+
+glm_status glm_find_calls(const char* answer, size_t size, const char* tools, char* calls,
+                          size_t capacity, size_t* length, size_t* text_size) {
+  return guard([&] {
+    require(answer != nullptr || size == 0, "answer");
+    require(tools != nullptr, "tools");
+    require(text_size != nullptr, "the pointer to the size of the text");
+    std::vector<std::string> names;
+    for (const glm::ToolText& tool : glm::parse_tools(tools)) names.push_back(tool.name);
+    glm::FoundCalls found =
+        glm::find_calls(size == 0 ? std::string_view() : std::string_view(answer, size), names);
+    std::string json = "[";
+    for (const glm::CallText& call : found.calls) {
+      json += (json.size() > 1 ? ", " : "");
+      json += "{\"name\": " + glm::quote_json(call.name) +
+              ", \"arguments\": " + glm::quote_json(call.arguments) + "}";
+    }
+    json += "]";
+    write_array(json.data(), json.size(), calls, capacity, length);
+    *text_size = found.text_length;
   });
 }
 

@@ -177,6 +177,13 @@ void JsonReader::skip() {
   }
 }
 
+std::string_view JsonReader::raw() {
+  skip_blanks();
+  size_t begin = place_;
+  skip();
+  return text_.substr(begin, place_ - begin);
+}
+
 void JsonReader::finish() {
   skip_blanks();
   if (place_ != text_.size()) fail("the file continues after its value");

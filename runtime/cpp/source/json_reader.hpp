@@ -26,6 +26,7 @@ class JsonReader {
   bool boolean();
   bool take_null();  // returns false and reads nothing if the value is not null
   void skip();       // skips a value of any kind
+  std::string_view raw();  // reads a value of any kind, and returns its part of the text
 
   // `each_key(key)` must read the value.
   template <class EachKey>

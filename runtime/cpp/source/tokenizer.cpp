@@ -265,6 +265,13 @@ bool Tokenizer::is_special(int32_t id) const {
   return id >= 0 && static_cast<size_t>(id) < size() && is_special_[id];
 }
 
+int32_t Tokenizer::find_id(std::string_view name) const {
+  for (const AddedToken& token : parts_.added) {
+    if (token.content == name) return token.id;
+  }
+  return kNoToken;
+}
+
 std::string_view Tokenizer::spell(int32_t id) const {
   if (id < 0 || static_cast<size_t>(id) >= size()) return {};
   return shown_[id].empty() ? parts_.vocabulary.bytes(id) : shown_[id];

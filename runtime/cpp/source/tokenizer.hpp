@@ -55,6 +55,7 @@ class Tokenizer {
   std::string_view bytes(int32_t id) const;  // bytes of a token; empty for a special token
   std::string_view spell(int32_t id) const;  // bytes of any token
   bool is_special(int32_t id) const;
+  int32_t find_id(std::string_view name) const;  // of an added token; kNoToken if there is none
   bool is_byte_level() const { return parts_.vocabulary.is_byte_level(); }
 
   // For each id below `size`, whether its text contains one of `texts`. Empty if there are no
