@@ -23,6 +23,7 @@ from glm_runtime.cli.failure import debug_option, run_program
 from glm_runtime.cli.hub import FolderPath, check_push, find_checkpoint, push_folder
 from glm_runtime.cli.progress import quiet_option, say, show_progress
 from glm_runtime.cli.terminal import format_bytes
+from glm_runtime.graph.machine import MAX_THREADS
 
 _EXAMPLES = """\b
 Examples:
@@ -154,7 +155,7 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_THREADS),
     help="Number of threads that genai_config.json sets for onnxruntime-genai.  [default: chosen "
     "by onnxruntime-genai]",
 )

@@ -29,7 +29,11 @@ def _run(module: str) -> None:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # nohup and shells' background jobs ignore it
         signal.signal(signal.SIGINT, _end)
-    main = importlib.import_module(module).main
+    try:
+        main = importlib.import_module(module).main
+    except MemoryError:
+        os.write(2, b"Error: the memory is used up; close other programs.\n")
+        os._exit(1)
     signal.signal(signal.SIGINT, handler)
     main()
 

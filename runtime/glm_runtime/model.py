@@ -298,7 +298,7 @@ def load(  # noqa: PLR0913  # most arguments are optional keywords
         FolderError: the folder differs from its manifest, or is too old for `rope_scaling`.
         FormatVersionError: the folder comes from a newer glm-export.
         MissingDependencyError: onnxruntime is not installed, or too old for the folder.
-        DeviceError: the device is not available, `threads` is less than 1, a CUDA graph is not
+        DeviceError: the device is not available, `threads` is out of range, a CUDA graph is not
             possible, or `rope_scaling` is given on another device than the CPU.
         SamplingError: `rope_scaling` makes the context too long.
     """

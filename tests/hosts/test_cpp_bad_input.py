@@ -76,6 +76,7 @@ def test_bad_prompts(session: cpp.Session, model: cpp.Model) -> None:
 
 
 BAD_SETTINGS = (
+    ("stop_count", 1001),
     *(("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0)),
     *(("top_p", 2), ("min_p", 2), ("repetition_penalty", 0), ("presence_penalty", float("inf"))),
     *(("frequency_penalty", float("nan")), ("max_new_tokens", -1), ("max_thinking_tokens", -1)),

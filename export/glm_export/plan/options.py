@@ -10,6 +10,7 @@ from glm_export.checkpoint.rope_options import RopeOptions
 from glm_export.errors import OptionsError
 from glm_export.plan.schemes import Override, SchemeDefaults, parse_override
 from glm_quantize import METHODS, SUPPORTED_BITS, Scheme, SchemeError
+from glm_runtime.graph.machine import MAX_THREADS
 
 QUANTS = ("none", "int8", "int4", "int2")
 DTYPES = ("fp32", "fp16")
@@ -116,8 +117,8 @@ class ExportOptions:
                 f"device is {self.device!r} where cpu, cuda, cuda:N, mps, xpu or xpu:N is "
                 "expected; choose one of them, for example cuda for an NVIDIA GPU."
             )
-        if self.threads is not None and self.threads < 1:
-            raise OptionsError(f"threads is {self.threads}; choose 1 or more.")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise OptionsError(f"threads is {self.threads}; choose 1 to {MAX_THREADS}.")
         check_adapters(self.adapters)
         self._check_contradictions()
         self._check_places()

@@ -168,7 +168,7 @@ typedef struct glm_settings {
   const glm_bias* biases;
   size_t bias_count;
   const char* const* stop; /* strings that end the answer, which does not include them */
-  size_t stop_count;
+  size_t stop_count;       /* at most 1,000 */
   /* Non-zero: text before </think> is returned as `reasoning` of a piece, without the tags and the
    * blank lines around them. Use it for chats. Stop strings do not apply to the reasoning. */
   int32_t parts_thinking;

@@ -11,6 +11,7 @@ namespace {
 // As in glm_runtime's sampling.py.
 constexpr double kDryBase = 1.75;
 constexpr int32_t kDryAllowedLength = 2;
+constexpr size_t kMaxStops = 1000;
 const char* const kDryBreakers[] = {"\n", ":", "\"", "*"};
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected) {
@@ -106,6 +107,9 @@ Settings read_settings(const glm_settings& given, const ModelShape& model) {
   Settings settings;
   settings.plain = given;
   settings.biases = read_biases(given, model);
+  if (given.stop_count > kMaxStops) {  // all of them are searched after every token
+    refuse("stop_count is " + std::to_string(given.stop_count), "1000 or less");
+  }
   settings.stop = read_texts(given.stop, given.stop_count, "stop");
   if (given.dry_multiplier > 0) {
     settings.dry_breakers = read_texts(given.dry_breakers, given.dry_breaker_count, "dry_breakers");

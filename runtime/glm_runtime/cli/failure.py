@@ -18,7 +18,14 @@ _DEBUG_KEY = "glm_runtime.cli.is_debug"
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 # How allocators of PyTorch, ONNX Runtime and C++ say that there is no memory; they raise
 # RuntimeError or a class of their own.
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_THREAD_WORDS = ("can't start new thread", "pthread_create", "thread constructor failed")
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "map segment",
+)
 
 
 class PlainErrorCommand(click.Command):
@@ -64,6 +71,11 @@ class PlainErrorCommand(click.Command):
         found = f"{type(error).__name__}: {_to_one_line(str(error))}"
         if isinstance(error, MemoryError) or any(word in found for word in _MEMORY_WORDS):
             return f"the memory is used up; {self.memory_advice}."
+        if any(word in found for word in _THREAD_WORDS):
+            return (
+                "the system starts no more threads; raise the limit of processes (`ulimit -u`) or "
+                "of memory, or close other programs."
+            )
         if isinstance(error, OSError):
             return describe_system_error(error)
         return (
@@ -85,7 +97,10 @@ def run_program(command: click.Command, name: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")  # answers may be Chinese
-    command(prog_name=name)
+    try:
+        command(prog_name=name)
+    except OSError as error:  # of --help and --version, which run before the command itself
+        sys.exit(f"Error: {describe_system_error(error)}")
 
 
 def describe_system_error(error: OSError) -> str:

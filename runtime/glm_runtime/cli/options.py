@@ -17,6 +17,7 @@ from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.folder.strict_json import parse_json
 from glm_runtime.graph.inference import DEVICE_CHOICES, DeviceChoice
+from glm_runtime.graph.machine import MAX_THREADS, count_logical_processors
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import ROPE_SCALINGS, RopeScaling
 from glm_runtime.model import Model, load
@@ -116,6 +117,19 @@ class ChatInputs:
         return ChatOptions(tools, self.thinking, is_sanitized=chosen)
 
 
+def _use_processors(
+    _context: click.Context, _parameter: click.Parameter, threads: int | None
+) -> int | None:
+    """Take no more threads than there are processors: more only wait for each other."""
+    processors = count_logical_processors()
+    if threads is None or threads <= processors:
+        return threads
+    say(
+        f"--threads {threads} is more than the {processors} logical processors; taking {processors}"
+    )
+    return processors
+
+
 def machine_options(command: Command) -> Command:
     """Add the options of `MachineOptions`, as one argument `machine`."""
     options = (
@@ -130,8 +144,10 @@ def machine_options(command: Command) -> Command:
         click.option(
             "--threads",
             metavar="N",
-            type=click.IntRange(min=1),
-            help="Number of CPU threads.  [default: the physical cores]",
+            type=click.IntRange(1, MAX_THREADS),
+            callback=_use_processors,
+            help="Number of CPU threads, at most the logical processors.  [default: the physical "
+            "cores]",
         ),
         click.option("--verify", is_flag=True, help="Check the hash of every file first."),
         click.option(

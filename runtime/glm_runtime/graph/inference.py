@@ -25,7 +25,7 @@ from glm_runtime.errors import (
     first_line,
 )
 from glm_runtime.graph import cuda
-from glm_runtime.graph.machine import count_usable_cores
+from glm_runtime.graph.machine import MAX_THREADS, count_usable_cores
 from glm_runtime.graph.providers import CPU_PROVIDER, PROVIDERS, Device, find_devices, register
 
 if TYPE_CHECKING:
@@ -181,13 +181,14 @@ def open_graph(
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        DeviceError: the device is not offered or does not start, `threads` is less than 1, a CUDA
+        DeviceError: the device is not offered or does not start, `threads` is out of range, a CUDA
             graph is not possible, or `replaced` is given on another device than the CPU.
         FolderError: onnxruntime refuses the graph.
     """
-    if threads is not None and threads < 1:
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise DeviceError(
-            f"threads is {threads} where 1 or more is expected; leave it out to use every core."
+            f"threads is {threads} where 1 to {MAX_THREADS} is expected; leave it out to use every "
+            "core."
         )
     if device not in DEVICE_CHOICES:
         raise DeviceError(
@@ -386,6 +387,11 @@ def _create(
         # onnxruntime's own fallback prints to stdout.
         return runtime.InferenceSession(str(path), options, providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's classes have no other common root
+        if "pthread_create" in str(error):
+            raise DeviceError(
+                f"the system does not start {options.intra_op_num_threads} threads; raise the "
+                "limit of processes (`ulimit -u`) or of memory, or take fewer threads."
+            ) from error
         raise FolderError(
             f"onnxruntime {runtime.__version__} refuses {path.name} ({first_line(error)}); "
             "check the folder with `glm-run doctor` and upgrade onnxruntime."

@@ -26,6 +26,8 @@ _PASSES = 5  # over the buffer
 _CLOCK_SLACK_SECONDS = 2.0
 _SYSTEM = Path("/sys")
 _PROCESS = Path("/proc")
+# The largest number of threads that ONNX Runtime is asked for; thousands of them freeze a machine.
+MAX_THREADS = 1024
 # Instruction sets that ONNX Runtime's kernels use.
 _KNOWN_FEATURES = (
     "avx2",
@@ -44,6 +46,13 @@ _KNOWN_FEATURES = (
     "bf16",
     "sve",
 )
+
+
+def count_logical_processors() -> int:
+    """Return the number of logical processors that this process may use, hyper-threads included."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def count_usable_cores() -> int:

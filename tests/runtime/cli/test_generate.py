@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,7 @@ def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
         (("--greedy", "--top-k", "3"), "--greedy cannot be used with a sampling option"),
         (("--greedy", "--seed", "0"), "--greedy cannot be used with a sampling option"),
         (("--threads", "0"), "0 is not in the range"),
+        (("--threads", "5000"), "5000 is not in the range 1<=x<=1024"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--temperature", "warm"), "'warm' is not a valid float"),
     ],
@@ -304,3 +306,12 @@ def test_an_option_that_the_template_does_not_read_is_said(
     words = f"(the chat template has no switch for reasoning, so {option} changes nothing)"
     assert words in run(tiny_copy, "--prompt", "a", *SHORT, option).stderr
     assert "changes nothing" not in run(tiny_copy, "--prompt", "a", *SHORT).stderr
+
+
+def test_more_threads_than_processors_are_not_started(tiny_folder: Path):
+    """5,000 threads once froze the machine for minutes."""
+    processors = len(os.sched_getaffinity(0))
+    result = run(tiny_folder, "--prompt", "a", "--max-new-tokens", "1", "--threads", "1024")
+    assert result.exit_code == 0
+    assert f"--threads 1024 is more than the {processors} logical processors" in result.stderr
+    assert f"CPU ({processors} thread" in result.stderr
