@@ -161,6 +161,23 @@ def test_bad_tools(
     assert error.value.status == cpp.BAD_PROMPT
 
 
+@pytest.mark.parametrize("piece", ["get\n{}\n", "get\n{bad\n", 'get\n{"a": [\n'])
+def test_a_loop_of_calls_is_read_once(library: Library, piece: str) -> None:
+    """40,000 calls before a text are no calls; reading each of them to the end would take hours."""
+    text = piece * 40_000 + "and more"
+    assert library.find_calls(text, [{"name": "get"}]) == (text, [])
+
+
+def test_texts_that_are_no_utf8(model: cpp.Model, library: Library) -> None:
+    """White space was searched in them before they were checked (a read behind the text)."""
+    broken = {"role": "assistant", "content": "a \udce5"}
+    for continues in (False, True):
+        with pytest.raises(cpp.GlmError, match="not valid UTF-8 at byte 2"):
+            model.encode_chat([broken], continues_answer=continues)
+    with pytest.raises(cpp.GlmError, match="the answer is not valid UTF-8"):
+        library.find_calls(b"a\n \xe5", [{"name": "a"}])
+
+
 def test_calls_of_an_answer(library: Library) -> None:
     """As Python's parser reads them, from texts of calls and of what only looks like one."""
     generator, names = random.Random(1), ["get_verse", "get", "查诗"]

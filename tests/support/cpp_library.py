@@ -174,10 +174,11 @@ class Library:
             raise GlmError(status, self.c.glm_error_text().decode("utf-8", "replace"))
 
     def find_calls(
-        self, answer: str, tools: Sequence[Mapping[str, Any]]
+        self, answer: str | bytes, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[str, list[dict[str, str]]]:
         """Text before the calls, and the calls."""
-        content, text = answer.encode(), ctypes.create_string_buffer(100_000)
+        content = answer if isinstance(answer, bytes) else answer.encode()
+        text = ctypes.create_string_buffer(100_000)
         length, size = c_size_t(), c_size_t()
         status = self.c.glm_find_calls(
             content,
@@ -219,7 +220,7 @@ def _make_message(message: Mapping[str, Any]) -> ChatMessage:
     calls = message.get("tool_calls")
     return ChatMessage(
         str(message["role"]).encode(),
-        str(message.get("content") or "").encode(),
+        str(message.get("content") or "").encode("utf-8", "surrogateescape"),
         dump_json(calls) if calls else None,
     )
 

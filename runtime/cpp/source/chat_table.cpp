@@ -158,6 +158,7 @@ RenderedChat ChatTable::render(Chat given) const {
   if (messages.empty()) {
     throw Error(GLM_BAD_PROMPT, "the conversation is empty; pass at least one message.");
   }
+  for (const ChatMessage& message : messages) require_utf8(message.content);
   if (given.continues_answer) require_answer(messages.back());
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
@@ -167,7 +168,6 @@ RenderedChat ChatTable::render(Chat given) const {
   RenderedChat chat;
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string& name = messages[i].role;
-    require_utf8(messages[i].content);
     bool is_continued = given.continues_answer && i + 1 == messages.size();
     Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, given.thinking == 0,
                 is_continued};

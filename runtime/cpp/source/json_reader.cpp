@@ -14,8 +14,9 @@ bool is_digit(char character) { return character >= '0' && character <= '9'; }
 
 }  // namespace
 
-JsonReader::JsonReader(std::string_view text, std::string name)
+JsonReader::JsonReader(std::string_view text, std::string name, bool is_utf8)
     : text_(text), name_(std::move(name)) {
+  if (is_utf8) return;
   size_t wrong = find_invalid_utf8(text);
   if (wrong == std::string_view::npos) return;
   place_ = wrong;

@@ -14,8 +14,9 @@ class JsonReader {
  public:
   enum class Kind { kObject, kArray, kString, kNumber, kBoolean, kNull };
 
-  // `text` must outlive the reader. `name` is the file name in error messages.
-  JsonReader(std::string_view text, std::string name);
+  // `text` must outlive the reader. `name` is the file name in error messages. `is_utf8` says that
+  // the text was checked already.
+  JsonReader(std::string_view text, std::string name, bool is_utf8 = false);
 
   Kind kind();  // the kind of the next value
 

@@ -1,6 +1,9 @@
 #include "tool_calls.hpp"
 
+#include <set>
+
 #include "errors.hpp"
+#include "utf8.hpp"
 #include "white_space.hpp"
 
 namespace glm {
@@ -55,7 +58,7 @@ bool take_call(const std::vector<std::string>& names, std::string_view* text,
     Head head = read_gap(line.substr(name.size()));
     if (!head.is_found) continue;
     try {
-      JsonReader json(head.rest, "a call");
+      JsonReader json(head.rest, "a call", true);
       std::string_view arguments = json.raw();
       calls->push_back({name, std::string(arguments)});
       head.rest.remove_prefix(arguments.size());
@@ -73,26 +76,39 @@ bool take_call(const std::vector<std::string>& names, std::string_view* text,
   return false;
 }
 
+// Where calls begin that are not followed by calls alone: reading them again would fail again.
+using Failed = std::set<const char*>;
+
 // The calls that make up the whole text; none if there is anything else.
-std::vector<CallText> read_calls(std::string_view text, const std::vector<std::string>& names) {
+std::vector<CallText> read_calls(std::string_view text, const std::vector<std::string>& names,
+                                 Failed* failed) {
   std::vector<CallText> calls;
+  std::vector<const char*> begins;
   while (true) {
-    if (!take_call(names, &text, &calls)) return {};
+    const char* begin = skip(text, " \t").data();
+    if (failed->count(begin) > 0 || !take_call(names, &text, &calls)) break;
+    begins.push_back(begin);
     std::string_view rest = strip_front(text);
     if (rest.empty()) return calls;
-    if (text.substr(0, text.size() - rest.size()).find('\n') == std::string_view::npos) return {};
+    if (text.substr(0, text.size() - rest.size()).find('\n') == std::string_view::npos) break;
     text = rest;
   }
+  failed->insert(begins.begin(), begins.end());
+  return {};
 }
 
 }  // namespace
 
 FoundCalls find_calls(std::string_view answer, const std::vector<std::string>& names) {
+  if (find_invalid_utf8(answer) != std::string_view::npos) {
+    throw Error(GLM_BAD_PROMPT, "the answer is not valid UTF-8; pass the text of its pieces.");
+  }
   bool is_fenced = false;
+  Failed failed;
   for (size_t begin = 0; begin < answer.size();) {
     std::string_view rest = answer.substr(begin);
     if (!is_fenced) {
-      std::vector<CallText> calls = read_calls(rest, names);
+      std::vector<CallText> calls = read_calls(rest, names, &failed);
       if (!calls.empty()) return {begin, std::move(calls)};
     }
     size_t end = rest.find('\n');

@@ -16,7 +16,7 @@ struct FoundCalls {
 };
 
 // A call is the name of a tool on a line, and a JSON object. It is complete, outside of code fences,
-// and has only other calls after it.
+// and has only other calls after it. Throws GLM_BAD_PROMPT if the answer is not UTF-8.
 FoundCalls find_calls(std::string_view answer, const std::vector<std::string>& names);
 
 }  // namespace glm
