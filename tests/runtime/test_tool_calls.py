@@ -214,3 +214,22 @@ def test_a_loop_of_broken_calls_is_text_at_once(head: str):
         assert len(shown) > len(text) - 40
         assert shown + parser.finish()[0] == text
     assert looked < 4 * len(text)
+
+
+def test_a_loop_of_calls_before_a_text_is_read_once():
+    """None of them is a call. 2,000 took 30 seconds, because each was read to the end."""
+    looked = 0
+    find_end = _BraceCounter.find_end
+
+    def count(braces: _BraceCounter, text: str) -> int | None:
+        nonlocal looked
+        looked += len(text)
+        return find_end(braces, text)
+
+    text = "get\n{}\n" * 500 + "and more"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_BraceCounter, "find_end", count)
+        parser = ToolCallParser(NAMES)
+        shown = "".join(parser.add(character) for character in text)
+        assert shown + parser.finish()[0] == text
+    assert looked < 4 * len(text)

@@ -56,6 +56,7 @@ class ToolCallParser:
         self._held = ""  # text from the first possible call on
         self._unread = ""
         self._name = ""
+        self._call_begin = 0  # where the last call begins in the held text
         self._is_fence_open = False  # a fence before the arguments is not closed yet
         self._braces = _BraceCounter()
         self._calls: list[ToolCall] = []
@@ -160,17 +161,28 @@ class ToolCallParser:
     def _begin_call(self, head: CallHead) -> None:
         self._name, self._is_fence_open = head.name, head.has_fence
         self._braces, self._state = _BraceCounter(), _State.ARGUMENTS
+        self._call_begin = len(self._held)
         self._held += self._unread[: head.length]
         self._unread = self._unread[head.length :]
         self._begin = len(self._held)
 
     def _give_up(self) -> str:
-        """Return the first held line as text, because it is not a call; read the rest again."""
-        line, newline, rest = self._held.partition("\n")
+        """Return held text that is no call, and read the rest again.
+
+        If text follows a call, none of the held calls is one, because only calls may follow a call.
+        If the last call is broken, its second line may still begin a call.
+        """
+        end = len(self._held)
+        if self._state is _State.ARGUMENTS:
+            end = self._held.find("\n", self._call_begin) + 1
+        released, rest = self._held[:end], self._held[end:]
         self._held, self._unread, self._calls = "", rest + self._unread, []
         self._is_fence_open = False
-        self._state = _State.LINE_START
-        return line + newline
+        *lines, self._line = released.split("\n")
+        for line in lines:
+            self._is_fenced ^= line.lstrip().startswith(FENCE)
+        self._state = _State.LINE if self._line else _State.LINE_START
+        return released
 
 
 class _BraceCounter:

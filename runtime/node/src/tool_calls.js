@@ -24,6 +24,7 @@ export class ToolCallParser {
   #held = ""; // text that may be tool calls, from the first one on
   #unread = "";
   #name = "";
+  #callBegin = 0; // where the last call begins in the held text
   #isFenceOpen = false; // a fence before the arguments is not closed yet
   #begin = 0; // the index in `held` where the arguments begin
   #braces = new Braces();
@@ -142,6 +143,7 @@ export class ToolCallParser {
   #beginCall({ name, length, hasFence }) {
     this.#name = name;
     this.#isFenceOpen = hasFence;
+    this.#callBegin = this.#held.length;
     this.#braces = new Braces();
     this.#state = "arguments";
     this.#held += this.#unread.slice(0, length);
@@ -150,15 +152,25 @@ export class ToolCallParser {
     return "";
   }
 
-  /** The held text is no call: return its first line as text, and parse the rest again. */
+  /**
+   * Return held text that is no call, and parse the rest again.
+   *
+   * If text follows a call, none of the held calls is one, because only calls may follow a call. If the
+   * last call is broken, its second line may still begin a call.
+   */
   #giveUp() {
-    const [line, newline, rest] = splitLine(this.#held);
+    const isBroken = this.#state === "arguments";
+    const end = isBroken ? this.#held.indexOf("\n", this.#callBegin) + 1 : this.#held.length;
+    const released = this.#held.slice(0, end);
+    this.#unread = this.#held.slice(end) + this.#unread;
     this.#held = "";
-    this.#unread = rest + this.#unread;
     this.#calls = [];
     this.#isFenceOpen = false;
-    this.#state = "line start";
-    return line + newline;
+    const lines = released.split("\n");
+    this.#line = lines.pop() ?? "";
+    for (const line of lines) if (line.trimStart().startsWith(FENCE)) this.#isFenced = !this.#isFenced;
+    this.#state = this.#line ? "line" : "line start";
+    return released;
   }
 }
 
