@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from glm_export.estimates import ExportEstimate
 from glm_runtime.cli.progress import format_duration
 from glm_runtime.cli.terminal import format_bytes, format_count
+from glm_runtime.errors import to_printable
 
 
 def render_estimate(estimate: ExportEstimate) -> str:
     """Render an estimate as lines of text; estimated numbers are marked with "about"."""
-    return "\n".join(_list_lines(estimate))
+    return "\n".join(to_printable(line) for line in _list_lines(estimate))
 
 
 def _list_lines(estimate: ExportEstimate) -> Iterator[str]:

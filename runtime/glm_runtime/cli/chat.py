@@ -27,7 +27,7 @@ from glm_runtime.cli.options import (
 from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.terminal import make_harmless, read_lines, show_pieces
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
-from glm_runtime.errors import GenerationError, PromptError
+from glm_runtime.errors import GenerationError, PromptError, to_printable
 from glm_runtime.text.tool_calls import ToolCall
 
 _HINT = "/help lists the commands; /exit or Ctrl-D ends the chat; Ctrl-C stops an answer."
@@ -203,7 +203,9 @@ class ChatLoop:
         except (PromptError, GenerationError) as error:
             if not self._is_terminal:
                 raise
-            click.echo(f"Error: {error}\n(/reset forgets the conversation)", err=True)
+            click.echo(
+                f"Error: {to_printable(str(error))}\n(/reset forgets the conversation)", err=True
+            )
         if self._calls:
             self._ask_for_result()
 

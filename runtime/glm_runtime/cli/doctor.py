@@ -11,6 +11,7 @@ from glm_runtime.cli.hub import FolderPath, find_folder
 from glm_runtime.cli.options import json_option, show_examples
 from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
+from glm_runtime.errors import to_printable
 from glm_runtime.folder.manifest import require_folder
 from glm_runtime.health import FolderReport, MachineReport, examine_folder, examine_machine
 
@@ -48,9 +49,9 @@ def doctor(ctx: click.Context, folder: Path | None, is_json: bool) -> None:
     else:
         click.echo("\n".join(_describe_machine(machine)))
         if report:
-            click.echo("\n".join(_describe_folder(report)))
+            click.echo("\n".join(map(to_printable, _describe_folder(report))))
     for problem in problems:
-        click.echo(f"Error: {problem}", err=True)
+        click.echo(f"Error: {to_printable(problem)}", err=True)
     ctx.exit(1 if problems else 0)
 
 

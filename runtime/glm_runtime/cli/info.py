@@ -10,6 +10,7 @@ from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.hub import find_folder
 from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.terminal import format_bytes, format_count
+from glm_runtime.errors import to_printable
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
 from glm_runtime.health import describe_chat
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
@@ -67,7 +68,7 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
         "verification": f"{checked.level}, {'passed' if checked.is_passed else 'FAILED'}{metrics}",
         "written by": f"glm-export {manifest.tool_version}, format version {FORMAT_VERSION}",
     }
-    return "\n".join(f"{name:<13}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<13}{to_printable(value)}" for name, value in rows.items())
 
 
 def _describe_sampling(sampling: SamplingSettings) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import platformdirs
 
-from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.errors import FolderError, GlmRuntimeError
 from glm_runtime.folder.manifest import (
     MODEL_NAME,
     FileEntry,
@@ -33,6 +33,7 @@ from glm_runtime.graph.machine import is_made_by_running, read_cpu_features, rea
 from glm_runtime.progress import Advance, Progress, ignore_progress, track_stage
 
 _RECORD_NAME = "prepared.json"
+_WRITABLE_BY_OTHERS = 0o022
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class PreparedModels:
             progress: called with (stage, done, total) while hashing.
         """
         folder = self.locate(manifest)
+        if not (_is_own(self.root) and _is_own(folder)):
+            return None
         record = _read_record(folder)
         if record is None or MODEL_NAME not in record.files:
             return None
@@ -93,9 +96,11 @@ class PreparedModels:
             progress: called with (stage, done, total).
 
         Raises:
-            FolderError: a file differs from the manifest, or onnxruntime refuses the graph.
+            FolderError: a file differs from the manifest, onnxruntime refuses the graph, or other
+                users may write to the folder of the copies.
             OSError: the copy cannot be written; no part of it is left.
         """
+        self._require_own_root()
         self._remove_leftovers()
         found = self.find(manifest)
         if found is not None:
@@ -103,11 +108,11 @@ class PreparedModels:
         place = self.locate(manifest)
         # The fingerprint, by which the copy is found, is that of these bytes.
         require_whole(folder, manifest, is_full=True, progress=progress)
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         prefix = f".making-{os.getpid()}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=self.root) as scratch:
             made = Path(scratch) / "model"
-            made.mkdir()
+            made.mkdir(mode=0o700)
             progress("packing weights", 0, 1)
             write_packed(folder / MODEL_NAME, made / MODEL_NAME)
             total = sum(path.stat().st_size for path in made.iterdir())
@@ -123,6 +128,15 @@ class PreparedModels:
         if made_path is None:
             raise OSError(f"{place} cannot be written; check its permissions")
         return made_path
+
+    def _require_own_root(self) -> None:
+        """Refuse a folder that others may write to, since the hashes of a copy are not compared."""
+        if self.root.exists() and not _is_own(self.root):
+            raise FolderError(
+                f"{self.root} belongs to another user, or other users may write to it, so that a "
+                "prepared copy in it could be theirs; delete it, or correct its owner and `chmod "
+                "go-w` it."
+            )
 
     def remove(self, manifest: Manifest) -> int:
         """Delete all copies of a model, and leftovers; return the number of bytes freed."""
@@ -142,6 +156,19 @@ class PreparedModels:
                 if process.isdigit() and not is_made_by_running(path, int(process)):
                     freed += _delete(path)
         return freed
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether only this user, and the administrator, may write to a folder.
+
+    Windows gives each user a cache folder that other users cannot write to.
+    """
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    is_ours = not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid())
+    return is_ours and (os.name == "nt" or not status.st_mode & _WRITABLE_BY_OTHERS)
 
 
 def _delete(folder: Path) -> int:
