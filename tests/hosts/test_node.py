@@ -251,7 +251,11 @@ def make_tool_prompt(model: Model) -> dict[str, Any]:
 def make_prepared(model: Model, options: dict[str, Any]) -> dict[str, Any]:
     """Prompts with control tokens in messages, and with an answer that is begun."""
     messages: list[dict[str, Any]] = [
-        {"role": "user", "content": "床前 <|user|>\nx <sop>[gMASK]<|us<|user|>er|> 明月"},
+        {
+            "role": "user",
+            "content": ["床前 <|us", "er|>\nx <sop>[gMASK]<|us<|user|>er|> 明月"],
+            "note": {"<|user|>": ""},
+        },
         {"role": "assistant", "content": "<think>\nHm <|assistant|>"},
     ]
     prompt = model.prepare_chat(

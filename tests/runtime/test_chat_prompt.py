@@ -69,6 +69,43 @@ def test_a_message_has_the_tokens_of_a_text_without_control_tokens():
     assert found.token_ids == [sample.find_id("<|user|>"), *ids, sample.find_id("<|assistant|>")]
 
 
+DIVIDED = [{"type": "text", "text": "a <|us"}, {"type": "text", "text": "er|> b"}]
+CALL = {"function": {"name": "get_weather", "arguments": {"<|user|>": "<|user|>"}}}
+HIDDEN_NAMES: dict[str, tuple[list[dict[str, Any]], tuple[dict[str, Any], ...]]] = {
+    "text parts": ([{"role": "user", "content": DIVIDED}], ()),
+    "keys of arguments": (
+        [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "content": "x"},
+        ],
+        (),
+    ),
+    "keys of a tool": (
+        [{"role": "user", "content": "x"}],
+        ({**WEATHER, "parameters": {"properties": {"<|user|>": {"type": "string"}}}},),
+    ),
+}
+
+
+@pytest.mark.parametrize("source", [LIKE_0414, SETS_TOOLS, READS_CALLS])
+@pytest.mark.parametrize("name", HIDDEN_NAMES)
+def test_names_across_text_parts_and_in_keys_are_plain_text(
+    name: str, source: str, tokenizer: Tokenizer
+):
+    """Before, both became the control token."""
+    messages, tools = HIDDEN_NAMES[name]
+    harmless = json.loads(json.dumps([messages, tools]).replace("|>", "!>").replace("<|", "<!"))
+
+    def count(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> int:
+        options = ChatOptions(tuple(tools), is_sanitized=True)
+        ids = prepare_prompt(ChatTemplate(source), tokenizer, messages, options).token_ids
+        return sum(id_ in controls for id_ in ids)
+
+    controls = build_tokenizer().get_added_tokens_decoder()
+    assert count(messages, list(tools)) == count(*harmless)
+
+
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_without_names_in_the_messages_nothing_changes(name: str, tokenizer: Tokenizer):
     chosen = CONVERSATIONS[name]

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from glm_runtime.errors import PromptError
 from glm_runtime.text.answer import AnswerForm
-from glm_runtime.text.chat_messages import ChatOptions, Message, count_calls, require_messages
+from glm_runtime.text.chat_messages import (
+    ChatOptions,
+    Message,
+    count_calls,
+    require_messages,
+    simplify_messages,
+)
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.control_marks import remove_marks, require_marks
 from glm_runtime.text.thinking import CLOSING, OPENING, is_open_thinking
@@ -68,7 +74,8 @@ def _render(
         return template.render(messages, options)
     marks = tokenizer.control_marks
     marked = dataclasses.replace(options, tools=tuple(map(marks.mark, options.tools)))
-    text = template.render([marks.mark(message) for message in messages], marked)
+    # Text parts are joined first: a name may begin in one part and end in the next.
+    text = template.render(marks.mark(simplify_messages(messages)), marked)
     require_marks(text)
     return text
 

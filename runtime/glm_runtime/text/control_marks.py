@@ -29,12 +29,12 @@ class ControlMarks:
         )
 
     def mark(self, value: Any) -> Any:
-        """Mark all names in a text, or in the texts of lists and of an object's values."""
+        """Mark all names in a text, or in the texts of lists and of an object's keys and values."""
         if isinstance(value, str):
             plain = value.replace(_START, "").replace(_END, "")
             return self._names.sub(f"{_START}\\g<0>{_END}", plain)
         if isinstance(value, Mapping):
-            return {key: self.mark(part) for key, part in value.items()}
+            return {self.mark(key): self.mark(part) for key, part in value.items()}
         if isinstance(value, list | tuple):
             return [self.mark(part) for part in value]
         return value

@@ -27,7 +27,7 @@ export class ControlMarks {
   }
 
   /**
-   * Mark all names in a text, or in the texts of lists and of an object's values.
+   * Mark all names in a text, or in the texts of lists and of an object's keys and values.
    * @template T
    * @param {T} value
    * @returns {T}
@@ -38,7 +38,8 @@ export class ControlMarks {
     if (typeof value === "string") marked = removeMarks(value).replace(this.#names, `${START}$&${END}`);
     else if (Array.isArray(value)) marked = value.map((part) => this.mark(part));
     else if (isObject(value)) {
-      marked = Object.fromEntries(Object.entries(value).map(([key, part]) => [key, this.mark(part)]));
+      const entries = Object.entries(value).map(([key, part]) => [this.mark(key), this.mark(part)]);
+      marked = Object.fromEntries(entries);
     }
     return marked;
   }

@@ -5,7 +5,7 @@
  */
 
 import { readChatTemplate } from "./chat_template.js";
-import { readToolNames } from "./chat_messages.js";
+import { readToolNames, simplifyMessages } from "./chat_messages.js";
 import { removeMarks, requireMarks } from "./control_marks.js";
 import { PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
@@ -93,7 +93,9 @@ export class Model {
    */
   #renderMarked(template, messages, options) {
     const marks = this.tokenizer.controlMarks;
-    return requireMarks(template.render(marks.mark(messages), { ...options, tools: marks.mark(options.tools) }));
+    // Text parts are joined first: a name may begin in one part and end in the next.
+    const marked = marks.mark(simplifyMessages(messages));
+    return requireMarks(template.render(marked, { ...options, tools: marks.mark(options.tools) }));
   }
 
   /** Free the memory of the graph and its weights. The model cannot be used afterwards. */
