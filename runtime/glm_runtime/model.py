@@ -22,6 +22,7 @@ from glm_runtime.answering.scoring import Score, score_tokens
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece, read_defaults
 from glm_runtime.answering.speculation import DraftModel
+from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import MODEL_NAME, Manifest, read_manifest, require_whole
 from glm_runtime.graph.decoding import Decoder, check_graph, count_shared
 from glm_runtime.graph.inference import DeviceChoice, OpenGraph, import_onnxruntime, open_graph
@@ -200,6 +201,11 @@ class Model:
 
         def prepare(given: Request | str) -> Request:
             request = Request(self.tokenizer.encode(given)) if isinstance(given, str) else given
+            if not isinstance(request, Request):
+                raise PromptError(
+                    f"a request is {given!r:.80} where a text or a Request is expected; for "
+                    "messages write Request(model.prepare_chat(messages).token_ids)."
+                )
             return dataclasses.replace(request, settings=make_settings(request.settings, keywords))
 
         batch = Batch(self.graph, self.manifest.model, self.tokenizer, self.default_settings)
@@ -258,7 +264,12 @@ class Model:
             PromptError: the folder has no chat template, the template refuses the messages, or
                 it leaves out a message or a tool.
         """
-        chosen = options or ChatOptions()
+        chosen = ChatOptions() if options is None else options
+        if not isinstance(chosen, ChatOptions):
+            raise PromptError(
+                f"the options are {options!r:.80} where ChatOptions are expected; write "
+                "ChatOptions(tools=...)."
+            )
         return prepare_prompt(self.chat_template, self.tokenizer, messages, chosen)
 
 

@@ -16,6 +16,7 @@ from glm_runtime import (
     Conversation,
     DeviceError,
     GenerationError,
+    GlmRuntimeError,
     Grammar,
     GrammarError,
     Model,
@@ -259,3 +260,24 @@ def test_results_carry_the_ids_of_their_calls(tiny_model: Model):
     list(conversation.return_results(["one", "two"]))
     ids = [message.get("tool_call_id") for message in conversation.messages]
     assert ids[2:4] == ["call_3", "call_4"]
+
+
+WRONG_CLASSES = {
+    "settings": (lambda model: model.ask("x", {"temperature": 1}), "as keywords, such as"),
+    "options": (lambda model: model.ask("x", options={"tools": []}), "ChatOptions are expected"),
+    "grammar": (lambda model: model.ask("x", grammar="[a-z]"), "a Grammar is expected"),
+    "rope scaling": (lambda model: load(model, rope_scaling="yarn"), "a RopeScaling is expected"),
+    "request": (lambda model: list(model.generate_many([MESSAGES])), "a Request is expected"),
+    "two grammars": (
+        lambda model: model.ask("x", json_schema={}, grammar=Grammar("regex", "a")),
+        "json_schema and grammar are both given",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CLASSES)
+def test_values_of_other_classes_are_refused(name: str, tiny_model: Model, tiny_folder: Path):
+    """Before, these ended in an AttributeError, and the second grammar was dropped silently."""
+    call, message = WRONG_CLASSES[name]
+    with pytest.raises(GlmRuntimeError, match=message):
+        call(tiny_folder if name == "rope scaling" else tiny_model)

@@ -54,18 +54,29 @@ def make_settings(
         keywords: values by the names of `SettingsKeywords`.
 
     Raises:
-        SamplingError: a keyword is unknown, or a value is outside its range.
+        SamplingError: a keyword is unknown, a value is outside its range, or `settings` is of
+            another class.
         GrammarError: the JSON schema cannot be written as JSON.
     """
-    settings = settings or GenerationSettings()
+    if settings is None:
+        settings = GenerationSettings()
+    elif not isinstance(settings, GenerationSettings):
+        raise SamplingError(
+            f"the settings are {settings!r:.80} where GenerationSettings are expected; write "
+            "settings as keywords, such as temperature=0.6."
+        )
     require_known(keywords, KEYWORDS)
     given: dict[str, Any] = {
         name: _ADAPTERS.get(name, _keep)(value)
         for name, value in keywords.items()
         if value is not None
     }
+    if "json_schema" in given and "grammar" in given:
+        raise SamplingError(
+            "json_schema and grammar are both given; an answer can follow only one."
+        )
     if "json_schema" in given:
-        given.setdefault("grammar", given.pop("json_schema"))
+        given["grammar"] = given.pop("json_schema")
     sampling = {name: value for name, value in given.items() if name in _SAMPLING}
     rest = {name: value for name, value in given.items() if name not in _SAMPLING}
     if sampling:
@@ -89,6 +100,15 @@ def require_known(names: Mapping[str, object], known: Sequence[str]) -> None:
 
 def _keep(value: Any) -> Any:
     return value
+
+
+def _require_grammar(grammar: Grammar) -> Grammar:
+    if isinstance(grammar, Grammar):
+        return grammar
+    raise SamplingError(
+        f"grammar is {grammar!r:.80} where a Grammar is expected; write Grammar(KIND, TEXT), in "
+        "which the kind is json_schema, regex or lark."
+    )
 
 
 def _list_texts(texts: str | Sequence[str]) -> tuple[str, ...]:
@@ -135,5 +155,6 @@ _ADAPTERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "logit_bias": _list_biases,
         "dry": _make_dry,
         "json_schema": Grammar.from_schema,
+        "grammar": _require_grammar,
     }
 )

@@ -67,10 +67,15 @@ def apply_scaling(
 
     Raises:
         FolderError: the folder does not say how its tables were computed.
-        SamplingError: the context would be too long.
+        SamplingError: the context would be too long, or `scaling` is of another class.
     """
     if scaling is None:
         return manifest, {}
+    if not isinstance(scaling, RopeScaling):
+        raise SamplingError(
+            f"rope_scaling is {scaling!r:.80} where a RopeScaling is expected; write "
+            'RopeScaling("yarn", 4.0), or RopeScaling("none").'
+        )
     manifest = scale_model(manifest, scaling)
     return manifest, make_tables(manifest)
 
