@@ -109,6 +109,7 @@ def test_states_are_of_all_positions_whatever_logits_are_asked_for(
     shutil.copytree(folder, copied)
     (copied / "model.onnx").write_bytes(observe_states(folder, LAYERS).content)
     graph = PlainGraph(copied)
+    graph.outputs = [one.name for one in graph.session.get_outputs()]
     logits = graph.run(np.arange(20)[None], keep=1)
     assert logits.shape[1] == 1
     *_, embedding, _first, _second, last = graph.past  # what follows the logits, as it comes
