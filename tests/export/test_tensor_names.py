@@ -108,6 +108,15 @@ def refuse(folder: Path, *words: str) -> None:
     assert_sentence(str(caught.value), *words)
 
 
+def test_a_head_beside_a_base_model(tmp_path: Path) -> None:
+    """transformers loads it. Before: "lm_head.weight is missing and lm_head.weight is there"."""
+    folder = write_renamed(tmp_path / "checkpoint", lambda name: name.removeprefix("model."))
+    source = open_source(folder)
+    for name, tensor in random_tensors().items():
+        expected = np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
+        np.testing.assert_array_equal(source.checkpoint.read(name), expected)
+
+
 def test_a_classifier(tmp_path: Path) -> None:
     """As transformers saves one: its head is `score`."""
     folder = write_small(tmp_path / "checkpoint")

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_HEAD = "lm_head."
+
 # torch.compile; DistributedDataParallel and DeepSpeed; PEFT's model around another; Lightning.
 _OUTER = re.compile(r"^(?:_orig_mod\.|module\.|base_model\.model\.|_forward_module\.)+")
 # The same inside a name, and PyTorch's FSDP and activation checkpointing.
@@ -32,12 +34,16 @@ def add_base_name(tensors: Mapping[str, T], embedding: str) -> Mapping[str, T]:
             `model.embed_tokens.weight`.
 
     Returns:
-        The same tensors, named `model....` if the embedding is there without `model.` only.
+        The same tensors, named `model....` if the embedding is there without `model.` only. A head
+        `lm_head` keeps its name, since it stands beside the base model, as in transformers.
     """
     base, _, inner = embedding.partition(".")
     if embedding in tensors or inner not in tensors:
         return tensors
-    return {f"{base}.{name}": tensor for name, tensor in tensors.items()}
+    return {
+        name if name.startswith(_HEAD) else f"{base}.{name}": tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def is_computed(name: str) -> bool:
