@@ -84,7 +84,9 @@ def test_a_flag_that_is_none(key: str, value: object) -> None:
         ({"rope_parameters": "default"}, "rope_parameters='default'", "an object"),
         ({"rope_parameters": False}, "rope_parameters=False", "an object"),
         ({"rope_parameters": {"rope_theta": "1"}}, "rope_theta='1'", "a number above 0"),
-        ({"rope_parameters": YARN_OF_1}, "rope_theta is 1 with YaRN", "a number above 1"),
+        ({"rope_parameters": YARN_OF_1}, "rope_theta is 1;", "a number above 1"),
+        # Before, the export ended with "glm_manifest.json: theta is 0.5; export the folder again".
+        ({"rope_theta": 0.5, "rope_parameters": None}, "rope_theta is 0.5;", "a number above 1"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "num_attention_heads=3", "multiple"),
         ({"num_attention_heads": 1, "num_key_value_heads": 2}, "num_attention_heads=1", "multiple"),
         ({"head_dim": 24}, "head_dim=24", "a multiple of 16"),

@@ -93,8 +93,6 @@ REFUSED: dict[str, tuple[Config, str]] = {
     "multimodal": ({"rope_parameters": {"mrope_section": [8, 12, 12]}}, "mrope_section="),
     "null theta": ({"rope_theta": None}, "rope_theta=None"),
     "null theta nested": ({"rope_parameters": {"rope_theta": None}}, "rope_theta=None"),
-    # Before, the export ended with "glm_manifest.json: theta is 0.5; export the folder again".
-    "theta of 1 or less": ({"rope_theta": 0.5}, "rope_theta=0.5; a number above 1"),
     "null part": ({"partial_rotary_factor": None}, "partial_rotary_factor=None"),
     "null original at the root": (
         {"rope_scaling": FULL, "original_max_position_embeddings": None},

@@ -81,10 +81,10 @@ class DecoderConfig:
                 f"{self.head_dim}; the attention kernel needs a multiple of 16 up to head_dim: "
                 "check config.json."
             )
-        if self.yarn is not None and self.rope_theta <= 1:  # YaRN divides by its logarithm
+        if self.rope_theta <= 1:  # YaRN divides by its logarithm
             raise UnsupportedModelError(
-                f"rope_theta is {self.rope_theta:g} with YaRN; a number above 1 is needed: check "
-                "config.json and --rope-theta."
+                f"rope_theta is {self.rope_theta:g}; a number above 1 is needed: check config.json "
+                "and --rope-theta."
             )
 
     @property

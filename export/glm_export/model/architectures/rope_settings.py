@@ -75,11 +75,6 @@ def read_rope(config: Mapping[str, Any], context_length: int) -> RopeSettings:
     for key in sorted(set(nested) - known):
         require_value(nested, key)
     theta, partial_factor = (_read_default(config, nested, key) for key in _DEFAULTS)
-    if theta <= 1:
-        raise UnsupportedModelError(
-            f"config.json says rope_theta={theta}; a number above 1 is needed, such as 10000: "
-            "correct it."
-        )
     yarn = _read_yarn(config, nested, context_length) if kind == _YARN else None
     return RopeSettings(theta, partial_factor, yarn)
 
