@@ -110,6 +110,11 @@ class Model:
             PromptError: as for `chat`.
             SamplingError: a keyword is unknown, or a value is outside its range.
         """
+        if not isinstance(text, str):
+            raise PromptError(
+                f"the message is {text!r:.80} where a text is expected; pass a list of messages "
+                "to Model.chat."
+            )
         messages = [{"role": "user", "content": text}]
         return "".join(piece.text for piece in self.chat(messages, settings, options, **keywords))
 

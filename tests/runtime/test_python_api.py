@@ -265,6 +265,8 @@ def test_results_carry_the_ids_of_their_calls(tiny_model: Model):
 WRONG_CLASSES = {
     "settings": (lambda model: model.ask("x", {"temperature": 1}), "as keywords, such as"),
     "options": (lambda model: model.ask("x", options={"tools": []}), "ChatOptions are expected"),
+    "no text": (lambda model: model.ask(None, max_new_tokens=1), "None where a text is expected"),
+    "messages": (lambda model: model.ask(MESSAGES), "list of messages to Model.chat"),
     "grammar": (lambda model: model.ask("x", grammar="[a-z]"), "a Grammar is expected"),
     "rope scaling": (lambda model: load(model, rope_scaling="yarn"), "a RopeScaling is expected"),
     "request": (lambda model: list(model.generate_many([MESSAGES])), "a Request is expected"),
@@ -277,7 +279,7 @@ WRONG_CLASSES = {
 
 @pytest.mark.parametrize("name", WRONG_CLASSES)
 def test_values_of_other_classes_are_refused(name: str, tiny_model: Model, tiny_folder: Path):
-    """Before, these ended in an AttributeError, and the second grammar was dropped silently."""
+    """Before: an AttributeError, or an answer to nothing; the second grammar was dropped."""
     call, message = WRONG_CLASSES[name]
     with pytest.raises(GlmRuntimeError, match=message):
         call(tiny_folder if name == "rope scaling" else tiny_model)
