@@ -27,7 +27,7 @@ const words = messages[0].content;
 const settings = { temperature: 0, "max-new-tokens": maxNewTokens };
 const ONNXRUNTIME = "/onnxruntime/ort.wasm.min.mjs";
 const places = { "/": DIST, "/exact/": EXACT_FOLDER };
-const ENDLESS = "{% if messages[0].content == 'forever' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{% endif %}hello";
+const ENDLESS = "{% if messages[0].content == 'forever' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{% endif %}hello {{ messages[0].content }}";
 
 const starting = (page) => page.locator("#progress-text:has-text('Starting')").waitFor();
 const isOver = (page) => page.locator("#loading[hidden]").waitFor({ state: "attached" });
