@@ -204,8 +204,11 @@ class Model:
         """
         make_settings(None, keywords)  # refuses wrong keywords before the first answer
 
-        def prepare(given: Request | str) -> Request:
-            request = Request(self.tokenizer.encode(given)) if isinstance(given, str) else given
+        def prepare(given: Request | str) -> Request | PromptError:
+            try:
+                request = Request(self.tokenizer.encode(given)) if isinstance(given, str) else given
+            except PromptError as error:
+                return error
             if not isinstance(request, Request):
                 raise PromptError(
                     f"a request is {given!r:.80} where a text or a Request is expected; for "

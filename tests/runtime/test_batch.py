@@ -279,3 +279,12 @@ def test_a_prompt_that_cannot_be_read_leaves_the_rows_alone(tiny_model: Model):
 def test_no_rows_at_all_are_refused(tiny_model: Model, max_rows: int):
     with pytest.raises(SamplingError, match=f"max_rows is {max_rows} where 1 or more"):
         tiny_model.generate_many([], max_rows)
+
+
+def test_a_request_that_cannot_be_made_costs_its_own_answer(tiny_model: Model):
+    """A lone surrogate is no text that a tokenizer can read."""
+    given = ["a", "\ud800", "b"]
+    pieces = list(tiny_model.generate_many(given, temperature=0, max_new_tokens=2))
+    errors = {one.index: one.error for one in pieces if one.piece is None}
+    assert isinstance(errors.pop(1), PromptError) and not errors
+    assert {one.index for one in pieces if one.piece and one.piece.finish_reason} == {0, 2}

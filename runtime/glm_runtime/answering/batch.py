@@ -21,6 +21,7 @@ from glm_runtime.text.tokenizer import Tokenizer
 
 # Errors that belong to one request, not to the model or the machine.
 _REQUEST_ERRORS = (PromptError, SamplingError, GrammarError)
+_Given = Request | PromptError
 # A shorter common prefix is read faster than it is found and copied.
 _SHORTEST_PREFIX = 8
 
@@ -63,11 +64,12 @@ class Batch:
         self._tokenizer = tokenizer
         self._defaults = defaults
 
-    def run(self, requests: Iterable[Request], max_rows: int) -> Iterator[BatchPiece]:
+    def run(self, requests: Iterable[_Given], max_rows: int) -> Iterator[BatchPiece]:
         """Answer requests, at most `max_rows` of them at the same time.
 
         Pieces of different answers are interleaved; those of one answer come in order. A request
-        that cannot be answered yields one piece with its error, and the others go on.
+        that cannot be answered yields one piece with its error, and the others go on. So does an
+        error in place of a request, for a prompt that could not be read.
 
         Raises:
             SamplingError: `max_rows` is less than 1.
@@ -75,14 +77,15 @@ class Batch:
         """
         if max_rows < 1:
             raise SamplingError(f"max_rows is {max_rows} where 1 or more is expected; 8 is usual.")
-        numbered = enumerate(map(self._fill, requests))
+        numbered = enumerate(requests)
         if self._graph.device != "cpu":
             return self._run_in_turn(numbered)
         return self._run_together(numbered, max_rows)
 
-    def _run_in_turn(self, numbered: Iterable[tuple[int, Request]]) -> Iterator[BatchPiece]:
-        for index, request in numbered:
+    def _run_in_turn(self, numbered: Iterable[tuple[int, _Given]]) -> Iterator[BatchPiece]:
+        for index, given in numbered:
             try:
+                request = self._fill(given)
                 writer = self._start(request)
                 decoder = Decoder(self._graph, self._model)
                 for piece in generate(decoder, writer, request):
@@ -91,7 +94,7 @@ class Batch:
                 yield BatchPiece(index, None, error)
 
     def _run_together(
-        self, numbered: Iterator[tuple[int, Request]], max_rows: int
+        self, numbered: Iterator[tuple[int, _Given]], max_rows: int
     ) -> Iterator[BatchPiece]:
         decoder = BatchDecoder(self._graph, self._model, max_rows)
         rows: list[_Row] = []
@@ -111,10 +114,11 @@ class Batch:
                     row.logits = of_row
 
     def _admit(
-        self, decoder: BatchDecoder, rows: list[_Row], index: int, request: Request
+        self, decoder: BatchDecoder, rows: list[_Row], index: int, given: _Given
     ) -> _Row | BatchPiece:
         """Read a prompt into a new row; a prefix that another row holds is copied."""
         try:
+            request = self._fill(given)
             writer = self._start(request)
             tokens = list(request.prompt_ids)
             source, shared = _find_prefix(tokens, rows, decoder)
@@ -123,8 +127,10 @@ class Batch:
             return BatchPiece(index, None, error)
         return _Row(index, writer, tokens, logits)
 
-    def _fill(self, request: Request) -> Request:
-        return dataclasses.replace(request, settings=request.settings.fill(self._defaults))
+    def _fill(self, given: _Given) -> Request:
+        if isinstance(given, PromptError):
+            raise given
+        return dataclasses.replace(given, settings=given.settings.fill(self._defaults))
 
     def _start(self, request: Request) -> AnswerWriter:
         check_prompt(request.prompt_ids, self._model)

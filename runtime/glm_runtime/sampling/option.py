@@ -15,6 +15,11 @@ from glm_runtime.errors import SamplingError
 
 _Value = TypeVar("_Value")
 _KEY = "option"
+_KIND_NAMES: dict[type[object], str] = {
+    bool: "True or False",
+    Integral: "a whole number",
+    Real: "a number",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def check_options(settings: object, prefix: str = "") -> None:
             continue
         is_number = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not is_number or (kind is not bool and not option.allows(value)):
-            expected = "True or False" if kind is bool else option.range
+            expected = option.range if is_number else _KIND_NAMES[kind]
             raise SamplingError(
                 f"{prefix}{one.name} is {value!r} where {expected} is expected; {option.advice}."
             )

@@ -381,7 +381,10 @@ def test_a_line_has_settings_of_its_own(tiny_folder: Path, tiny_model: Model, tm
     [
         ('{"prompt": "a", "max_tokens": 5}', "'max_tokens' is not a setting; .* max_new_tokens"),
         ('{"prompt": "a", "model": "x"}', "'model' is not a setting; .*, or the settings are"),
-        ('{"prompt": "a", "temperature": "hot"}', "temperature is 'hot' where 0 or more"),
+        (
+            '{"prompt": "a", "temperature": "hot"}',
+            "temperature is 'hot' where a number is expected",
+        ),
         ('{"prompt": "a", "temperature": -1}', "temperature is -1 where 0 or more"),
         ('{"prompt": "a", "stop": [5]}', r"\[5\] was found where a text or a list of texts"),
         ('{"prompt": "a", "logit_bias": 5}', "logit_bias is 5 where pairs"),
