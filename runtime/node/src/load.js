@@ -13,6 +13,7 @@ import { openModel } from "./model.js";
 import { openGraph } from "./node_graph.js";
 
 const MAX_THREADS = 1024; // more of them freeze a machine
+const OPTIONS = ["threads", "verify"];
 
 /**
  * @typedef {object} LoadOptions
@@ -27,8 +28,15 @@ const MAX_THREADS = 1024; // more of them freeze a machine
  * @returns {Promise<import("./model.js").Model>}
  * @throws {import("./errors.js").FolderError} a file is missing, or does not match the manifest.
  * @throws {import("./errors.js").FormatVersionError} a newer version of glm-export wrote the folder.
+ * @throws {GlmRuntimeError} an option is unknown, or outside its range.
  */
 export async function load(path, options = {}) {
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (unknown !== undefined) {
+    throw new GlmRuntimeError(
+      `load() has no option ${JSON.stringify(unknown)}, only ${OPTIONS.join(" and ")}; leave it out.`,
+    );
+  }
   const { threads, verify = false } = options;
   requireThreads(threads);
   return openModel(new DiskFolder(path), (model) => openGraph(path, model, threads), verify);

@@ -124,6 +124,9 @@ for (const threads of [0, 1025, 1.5, "2"]) {
   test(`${threads} threads`, () => refuses(FOLDER, GlmRuntimeError, words, { threads }));
 }
 
+test("an option that load does not have", () =>
+  refuses(FOLDER, GlmRuntimeError, /load\(\) has no option "ropeScaling", only threads and verify/, { ropeScaling: "yarn" }));
+
 for (const [what, ask, words] of [
   ["an empty prompt", () => model.generate(""), /the prompt is empty/],
   ["a prompt beyond the context", () => model.generate("the ".repeat(5000)), /the sequence has \d{4,} tokens but the model's context length is 4096/],
