@@ -8,6 +8,7 @@ imports nothing else, so that it is ready at once.
 import importlib
 import os
 import signal
+import threading
 
 
 def run_export() -> None:
@@ -39,5 +40,12 @@ def _run(module: str) -> None:
 
 
 def _end(_signal: int, _frame: object) -> None:
+    try:  # numpy's OpenBLAS sends SIGINT to its own process where it cannot start a thread
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        os.write(
+            2, b"Error: no thread can be started; raise the limit of processes (`ulimit -u`).\n"
+        )
+        os._exit(1)
     os.write(2, b"\nInterrupted.\n")
     os._exit(130)  # 128 + SIGINT, as shells count

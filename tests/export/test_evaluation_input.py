@@ -140,10 +140,9 @@ def test_a_checkpoint_in_place_of_the_folder(root: Path) -> None:
 
 
 def test_a_manifest_that_is_a_folder(root: Path) -> None:
-    """Root may read everything, so a missing permission cannot be tried; this fails as it does."""
     (root / "folder" / "glm_manifest.json").unlink()
     (root / "folder" / "glm_manifest.json").mkdir()
-    refuse(root, OptionsError, "folder cannot be read (", "Is a directory", "permissions")
+    refuse(root, FolderError, "glm_manifest.json is not a regular file", "export the folder again")
 
 
 def test_a_folder_of_a_newer_format(root: Path) -> None:

@@ -317,4 +317,7 @@ def test_an_old_library(
     program = copy_program(windows, tmp_path, fetch_dll(cache, OLD_VERSION).read_bytes())
     done = wine.run(program, "generate", name_path(folder), "--prompt", "Hi")
     assert done.returncode == 1
-    assert f"ONNX Runtime is {OLD_VERSION} where 1.24 or later is expected" in done.stderr.decode()
+    assert (
+        f"ONNX Runtime is {OLD_VERSION}, but this folder needs 1.24 or later"
+        in done.stderr.decode()
+    )
