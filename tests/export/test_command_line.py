@@ -31,20 +31,6 @@ INSTALL = "; `pip install "
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call an entry point in this process; gives exit code, stdout and stderr."""
-
-    def call(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
-
-
-@pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_small(tmp_path / "checkpoint")
 

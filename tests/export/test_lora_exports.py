@@ -1,7 +1,6 @@
 """Whole exports and evaluations with LoRA adapters: the weights, the record, and the commands."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,20 +148,6 @@ def test_finished_work_of_other_adapters_is_not_used(tmp_path: Path, change: str
 
 
 # --- the commands
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call an entry point in this process; gives exit code, stdout and stderr."""
-
-    def call(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
 
 
 def test_the_commands_take_adapters(tmp_path: Path, run: Run) -> None:
