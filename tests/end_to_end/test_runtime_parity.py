@@ -54,7 +54,7 @@ def test_chat_gives_the_tokens_of_transformers(
 
 def test_several_rows_of_logits_are_those_of_one_after_the_other(model: glm_runtime.Model) -> None:
     """The exported graph declares one row, and onnxruntime refuses a bound buffer of another shape:
-    guessing ahead failed on every real folder, though not on graphs without declared shapes.
+    speculative decoding failed on every real folder, though not on graphs without declared shapes.
 
     Float32 sums of up to 768 products, in another order, differ by 1e-5 of logits around 3.
     """
