@@ -65,3 +65,30 @@ def test_a_class_that_needs_code_of_the_checkpoint(tmp_path: Path) -> None:
         assert "auto_map" not in read_keys(tmp_path / "out", name)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=False)
     assert tokenizer(TEXT).input_ids == glm_runtime.load(tmp_path / "out").tokenizer.encode(TEXT)
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_missing_names_of_special_tokens(tmp_path: Path) -> None:
+    """ChatGLM's code names them, and transformers.js could not pad a batch without `pad_token`."""
+    model = build_model(TinyShape(model_type="glm", num_hidden_layers=1))
+    checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    edit_config(checkpoint, eos_token_id=[260, 258], pad_token_id=256)
+    export(ExportOptions(checkpoint, tmp_path / "out", quant="none", verify="none"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (260, 256)
+    edit_config(checkpoint, pad_token_id=None)
+    edit_json(checkpoint / "tokenizer_config.json", eos_token="<|user|>")
+    export(ExportOptions(checkpoint, tmp_path / "other", quant="none", verify="none"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "other")
+    assert (tokenizer.eos_token, tokenizer.pad_token_id) == ("<|user|>", 260)
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_plain_token_gets_no_special_name(tmp_path: Path) -> None:
+    """transformers would cut texts at it, and the runtime would not."""
+    model = build_model(TinyShape(model_type="glm", num_hidden_layers=1))
+    checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    edit_config(checkpoint, eos_token_id=65, pad_token_id=66)
+    export(ExportOptions(checkpoint, tmp_path / "out", quant="none", verify="none"))
+    keys = read_keys(tmp_path / "out", "tokenizer_config.json")
+    assert "eos_token" not in keys and "pad_token" not in keys

@@ -135,9 +135,6 @@ def test_other_folders(kind: str, package: Path, tmp_path: Path) -> None:
     if kind == "chatglm":
         model = build_model(TinyShape(model_type="glm", rope_theta=5_000_000.0))
         checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
-        # As in GLM-4-9B; transformers.js cannot pad without.
-        tokens = {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-        (checkpoint / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
     export(ExportOptions(checkpoint, output, **FAST, **KINDS[kind]))
     for name in ("conformance", "transformers"):
         npm_packages.run_tests(package, name, {"GLM_FOLDER": str(output)})

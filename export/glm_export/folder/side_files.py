@@ -59,7 +59,9 @@ def render_side_files(
         CheckpointError: a file of the checkpoint is broken.
     """
     generation = read_optional_json(checkpoint.folder / GENERATION_CONFIG_NAME)
-    tokenizer_config = read_optional_json(checkpoint.folder / "tokenizer_config.json")
+    tokenizer_config = _name_special_tokens(
+        read_optional_json(checkpoint.folder / "tokenizer_config.json"), ids
+    )
     template_files, plain = _render_templates(checkpoint.folder, tokenizer_config)
     generation |= recommend_sampling(
         generation,
@@ -154,6 +156,18 @@ def write_side_files(folder: Path, checkpoint: Checkpoint, files: Mapping[str, b
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / TOKENIZER_NAME).write_bytes(read_tokenizer_json(checkpoint.folder))
+
+
+def _name_special_tokens(config: Mapping[str, Any], ids: TokenIds) -> dict[str, Any]:
+    """Add `eos_token` and `pad_token` where they are missing.
+
+    The code of ChatGLM's tokenizer names them, which the folder does not have. transformers.js
+    cannot pad a batch without a padding token; any token can be it, because padding is masked.
+    """
+    eos, pad = ids.eos[0], ids.eos[0] if ids.pad is None else ids.pad
+    names = {"eos_token": ids.names.get(eos), "pad_token": ids.names.get(pad)}
+    missing = {key: name for key, name in names.items() if config.get(key) is None and name}
+    return {**config, **missing}
 
 
 def _adapt_tokenizer_config(config: Mapping[str, Any], plain: str | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Special token ids that end, pad and begin a text, and the number of ids of a tokenizer."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,21 @@ _SAMPLE_TEXT = "Hello, 世界!\n 12345 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Special token ids of a model, and the number of ids of its tokenizer."""
+    """Special token ids of a model, and the number of ids of its tokenizer.
+
+    Attributes:
+        eos: ids that end an answer.
+        pad: id of padding; `None` if the checkpoint names none.
+        bos: id that begins a text; `None` if the checkpoint names none.
+        tokenizer_vocab_size: number of ids of the tokenizer.
+        names: texts of the tokenizer's special tokens by id.
+    """
 
     eos: tuple[int, ...]
     pad: int | None
     bos: int | None
     tokenizer_vocab_size: int
+    names: Mapping[int, str]
 
 
 def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
@@ -38,7 +48,7 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
         CheckpointError: tokenizer.json or eos_token_id is missing, or an id is too large.
     """
     generation = read_optional_json(checkpoint.folder / "generation_config.json")
-    ids = _read_ids(checkpoint.folder, config.vocab_size)
+    ids, special = _read_ids(checkpoint.folder, config.vocab_size)
 
     def read(key: str) -> tuple[int, ...]:
         value = generation.get(key)
@@ -53,12 +63,17 @@ def read_token_ids(checkpoint: Checkpoint, config: DecoderConfig) -> TokenIds:
         )
     if checkpoint.config.get("model_type") == "chatglm":
         eos += tuple(ids[name] for name in _CHATGLM_STOPS if name in ids and ids[name] not in eos)
-    largest = max(ids.values())
-    return TokenIds(eos, pad[0] if pad else None, bos[0] if bos else None, largest + 1)
+    return TokenIds(
+        eos,
+        pad=pad[0] if pad else None,
+        bos=bos[0] if bos else None,
+        tokenizer_vocab_size=max(ids.values()) + 1,
+        names={id_: name for name, id_ in special.items()},
+    )
 
 
-def _read_ids(folder: Path, vocab_size: int) -> dict[str, int]:
-    """Return the ids of all tokens of the tokenizer by their names."""
+def _read_ids(folder: Path, vocab_size: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the ids of all tokens of the tokenizer by their names, and those of special tokens."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
 
     content, name = read_tokenizer_json(folder), _name_tokenizer(folder)
@@ -69,6 +84,7 @@ def _read_ids(folder: Path, vocab_size: int) -> dict[str, int]:
             ids = tokenizer.get_vocab(with_added_tokens=True)
         added = json.loads(content).get("added_tokens") or []
         said = {str(token["content"]): int(token["id"]) for token in added}
+        special = {str(token["content"]) for token in added if token.get("special")}
     except Exception as error:  # tokenizers has no error class
         raise CheckpointError(
             f"{name} cannot be loaded by the tokenizers package ({error}); "
@@ -89,7 +105,7 @@ def _read_ids(folder: Path, vocab_size: int) -> dict[str, int]:
             f"{ids.get(wrong[0])} is next; check that it is of this checkpoint, or download it "
             "again."
         )
-    return {**ids, **said}
+    return {**ids, **said}, {name: said[name] for name in special}
 
 
 def _name_tokenizer(folder: Path) -> str:
