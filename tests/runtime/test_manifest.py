@@ -140,6 +140,43 @@ def test_a_value_that_does_not_fit_is_named(change_to: dict, sentence: str):
         Manifest.from_json(change(**change_to))
 
 
+ROPE = {
+    "theta": 10000.0,
+    "periods": [1.0, 10.0],
+    "original_context": 4096,
+    "long_prompt": None,
+    "yarn": {
+        "factor": 4.0,
+        "original_context": 4096,
+        "attention_factor": 1.1,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "is_truncated": True,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("yarn__factor", 0.0, r"factor is 0.0 where a number above 0 is expected"),
+        ("yarn__beta_slow", -1.0, r"beta_slow is -1.0 where a number above 0 is expected"),
+        ("yarn__original_context", 0, r"original_context is 0 where a number above 0"),
+        ("theta", 1.0, r"theta is 1.0 where a number above 1 is expected"),
+    ],
+)
+def test_rotary_settings_that_cannot_be_computed_are_named(key: str, value: object, sentence: str):
+    content = json.loads(change(model__rope=ROPE))
+    assert Manifest.from_json(json.dumps(content)).model.rope is not None
+    place = content["model"]["rope"]
+    *parents, last = key.split("__")
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    with pytest.raises(FolderError, match=f"{MANIFEST_NAME}: {sentence}.* export the folder again"):
+        Manifest.from_json(json.dumps(content))
+
+
 def test_a_missing_key_is_named():
     content = json.loads(MANIFEST.to_json())
     del content["model"]["head_dim"]

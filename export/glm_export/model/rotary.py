@@ -4,13 +4,11 @@ PyTorch computes the periods, which the manifest keeps: numpy's powers differ in
 is 0.002 radians at a million tokens.
 """
 
-from dataclasses import asdict
-
 import torch
 
 from glm_export.model.architectures import DecoderConfig
 from glm_quantize import FloatArray
-from glm_runtime.folder.manifest import RopeEntry, YarnEntry
+from glm_runtime.folder.manifest import RopeEntry
 from glm_runtime.graph import rotary
 from glm_runtime.graph.rotary import COARSE_TABLES, FINE_TABLES, WHOLE_TABLES
 
@@ -38,7 +36,7 @@ def describe_rope(config: DecoderConfig, long_prompt: int | None = None) -> Rope
     """
     exponents = torch.arange(0, config.rotary_dim, 2, dtype=torch.float32) / config.rotary_dim
     periods = torch.pow(config.rope_theta, exponents).tolist()
-    yarn = None if config.yarn is None else YarnEntry(**asdict(config.yarn))
+    yarn = config.yarn
     original = config.context_length if yarn is None else yarn.original_context
     return RopeEntry(config.rope_theta, tuple(periods), original, yarn, long_prompt)
 

@@ -25,7 +25,7 @@ from glm_runtime.folder.manifest_entries import (
     TensorEntry,
     TensorSource,
     VerificationEntry,
-    YarnEntry,
+    Yarn,
     require,
 )
 from glm_runtime.folder.strict_json import decode_record, encode_record, parse_json
@@ -50,7 +50,7 @@ __all__ = [
     "TensorEntry",
     "TensorSource",
     "VerificationEntry",
-    "YarnEntry",
+    "Yarn",
     "check_files",
     "describe_file",
     "read_manifest",

@@ -94,8 +94,10 @@ class RecipeEntry:
 
 
 @dataclass(frozen=True)
-class YarnEntry:
+class Yarn:
     """YaRN's extension of the context, which does not depend on the length of the prompt.
+
+    Those who build it check the numbers: a manifest, config.json and an option have other names.
 
     Attributes:
         factor: scaling factor of the context.
@@ -112,11 +114,6 @@ class YarnEntry:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     is_truncated: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("factor", "original_context", "attention_factor", "beta_fast", "beta_slow"):
-            number = getattr(self, name)
-            require(0 < number < float("inf"), f"{name} is {number}", "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class RopeEntry:
     theta: float
     periods: tuple[float, ...]
     original_context: int
-    yarn: YarnEntry | None = None
+    yarn: Yarn | None = None
     long_prompt: int | None = None
 
     def __post_init__(self) -> None:
@@ -145,11 +142,17 @@ class RopeEntry:
         require(1 < self.theta < float("inf"), f"theta is {self.theta}", "a number above 1")
         is_positive = all(0 < period < float("inf") for period in self.periods)
         require(is_positive and bool(self.periods), "periods are not all above 0", "such numbers")
+        for name in _YARN_NUMBERS if self.yarn is not None else ():
+            number = getattr(self.yarn, name)
+            require(0 < number < float("inf"), f"{name} is {number}", "a number above 0")
 
     @property
     def rotary_dim(self) -> int:
         """Number of elements of a head that are rotated."""
         return 2 * len(self.periods)
+
+
+_YARN_NUMBERS = ("factor", "original_context", "attention_factor", "beta_fast", "beta_slow")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glm_runtime.errors import FolderError, SamplingError
-from glm_runtime.folder.manifest import Manifest, RopeEntry, TensorEntry, YarnEntry
+from glm_runtime.folder.manifest import Manifest, RopeEntry, TensorEntry, Yarn
 
 Table = npt.NDArray[np.float32]
 
@@ -96,7 +96,7 @@ def scale_model(manifest: Manifest, scaling: RopeScaling) -> Manifest:
     yarn, context_length = None, rope.original_context
     if scaling.kind == "yarn":
         assert scaling.factor is not None
-        yarn = YarnEntry(
+        yarn = Yarn(
             factor=scaling.factor,
             original_context=scaling.original_context or rope.original_context,
             attention_factor=0.1 * math.log(scaling.factor) + 1.0,
@@ -180,7 +180,7 @@ def find_frequencies(rope: RopeEntry) -> Table:
     return mixed
 
 
-def _slowed_part(rope: RopeEntry, yarn: YarnEntry) -> Table:
+def _slowed_part(rope: RopeEntry, yarn: Yarn) -> Table:
     """Return YaRN's ramp: 0 for pairs that rotate often in the original context, 1 for slow."""
     first, last = (_find_pair(rope, yarn, turns) for turns in (yarn.beta_fast, yarn.beta_slow))
     if yarn.is_truncated:
@@ -194,7 +194,7 @@ def _slowed_part(rope: RopeEntry, yarn: YarnEntry) -> Table:
     return part
 
 
-def _find_pair(rope: RopeEntry, yarn: YarnEntry, turns: float) -> float:
+def _find_pair(rope: RopeEntry, yarn: Yarn, turns: float) -> float:
     """Return the (fractional) index of the pair with `turns` rotations in the original context."""
     ratio = yarn.original_context / (turns * 2 * math.pi)
     return rope.rotary_dim * math.log(ratio) / (2 * math.log(rope.theta))

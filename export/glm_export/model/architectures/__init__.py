@@ -12,7 +12,6 @@ from glm_export.model.architectures.description import (
     Architecture,
     DecoderConfig,
     ParameterSource,
-    Yarn,
 )
 from glm_export.model.architectures.other_models import find_other_model
 
@@ -29,7 +28,6 @@ __all__ = [
     "Architecture",
     "DecoderConfig",
     "ParameterSource",
-    "Yarn",
     "find_architecture",
 ]
 

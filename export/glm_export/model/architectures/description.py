@@ -9,32 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm_export.errors import UnsupportedModelError
+from glm_runtime.folder.manifest import Yarn
 
 _LARGEST_FLOAT32 = 3.4028234e38
-
-
 _MOST_LAYERS = 1000  # ten times the layers of any published model
-
-
-@dataclass(frozen=True)
-class Yarn:
-    """YaRN's extension of the context, which does not depend on the length of the prompt.
-
-    Attributes:
-        factor: scaling factor of the context.
-        original_context: number of tokens of the training context.
-        attention_factor: factor of cosines and sines.
-        beta_fast: rotations in the original context from which on a pair keeps its frequency.
-        beta_slow: rotations up to which the frequency of a pair is divided by `factor`.
-        is_truncated: True if these bounds are rounded to whole pairs.
-    """
-
-    factor: float
-    original_context: int
-    attention_factor: float
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    is_truncated: bool = True
 
 
 @dataclass(frozen=True)

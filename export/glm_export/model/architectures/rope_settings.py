@@ -14,12 +14,12 @@ from typing import Any
 
 from glm_export.errors import UnsupportedModelError
 from glm_export.model.architectures.description import (
-    Yarn,
     read_count,
     read_flag,
     read_number,
     require_value,
 )
+from glm_runtime.folder.manifest import Yarn
 
 # The first of them that holds anything is read, and the other one is not.
 PLACES = ("rope_scaling", "rope_parameters")
