@@ -27,3 +27,16 @@ class VerificationError(ExportError):
 
 class MissingPackageError(ExportError):
     """A Python package that this command needs is not installed."""
+
+
+def describe_overflow(place: str, dtype: str) -> CheckpointError:
+    """Describe numbers that a type cannot hold.
+
+    Args:
+        place: where they are, with a verb.
+        dtype: "fp32" or "fp16"; the larger one is recommended for the smaller one only.
+    """
+    advice = "" if dtype == "fp32" else ", or export with --dtype fp32"
+    return CheckpointError(
+        f"{place} NaN, Inf or a number too large for {dtype}; check the checkpoint's file{advice}."
+    )

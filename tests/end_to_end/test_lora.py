@@ -54,6 +54,7 @@ CASES = {
     "fan in fan out": Case({"target_modules": ["gate_up_proj"], "fan_in_fan_out": True}),
     "some layers": Case({"target_modules": ["down_proj"], "layers_to_transform": [1]}),
     "bfloat16": Case({"target_modules": ATTENTION}, dtype=torch.bfloat16),
+    "an expression": Case({"target_modules": r".*\.1\..*(q|down)_proj"}),
     "bin": Case({"target_modules": ["o_proj"]}, is_bin=True),
 }
 

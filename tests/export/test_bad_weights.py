@@ -282,7 +282,7 @@ def test_calibrating_weights_that_nothing_holds(tmp_path: Path, method: str | No
     """The same two, met where layers are run instead of where rows are written."""
     values = np.zeros(SHAPES[QUERY], np.float32)
     values[0, :2] = 3e38, -3e38
-    refuse(
+    message = refuse(
         tmp_path / "wide",
         lambda c: replace_tensors(c, add={QUERY: from_array(values)}),
         CheckpointError,
@@ -290,6 +290,7 @@ def test_calibrating_weights_that_nothing_holds(tmp_path: Path, method: str | No
         verify="none",
         method=method,
     )
+    assert "fp32" not in message.partition(";")[2]  # that is what it was exported with
     refuse(
         tmp_path / "large",
         lambda c: poison(c, QUERY, 1e8),

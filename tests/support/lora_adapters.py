@@ -54,20 +54,21 @@ def write_adapter(
 ) -> Path:
     """An adapter of rank 2 and alpha 4, whose factor is 2."""
     folder.mkdir()
+    content = draw_change(MODULES) if tensors is None else tensors
+    modules = {name.partition(".lora_")[0] for name in content if ".lora_" in name}
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": "org/base",
         "r": 2,
         "lora_alpha": 4,
-        "target_modules": ["q_proj"],
+        "target_modules": sorted({module.rpartition(".")[2] for module in modules}),
         "qalora_group_size": 16,
         "megatron_core": "megatron.core",
         "init_lora_weights": True,
         "bias": "none",
     }
     write_json(folder / CONFIG, config | settings)
-    content = draw_change(MODULES) if tensors is None else tensors
     write_safetensors(folder / WEIGHTS, {PREFIX + k: from_array(v) for k, v in content.items()})
     return folder
 

@@ -21,7 +21,7 @@ from glm_export.calibration.open_layer import LINEARS, OpenLayer
 from glm_export.calibration.row_pool import RowPool, restored_threads
 from glm_export.calibration.state import CalibrationState
 from glm_export.checkpoint.parameters import ParameterRows
-from glm_export.errors import CheckpointError
+from glm_export.errors import CheckpointError, describe_overflow
 from glm_export.model import operators
 from glm_export.model.architectures import DecoderConfig
 from glm_export.model.layer_stream import WINDOWS_AT_ONCE, LayerStream
@@ -254,10 +254,8 @@ class Walk:
         if rounded.rows is None:
             return
         if not np.isfinite(rounded.rows.scales).all():
-            raise CheckpointError(
-                f"{name} has NaN, Inf or a number too large for {self.task.scale_dtype} from row "
-                f"{rounded.first_row} on; check the checkpoint's file, or export with --dtype fp32."
-            )
+            place = f"{name} from row {rounded.first_row} on has"
+            raise describe_overflow(place, self.task.scale_dtype)
         self.state.write_codes(name, rounded.first_row, rounded.rows)
 
     def _measure(self, inputs: Iterable[Tensor]) -> InputStatistics:

@@ -12,6 +12,7 @@ from glm_export.checkpoint.adapters import (
     describe_target,
     merge_adapters,
     open_adapters,
+    select_changes,
 )
 from glm_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from glm_export.checkpoint.file_states import FileStates
@@ -133,8 +134,8 @@ def _merge(
             f"{adapters[0].folder} cannot be merged into its codes without new rounding; give the "
             "checkpoint that is not quantized and the same --adapter."
         )
-    opened = open_adapters(adapters)
     target = describe_target(source.parameters, architecture.split_names)
+    opened = tuple(select_changes(target, adapter) for adapter in open_adapters(adapters))
     checkpoint = merge_adapters(source.checkpoint, target, opened)
     return replace(
         source,

@@ -20,7 +20,7 @@ from glm_export.calibration.folding import Folding
 from glm_export.calibration.state import CalibrationState
 from glm_export.checkpoint.checkpoint import Checkpoint
 from glm_export.checkpoint.prequantized import QuantizedMatrix
-from glm_export.errors import CheckpointError, VerificationError
+from glm_export.errors import CheckpointError, VerificationError, describe_overflow
 from glm_export.output.written_tensors import WeightError, WrittenTensors, open_written
 from glm_export.plan.plan import NUMPY_DTYPES, ExportPlan, Segment, TensorPlan
 from glm_quantize import (
@@ -360,10 +360,7 @@ def _sum_squares(values: FloatArray) -> float:
 
 def _require_finite(run: _Run, stored: Array, dtype: str) -> None:
     if not np.isfinite(stored.astype(np.float32, copy=False)).all():
-        raise CheckpointError(
-            f"{run.source}, rows {run.start}-{run.stop} have NaN, Inf or a number too large for "
-            f"{dtype}; check the checkpoint's file, or export with --dtype fp32."
-        )
+        raise describe_overflow(f"{run.source}, rows {run.start}-{run.stop} have", dtype)
 
 
 def _require_equal(segment: Segment, found: Array, expected: Array) -> None:

@@ -161,7 +161,7 @@ int32_t find_largest(const float* values, size_t count) {
   }
   throw Error(GLM_RUN_FAILED,
               "the logits contain NaN or have no finite maximum; check the folder with Python's "
-              "`glm-run doctor`, or export it with `--dtype fp32`.");
+              "`glm-run doctor`, and export a folder in float16 again with `--dtype fp32`.");
 }
 
 }  // namespace glm

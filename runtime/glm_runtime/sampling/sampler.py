@@ -122,7 +122,8 @@ def require_finite(logit: float) -> None:
     if not math.isfinite(logit):
         raise GenerationError(
             f"the model gave {logit} as its best logit where a finite number is expected; "
-            "check the folder with `glm-run doctor`, or export it with `--dtype fp32`."
+            "check the folder with `glm-run doctor`, and export a folder in float16 again with "
+            "`--dtype fp32`."
         )
 
 

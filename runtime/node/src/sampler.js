@@ -85,7 +85,8 @@ function requireFinite(logit) {
   if (Number.isFinite(logit)) return;
   throw new GenerationError(
     `the model's largest logit is ${logit} where a finite number is expected; ` +
-      "check the folder with `glm-run doctor`, or export it with `--dtype fp32`.",
+      "check the folder with `glm-run doctor`, and export a folder in float16 again with " +
+      "`--dtype fp32`.",
   );
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glm_export.checkpoint import name_patterns
 from glm_export.checkpoint.checkpoint import open_checkpoint
 from glm_export.checkpoint.prequantized import find_format
 from glm_export.errors import CheckpointError, ExportError, UnsupportedModelError
@@ -265,18 +266,24 @@ def test_dynamic_rules_of_gptqmodel(tmp_path: Path) -> None:
         open_changed(tmp_path, recipe, keep, bits=4, group_size=64, dynamic={"+:x": {"bits": 8}})
 
 
+# An expression with 2^n ways to fail on n letters, which stopped the export for ever.
+ENDLESS = r"(?:\w+)+(?:[\w.]+)+(?:[\w.]+)+!"
+
+
 @pytest.mark.parametrize(
     ("rules", "found", "expected"),
     [
         ({"+:(": {"bits": 8}}, "names modules by '('", "not a regular expression ("),
+        ({f"+:{ENDLESS}": {"bits": 8}}, f"names modules by {ENDLESS!r}", "within 2 s; check"),
         ({"+:.*": {"bits": 3}}, "bits=3", "4 or 8"),
         ({"+:.*": 8}, "dynamic +:.*=8", "an object"),
         ([], "dynamic=[]", "an object"),
     ],
 )
 def test_dynamic_rules_that_are_none(
-    tmp_path: Path, rules: object, found: str, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: object, found: str, expected: str
 ) -> None:
+    monkeypatch.setattr(name_patterns, "_LIMIT_S", 2)
     with pytest.raises(UnsupportedModelError) as caught:
         open_changed(tmp_path, GPTQ_V1, keep, dynamic=rules)
     assert_sentence(str(caught.value), found, expected)
@@ -309,6 +316,7 @@ def test_the_group_that_targets_a_linear(tmp_path: Path, targets: dict[str, int]
     ("target", "kind", "expected"),
     [
         ("Embedding", CheckpointError, f"{PREFIX} is stored as compressed-tensors but none"),
+        (f"re:{ENDLESS}", UnsupportedModelError, f"names modules by {ENDLESS!r}, a regular"),
         (
             "re:[",
             UnsupportedModelError,
@@ -317,8 +325,13 @@ def test_the_group_that_targets_a_linear(tmp_path: Path, targets: dict[str, int]
     ],
 )
 def test_a_linear_that_no_group_targets(
-    tmp_path: Path, target: str, kind: type[ExportError], expected: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    kind: type[ExportError],
+    expected: str,
 ) -> None:
+    monkeypatch.setattr(name_patterns, "_LIMIT_S", 2)
     with pytest.raises(kind) as caught:
         open_changed(
             tmp_path, Recipe(COMPRESSED), keep, config_groups=describe_groups({target: 32})

@@ -1,6 +1,6 @@
 """LoRA adapters as PEFT saves them, merged into a checkpoint while its rows are read.
 
-Read `choice.py`, `settings.py`, `open_adapter.py` and then `merge.py`.
+Read `choice.py`, `settings.py`, `open_adapter.py`, `merge.py` and then `selection.py`.
 """
 
 from glm_export.checkpoint.adapters.choice import Adapter, check_adapters, parse_adapter
@@ -10,6 +10,7 @@ from glm_export.checkpoint.adapters.open_adapter import (
     check_adapter_folder,
     open_adapters,
 )
+from glm_export.checkpoint.adapters.selection import select_changes
 
 __all__ = [
     "Adapter",
@@ -20,4 +21,5 @@ __all__ = [
     "merge_adapters",
     "open_adapters",
     "parse_adapter",
+    "select_changes",
 ]

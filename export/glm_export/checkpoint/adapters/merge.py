@@ -18,10 +18,10 @@ from glm_export.model.architectures import ParameterSource
 from glm_quantize import FloatArray
 
 AddRows = Callable[[FloatArray, int], None]
-_WEIGHT, _BIAS = ".weight", ".bias"
+WEIGHT, _BIAS = ".weight", ".bias"
 _BASE_COPY = ".base_layer.weight"
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
-_HEADS = ("lm_head.weight", "output_layer.weight")  # of `glm` and `glm4`, and of `chatglm`
+HEADS = ("lm_head.weight", "output_layer.weight")  # of `glm` and `glm4`, and of `chatglm`
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _list_additions(target: MergeTarget, adapter: OpenAdapter) -> Iterator[_Addi
     for change in adapter.changes:
         down, up = (adapter.stored.tensors[name].shape for name in (change.down, change.up))
         found = (down[1], up[0]) if change.is_embedding else (up[0], down[1])
-        for name, rows in _list_rows(target, adapter, change, _WEIGHT, found):
+        for name, rows in _list_rows(target, adapter, change, WEIGHT, found):
             add = rows.add_to_embedding if change.is_embedding else rows.add_to_linear
             yield _Addition(name, add, (change.down, change.up))
         if not change.bias:
@@ -182,7 +182,9 @@ def _list_rows(
 def _locate(target: MergeTarget, adapter: OpenAdapter, module: str, kind: str) -> _Place:
     """Find the tensors of a module, which the checkpoint or the adapter may have in parts."""
     name = module + kind
-    if target.is_tied and (name == target.embedding or name.endswith(_HEADS)):
+    is_kept_tied = adapter.settings.is_tied and name == target.embedding
+    is_one_of_two = target.is_tied and (name == target.embedding or name.endswith(HEADS))
+    if is_one_of_two and not is_kept_tied:
         raise UnsupportedModelError(
             f"adapter {adapter.name} changes {name}, but the model ties its head to its embedding "
             "and only one of them would change; use an adapter that changes neither."

@@ -6,7 +6,7 @@ Source: PEFT 0.21, `utils/save_and_load.py` and `tuners/lora/layer.py`.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glm_export.checkpoint.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -58,6 +58,7 @@ class OpenAdapter:
         stored: its tensors; its config is adapter_config.json.
         changes: low-rank changes.
         replaced: whole tensors: name in the base model -> name in the adapter's file.
+        left_out: modules whose change the settings do not apply; see `selection.py`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class OpenAdapter:
     stored: Checkpoint
     changes: tuple[LowRankChange, ...]
     replaced: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def files(self) -> dict[str, Path]:
@@ -82,7 +84,13 @@ class OpenAdapter:
     def note(self) -> str:
         """A sentence about the merge."""
         count = len(self.changes) + len(self.replaced)
-        return f"adapter {self.name} was merged with weight {self.weight:g} ({count} changes)."
+        note = f"adapter {self.name} was merged with weight {self.weight:g} ({count} changes)."
+        if not self.left_out:
+            return note
+        return (
+            f"{note} {len(self.left_out)} of its changes were left out, as in PEFT, because "
+            f"{ADAPTER_CONFIG} does not name their modules, for example {self.left_out[0]}."
+        )
 
     @property
     def base_model(self) -> str:
@@ -136,6 +144,7 @@ def _open(adapter: Adapter, name: str) -> OpenAdapter:
     states.require_unchanged([path])
     stored = Checkpoint(adapter.folder, config, tensors, WeightFiles((path,)), states)
     changes, replaced = _sort_out(tensors)
+    settings = replace(settings, modules=tuple(change.module for change in changes))
     for change in changes:
         _check_change(stored, change, settings)
     return OpenAdapter(name, float(adapter.weight), settings, stored, changes, replaced)

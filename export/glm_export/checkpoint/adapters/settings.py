@@ -5,12 +5,12 @@ Source: PEFT 0.21, `tuners/lora/config.py` and `LoraLayer.update_layer`.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from glm_export.checkpoint.adapter_files import ADAPTER_CONFIG
+from glm_export.checkpoint.name_patterns import Matches, PatternError, match_names
 from glm_export.errors import UnsupportedModelError
 
 _LORA = "LORA"
@@ -28,6 +28,7 @@ _KNOWN = (
     *("megatron_core", "qalora_group_size"),
     "fan_in_fan_out",  # PEFT ignores it for the linear layers of these models
 )
+_END_FORM = r"(.*\.)?({})$"  # PEFT's `get_pattern_key`
 _NAMES = {"use_dora": "DoRA", "alora_invocation_tokens": "aLoRA", "use_qalora": "QA-LoRA"}
 
 
@@ -41,6 +42,8 @@ class LoraSettings:
         is_rank_stabilized: True if the factor is alpha / sqrt(rank) and not alpha / rank.
         rank_pattern: other ranks by regular expression.
         alpha_pattern: other alphas by regular expression.
+        is_tied: True if a head that is tied to the embedding gets the embedding's change.
+        modules: names of all modules that the adapter changes.
     """
 
     rank: int
@@ -48,16 +51,24 @@ class LoraSettings:
     is_rank_stabilized: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
+    is_tied: bool = False
+    modules: tuple[str, ...] = ()
 
     def find_rank(self, module: str) -> int:
         """Return the rank of a module's change."""
-        return int(_find(self.rank_pattern, module, self.rank))
+        return int(self._find("rank_pattern", self.rank_pattern, module, self.rank))
 
     def find_factor(self, module: str) -> float:
         """Return the factor of the product of a module's two matrices."""
         rank = self.find_rank(module)
         divisor = math.sqrt(rank) if self.is_rank_stabilized else rank
-        return _find(self.alpha_pattern, module, self.alpha) / divisor
+        return self._find("alpha_pattern", self.alpha_pattern, module, self.alpha) / divisor
+
+    def _find(self, key: str, patterns: Mapping[str, float], module: str, default: float) -> float:
+        """Return the value of the first expression that matches the end of a module's name."""
+        matches = match_modules(key, tuple(patterns), self.modules, _END_FORM)
+        found = (value for pattern, value in patterns.items() if module in matches[pattern])
+        return next(found, default)
 
 
 def read_settings(config: Mapping[str, Any]) -> LoraSettings:
@@ -86,7 +97,30 @@ def read_settings(config: Mapping[str, Any]) -> LoraSettings:
         is_rank_stabilized=_read_flag(config, "use_rslora"),
         rank_pattern={key: int(n) for key, n in _read_pattern(config, "rank_pattern").items()},
         alpha_pattern=_read_pattern(config, "alpha_pattern"),
+        is_tied=_read_flag(config, "ensure_weight_tying"),
     )
+
+
+def match_modules(
+    key: str,
+    patterns: tuple[str, ...],
+    modules: tuple[str, ...],
+    form: str = "{}",
+    *,
+    is_full: bool = False,
+) -> Matches:
+    """Return the modules that expressions of a setting match; see `match_names`.
+
+    Raises:
+        UnsupportedModelError: this is not a regular expression, or it takes too long.
+    """
+    try:
+        return match_names(patterns, modules, form, is_full=is_full)
+    except PatternError as error:
+        raise UnsupportedModelError(
+            f"{ADAPTER_CONFIG} names modules by {error.pattern!r:.80} in {key}, {error}; correct "
+            "it."
+        ) from error
 
 
 def _check_start(start: object) -> None:
@@ -103,41 +137,27 @@ def _read_number(config: Mapping[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < _LARGEST:
-        _refuse(key, value, "a number above 0")
+        refuse_value(key, value, "a number above 0")
     return float(value)
 
 
 def _read_flag(config: Mapping[str, Any], key: str) -> bool:
     value = config.get(key, False)
     if not isinstance(value, bool):
-        _refuse(key, value, "true or false")
+        refuse_value(key, value, "true or false")
     return value
 
 
 def _read_pattern(config: Mapping[str, Any], key: str) -> dict[str, float]:
     values = config.get(key) or {}
     if not isinstance(values, Mapping):
-        _refuse(key, values, "an object")
-    for pattern in values:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UnsupportedModelError(
-                f"{ADAPTER_CONFIG} names modules by {pattern!r} in {key}, not a regular expression "
-                f"({error}); correct it."
-            ) from error
+        refuse_value(key, values, "an object")
+    match_modules(key, tuple(values), (), _END_FORM)
     return {pattern: _read_number(values, pattern, 1) for pattern in values}
 
 
-def _find(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """Return the value of the first expression that matches the end of a module's name."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _refuse(key: str, value: object, expected: str) -> NoReturn:
+def refuse_value(key: str, value: object, expected: str) -> NoReturn:
+    """Refuse a value of adapter_config.json."""
     raise UnsupportedModelError(
         f"{ADAPTER_CONFIG} says {key}={value!r}; {expected} is needed: check {ADAPTER_CONFIG}."
     )

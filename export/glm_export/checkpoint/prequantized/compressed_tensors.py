@@ -40,7 +40,7 @@ from glm_export.checkpoint.prequantized.scaled import (
     check_scaled,
 )
 from glm_export.checkpoint.prequantized.settings import (
-    is_match,
+    find_matches,
     read_bits,
     read_block,
     read_group_size,
@@ -59,6 +59,7 @@ _MIXED = "mixed-precision"  # each group names its own
 _PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_g_idx", "weight_shape")
 _ACTIVATION_PARTS = ("input_scale", "input_zero_point")  # activations stay floats here
 _CLASS = "Linear"
+_PATTERN = "re:"  # before a regular expression
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class CompressedTensorsFormat:
         """Open a linear layer of 8-bit numbers with scales; see `ScaledFormat`."""
         if not _is_scaled(checkpoint, prefix):
             return None
-        block = self._find_group(prefix).block
+        block = self._find_group(checkpoint, prefix).block
         if block is None:
             raise CheckpointError(
                 f"{prefix}.weight has dtype {checkpoint.tensors[f'{prefix}.weight'].dtype}, but "
@@ -121,7 +122,7 @@ class CompressedTensorsFormat:
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
         """Check a linear layer's tensors and determine its scheme; see `PrequantizedFormat`."""
-        group = self._find_group(prefix)
+        group = self._find_group(checkpoint, prefix)
         layout = lay_out_groups(prefix, shape[1], group.group_size)
         parts = _list_parts(checkpoint, prefix, shape, group, layout)
         check_parts(checkpoint, parts, METHOD)
@@ -131,11 +132,15 @@ class CompressedTensorsFormat:
         reader = _Reader(checkpoint, prefix, shape[1], group)
         return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)
 
-    def _find_group(self, prefix: str) -> _Group:
+    def _find_group(self, checkpoint: Checkpoint, prefix: str) -> _Group:
         """Find the entry as the library does: by module name, then by expression, then by class."""
-        for rank in (_is_named, _is_described, _is_of_class):
+        targets = {target for group in self.groups for target in group.targets}
+        patterns = {one: one.removeprefix(_PATTERN) for one in targets if one.startswith(_PATTERN)}
+        found = find_matches(sorted(patterns.values()), checkpoint)
+        described = {one for one, pattern in patterns.items() if prefix in found[pattern]}
+        for wanted in ({prefix}, described, {_CLASS}):
             for group in self.groups:
-                if any(rank(target, prefix) for target in group.targets):
+                if wanted.intersection(group.targets):
                     return group
         raise CheckpointError(
             f"{prefix} is stored as {METHOD} but none of config.json's config_groups targets it; "
@@ -248,18 +253,6 @@ def _read_group_size(weights: Mapping[str, Any]) -> int:
     if weights.get("strategy") == "channel":
         return -1
     return read_group_size(weights)
-
-
-def _is_named(target: str, prefix: str) -> bool:
-    return target == prefix
-
-
-def _is_described(target: str, prefix: str) -> bool:
-    return target.startswith("re:") and is_match(target.removeprefix("re:"), prefix)
-
-
-def _is_of_class(target: str, prefix: str) -> bool:  # noqa: ARG001
-    return target == _CLASS
 
 
 def _list_parts(

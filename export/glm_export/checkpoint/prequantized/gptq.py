@@ -34,7 +34,7 @@ from glm_export.checkpoint.prequantized.packed_words import (
     unpack_along_row,
 )
 from glm_export.checkpoint.prequantized.settings import (
-    is_match,
+    find_matches,
     read_bits,
     read_group_size,
     read_object,
@@ -87,7 +87,7 @@ class GptqFormat:
         self, checkpoint: Checkpoint, prefix: str, shape: tuple[int, int]
     ) -> QuantizedLinear:
         """Check a linear layer's tensors and determine its scheme; see `PrequantizedFormat`."""
-        settings = self._read_settings_of(prefix)
+        settings = self._read_settings_of(checkpoint, prefix)
         layout = lay_out_groups(prefix, shape[1], settings.group_size)
         parts = _list_parts(checkpoint, prefix, shape, settings, layout)
         check_parts(checkpoint, parts, METHOD)
@@ -97,13 +97,15 @@ class GptqFormat:
         scheme = Scheme(settings.bits, layout.block_size, is_symmetric)
         return QuantizedLinear(prefix, shape[0], parts, layout, scheme, reader.read_groups)
 
-    def _read_settings_of(self, prefix: str) -> _Settings:
+    def _read_settings_of(self, checkpoint: Checkpoint, prefix: str) -> _Settings:
         """Apply the first entry of GPTQModel's `dynamic` whose expression matches the module."""
-        for pattern, override in read_object(self.settings, "dynamic").items():
-            if pattern.startswith("-:") or not is_match(pattern.removeprefix("+:"), prefix):
-                continue
-            changes = read_object({f"dynamic {pattern}": override}, f"dynamic {pattern}")
-            return _read_settings({**self.settings, **changes})
+        dynamic = read_object(self.settings, "dynamic")
+        used = {key: key.removeprefix("+:") for key in dynamic if not key.startswith("-:")}
+        found = find_matches(used.values(), checkpoint)
+        for key, pattern in used.items():
+            if prefix in found[pattern]:
+                changes = read_object({f"dynamic {key}": dynamic[key]}, f"dynamic {key}")
+                return _read_settings({**self.settings, **changes})
         return _read_settings(self.settings)
 
 

@@ -1,9 +1,10 @@
 """Reading values of config.json's quantization_config; unsupported values are refused."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from glm_export.checkpoint.checkpoint import Checkpoint
+from glm_export.checkpoint.name_patterns import Matches, PatternError, match_names
 from glm_export.errors import UnsupportedModelError
 from glm_export.model.architectures.description import read_count, require_value
 
@@ -72,16 +73,17 @@ def require_name(settings: Mapping[str, Any], key: str, *supported: str) -> None
     require_value({key: value.lower() if isinstance(value, str) else value}, key, *supported)
 
 
-def is_match(pattern: str, name: str) -> bool:
-    """Return True if a regular expression of config.json matches the start of a module's name.
+def find_matches(patterns: Iterable[str], checkpoint: Checkpoint) -> Matches:
+    """Return the modules whose names begin as each regular expression of config.json says.
 
     Raises:
-        UnsupportedModelError: the pattern is not a regular expression.
+        UnsupportedModelError: this is not a regular expression, or it takes too long.
     """
+    names = sorted({name.rpartition(".")[0] for name in checkpoint.tensors})
     try:
-        return re.match(pattern, name) is not None
-    except re.error as error:
+        return match_names(tuple(patterns), tuple(names))
+    except PatternError as error:
         raise UnsupportedModelError(
-            f"config.json names modules by {pattern!r}, not a regular expression ({error}); "
-            "check quantization_config."
+            f"config.json names modules by {error.pattern!r:.80}, {error}; check "
+            "quantization_config."
         ) from error
