@@ -84,6 +84,8 @@ def test_a_stop_string_ends_the_answer_and_nothing_of_it_is_shown(tiny_model: Mo
     stopped = answer(tiny_model, max_new_tokens=40, stop=("not there", stop))
     assert text_of(stopped) == text[:start]
     assert stopped[-1].finish_reason == "stop_string"
+    assert [piece.stop_string for piece in stopped] == [*[None] * (len(stopped) - 1), stop]
+    assert pieces[-1].stop_string is None
     assert len(stopped) < len(pieces)
 
 

@@ -170,7 +170,8 @@ class AnswerWriter:
         if rest.tool_calls and reason == "stop":
             reason = "tool_calls"
         text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
-        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs)
+        found = self._reader.stop_string if reason == "stop_string" else None
+        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs, found)
 
     def _force_tokens(self) -> None:
         """Begin to write the end of the reasoning where it reaches its limit."""
@@ -194,7 +195,7 @@ class AnswerWriter:
     def _find_finish(self, token: int) -> FinishReason | None:
         if token in self._model.eos_token_ids:
             return "stop"
-        if self._reader.is_stopped:
+        if self._reader.stop_string is not None:
             return "stop_string"
         if self._mask is not None and self._mask.is_finished:
             return "stop"

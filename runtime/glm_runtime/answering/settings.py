@@ -149,6 +149,7 @@ class Piece:
         reasoning: text of the reasoning before the answer.
         tool_calls: all tool calls, on the last piece only.
         logprobs: log-probabilities of the token, if `top_logprobs` is set.
+        stop_string: the stop string that ended the answer, on the last piece only.
     """
 
     text: str
@@ -157,3 +158,4 @@ class Piece:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: TokenLogprobs | None = None
+    stop_string: str | None = None

@@ -66,9 +66,9 @@ class AnswerReader:
         self._thinking_tokens = 0
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether a stop string has appeared."""
-        return self._stop_strings.is_found
+    def stop_string(self) -> str | None:
+        """The stop string that has appeared."""
+        return self._stop_strings.found
 
     @property
     def is_thinking(self) -> bool:
@@ -94,7 +94,7 @@ class AnswerReader:
     def finish(self) -> AnswerPart:
         """Return the parts that were held back; nothing after a stop string."""
         reasoning, text = "", ""
-        if not self.is_stopped:
+        if self.stop_string is None:
             reasoning, text = self._split(self._stream.flush(), is_last=True)
             text = self._stop_strings.add(text) + self._stop_strings.flush()
         text = self._parser.add(text)

@@ -8,7 +8,11 @@ _MAX_STOPS = 1000
 
 
 class StopStrings:
-    """Passes text through and holds back what may be the beginning of a stop string."""
+    """Passes text through and holds back what may be the beginning of a stop string.
+
+    Attributes:
+        found: the stop string that has appeared; the shortest of those that begin where it does.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         """Watch for any of `stops`.
@@ -27,16 +31,16 @@ class StopStrings:
             )
         self._stops = tuple(stops)
         self._held = ""
-        self.is_found = False
+        self.found: str | None = None
 
     def add(self, text: str) -> str:
-        """Take new text; return the text before any stop string, and set `is_found` at one."""
+        """Take new text; return the text before any stop string, and set `found` at one."""
         self._held += text
-        starts = [self._held.find(stop) for stop in self._stops]
-        found = [start for start in starts if start >= 0]
+        places = [(self._held.find(stop), len(stop), stop) for stop in self._stops]
+        found = [place for place in places if place[0] >= 0]
         if found:
-            self.is_found = True
-            shown, self._held = self._held[: min(found)], ""
+            start, _, self.found = min(found)
+            shown, self._held = self._held[:start], ""
             return shown
         safe = len(self._held) - self._count_held()
         shown, self._held = self._held[:safe], self._held[safe:]
