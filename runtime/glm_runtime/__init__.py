@@ -31,7 +31,7 @@ from glm_runtime.sampling.logprobs import TokenLogprobs
 from glm_runtime.sampling.settings import DrySettings, SamplingSettings
 from glm_runtime.sampling.structured import Grammar
 from glm_runtime.text.chat_messages import ChatOptions
-from glm_runtime.text.tool_calls import ToolCall
+from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta
 
 __all__ = [
     "BatchPiece",
@@ -63,6 +63,7 @@ __all__ = [
     "SessionBusyError",
     "TokenLogprobs",
     "ToolCall",
+    "ToolCallDelta",
     "load",
 ]
 __version__ = "0.1.0"  # the version of glm_export

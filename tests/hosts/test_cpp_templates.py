@@ -18,6 +18,7 @@ from glm_export.tokenizer.chat_table_guess import (
 from glm_runtime import ChatOptions
 from glm_runtime.text.chat_prompt import prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.tool_calls import ToolCallParser
 from support import cpp_library as cpp
 from support.chat_conversations import CONVERSATIONS, render_reference
@@ -185,7 +186,7 @@ def test_calls_of_an_answer(library: Library) -> None:
     found = 0
     for _ in range(4000):
         text = "".join(generator.choices(PIECES, k=generator.randrange(1, 12)))
-        parser = ToolCallParser(names)
+        parser = ToolCallParser(NameLineCalls(tuple(names)))
         shown = parser.add(text)
         rest, calls = parser.finish()
         said = [{"name": call.name, "arguments": call.arguments} for call in calls]

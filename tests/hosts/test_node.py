@@ -18,6 +18,7 @@ import glm_export
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_runtime import ChatOptions, GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.thinking import ThinkingSplitter
 from glm_runtime.text.tool_calls import ToolCallParser
 from support import npm_packages
@@ -276,7 +277,7 @@ def make_prepared(model: Model, options: dict[str, Any]) -> dict[str, Any]:
 
 def make_tool_text(text: str) -> dict[str, Any]:
     names = ["get_verse"]
-    parser = ToolCallParser(names)
+    parser = ToolCallParser(NameLineCalls(tuple(names)))
     shown = parser.add(text)
     rest, calls = parser.finish()
     said = [{"name": call.name, "arguments": call.arguments} for call in calls]

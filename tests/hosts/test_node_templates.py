@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.tool_calls import ToolCallParser
 from support import npm_packages
 from support.chat_conversations import (
@@ -113,7 +114,7 @@ def list_called() -> list[dict[str, Any]]:
     texts = ["".join(generator.choices(PIECES, k=generator.randrange(1, 12))) for _ in range(3000)]
     rows = []
     for text in texts:
-        parser = ToolCallParser(names)
+        parser = ToolCallParser(NameLineCalls(tuple(names)))
         shown = parser.add(text)
         rest, calls = parser.finish()
         said = [{"name": call.name, "arguments": call.arguments} for call in calls]

@@ -21,6 +21,7 @@ from glm_runtime.answering.speculation import Drafter, PromptLookup
 from glm_runtime.errors import GenerationError, PromptError, SamplingError
 from glm_runtime.graph.decoding import Decoder
 from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
+from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall
 from runtime.test_decoding import run_plainly
@@ -353,7 +354,7 @@ def test_a_finished_call_is_the_reason_unless_the_answer_was_cut_off(
     """After "length" a caller asks for more; after "tool_calls" it runs the tool."""
     entry, tokenizer = tiny_model.manifest.model, tiny_model.tokenizer
     tokens = tokenizer.encode('get\n{"a": 1}')
-    form = AnswerForm(is_chat=True, tool_names=("get",))
+    form = AnswerForm(is_chat=True, dialect=NameLineCalls(("get",)))
     request = Request([5], GenerationSettings(GREEDY, limit and len(tokens)), form)
     writer = AnswerWriter(tokenizer, entry, request)
     pieces = write_tokens(writer, tokens if limit else [*tokens, entry.eos_token_ids[1]])

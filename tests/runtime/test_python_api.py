@@ -27,6 +27,7 @@ from glm_runtime.graph.decoding import Decoder
 from glm_runtime.text.answer import AnswerForm, AnswerReader
 from glm_runtime.text.chat_messages import count_calls
 from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.dialects.name_line import NameLineCalls
 from runtime.tiny_folder import CHAT_TEMPLATE
 
 MESSAGES = [{"role": "user", "content": "Who created the earth?"}]
@@ -139,7 +140,7 @@ def test_an_unknown_device_is_refused_by_a_sentence(tiny_folder: Path):
 
 
 def test_calls_have_ids_that_differ_within_a_conversation(tiny_model: Model):
-    form = AnswerForm(tool_names=("add",), num_calls=2)
+    form = AnswerForm(dialect=NameLineCalls(("add",)), num_calls=2)
     reader = AnswerReader(tiny_model.tokenizer, form, ())
     for token in tiny_model.tokenizer.encode('add\n{"a": 1}\nadd\n{"a": 2}'):
         reader.add(token)

@@ -2,12 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glm_runtime.text.tool_calls import ToolCall, ToolCallParser, _BraceCounter
+from glm_runtime.text.dialects.json_scanner import JsonScanner
+from glm_runtime.text.dialects.name_line import NameLineCalls
+from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = 'get_verse\n{"reference": "Micah 6:8"}'
@@ -19,7 +22,7 @@ HEAD = re.compile(
 
 
 def parse(parts: list[str], names: tuple[str, ...] = NAMES) -> tuple[str, tuple[ToolCall, ...]]:
-    parser = ToolCallParser(names)
+    parser = ToolCallParser(NameLineCalls(names))
     shown = "".join(parser.add(part) for part in parts)
     rest, calls = parser.finish()
     return shown + rest, calls
@@ -53,7 +56,7 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
             assert "NaN" not in rest[:end]
         except (ValueError, AssertionError):
             return ()
-        calls.append(ToolCall(head["name"], rest[:end]))
+        calls.append(ToolCall(head["name"], rest[:end], f"call_{len(calls)}"))
         rest = rest[end:]
         if head["fence"] and rest.strip():
             if not rest.lstrip().startswith("```"):
@@ -70,8 +73,8 @@ CASES = {
     CALL: ("", (VERSE,)),
     "\n" + CALL: ("\n", (VERSE,)),
     "I look it up.\n" + CALL + "\n": ("I look it up.\n", (VERSE,)),
-    CALL + "\n" + CALL: ("", (VERSE, VERSE)),
-    CALL + "\n\n查诗\n{}": ("", (VERSE, ToolCall("查诗", "{}"))),
+    CALL + "\n" + CALL: ("", (VERSE, replace(VERSE, id="call_1"))),
+    CALL + "\n\n查诗\n{}": ("", (VERSE, ToolCall("查诗", "{}", "call_1"))),
     'get\n{"a": "}\\"{", "b": {"c": [1]}}': (
         "",
         (ToolCall("get", '{"a": "}\\"{", "b": {"c": [1]}}'),),
@@ -83,7 +86,10 @@ CASES = {
     f"get_verse\r\n{OBJECT}\r\n": ("", (VERSE,)),
     f"get_verse\n\n \r\n{OBJECT}": ("", (VERSE,)),
     f"get_verse\n```json\n{OBJECT}\n```": ("", (VERSE,)),
-    f"get_verse\n\n```\n{OBJECT}\n```\n\nget\r\n{{}}": ("", (VERSE, ToolCall("get", "{}"))),
+    f"get_verse\n\n```\n{OBJECT}\n```\n\nget\r\n{{}}": (
+        "",
+        (VERSE, ToolCall("get", "{}", "call_1")),
+    ),
     f"get_verse\n``` json\n{OBJECT}": (f"get_verse\n``` json\n{OBJECT}", ()),
     f"See:\n get_verse\n```json\n{OBJECT}": ("See:\n", (VERSE,)),
     "get\n{bad\n" + CALL: ("get\n{bad\n", (VERSE,)),
@@ -130,13 +136,13 @@ def test_what_only_looks_like_a_call_stays_text(text: str):
 
 
 def test_without_tools_everything_is_text_at_once():
-    parser = ToolCallParser(())
+    parser = ToolCallParser(None)
     assert parser.add(CALL) == CALL
     assert parser.finish() == ("", ())
 
 
 def test_text_is_not_held_back_longer_than_it_may_be_a_call():
-    parser = ToolCallParser(NAMES)
+    parser = ToolCallParser(NameLineCalls(NAMES))
     assert parser.add("I look") == "I look"
     assert parser.add(" it up.\nge") == " it up.\n"
     assert parser.add("t") == ""
@@ -145,14 +151,14 @@ def test_text_is_not_held_back_longer_than_it_may_be_a_call():
 
 @pytest.mark.parametrize("character", "xE'#<（")
 def test_what_json_does_not_allow_ends_the_wait_for_a_call(character: str):
-    parser = ToolCallParser(NAMES)
+    parser = ToolCallParser(NameLineCalls(NAMES))
     assert parser.add('get\n{"a": [1, ') == ""
     shown = parser.add(character)
     assert shown == ("" if character == "E" else 'get\n{"a": [1, ' + character)
 
 
 def test_a_line_break_inside_a_string_ends_the_wait_for_a_call():
-    parser = ToolCallParser(NAMES)
+    parser = ToolCallParser(NameLineCalls(NAMES))
     assert parser.add('get\n{"a": "x') == ""
     assert parser.add("\n") == 'get\n{"a": "x\n'
 
@@ -199,17 +205,17 @@ def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):
 def test_a_loop_of_broken_calls_is_text_at_once(head: str):
     """Held to the end, 16,000 of them took a minute. Each character may be looked at 4 times."""
     looked = 0
-    find_end = _BraceCounter.find_end
+    find_end = JsonScanner.find_end
 
-    def count(braces: _BraceCounter, text: str) -> int | None:
+    def count(scanner: JsonScanner, text: str) -> int | None:
         nonlocal looked
         looked += len(text)
-        return find_end(braces, text)
+        return find_end(scanner, text)
 
     text = head * 500
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_BraceCounter, "find_end", count)
-        parser = ToolCallParser(NAMES)
+        patch.setattr(JsonScanner, "find_end", count)
+        parser = ToolCallParser(NameLineCalls(NAMES))
         shown = "".join(parser.add(character) for character in text)
         assert len(shown) > len(text) - 40
         assert shown + parser.finish()[0] == text
@@ -219,17 +225,17 @@ def test_a_loop_of_broken_calls_is_text_at_once(head: str):
 def test_a_loop_of_calls_before_a_text_is_read_once():
     """None of them is a call. 2,000 took 30 seconds, because each was read to the end."""
     looked = 0
-    find_end = _BraceCounter.find_end
+    find_end = JsonScanner.find_end
 
-    def count(braces: _BraceCounter, text: str) -> int | None:
+    def count(scanner: JsonScanner, text: str) -> int | None:
         nonlocal looked
         looked += len(text)
-        return find_end(braces, text)
+        return find_end(scanner, text)
 
     text = "get\n{}\n" * 500 + "and more"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_BraceCounter, "find_end", count)
-        parser = ToolCallParser(NAMES)
+        patch.setattr(JsonScanner, "find_end", count)
+        parser = ToolCallParser(NameLineCalls(NAMES))
         shown = "".join(parser.add(character) for character in text)
         assert shown + parser.finish()[0] == text
     assert looked < 4 * len(text)

@@ -165,13 +165,15 @@ class AnswerWriter:
         self.remaining -= 1
         reason = self._find_finish(token)
         if reason is None:
-            return Piece(part.text, token, None, part.reasoning, (), logprobs)
+            deltas = part.tool_call_deltas
+            return Piece(part.text, token, None, part.reasoning, (), logprobs, None, deltas)
         rest = self._reader.finish()
         if rest.tool_calls and reason == "stop":
             reason = "tool_calls"
         text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
         found = self._reader.stop_string if reason == "stop_string" else None
-        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs, found)
+        deltas = part.tool_call_deltas + rest.tool_call_deltas
+        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs, found, deltas)
 
     def _force_tokens(self) -> None:
         """Begin to write the end of the reasoning where it reaches its limit."""

@@ -17,7 +17,7 @@ from glm_runtime.sampling.settings import (
 )
 from glm_runtime.sampling.structured import Grammar
 from glm_runtime.text.stop_strings import StopStrings
-from glm_runtime.text.tool_calls import ToolCall
+from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta
 
 FinishReason = Literal["stop", "length", "stop_string", "tool_calls"]
 
@@ -150,6 +150,8 @@ class Piece:
         tool_calls: all tool calls, on the last piece only.
         logprobs: log-probabilities of the token, if `top_logprobs` is set.
         stop_string: the stop string that ended the answer, on the last piece only.
+        tool_call_deltas: parts of tool calls. With `ChatOptions.streams_calls` they come while the
+            model writes the call, otherwise on the last piece.
     """
 
     text: str
@@ -159,3 +161,4 @@ class Piece:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: TokenLogprobs | None = None
     stop_string: str | None = None
+    tool_call_deltas: tuple[ToolCallDelta, ...] = ()

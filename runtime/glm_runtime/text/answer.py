@@ -3,14 +3,15 @@
 Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` for the steps.
 """
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from glm_runtime.text.dialects.dialect import CallDialect
+from glm_runtime.text.dialects.tagged import TAGS
 from glm_runtime.text.stop_strings import StopStrings
 from glm_runtime.text.thinking import CLOSING, ThinkingSplitter
 from glm_runtime.text.tokenizer import Tokenizer
-from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
+from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 
 # The model writes this token between two tool calls.
 _TURN = "<|assistant|>"
@@ -24,14 +25,16 @@ class AnswerForm:
         is_chat: whether reasoning is separated from the answer; otherwise all is text.
         is_thinking: whether the prompt ends inside the reasoning.
         keeps_blanks: whether blank lines before the answer are part of it.
-        tool_names: names of the declared tools.
+        dialect: how the model calls the declared tools; `None` if there are none.
+        streams_calls: whether calls arrive while they are written; see `ToolCallParser`.
         num_calls: number of tool calls in the conversation so far, from which ids go on.
     """
 
     is_chat: bool = False
     is_thinking: bool = False
     keeps_blanks: bool = False
-    tool_names: tuple[str, ...] = ()
+    dialect: CallDialect | None = None
+    streams_calls: bool = False
     num_calls: int = 0
 
 
@@ -45,6 +48,7 @@ class AnswerPart:
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_deltas: tuple[ToolCallDelta, ...] = ()
 
 
 class AnswerReader:
@@ -60,9 +64,10 @@ class AnswerReader:
             )
         self._closing = f"\n{CLOSING}" + ("" if form.keeps_blanks else "\n\n")
         self._stop_strings = StopStrings(stop)
-        self._parser = ToolCallParser(form.tool_names)
-        self._turn_id = tokenizer.find_id(_TURN) if form.tool_names else None
-        self._num_calls = form.num_calls
+        self._parser = ToolCallParser(
+            form.dialect, is_eager=form.streams_calls, num_calls=form.num_calls
+        )
+        self._marks = _find_marks(tokenizer, form.dialect)
         self._thinking_tokens = 0
 
     @property
@@ -87,9 +92,10 @@ class AnswerReader:
         """Take one token; return the parts that it completes."""
         if self.is_thinking:
             self._thinking_tokens += 1
-        text = "\n" if token == self._turn_id else self._stream.add(token)
-        reasoning, text = self._split(text)
-        return AnswerPart(self._parser.add(self._stop_strings.add(text)), reasoning)
+        mark = self._marks.get(token)
+        reasoning, text = self._split(self._stream.add(token) if mark is None else mark)
+        text = self._parser.add(self._stop_strings.add(text))
+        return AnswerPart(text, reasoning, (), self._parser.take_deltas())
 
     def finish(self) -> AnswerPart:
         """Return the parts that were held back; nothing after a stop string."""
@@ -99,11 +105,7 @@ class AnswerReader:
             text = self._stop_strings.add(text) + self._stop_strings.flush()
         text = self._parser.add(text)
         rest, calls = self._parser.finish()
-        return AnswerPart(text + rest, reasoning, tuple(self._number(calls)))
-
-    def _number(self, calls: Iterable[ToolCall]) -> Iterator[ToolCall]:
-        for index, call in enumerate(calls, self._num_calls):
-            yield dataclasses.replace(call, id=f"call_{index}")
+        return AnswerPart(text + rest, reasoning, calls, self._parser.take_deltas())
 
     def _split(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
         if self._splitter is None:
@@ -113,3 +115,12 @@ class AnswerReader:
             more_reasoning, more = self._splitter.flush()
             return reasoning + more_reasoning, answer + more
         return reasoning, answer
+
+
+def _find_marks(tokenizer: Tokenizer, dialect: CallDialect | None) -> dict[int, str]:
+    """Return the text of special tokens that belong to calls."""
+    if dialect is None:
+        return {}
+    texts = {_TURN: "\n"} | {tag: tag for tag in TAGS if dialect.mark in TAGS}
+    found = {tokenizer.find_id(name): text for name, text in texts.items()}
+    return {id_: text for id_, text in found.items() if id_ is not None}

@@ -35,6 +35,8 @@ class ChatOptions:
         is_sanitized: whether names of control tokens in messages and tools are read as plain text,
             so that a message cannot contain the turn of another role. Without it, prompts are equal
             to those of transformers.
+        streams_calls: whether pieces have the arguments of calls while they arrive; then a call
+            counts as soon as its arguments begin, and not only where nothing else follows it.
         template: name of one of the checkpoint's named templates; `None` takes `tool_use` where
             there are tools and such a template, and `default` otherwise.
 
@@ -46,6 +48,7 @@ class ChatOptions:
     enable_thinking: bool | None = None
     continues_answer: bool = False
     is_sanitized: bool = False
+    streams_calls: bool = False
     template: str | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +64,13 @@ class ChatOptions:
     def tool_names(self) -> tuple[str, ...]:
         """The names of all tools, in order."""
         return tuple(read_tool_name(tool) for tool in self.tools)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The schema of the parameters of each tool, by the tool's name."""
+        functions = (tool.get("function", tool) for tool in self.tools)
+        schemas = (one.get("parameters") for one in functions if isinstance(one, Mapping))
+        return dict(zip(self.tool_names, schemas, strict=True))
 
     @property
     def variables(self) -> dict[str, object]:

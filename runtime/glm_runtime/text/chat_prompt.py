@@ -58,7 +58,8 @@ def prepare_prompt(
     form = AnswerForm(
         is_chat=True,
         is_thinking=_is_thinking(remove_marks(text), messages, options),
-        tool_names=options.tool_names,
+        dialect=chosen.choose_dialect(options),
+        streams_calls=options.streams_calls,
         num_calls=count_calls(messages),
     )
     return ChatPrompt(tokenizer.encode_marked(text), form)

@@ -27,6 +27,8 @@ from glm_runtime.text.chat_messages import (
     is_plain,
     simplify_messages,
 )
+from glm_runtime.text.dialects.choice import choose_dialect
+from glm_runtime.text.dialects.dialect import CallDialect
 from glm_runtime.text.named_templates import (
     NAMES_NAME,
     TEMPLATE_NAME,
@@ -111,6 +113,10 @@ class ChatTemplate:
     def features(self) -> TemplateFeatures:
         """What the template reads, found by rendering probes."""
         return find_features(self._render_probe)
+
+    def choose_dialect(self, options: ChatOptions) -> CallDialect | None:
+        """Return how the model calls tools in its answers; `None` if it may call nothing."""
+        return choose_dialect(self.features, options.parameters) if options.tools else None
 
     @cached_property
     def reads_thinking(self) -> bool:

@@ -35,6 +35,7 @@ class TemplateFeatures:
         message_tools: whether it writes tools in the system message, as GLM-4-9B-chat does.
         tool_calls: whether it writes `tool_calls` of assistant messages.
         has_text_arguments: whether `tool_calls` need arguments as JSON text, not as an object.
+        has_tagged_calls: whether it writes calls between tags, as GLM-4.5 does.
         metadata: whether it writes a tool's name in `metadata`, as GLM-4-0414 does.
         tool_role: whether it has a form of its own for messages with the role `tool`.
     """
@@ -43,6 +44,7 @@ class TemplateFeatures:
     message_tools: bool
     tool_calls: bool
     has_text_arguments: bool
+    has_tagged_calls: bool
     metadata: bool
     tool_role: bool
 
@@ -56,6 +58,7 @@ def find_features(render: ProbeRenderer) -> TemplateFeatures:
         message_tools=_NAME in (render(_put_into_system(), None) or ""),
         tool_calls=_NAME in called,
         has_text_arguments=f"'{_KEY}': '{_VALUE}'" in called,
+        has_tagged_calls=f"<arg_key>{_KEY}</arg_key>" in called,
         metadata=_NAME in (render([_QUESTION, as_metadata], None) or ""),
         tool_role=_has_tool_role(render),
     )

@@ -1,0 +1,1 @@
+"""How the models of the GLM family write tool calls, one file a dialect."""

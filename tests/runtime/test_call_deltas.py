@@ -1,0 +1,176 @@
+"""Calls while they arrive: their parts are the whole, and none is taken back."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
+from glm_runtime.answering.generation import AnswerWriter
+from glm_runtime.text.answer import AnswerForm
+from glm_runtime.text.dialects.dialect import CallDialect
+from glm_runtime.text.dialects.name_line import NameLineCalls
+from glm_runtime.text.dialects.tagged import TaggedCalls
+from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
+from runtime.test_generation import write_tokens
+
+LINES = NameLineCalls(("get", "get_verse"))
+TAGS = TaggedCalls({"get": None, "get_verse": {"properties": {"at": {"type": "string"}}}})
+DIALECTS: dict[str, CallDialect] = {"lines": LINES, "tags": TAGS}
+# Complete calls; an answer of some text and then these has the same calls, eager or not.
+CALLS = {
+    "lines": ["get\n{}", 'get_verse\n{"at": "x"}', ' get \r\n\n```json\n{"a": [1, {}]}\n```'],
+    "tags": [
+        "<tool_call>get</tool_call>",
+        "<tool_call>get_verse\n<arg_key>at</arg_key>\n<arg_value>\n1<</arg_value>\n</tool_call>",
+        "<tool_call>get<arg_key>a</arg_key><arg_value>[1]</arg_value></tool_call>",
+    ],
+}
+PIECES = {
+    "lines": [*CALLS["lines"], "get\n", '{"a', '": ', "{", "}", '"', "1", " and", "\n", "```", "x"],
+    "tags": [
+        *CALLS["tags"],
+        *(
+            "<tool_call>get",
+            "<arg_key>",
+            "a</arg_key>",
+            "<arg_value>",
+            "</arg_value>",
+            "\n",
+            " and",
+        ),
+        *("</tool_call>", "<", "```", "1"),
+    ],
+}
+
+
+def parse(
+    dialect: CallDialect, parts: Sequence[str], *, is_eager: bool = True
+) -> tuple[str, tuple[ToolCall, ...]]:
+    """The text and the calls, of which the deltas must be the parts."""
+    parser = ToolCallParser(dialect, is_eager=is_eager, num_calls=3)
+    deltas: list[ToolCallDelta] = []
+    shown = ""
+    for part in parts:
+        shown += parser.add(part)
+        deltas += parser.take_deltas()
+    rest, calls = parser.finish()
+    deltas += parser.take_deltas()
+    assert join(deltas) == calls
+    return shown + rest, calls
+
+
+def join(deltas: Sequence[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    """Put the parts together as a client of OpenAI's API does."""
+    calls: list[ToolCall] = []
+    for delta in deltas:
+        if delta.name:
+            assert delta.index == len(calls) and not delta.arguments
+            calls.append(ToolCall(delta.name, "", delta.id))
+        assert delta.index == len(calls) - 1
+        last = calls[-1]
+        assert delta.id == last.id
+        calls[-1] = ToolCall(last.name, last.arguments + delta.arguments, last.id)
+    return tuple(calls)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
+    pieces = data.draw(st.lists(st.sampled_from(PIECES[name]), max_size=10))
+    text = "".join(pieces)
+    expected = parse(DIALECTS[name], [text])
+    assert parse(DIALECTS[name], pieces) == expected
+    assert parse(DIALECTS[name], list(text)) == expected
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: st.DataObject):
+    said = data.draw(st.sampled_from(["", "I look.\n", "```\nget\n{}\n<tool_call>get\n```\n"]))
+    calls = data.draw(st.lists(st.sampled_from(CALLS[name]), min_size=1, max_size=4))
+    text = said + "\n".join(calls)
+    expected = parse(DIALECTS[name], [text], is_eager=False)
+    assert len(expected[1]) == len(calls)
+    assert parse(DIALECTS[name], list(text)) == expected
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_without_a_certain_head_all_is_text(name: str, data: st.DataObject):
+    parts = ["get", "\n", "{x", "{ ", "[", " <", "tool_call>", "<tool_call>go", "``", "a"]
+    text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=10)))
+    assert parse(DIALECTS[name], list(text)) == (text, ())
+
+
+def test_arguments_arrive_while_they_are_written():
+    parser = ToolCallParser(LINES, is_eager=True)
+    assert parser.add('Look:\nget_verse\n{"') == "Look:\n"
+    assert parser.take_deltas() == (
+        ToolCallDelta(0, "call_0", "get_verse", ""),
+        ToolCallDelta(0, "call_0", "", '{"'),
+    )
+    assert parser.add('at": ') == ""
+    assert parser.take_deltas() == (ToolCallDelta(0, "call_0", "", 'at": '),)
+    assert parser.add("1}\nget") == ""
+    assert parser.take_deltas() == (ToolCallDelta(0, "call_0", "", "1}"),)
+    assert parser.add("\n{}") == ""
+    assert [one.index for one in parser.take_deltas()] == [1, 1]
+
+
+def test_a_tagged_argument_arrives_when_it_is_complete_and_a_string_while_it_is_written():
+    parser = ToolCallParser(TAGS, is_eager=True)
+    assert parser.add("<tool_call>get_verse\n<") == ""
+    assert parser.take_deltas() == ()
+    parser.add("arg_key>")
+    assert parser.take_deltas() == (ToolCallDelta(0, "call_0", "get_verse", ""),)
+    parser.add("at</arg_key><arg_value>a\nb</arg")
+    assert [one.arguments for one in parser.take_deltas()] == ['{"at": "a\\nb']
+    parser.add("_value><arg_key>n</arg_key>\n<arg_value>[1,")
+    assert [one.arguments for one in parser.take_deltas()] == ['", "n": ']
+    parser.add("2]</arg_value></tool_call>")
+    assert [one.arguments for one in parser.take_deltas()] == ["[1,2]}"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "shown", "arguments"),
+    [
+        (LINES, 'get\n{"a": bad} and more', "", ['{"a": bad} and more']),
+        (LINES, 'get\n{"a": "cut', "", ['{"a": "cut']),
+        (LINES, 'get\n{"a": 1} is how.\nget\n{}', " is how.\n", ['{"a": 1}', "{}"]),
+        (LINES, "get\n{}\n\nSo.", "\n\nSo.", ["{}"]),
+        (LINES, "get\n```\n{}\nSo\nget\n{}\n```\n", "\nSo\nget\n{}\n```\n", ["{}"]),
+        (LINES, "get\n{}\nget\n{bad", "\nget\n{bad", ["{}"]),
+        (TAGS, "<tool_call>get<arg_key>a</arg_key>x", "", ['{"a": x']),
+        (TAGS, "<tool_call>get<arg_key>a</arg_key><arg_value>1", "", ['{"a": 1']),
+        (TAGS, "<tool_call>get</tool_call> is how", " is how", ["{}"]),
+        (
+            TAGS,
+            "<tool_call>get_verse<arg_key>at</arg_key><arg_value>1\n</arg_v",
+            "",
+            ['{"at": "1\\n</arg_v'],
+        ),
+    ],
+)
+def test_a_call_stays_one(dialect: CallDialect, text: str, shown: str, arguments: list[str]):
+    for parts in ([text], list(text)):
+        found, calls = parse(dialect, parts)
+        assert (found, [call.arguments for call in calls]) == (shown, arguments)
+
+
+@pytest.mark.parametrize("streams_calls", [False, True])
+def test_pieces_have_the_parts(tiny_model: Model, streams_calls: bool):
+    entry, tokenizer = tiny_model.manifest.model, tiny_model.tokenizer
+    tokens = [*tokenizer.encode('So:\nget\n{"a": "b c"}'), entry.eos_token_ids[1]]
+    form = AnswerForm(is_chat=True, dialect=LINES, streams_calls=streams_calls, num_calls=1)
+    request = Request([5], GenerationSettings(SamplingSettings(temperature=0)), form)
+    pieces = write_tokens(AnswerWriter(tokenizer, entry, request), tokens)
+    calls = (ToolCall("get", '{"a": "b c"}', "call_1"),)
+    assert pieces[-1].tool_calls == calls
+    assert join([delta for piece in pieces for delta in piece.tool_call_deltas]) == calls
+    early = any(piece.tool_call_deltas for piece in pieces[:-1])
+    assert early is streams_calls
