@@ -45,6 +45,18 @@ class SessionBusyError(GlmRuntimeError):
     """The session is used by another thread at this moment."""
 
 
+class QueueFullError(GlmRuntimeError):
+    """As many requests wait as are allowed."""
+
+
+class AnswerCancelledError(GlmRuntimeError):
+    """The answer was cancelled, or its engine was closed before it was complete."""
+
+
+class EngineClosedError(GlmRuntimeError):
+    """The engine takes no requests any more."""
+
+
 class DeviceError(GlmRuntimeError):
     """The requested device is not available, or cannot run the model."""
 

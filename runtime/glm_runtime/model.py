@@ -196,11 +196,12 @@ class Model:
             keywords: single settings for all requests, which win over their own.
 
         Yields:
-            Pieces with the number of their request; the pieces of one answer come in order.
+            Pieces with the number of their request; the pieces of one answer come in order. A
+            request that fails has a piece with its error; if ONNX Runtime fails, all answers that
+            took part do.
 
         Raises:
-            SamplingError: `max_rows` is less than 1.
-            GenerationError: ONNX Runtime failed.
+            SamplingError: `max_rows` is less than 1, or a keyword is wrong.
         """
         make_settings(None, keywords)  # refuses wrong keywords before the first answer
 

@@ -27,7 +27,7 @@ from glm_runtime.graph.kv_cache import KvCache
 # Chunked prefill bounds the memory of a long prompt: 128 takes 120 MB less than 512 at 1.5 B
 # parameters and is as fast.
 PREFILL_CHUNK = 128
-_DEVICE_CHUNK = 2048  # chosen for GPUs without a measurement
+DEVICE_CHUNK = 2048  # chosen for GPUs without a measurement
 
 _CACHE_KINDS = MappingProxyType(
     {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
@@ -103,7 +103,7 @@ class Decoder:
             PromptError: the tokens do not fit into the context.
             GenerationError: ONNX Runtime failed, for example because memory ran out.
         """
-        chunk = chunk or (PREFILL_CHUNK if self._graph.memory == "cpu" else _DEVICE_CHUNK)
+        chunk = chunk or (PREFILL_CHUNK if self._graph.memory == "cpu" else DEVICE_CHUNK)
         for start in range(0, len(tokens), chunk):
             logits = self.append(tokens[start : start + chunk])
         last: FloatArray = logits[-1]

@@ -44,6 +44,7 @@ JsonSchema = str | Mapping[str, Any] | type | DescribesItself
 # Its crash would end the process. Measured with llguidance 1.9: 30,000 rules fit into this stack.
 MAX_GRAMMAR_CHARACTERS = 200_000
 _STACK_BYTES = 256 << 20  # reserved, not used, by smaller grammars
+_STACK_LOCK = threading.Lock()  # the size is a setting of the process
 
 # JSON with Python's separators, as GLM writes arguments. With free white space a small model may
 # write blanks without end.
@@ -186,13 +187,14 @@ def _run_deep(function: Callable[[], _Result], grammar: Grammar) -> _Result:
         GrammarError: the grammar is not valid.
     """
     with ThreadPoolExecutor(1) as pool:
-        previous = threading.stack_size(_STACK_BYTES)
-        try:
-            future = pool.submit(function)  # starts the thread
-        except RuntimeError as error:
-            raise _explain(grammar, f"no thread can be started for it: {error}") from error
-        finally:
-            threading.stack_size(previous)
+        with _STACK_LOCK:
+            previous = threading.stack_size(_STACK_BYTES)
+            try:
+                future = pool.submit(function)  # starts the thread
+            except RuntimeError as error:
+                raise _explain(grammar, f"no thread can be started for it: {error}") from error
+            finally:
+                threading.stack_size(previous)
         try:
             return future.result()
         except RuntimeError as error:

@@ -1,0 +1,333 @@
+"""Continuous batching: many answers at a time, and prompts that are read between their steps.
+
+A scheduler does one thing at a time, in `step`: it reads at most one chunk of prompts, or it gives
+every running answer one more token. It reads no clock and starts no thread. Every answer is the one
+that its prompt gets alone, except for the last bits of the logits, because kernels add several rows
+in another order. Read `generation.py` and `row_cache.py` before.
+"""
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+
+from glm_runtime.answering.batch_decoder import OPEN_ROW
+from glm_runtime.answering.cache_budget import BufferShape
+from glm_runtime.answering.device_row import DeviceRow
+from glm_runtime.answering.events import (
+    EngineStatistics,
+    Event,
+    SchedulerLimits,
+    Started,
+    TicketEvent,
+    is_last,
+)
+from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt
+from glm_runtime.answering.row_cache import RowCache
+from glm_runtime.answering.settings import GenerationSettings
+from glm_runtime.arrays import FloatArray
+from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.inference import OpenGraph
+from glm_runtime.sampling.sampler import require_finite
+from glm_runtime.text.tokenizer import Tokenizer
+
+_RESERVED_TOKENS = 256  # tokens of an answer for which memory is reserved before it starts
+
+
+@dataclass(eq=False)
+class Answer:
+    """A checked request, on its way to an answer.
+
+    Attributes:
+        writer: chooses the tokens.
+        tokens: the prompt, then the tokens of the answer.
+        ticket: its number, which tells the order of arrival.
+        has_started: whether its first event has been told.
+    """
+
+    writer: AnswerWriter
+    tokens: list[int]
+    ticket: int = -1
+    has_started: bool = False
+
+    def __post_init__(self) -> None:
+        self.reserve()
+
+    def reserve(self) -> None:
+        """Reserve memory for the tokens so far and some more."""
+        # The last token needs no place in the cache, since the graph never reads it.
+        self._reserved = len(self.tokens) + min(self.writer.remaining - 1, _RESERVED_TOKENS)
+
+    @property
+    def needed(self) -> int:
+        """Number of tokens that its row should have memory for."""
+        return max(self._reserved, len(self.tokens))
+
+
+class Scheduler:
+    """Answers requests, each in a row of its own; one thread may use it."""
+
+    def __init__(
+        self,
+        graph: OpenGraph,
+        model: ModelEntry,
+        tokenizer: Tokenizer,
+        defaults: GenerationSettings,
+        limits: SchedulerLimits,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._defaults = defaults
+        self._cache = RowCache(graph, model, limits)
+        self._rows = self._cache.rows
+        # Elsewhere nobody waits for a step while a prompt is read.
+        self._chunk = limits.chunk_tokens if graph.device == "cpu" else self._rows.largest_read
+        self._waiting: deque[Answer] = deque()  # by their tickets
+        self._open: Answer | None = None  # its prompt is being read into the open row
+        self._running: list[Answer] = []  # in the order of the rows
+        self._next_ticket = 0
+        self._reads_next = True
+        self._events: list[TicketEvent] = []
+        self._counts = EngineStatistics()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.num_answers
+
+    @property
+    def num_answers(self) -> int:
+        """Number of requests that wait or run."""
+        return len(self._waiting) + len(self._list_admitted())
+
+    @property
+    def max_rows(self) -> int:
+        """Number of answers that are written at the same time."""
+        return self._cache.max_rows
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What is going on, and what has been done so far."""
+        return dataclasses.replace(
+            self._counts,
+            running=len(self._list_admitted()),
+            waiting=len(self._waiting),
+            row_bytes=self._cache.row_bytes,
+            prefix_bytes=self._cache.prefix_bytes,
+        )
+
+    def prepare(self, request: Request) -> Answer:
+        """Check a request, and compile its grammar; any thread may call this at any time.
+
+        Raises:
+            PromptError: the prompt is empty, does not fit, or holds an id that is no token.
+            SamplingError: a bias names an id that is no token.
+            GrammarError: the grammar is not valid.
+            MissingDependencyError: a grammar is given and llguidance is not installed.
+        """
+        settings = request.settings.fill(self._defaults)
+        tokens, budget = list(request.prompt_ids), self._cache.budget
+        check_prompt(tokens, self._model)
+        budget.check(len(tokens))
+        request = dataclasses.replace(request, prompt_ids=tuple(tokens), settings=settings)
+        writer = AnswerWriter(self._tokenizer, self._model, request)
+        writer.remaining = min(writer.remaining, budget.longest - len(tokens) + 1)
+        return Answer(writer, tokens)
+
+    def submit(self, answer: Answer) -> int:
+        """Put a prepared request at the end of the queue; return its ticket."""
+        answer.ticket = self._next_ticket
+        self._next_ticket += 1
+        self._waiting.append(answer)
+        return answer.ticket
+
+    def cancel(self, ticket: int) -> bool:
+        """End a request without a further event; return False if it has ended already."""
+        for answer in (*self._waiting, *self._list_admitted()):
+            if answer.ticket == ticket:
+                if answer in self._waiting:
+                    self._waiting.remove(answer)
+                else:
+                    self._release(answer)
+                return True
+        return False
+
+    def reset(self) -> None:
+        """Forget all requests without a further event, and free all memory."""
+        self._running, self._open = [], None
+        self._waiting.clear()
+        self._cache.clear()
+
+    def step(self) -> list[TicketEvent]:
+        """Read one chunk of prompts, or write one token of every running answer.
+
+        The two take turns as long as there is something to read. If ONNX Runtime fails, every
+        answer that took part ends with a GenerationError, and the others go on.
+        """
+        self._events = []
+        is_reading = self._open is not None or self._plan_first() is not None
+        if is_reading and (self._reads_next or not self._running):
+            self._read_chunk()
+            self._reads_next = False
+        elif self._running:
+            self._write_tokens()
+            self._reads_next = True
+        return self._events
+
+    def _list_admitted(self) -> list[Answer]:
+        """Return the answers that have a row; the open row is the last one."""
+        return [*self._running] if self._open is None else [*self._running, self._open]
+
+    def _plan_first(self) -> BufferShape | None:
+        """Return the shape of the buffers with the first waiting request; `None` if it must wait.
+
+        Later ones do not overtake it, so that it does not wait forever.
+        """
+        if not self._waiting or len(self._running) >= self._cache.max_rows:
+            return None
+        needed = max(answer.needed for answer in (*self._running, self._waiting[0]))
+        return self._cache.plan(len(self._running) + 1, needed)
+
+    def _read_chunk(self) -> None:
+        """Read prompts, the first one first, until a chunk is full or no row is free."""
+        room = self._chunk
+        while room > 0:
+            if self._open is None:
+                self._admit()
+            answer = self._open
+            if answer is None:
+                return
+            start = self._rows.open_length or 0
+            left = len(answer.tokens) - start
+            if left > room and room < self._chunk // 4:
+                return  # a run of few tokens takes nearly as long as one of many
+            count = min(left, room, self._rows.largest_read)
+            try:
+                logits = self._rows.read(answer.tokens[start : start + count])
+            except GlmRuntimeError as error:
+                self._tell(answer, error)
+                self._release(answer)
+                continue
+            room -= count
+            self._count(prompt_tokens_read=count)
+            if count == left:
+                self._rows.finish()
+                self._open = None
+                self._running.append(answer)
+                self._write(answer, logits)
+
+    def _admit(self) -> None:
+        """Open a row for the first waiting request, if there is room for it."""
+        shape = self._plan_first()
+        if shape is None:
+            return
+        answer = self._waiting.popleft()
+        others = [other.tokens for other in self._running]
+        try:
+            cached = self._cache.open_row(answer.tokens, others, shape)
+        except GlmRuntimeError as error:
+            self._tell(answer, error)
+            self._fail_all(error)
+            return
+        self._open = answer
+        if not answer.has_started:
+            answer.has_started = True
+            self._count(prompt_tokens_cached=cached)
+            self._tell(answer, Started(cached))
+
+    def _write_tokens(self) -> None:
+        """Give every running answer one more token."""
+        try:
+            self._make_room()
+            running = list(self._running)
+            if self._rows.chooses_greedily and running[0].writer.is_plainly_greedy:
+                self._follow_greedily(running[0])
+                return
+            found = self._rows.step([answer.tokens[-1] for answer in running])
+        except GlmRuntimeError as error:
+            self._fail_all(error)
+            return
+        for answer, logits in zip(running, found, strict=True):
+            if answer in self._running:
+                self._write(answer, logits)
+
+    def _write(self, answer: Answer, logits: FloatArray) -> None:
+        """Choose the next token of an answer, which may be its last one."""
+        event: Event
+        try:
+            event = answer.writer.write(logits)
+            answer.tokens.append(event.token_id)
+        except GlmRuntimeError as error:
+            event = error
+        self._conclude(answer, event)
+
+    def _follow_greedily(self, answer: Answer) -> None:
+        """Take the token that the device chose, so that the logits stay there."""
+        assert isinstance(self._rows, DeviceRow)
+        token, logit = self._rows.choose_next(answer.tokens[-1])
+        require_finite(logit)
+        answer.tokens.append(token)
+        self._conclude(answer, answer.writer.add(token))
+
+    def _conclude(self, answer: Answer, event: Event) -> None:
+        self._tell(answer, event)
+        self._count(generated_tokens=int(not isinstance(event, GlmRuntimeError)))
+        if is_last(event):
+            self._release(answer)
+
+    def _make_room(self) -> None:
+        """Let every row grow by a token; the newest ones give up theirs if memory runs out.
+
+        Raises:
+            GenerationError: the memory that the limits allow is not there; all rows are lost.
+        """
+        while True:
+            answers = self._list_admitted()
+            longest = max(len(answer.tokens) for answer in answers)
+            shape = self._cache.plan(len(answers), longest)
+            if shape is not None:
+                self._cache.resize(shape)
+                return
+            self._preempt(max(answers, key=lambda answer: answer.ticket))
+
+    def _preempt(self, answer: Answer) -> None:
+        """Let an answer wait at the head of the queue; it goes on from its tokens."""
+        self._count(preemptions=1)
+        self._close_row(answer)
+        answer.reserve()
+        self._waiting.appendleft(answer)
+
+    def _release(self, answer: Answer) -> None:
+        """Remove the row of an answer that has ended, and give back its memory."""
+        self._close_row(answer)
+        answers = self._list_admitted()
+        longest = max((other.needed for other in answers), default=0)
+        try:
+            self._cache.trim(len(answers), longest)
+        except GlmRuntimeError as error:
+            self._fail_all(error)
+
+    def _close_row(self, answer: Answer) -> None:
+        if answer is self._open:
+            self._cache.close_row(answer.tokens, OPEN_ROW)
+            self._open = None
+            return
+        row = self._running.index(answer)
+        self._cache.close_row(answer.tokens, row)
+        last = self._running.pop()
+        if last is not answer:
+            self._running[row] = last
+
+    def _fail_all(self, error: GlmRuntimeError) -> None:
+        """End every answer that has a row after an error of the machine."""
+        for answer in self._list_admitted():
+            self._tell(answer, error)
+        self._running, self._open = [], None
+        self._rows.clear()
+
+    def _tell(self, answer: Answer, event: Event) -> None:
+        self._events.append(TicketEvent(answer.ticket, event))
+
+    def _count(self, **amounts: int) -> None:
+        counts = {name: getattr(self._counts, name) + n for name, n in amounts.items()}
+        self._counts = dataclasses.replace(self._counts, **counts)
