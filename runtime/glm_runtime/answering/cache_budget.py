@@ -42,9 +42,7 @@ class CacheBudget:
     @cached_property
     def token_bytes(self) -> int:
         """Bytes of the keys and values of one token."""
-        model = self.model
-        elements = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-        return elements * np.dtype(model.cache_dtype).itemsize
+        return count_token_bytes(self.model)
 
     @cached_property
     def longest(self) -> int:
@@ -109,3 +107,9 @@ class CacheBudget:
     def measure(self, shape: BufferShape) -> int:
         """Return the bytes of buffers of a shape."""
         return shape.num_slots * shape.capacity * self.token_bytes
+
+
+def count_token_bytes(model: ModelEntry) -> int:
+    """Return the bytes of the keys and values of one token."""
+    elements = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+    return elements * np.dtype(model.cache_dtype).itemsize

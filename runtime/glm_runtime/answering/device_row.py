@@ -76,9 +76,14 @@ class DeviceRow:
         raise AssertionError(f"row {source} cannot share {length} tokens")
 
     def load(self, parts: Iterable[CacheArray]) -> None:
-        """Append tokens to the open row, which is empty, by their keys and values [B, H, n, D]."""
-        values = np.concatenate(list(parts), axis=2)
-        names = list_buffers(self._model)
+        """Append tokens to the open row by their keys and values [B, H, n, D]."""
+        names, found = list_buffers(self._model), list(parts)
+        if not found:
+            return
+        if self.open_length:
+            before = self._decoder.copy_values()
+            found.insert(0, np.stack([before[name] for name in names]))
+        values = np.concatenate(found, axis=2)
         self.open_length = values.shape[2]
         self._decoder.load_values(dict(zip(names, values, strict=True)), self.open_length)
         self._decoder.reserve(self.capacity)

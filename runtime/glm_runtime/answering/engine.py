@@ -13,12 +13,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from glm_runtime.answering.events import EngineStatistics, Event, SchedulerLimits, is_last
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.loaded_model import LoadedModel
+from glm_runtime.answering.prefix_files import PrefixFiles
 from glm_runtime.answering.scheduler import Answer, Scheduler
-from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.errors import (
     AnswerCancelledError,
     EngineClosedError,
@@ -27,32 +27,9 @@ from glm_runtime.errors import (
     QueueFullError,
     first_line,
 )
-from glm_runtime.folder.manifest import Manifest
-from glm_runtime.graph.inference import OpenGraph
-from glm_runtime.text.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
 _OnEvent = Callable[[Event], None]
-
-
-class LoadedModel(Protocol):
-    """What an engine needs of a `Model`."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the folder."""
-
-    @property
-    def graph(self) -> OpenGraph:
-        """The loaded graph."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The folder's tokenizer."""
-
-    @property
-    def default_settings(self) -> GenerationSettings:
-        """The settings that the folder recommends."""
 
 
 @dataclass(eq=False)
@@ -75,14 +52,24 @@ class Ticket:
 class Engine:
     """Answers requests, many at the same time. Any thread may use it."""
 
-    def __init__(self, model: LoadedModel, limits: SchedulerLimits) -> None:
-        """Start the thread, which sleeps as long as there is nothing to do."""
+    def __init__(
+        self, model: LoadedModel, limits: SchedulerLimits, files: PrefixFiles | None = None
+    ) -> None:
+        """Start the thread, which sleeps as long as there is nothing to do.
+
+        Args:
+            model: the model that answers.
+            limits: how much is done at the same time.
+            files: keeps prefixes on disk, if the limits have `context_bytes`; `close` closes them.
+        """
+        self._files = files
         self._scheduler = Scheduler(
             model.graph,
             model.manifest.model,
             model.tokenizer,
             model.default_settings,
             limits,
+            files,
         )
         self._most = self._scheduler.max_rows + limits.max_waiting
         self._changed = threading.Condition()
@@ -151,6 +138,8 @@ class Engine:
         with self._changed:
             self._is_aborted = True
         self._thread.join()
+        if self._files is not None:
+            self._files.close()
 
     def _require_place(self) -> None:
         if self._is_closed:

@@ -10,6 +10,7 @@ from glm_runtime.answering.batch_decoder import OPEN_ROW, BatchDecoder
 from glm_runtime.answering.cache_budget import BufferShape, CacheBudget
 from glm_runtime.answering.device_row import DeviceRow
 from glm_runtime.answering.events import SchedulerLimits
+from glm_runtime.answering.prefix_files import PrefixFiles
 from glm_runtime.answering.prefix_tree import PrefixTree
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.decoding import count_shared
@@ -28,7 +29,13 @@ class RowCache:
         max_rows: the largest number of rows, which is 1 on other devices than the CPU.
     """
 
-    def __init__(self, graph: OpenGraph, model: ModelEntry, limits: SchedulerLimits) -> None:
+    def __init__(
+        self,
+        graph: OpenGraph,
+        model: ModelEntry,
+        limits: SchedulerLimits,
+        files: PrefixFiles | None,
+    ) -> None:
         self.max_rows = limits.max_rows if graph.device == "cpu" else 1
         self.budget = CacheBudget(model, self.max_rows, limits.context_bytes)
         self.rows: BatchDecoder | DeviceRow
@@ -36,6 +43,7 @@ class RowCache:
             self.rows = BatchDecoder(graph, model, self.max_rows)
         else:
             self.rows = DeviceRow(graph, model)
+        self._files = files
         self._limit_bytes = limits.context_bytes or 0
         self._tree = PrefixTree(self.budget.token_bytes, self._limit_bytes)
 
@@ -93,13 +101,14 @@ class RowCache:
         self.rows.open()
         row, shared = self._find_row(known, others)
         kept = self._tree.measure(known)
-        if max(shared, kept) < _SHORTEST_PREFIX:
-            return 0
-        if shared >= kept:
-            self.rows.share(row, shared)
-            return shared
-        self.rows.load(self._tree.read(known))
-        return kept
+        if max(shared, kept) >= _SHORTEST_PREFIX:
+            if shared >= kept:
+                self.rows.share(row, shared)
+            else:
+                self.rows.load(self._tree.read(known))
+        if self._files is not None:
+            self.rows.load(self._files.read(known, self.rows.open_length or 0))
+        return self.rows.open_length or 0
 
     def close_row(self, tokens: Sequence[int], row: int) -> None:
         """Remove a row and keep its prefix, as far as memory allows.
@@ -111,7 +120,10 @@ class RowCache:
         length = self.rows.open_length if row == OPEN_ROW else self.rows.lengths[row]
         assert length is not None
         if length >= _SHORTEST_PREFIX and self._limit_bytes:
-            self._tree.insert(tokens[:length], lambda start, stop: self.rows.copy(row, start, stop))
+            read = tokens[:length]
+            self._tree.insert(read, lambda start, stop: self.rows.copy(row, start, stop))
+            if self._files is not None:
+                self._files.write(read, list(self._tree.read(read)))
         if row == OPEN_ROW:
             self.rows.drop()
         else:

@@ -22,6 +22,7 @@ from glm_runtime.answering.events import (
     is_last,
 )
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt
+from glm_runtime.answering.prefix_files import PrefixFiles
 from glm_runtime.answering.row_cache import RowCache
 from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.arrays import FloatArray
@@ -74,11 +75,12 @@ class Scheduler:
         tokenizer: Tokenizer,
         defaults: GenerationSettings,
         limits: SchedulerLimits,
+        files: PrefixFiles | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._defaults = defaults
-        self._cache = RowCache(graph, model, limits)
+        self._cache = RowCache(graph, model, limits, files)
         self._rows = self._cache.rows
         # Elsewhere nobody waits for a step while a prompt is read.
         self._chunk = limits.chunk_tokens if graph.device == "cpu" else self._rows.largest_read
