@@ -21,6 +21,7 @@ from glm_export.plan.report import ExportReport
 from glm_quantize import METHODS, SUPPORTED_BLOCK_SIZES
 from glm_runtime.cli.failure import debug_option, run_program
 from glm_runtime.cli.hub import FolderPath, check_push, find_checkpoint, push_folder
+from glm_runtime.cli.hub_headers import find_planned
 from glm_runtime.cli.progress import quiet_option, say, show_progress
 from glm_runtime.cli.terminal import format_bytes
 from glm_runtime.graph.machine import MAX_THREADS
@@ -170,7 +171,8 @@ _UNNAMED = "glm-export-output"  # the output that --plan without -o assumes
     "--plan",
     "is_plan",
     is_flag=True,
-    help="Print the size, and estimates of memory and time, without exporting.",
+    help="Print the size, and estimates of memory and time, without exporting. Of a model of the "
+    "hub it downloads the small files and the headers of the weights.",
 )
 @click.option(
     "--push",
@@ -203,11 +205,13 @@ def command(
     options = _read_options(checkpoint, output or Path(_UNNAMED), choices)
     if not is_plan:
         check_export_output(options)  # before a download
-    adapters = find_adapters(options.adapters)
-    options = replace(options, checkpoint=find_checkpoint(checkpoint), adapters=adapters)
-    run = _plan if is_plan else _export
-    run(options, is_json=is_json)
-    if push is not None and not is_plan:
+    options = replace(options, adapters=find_adapters(options.adapters))
+    if is_plan:
+        with find_planned(checkpoint) as folder:
+            _plan(replace(options, checkpoint=folder), is_json=is_json)
+        return
+    _export(replace(options, checkpoint=find_checkpoint(checkpoint)), is_json=is_json)
+    if push is not None:
         say(f"uploaded     {push_folder(options.output, push)}")
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class Hub:
         gated: models whose files need terms to be accepted.
         requests: "METHOD path" of every request.
         tokens: values of the header `Authorization`.
+        sent: bytes of content that were sent of each file.
         pushed: files that were uploaded, by model and name.
         is_private: whether each created model is private.
     """
@@ -34,6 +36,7 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
+    sent: Counter[str] = field(default_factory=Counter)
     pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     is_private: dict[str, bool] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -177,8 +180,16 @@ class _Handler(BaseHTTPRequestHandler):
         if file not in files:
             self._send_error("EntryNotFound", 404)
             return
-        etag = hashlib.sha1(files[file], usedforsecurity=False).hexdigest()
-        self._send(files[file], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+        content = files[file]
+        etag = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if found is not None:
+            start, last = int(found[1]), min(int(found[2]), len(content) - 1)
+            headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+            content = content[start : last + 1]
+        self.hub.sent[file] += len(content) if self.command == "GET" else 0
+        self._send(content, headers, 200 if found is None else 206)
 
     def _send_error(self, code: str, status: int) -> None:
         self._send(b"{}", {"X-Error-Code": code, "X-Error-Message": code}, status)

@@ -40,26 +40,21 @@ def assert_sentence(message: str, *words: str) -> None:
         assert word in message, f"{word!r} is not in: {message}"
 
 
-def assert_export_refused(options: ExportOptions, kind: type[ExportError], *words: str) -> str:
-    """The export fails with exactly `kind`, and the folder around the checkpoint stays as it is.
-
-    Returns the message.
-    """
+def assert_export_refused(options: ExportOptions, kind: type[ExportError], *words: str) -> None:
+    """The export fails with exactly `kind`, and the folder around the checkpoint stays as it is."""
     with nothing_left_behind(options.checkpoint.parent), pytest.raises(kind) as caught:
         export(options)
     assert caught.type is kind
     assert_sentence(str(caught.value), *words)
-    return str(caught.value)
 
 
 def refuse(
     tmp_path: Path, damage: Damage, kind: type[ExportError], *words: str, **values: Any
-) -> str:
-    """The export of a damaged checkpoint, with these options, is refused; returns the message."""
+) -> None:
+    """The export of a damaged checkpoint, with these options, is refused."""
     checkpoint = write_small(tmp_path / "checkpoint")
     damage(checkpoint)
-    options = ExportOptions(checkpoint, tmp_path / "out", **values)
-    return assert_export_refused(options, kind, *words)
+    assert_export_refused(ExportOptions(checkpoint, tmp_path / "out", **values), kind, *words)
 
 
 def _read_content(path: Path) -> bytes | int | None:

@@ -80,7 +80,8 @@ def batch_options(command: Command) -> Command:
             metavar="FILE",
             type=PATH,
             help="JSON Lines file of prompts; each line has `prompt` or `messages`, and may have "
-            "`custom_id` and settings such as `max_new_tokens`.",
+            "`custom_id`, `tools`, `enable_thinking`, `continue_final_message`, `is_sanitized`, "
+            "and settings such as `max_new_tokens`.",
         ),
         click.option(
             "--output",

@@ -25,7 +25,7 @@ from glm_runtime.folder.manifest import MANIFEST_NAME, read_manifest
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(rf"(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w./-]+))?", re.ASCII)
 # Small files of a checkpoint that an export reads.
-_CHECKPOINT_FILES = (
+CHECKPOINT_FILES = (
     *("config.json", "generation_config.json", "README.md", "LICENSE*"),
     *("quantize_config.json", "quant_config.json", "adapter_config.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"),
@@ -95,14 +95,14 @@ def find_checkpoint(path: Path) -> Path:
     hub_id = parse_hub_id(path)
     if hub_id is None:
         return path
-    fetch = _Download(hub_id).fetch
-    folder = fetch(_CHECKPOINT_FILES)
+    fetch = Download(hub_id).fetch
+    folder = fetch(CHECKPOINT_FILES)
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         fetch((name,), folder.name)
         if not (folder / name).exists() and index.is_file():
-            fetch(_list_shards(index), folder.name)
-        if (folder / name).exists() or index.is_file():
+            fetch(tuple(glob.escape(name) for name in list_shards(index)), folder.name)
+        if (folder / name).exists() or (index.is_file() and list_shards(index)):
             return folder
     fetch(("*.safetensors", "pytorch_model*.bin"), folder.name)
     return folder
@@ -117,7 +117,7 @@ def find_adapter(path: Path) -> Path:
     hub_id = parse_hub_id(path)
     if hub_id is None:
         return path
-    fetch = _Download(hub_id).fetch
+    fetch = Download(hub_id).fetch
     folder = fetch(("adapter_config.json", "adapter_model.safetensors"))
     if not (folder / "adapter_model.safetensors").exists():
         fetch(("adapter_model.bin",), folder.name)
@@ -134,7 +134,7 @@ def find_folder(path: Path) -> Path:
     hub_id = parse_hub_id(path)
     if hub_id is None:
         return path
-    download = _Download(hub_id)
+    download = Download(hub_id)
     place = download.place
     download.fetch((MANIFEST_NAME,), local=place)
     if not (place / MANIFEST_NAME).is_file():
@@ -177,7 +177,7 @@ def push_folder(folder: Path, repository: str) -> str:
     return f"{_find_endpoint(library)}/{repository}"
 
 
-class _Download:
+class Download:
     """Downloads files of one model."""
 
     def __init__(self, hub_id: HubId) -> None:
@@ -206,13 +206,31 @@ class _Download:
                 )
             )
 
+    def has_file(self, name: str, revision: str) -> bool:
+        """Return True if the model has a file at a commit."""
+        with _explain(self._hub_id, self._library):
+            api = self._library.HfApi()
+            return bool(api.file_exists(self._hub_id.repository, name, revision=revision))
 
-def _list_shards(index: Path) -> tuple[str, ...]:
+    def read_header(self, name: str, revision: str) -> dict[str, dict[str, object]]:
+        """Return the header of a *.safetensors file without its other keys, by range requests."""
+        with _explain(self._hub_id, self._library):
+            found = self._library.HfApi().parse_safetensors_file_metadata(
+                self._hub_id.repository, name, revision=revision
+            )
+            return {
+                tensor: {"dtype": one.dtype, "shape": one.shape, "data_offsets": one.data_offsets}
+                for tensor, one in found.tensors.items()
+            }
+
+
+def list_shards(index: Path) -> tuple[str, ...]:
+    """Return the names of the weight files that an index lists; none if it is broken."""
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return tuple(glob.escape(name) for name in sorted(names))
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return tuple(sorted({str(name) for name in names}))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return ("*.safetensors", "*.bin")  # the export says what is wrong with the index
+        return ()
 
 
 def _import_library() -> ModuleType:
@@ -257,7 +275,7 @@ def _explain(hub_id: HubId, library: ModuleType) -> Iterator[None]:
             ) from error
         reason = first_line(error.__cause__ or error).rstrip(".")
         raise HubError(
-            f"{hub_id} cannot be exchanged with {_find_endpoint(library)} ({reason}); check the "
+            f"the request for {hub_id} to {_find_endpoint(library)} failed ({reason}); check the "
             "network and HF_ENDPOINT, or give a folder."
         ) from error
 

@@ -19,7 +19,13 @@ from glm_runtime.text.chat_messages import ChatOptions
 
 # Keys that an answer repeats; OpenAI's batches have the second one.
 ID_KEYS = ("id", "custom_id")
-_CHAT_KEYS = ("tools", "enable_thinking")
+# Keys of a chat, and the fields of `ChatOptions` that they set; the third one is OpenAI's.
+_CHAT_KEYS = {
+    "tools": "tools",
+    "enable_thinking": "enable_thinking",
+    "continue_final_message": "continues_answer",
+    "is_sanitized": "is_sanitized",
+}
 # A grammar is written as `json_schema`, and batches do not use speculative decoding.
 _SETTINGS = tuple(name for name in KEYWORDS if name not in ("grammar", "is_speculative"))
 _KEYS = ("prompt", "messages", *ID_KEYS, *_CHAT_KEYS, *_SETTINGS)
@@ -65,6 +71,7 @@ class PromptLine:
         if messages is None:
             prompt = self.content["prompt"]
             if options is None:
+                self._refuse_chat_keys()
                 return Request(model.tokenizer.encode(str(prompt)), settings)
             messages = [{"role": "user", "content": prompt}]
         assert isinstance(messages, list)
@@ -72,21 +79,16 @@ class PromptLine:
         return Request(prepared.token_ids, settings, prepared.form)
 
     def _choose_options(self, options: ChatOptions | None) -> ChatOptions:
-        options = options or ChatOptions()
-        tools, thinking = (self.content.get(key) for key in _CHAT_KEYS)
-        if not isinstance(thinking, bool | None):
+        given = {key: self.content.get(key) for key in _CHAT_KEYS}
+        changes = {_CHAT_KEYS[key]: value for key, value in given.items() if value is not None}
+        return dataclasses.replace(options or ChatOptions(), **changes)  # type: ignore[arg-type]
+
+    def _refuse_chat_keys(self) -> None:
+        found = next((key for key in _CHAT_KEYS if self.content.get(key) is not None), None)
+        if found is not None:
             raise PromptError(
-                f"enable_thinking is {thinking!r} where true or false is expected; correct it."
+                f"{found} has no effect on a raw prompt; leave out --raw, or write `messages`."
             )
-        if thinking is not None:
-            options = dataclasses.replace(options, enable_thinking=thinking)
-        if tools is None:
-            return options
-        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-            raise PromptError(
-                "tools is not a list of objects; write tools in OpenAI's format, as --tools does."
-            )
-        return dataclasses.replace(options, tools=tuple(tools))
 
 
 def read_prompts(path: Path) -> list[PromptLine]:

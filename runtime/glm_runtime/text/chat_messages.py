@@ -41,7 +41,7 @@ class ChatOptions:
             there are tools and such a template, and `default` otherwise.
 
     Raises:
-        PromptError: a tool has no name, or two have the same.
+        PromptError: a tool has no name, two have the same, or a value has another type.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -52,6 +52,7 @@ class ChatOptions:
     template: str | None = None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "tools", tuple(map(_describe_parameters, self.tools)))
         names = self.tool_names
         doubled = [name for name in names if names.count(name) > 1]
@@ -76,6 +77,25 @@ class ChatOptions:
     def variables(self) -> dict[str, object]:
         """The template variables that the options define."""
         return {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+
+
+def _check_types(options: ChatOptions) -> None:
+    for name in ("enable_thinking", "continues_answer", "is_sanitized"):
+        value = getattr(options, name)
+        if not isinstance(value, bool) and not (value is None and name == "enable_thinking"):
+            raise PromptError(
+                f"{name} is {value!r:.80} where true or false is expected; correct it."
+            )
+    if not isinstance(options.template, str | None):
+        raise PromptError(
+            f"template is {options.template!r:.80} where the name of a template is expected; "
+            "correct it."
+        )
+    if not isinstance(options.tools, list | tuple):
+        raise PromptError(
+            f"tools is {options.tools!r:.80} where a list of objects is expected; write tools in "
+            "OpenAI's format."
+        )
 
 
 def _describe_parameters(tool: Tool) -> Tool:

@@ -30,6 +30,32 @@ import { isObject } from "./text_files.js";
 /** @typedef {import("./template_features.js").TemplateFeatures} TemplateFeatures */
 
 /**
+ * Refuse options of other types; `undefined` and `null` leave an option out.
+ * @param {ChatOptions} options
+ * @throws {PromptError} names the option.
+ */
+export function checkChatOptions(options) {
+  for (const name of /** @type {const} */ (["enableThinking", "isSanitized", "continuesAnswer"])) {
+    require(typeof (options[name] ?? false) === "boolean", name, options[name], "true or false");
+  }
+  const { tools, template } = options;
+  require(Array.isArray(tools ?? []), "tools", tools, "a list of objects");
+  require(typeof (template ?? "") === "string", "template", template, "the name of a template");
+}
+
+/**
+ * @param {boolean} isMet
+ * @param {string} name
+ * @param {unknown} value
+ * @param {string} expected
+ */
+function require(isMet, name, value, expected) {
+  if (isMet) return;
+  const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
+  throw new PromptError(`${name} is ${shown} where ${expected} is expected; correct it.`);
+}
+
+/**
  * Drop fields that are null, name reasoning as transformers does, and join text parts.
  * @param {readonly Message[]} messages
  * @returns {Message[]}

@@ -130,7 +130,7 @@ export class ChatTemplate {
    */
   #renderAdapted(messages, tools, { enableThinking }, isAnswerNext) {
     const adapted = tools.length || !isPlain(messages) ? adaptMessages(messages, tools, this.features) : messages;
-    const variables = enableThinking === undefined ? {} : { enable_thinking: enableThinking };
+    const variables = (enableThinking ?? null) === null ? {} : { enable_thinking: enableThinking };
     return this.#renderRaw(adapted, tools, variables, isAnswerNext);
   }
 

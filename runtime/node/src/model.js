@@ -5,7 +5,7 @@
  */
 
 import { readChatTemplate } from "./chat_template.js";
-import { readToolNames, simplifyMessages } from "./chat_messages.js";
+import { checkChatOptions, readToolNames, simplifyMessages } from "./chat_messages.js";
 import { removeMarks, requireMarks } from "./control_marks.js";
 import { PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
@@ -77,8 +77,9 @@ export class Model {
     if (Array.isArray(messages) && !messages.length) {
       throw new PromptError("the conversation is empty; pass at least one message.");
     }
+    checkChatOptions(options);
     const toolNames = readToolNames(options.tools ?? []);
-    const template = this.chatTemplate.choose(options.template);
+    const template = this.chatTemplate.choose(options.template ?? undefined);
     const isMarked = options.isSanitized ?? false;
     const text = isMarked ? this.#renderMarked(template, messages, options) : template.render(messages, options);
     template.requireWritten(messages, options);

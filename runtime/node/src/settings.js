@@ -177,7 +177,8 @@ function check(settings) {
   require(isStop, "stop", stop, "a list of non-empty strings");
   // All of them are searched after every token.
   require(stop.length <= MAX_STOPS, "stop", `${stop.length} strings`, `at most ${MAX_STOPS} strings`);
-  const { signal } = settings;
+  const { ignoreEos, signal } = settings;
+  require(typeof ignoreEos === "boolean", "ignoreEos", ignoreEos, "true or false");
   require(signal === null || signal instanceof AbortSignal, "signal", signal, "an AbortSignal");
   return { ...settings, logitBias: checkBias(settings.logitBias) };
 }

@@ -137,6 +137,11 @@ for (const [what, ask, words] of [
   ["a content that is no text", () => model.chat([{ role: "user", content: 5 }]), /message 1 has the content 5 where text is/],
   ["a part that is no text", () => model.chat([{ role: "user", content: [{ type: "image_url" }] }]), /type "image_url" where only/],
   ["a tool without a name", () => model.chat(question, { tools: [{}] }), /a tool has the name undefined/],
+  ["thinking that is a text", () => model.chat(question, { enableThinking: "no" }), /enableThinking is "no" where true or false/],
+  ["sanitizing that is a number", () => model.chat(question, { isSanitized: 1 }), /isSanitized is 1 where true or false/],
+  ["continuing that is a text", () => model.chat(question, { continuesAnswer: "" }), /continuesAnswer is "" where true or false/],
+  ["a template that is a number", () => model.chat(question, { template: 5 }), /template is 5 where the name of a template/],
+  ["tools that are a text", () => model.chat(question, { tools: "get_verse" }), /tools is "get_verse" where a list of objects/],
   ["a tool twice", () => model.chat(question, { tools: [{ name: "a" }, { name: "a" }] }), /two tools are named "a"/],
 ]) {
   test(what, () => {
@@ -177,6 +182,7 @@ for (const [options, words] of [
   [{ stop: [""] }, /stop is \[""\] where a list of non-empty strings/],
   [{ logitBias: [[1, NaN]] }, /logitBias is \[1,null\]/],
   [{ logitBias: [[4190, 1]] }, /logitBias contains the token id 4190 where ids below 4190/],
+  [{ ignoreEos: "no" }, /ignoreEos is "no" where true or false/],
   [{ signal: {} }, /signal is .* where an AbortSignal/],
   [{ dry: {} }, /the option "dry" is unknown in JavaScript, where the options are temperature, .* or use the Python runtime/],
   [{ max_new_tokens: 3 }, /the option "max_new_tokens" is unknown/],

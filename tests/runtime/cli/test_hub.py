@@ -12,7 +12,7 @@ from glm_runtime.cli.hub import HubId, parse_hub_id
 from glm_runtime.errors import HubError
 from glm_runtime.folder.manifest import read_manifest
 from runtime.tiny_folder import build_tiny_folder
-from support.broken_checkpoints import write_small
+from support.broken_checkpoints import split_into_shards, write_small
 from support.commands import run_command
 from support.hub_server import Hub, serve
 from support.lora_adapters import write_adapter
@@ -119,6 +119,58 @@ def test_a_sharded_checkpoint_is_downloaded_by_its_index(hub: Hub) -> None:
     assert code in (0, 1)  # this index leaves tensors out, which the export says
 
 
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_plan_downloads_headers_only(hub: Hub, tmp_path: Path, is_sharded: bool) -> None:
+    """It downloaded all weights, 18 GB of a 9B model, to print how large the export would be."""
+    files = hub.models["zai-org/small"]
+    if is_sharded:
+        folder = tmp_path / "source" / "checkpoint"
+        split_into_shards(folder, "safetensors")
+        hub.add("zai-org/small", folder)
+        files = hub.models["zai-org/small"]
+    hub.sent.clear()
+    code, out, err = run_command("glm-export", "zai-org/small", "--plan", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    weights = [name for name in files if name.endswith(".safetensors")]
+    assert len(weights) == (2 if is_sharded else 1)
+    for name in weights:
+        assert 0 < hub.sent[name] <= 100_001 < len(files[name])
+    assert f"reading the headers of {len(weights)} weight files" in err
+    code, out, err = run_command(
+        "glm-export", tmp_path / "source" / "checkpoint", "--plan", "--json"
+    )
+    local = json.loads(out)
+    for key in ("parameters", "schemes", "tensors", "size_bytes", "bits_per_weight"):
+        assert found[key] == local[key]
+    assert found["name"] == "small"
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "home"}
+
+
+def test_a_plan_takes_weights_that_were_downloaded(hub: Hub) -> None:
+    run = ("glm-export", "zai-org/small", "-o", "out", "--method", "rtn", "--verify", "none")
+    assert run_command(*run)[0] == 0
+    hub.sent.clear()
+    code, _, err = run_command("glm-export", "zai-org/small", "--plan")
+    assert code == 0 and "reading the headers" not in err
+    assert hub.sent["model.safetensors"] == 0
+
+
+@pytest.mark.parametrize("kind", ["quantized", "bin"])
+def test_a_plan_says_that_it_downloads_weights(hub: Hub, kind: str) -> None:
+    """Values of quantized weights, and the list of tensors in a .bin file, are part of a plan."""
+    files = hub.models["zai-org/small"]
+    if kind == "quantized":
+        config = json.loads(files["config.json"]) | {"quantization_config": {"bits": 4}}
+        files["config.json"] = json.dumps(config).encode()
+    else:
+        files["pytorch_model.bin"] = files.pop("model.safetensors")
+    _, _, err = run_command("glm-export", "zai-org/small", "--plan")
+    assert "the plan needs the weights of zai-org/small, because" in err
+    name = "model.safetensors" if kind == "quantized" else "pytorch_model.bin"
+    assert hub.sent[name] == len(files[name])
+
+
 def test_an_exported_folder_answers_and_then_needs_no_network(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +201,7 @@ def test_an_exported_folder_answers_and_then_needs_no_network(
         (
             "me/exported",
             {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            ("cannot be exchanged with http://127.0.0.1:9 (", "check the network"),
+            ("the request for me/exported to http://127.0.0.1:9 failed (", "check the network"),
         ),
         ("source/missing", {}, ("source/missing is not a folder",)),
         ("./me/exported", {}, ("/me/exported is not a folder",)),

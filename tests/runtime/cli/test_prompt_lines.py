@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_runtime import Model
+from glm_runtime import ChatOptions, Model
 from runtime.cli.many_prompts import (
     GREEDY,
     SHORT,
@@ -87,7 +87,11 @@ def test_a_line_has_settings_of_its_own(tiny_folder: Path, tiny_model: Model, tm
         ('{"prompt": "a", "json_schema": 5}', "the JSON schema cannot be written as JSON"),
         ('{"prompt": "a", "json_schema": {"type": 5}}', "the json schema cannot be used"),
         ('{"prompt": "a", "enable_thinking": 1}', "enable_thinking is 1 where true or false"),
-        ('{"prompt": "a", "tools": "b"}', "tools is not a list of objects"),
+        ('{"prompt": "a", "tools": "b"}', "tools is 'b' where a list of objects"),
+        ('{"prompt": "a", "tools": [5]}', "a tool is named None where one line of text"),
+        ('{"prompt": "a", "is_sanitized": "yes"}', "is_sanitized is 'yes' where true or false"),
+        ('{"prompt": "a", "continue_final_message": 1}', "continues_answer is 1 where true or"),
+        ('{"prompt": "a", "continue_final_message": true}', "is not the beginning of an answer"),
         ('{"prompt": "a", "is_speculative": true}', "'is_speculative' is not a setting"),
         ('{"prompt": ', "line 2 is not JSON"),
         ("\\xff", "line 2 is not JSON"),
@@ -115,3 +119,37 @@ def test_a_bad_line_keeps_its_id(tiny_folder: Path, tmp_path: Path):
     result = run(tiny_folder, "--prompts", str(write_lines(tmp_path / "in", lines)), *SHORT)
     last = json.loads(result.stdout.splitlines()[1])
     assert (last["custom_id"], last["id"]) == ("x", 3) and "'zzz'" in last["error"]
+
+
+def test_a_line_is_continued_or_sanitized(tiny_folder: Path, tiny_model: Model, tmp_path: Path):
+    """A line had no key for what `--prefill` and `--sanitize` do for one prompt."""
+    begun = [{"role": "user", "content": "earth"}, {"role": "assistant", "content": "In the"}]
+    marked = [{"role": "user", "content": "a<|user|>b"}]
+    lines: list[dict] = [
+        {"messages": begun, "continue_final_message": True},
+        {"messages": marked, "is_sanitized": True},
+        {"messages": marked, "is_sanitized": False},
+        {"messages": marked},
+    ]
+    path = write_lines(tmp_path / "in", lines)
+    result = run(tiny_folder, "--prompts", str(path), *SHORT)
+    assert result.exit_code == 0, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    chosen = [ChatOptions(continues_answer=True), ChatOptions(is_sanitized=True)]
+    chosen += [ChatOptions(), ChatOptions()]
+    for one, line, options in zip(found, lines, chosen, strict=True):
+        assert one["prompt_tokens"] == len(
+            tiny_model.prepare_chat(line["messages"], options).token_ids
+        )
+        answer = tiny_model.chat(line["messages"], GREEDY, options)
+        assert one["token_ids"] == [piece.token_id for piece in answer]
+    assert found[1]["prompt_tokens"] > found[2]["prompt_tokens"]
+
+
+def test_chat_keys_beside_a_raw_prompt(tiny_folder: Path, tmp_path: Path):
+    """They were ignored silently."""
+    lines = [{"prompt": "a"}, {"prompt": "a", "enable_thinking": False}]
+    path = write_lines(tmp_path / "in", lines)
+    result = run(tiny_folder, "--prompts", str(path), "--raw", *SHORT)
+    last = json.loads(result.stdout.splitlines()[1])
+    assert "enable_thinking has no effect on a raw prompt; leave out --raw" in last["error"]
