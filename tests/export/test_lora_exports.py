@@ -67,6 +67,40 @@ def test_the_weights_are_those_of_a_merged_checkpoint(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
+def test_copies_of_embedding_and_head_that_change_nothing(tmp_path: Path, is_tied: bool) -> None:
+    """PEFT saves them with `save_embedding_layers`. Several such adapters and weights are accepted.
+
+    Before, each of these was refused.
+    """
+    base = write_small(tmp_path / "base")
+    if is_tied:
+        edit_json(base / "config.json", tie_word_embeddings=True)
+        replace_tensors(base, drop=["lm_head.weight"])
+    embedding = read_array(random_tensors()["model.embed_tokens.weight"])
+    head = embedding if is_tied else read_array(random_tensors()["lm_head.weight"])
+    own = draw_change({Q_PROJ: MODULES[Q_PROJ]})
+    copies = {"model.embed_tokens.weight": embedding, "lm_head.weight": head}
+    adapters = [
+        Adapter(write_adapter(tmp_path / name, own | copies), weight)
+        for name, weight in (("a", 1.0), ("b", 0.5))
+    ]
+    found = open_source(base, adapters=adapters).checkpoint.read(f"{Q_PROJ}.weight")
+    stored = read_array(random_tensors()[f"{Q_PROJ}.weight"])
+    merged = stored + define_change(own, Q_PROJ, 2.0) + define_change(own, Q_PROJ, 1.0)
+    np.testing.assert_array_equal(found, merged)
+
+
+def test_the_folder_above_a_named_adapter(tmp_path: Path) -> None:
+    """PEFT saves an adapter with a name of its own into a folder of that name."""
+    base = write_small(tmp_path / "base")
+    (tmp_path / "lora").mkdir()
+    write_adapter(tmp_path / "lora" / "style")
+    with pytest.raises(CheckpointError) as caught:
+        open_source(base, adapters=[Adapter(tmp_path / "lora")])
+    assert_sentence(str(caught.value), f"give {tmp_path / 'lora' / 'style'}")
+
+
 def test_an_adapter_beside_the_checkpoint(tmp_path: Path) -> None:
     """What is refused without --adapter is merged if its folder is named."""
     base = write_small(tmp_path / "base")

@@ -19,7 +19,6 @@ from glm_quantize import FloatArray
 
 AddRows = Callable[[FloatArray, int], None]
 WEIGHT, _BIAS = ".weight", ".bias"
-_BASE_COPY = ".base_layer.weight"
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 HEADS = ("lm_head.weight", "output_layer.weight")  # of `glm` and `glm4`, and of `chatglm`
 
@@ -119,12 +118,12 @@ def _list_replaced(
     """Return the tensors that an adapter replaces (modules_to_save, trained biases)."""
     found: dict[str, ComputedTensor] = {}
     for name, own in adapter.replaced.items():
+        if _is_unchanged(checkpoint, target, name, adapter.stored, own):
+            continue  # PEFT can save embedding and head with every adapter
         place = _locate(target, adapter, name, "")
         shape = adapter.stored.tensors[own].shape
         if shape != place.shape:
             raise _refuse_shape(adapter, own, shape, name, place.shape)
-        if _BASE_COPY in own and _is_same(checkpoint, name, adapter.stored, own):
-            continue  # PEFT saves the untrained embedding beside the embedding's change
         if adapter.weight != 1:
             raise OptionsError(
                 f"adapter {adapter.name} replaces {name}, which has no weight; give it without "
@@ -139,10 +138,15 @@ def _list_replaced(
     return found
 
 
-def _is_same(checkpoint: Checkpoint, name: str, stored: Checkpoint, own: str) -> bool:
+def _is_unchanged(
+    checkpoint: Checkpoint, target: MergeTarget, name: str, stored: Checkpoint, own: str
+) -> bool:
     """Return True if an adapter's tensor has the values of the checkpoint's tensor."""
+    base = target.embedding if target.is_tied and name.endswith(HEADS) else name
+    if target.shapes.get(base) != stored.tensors[own].shape:
+        return False
     return all(
-        np.array_equal(checkpoint.read_rows(name, *rows), stored.read_rows(own, *rows))
+        np.array_equal(checkpoint.read_rows(base, *rows), stored.read_rows(own, *rows))
         for rows in stored.iterate_chunks(own)
     )
 

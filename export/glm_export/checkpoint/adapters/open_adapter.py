@@ -157,9 +157,12 @@ def _find_weights(folder: Path) -> Path:
         )
     found = [folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()]
     if not found or not (folder / ADAPTER_CONFIG).is_file():
+        inner = next(iter(sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))), None)  # a named adapter
+        advice = (
+            f"give {inner.parent}" if inner else "give the folder that PEFT's save_pretrained made"
+        )
         raise CheckpointError(
-            f"there is no {ADAPTER_CONFIG} with {' or '.join(ADAPTER_WEIGHTS)} in it; give the "
-            "folder that PEFT's save_pretrained made."
+            f"there is no {ADAPTER_CONFIG} with {' or '.join(ADAPTER_WEIGHTS)} in it; {advice}."
         )
     return found[0]
 
