@@ -118,6 +118,50 @@ def test_names_in_tokenizer_config(stored: object, tmp_path: Path) -> None:
     assert template.render(QUESTION, ChatOptions((WEATHER,))) == "T"
 
 
+def test_the_table_writes_no_tools_that_another_template_writes(report: ExportReport) -> None:
+    """In C, the default's tools would stand where all other hosts write those of `tool_use`."""
+    table = json.loads((report.folder / "chat_table.json").read_text())
+    assert table["roles"]
+    assert "tools" not in table
+
+
+@pytest.mark.parametrize("tools", [[], [WEATHER]], ids=["no tools", "tools"])
+def test_templates_without_a_default(tools: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Before, all of them were dropped without a word."""
+    folder = write_checkpoint(tmp_path / "checkpoint", build_model(TinyShape()))
+    (folder / "chat_template.jinja").unlink()
+    stored = {"chat_template": {"tool_use": TOOL_USE, "rag": RAG}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stored))
+    report = export(ExportOptions(folder, tmp_path / "out", quant="none", verify="none"))
+    assert "none of the chat templates (rag, tool_use) is the default" in report.notes[0]
+    model = load(report.folder, device="cpu")
+    theirs = [AutoTokenizer.from_pretrained(path) for path in (folder, report.folder)]
+    render = [tokenizer.apply_chat_template for tokenizer in theirs]
+    assert model.chat_template is not None
+    options = ChatOptions(tuple(tools))
+    if tools:
+        expected = render[0](QUESTION, tools=tools, tokenize=False)
+        assert render[1](QUESTION, tools=tools, tokenize=False) == expected
+        assert model.chat_template.render(QUESTION, options, is_answer_next=False) == expected
+        return
+    with pytest.raises(ValueError, match="no default"):
+        render[0](QUESTION, tokenize=False)
+    with pytest.raises(PromptError, match="none is the default; give tools"):
+        model.prepare_chat(QUESTION, options)
+    ids = model.prepare_chat(QUESTION, ChatOptions(template="rag")).token_ids
+    assert model.tokenizer.decode(ids) == "rag 你好 "
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path: Path) -> None:
+    """It became three tokens at the beginning of every prompt."""
+    folder = write_checkpoint(tmp_path / "checkpoint", build_model(TinyShape()))
+    path = folder / "chat_template.jinja"
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    report = export(ExportOptions(folder, tmp_path / "out", quant="none", verify="none"))
+    assert (report.folder / "chat_template.jinja").read_bytes() == content
+
+
 def test_genai_needs_no_template_from_its_user(report: ExportReport) -> None:
     """It does not render `split` after a filter as Jinja does: of Z1's template nothing was right.
 

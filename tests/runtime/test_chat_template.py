@@ -142,7 +142,7 @@ def test_a_broken_template_or_config_is_named(tmp_path: Path):
         read_chat_template(tmp_path)
 
 
-def test_a_list_of_templates_without_a_default_is_none(tmp_path: Path):
+def test_a_list_without_a_named_template_is_none(tmp_path: Path):
     """Once a traceback, in a folder that had been exported without complaint."""
     named = [3, {"name": "rag"}, {"template": "x"}, {"name": "default", "template": None}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))

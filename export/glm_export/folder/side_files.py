@@ -24,7 +24,7 @@ from glm_export.tokenizer.chat_table_guess import build_chat_table
 from glm_export.tokenizer.chat_table_jinja import write_jinja
 from glm_export.tokenizer.files import MODEL_NAME, choose_template, read_tokenizer_json
 from glm_export.tokenizer.token_ids import TokenIds
-from glm_runtime.errors import FolderError, HostileTemplateError, PromptError
+from glm_runtime.errors import FolderError, HostileTemplateError, PromptError, to_printable
 from glm_runtime.sampling.settings import GENERATION_CONFIG_NAME
 from glm_runtime.text.chat_template import (
     TEMPLATE_NAME,
@@ -93,9 +93,9 @@ def _render_templates(
     content = _encode(template)
     _try_template(template)
     files = {TEMPLATE_NAME: content}
-    if len(named) > 1:
+    if set(named) != {"default"}:
         files[NAMES_NAME] = _render_json(NAMES_NAME, named)
-    table = _build_table(named["default"], tokenizer_config)
+    table = _build_table(template, tokenizer_config)
     if table is None:
         return files, None
     plain = write_jinja(table)
@@ -104,12 +104,19 @@ def _render_templates(
 
 def list_chat_notes(files: Mapping[str, bytes]) -> tuple[str, ...]:
     """Say what the folder's chat template cannot do, from the contents of `render_side_files`."""
-    if TEMPLATE_NAME not in files or chat_table.FILE_NAME in files:
-        return ()
-    return (
-        f"the chat template cannot be written as a table ({chat_table.FILE_NAME}), so the C and "
-        "C++ runtime cannot render messages and takes whole prompts only.",
-    )
+    notes = []
+    names = json.loads(files.get(NAMES_NAME, b"{}"))
+    if names and "default" not in names:
+        notes.append(
+            f"none of the chat templates ({to_printable(', '.join(names))}) is the default, so a "
+            "conversation needs the name of a template, or tools for tool_use."
+        )
+    if TEMPLATE_NAME in files and chat_table.FILE_NAME not in files:
+        notes.append(
+            f"the chat template cannot be written as a table ({chat_table.FILE_NAME}), so the C "
+            "and C++ runtime cannot render messages and takes whole prompts only."
+        )
+    return tuple(notes)
 
 
 def list_sampling_notes(checkpoint: Checkpoint, files: Mapping[str, bytes]) -> tuple[str, ...]:

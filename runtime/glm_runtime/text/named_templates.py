@@ -14,6 +14,11 @@ TEMPLATE_NAME = "chat_template.jinja"
 NAMES_NAME = "chat_templates.json"
 _ADDED_FOLDER = "additional_chat_templates"
 _DEFAULT, _TOOL_USE = "default", "tool_use"
+# Stands for a missing default, without which transformers refuses the conversation, too.
+_REFUSAL = (
+    "{{ raise_exception('the model has several chat templates and none is the default; give "
+    "tools if it has one for them, or choose a template by its name') }}"
+)
 
 
 def find_named_templates(folder: Path, tokenizer_config: Mapping[str, object]) -> dict[str, str]:
@@ -35,18 +40,28 @@ def find_named_templates(folder: Path, tokenizer_config: Mapping[str, object]) -
     stored = tokenizer_config.get("chat_template")
     if isinstance(stored, list):
         entries = [entry for entry in stored if isinstance(entry, dict)]
-        stored = {str(entry.get("name")): entry.get("template") for entry in entries}
+        stored = {entry.get("name"): entry.get("template") for entry in entries}
     if isinstance(stored, str):
         stored = {_DEFAULT: stored}
     if not isinstance(stored, dict):
         return {}
-    return {str(name): text for name, text in stored.items() if isinstance(text, str)}
+    return {
+        name: text
+        for name, text in stored.items()
+        if isinstance(name, str) and isinstance(text, str)
+    }
 
 
 def combine_templates(named: Mapping[str, str]) -> str | None:
-    """Return one template that chooses as transformers does; `None` without a `default`."""
-    default, with_tools = named.get(_DEFAULT), named.get(_TOOL_USE)
-    if default is None or with_tools is None or with_tools == default:
+    """Return one template that chooses as transformers does; `None` if there are no templates.
+
+    Without a `default` it refuses conversations that no other template is chosen for.
+    """
+    if not named:
+        return None
+    default = named.get(_DEFAULT, _REFUSAL)
+    with_tools = named.get(_TOOL_USE, default)
+    if with_tools == default:
         return default
     # The empty expressions keep white space at the borders, which Jinja removes beside blocks.
     guard = "{{ '' }}"
@@ -62,8 +77,9 @@ def _end(source: str) -> str:
 
 
 def _read(path: Path) -> str:
+    """Read a template without the byte order mark that some editors write before a text."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FolderError(
             f"{path} is not UTF-8 text ({error}); export the folder again."
