@@ -304,6 +304,15 @@ def test_stop_strings_end_the_answer_not_the_thinking(tiny_model: Model):
     assert "".join(piece.reasoning for piece in stopped) == reasoning
 
 
+def test_tokens_of_the_reasoning_are_marked_with_those_that_end_it(tiny_model: Model):
+    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7)
+    marked = [piece.token_id for piece in pieces if piece.is_reasoning]
+    assert marked == [piece.token_id for piece in pieces[: len(marked)]]
+    assert tiny_model.tokenizer.decode(marked).rstrip().endswith("</think>")
+    assert not any(piece.text for piece in pieces[: len(marked) - 1])
+    assert not any(piece.is_reasoning for piece in answer(tiny_model, max_new_tokens=5))
+
+
 def test_ignoring_the_end_of_text_never_chooses_it(tiny_model: Model):
     """Also where it would be the likeliest token by far, and where one is a padding id."""
     free = [piece.token_id for piece in answer(with_eos(tiny_model), max_new_tokens=30)]

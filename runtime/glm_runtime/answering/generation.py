@@ -164,16 +164,26 @@ class AnswerWriter:
     def _describe(self, token: int, part: AnswerPart, logprobs: TokenLogprobs | None) -> Piece:
         self.remaining -= 1
         reason = self._find_finish(token)
+        piece = Piece(
+            part.text,
+            token,
+            reasoning=part.reasoning,
+            logprobs=logprobs,
+            tool_call_deltas=part.tool_call_deltas,
+            is_reasoning=part.is_reasoning,
+        )
         if reason is None:
-            deltas = part.tool_call_deltas
-            return Piece(part.text, token, None, part.reasoning, (), logprobs, None, deltas)
+            return piece
         rest = self._reader.finish()
-        if rest.tool_calls and reason == "stop":
-            reason = "tool_calls"
-        text, reasoning = part.text + rest.text, part.reasoning + rest.reasoning
-        found = self._reader.stop_string if reason == "stop_string" else None
-        deltas = part.tool_call_deltas + rest.tool_call_deltas
-        return Piece(text, token, reason, reasoning, rest.tool_calls, logprobs, found, deltas)
+        return dataclasses.replace(
+            piece,
+            text=part.text + rest.text,
+            finish_reason="tool_calls" if rest.tool_calls and reason == "stop" else reason,
+            reasoning=part.reasoning + rest.reasoning,
+            tool_calls=rest.tool_calls,
+            stop_string=self._reader.stop_string if reason == "stop_string" else None,
+            tool_call_deltas=part.tool_call_deltas + rest.tool_call_deltas,
+        )
 
     def _force_tokens(self) -> None:
         """Begin to write the end of the reasoning where it reaches its limit."""

@@ -152,6 +152,7 @@ class Piece:
         stop_string: the stop string that ended the answer, on the last piece only.
         tool_call_deltas: parts of tool calls. With `ChatOptions.streams_calls` they come while the
             model writes the call, otherwise on the last piece.
+        is_reasoning: whether the token belongs to the reasoning or ends it.
     """
 
     text: str
@@ -162,3 +163,4 @@ class Piece:
     logprobs: TokenLogprobs | None = None
     stop_string: str | None = None
     tool_call_deltas: tuple[ToolCallDelta, ...] = ()
+    is_reasoning: bool = False

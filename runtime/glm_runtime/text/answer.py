@@ -43,12 +43,13 @@ PLAIN_TEXT = AnswerForm()
 
 @dataclass(frozen=True)
 class AnswerPart:
-    """The parts of an answer that one token completes."""
+    """The parts of an answer that one token completes, and whether it belongs to the reasoning."""
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_deltas: tuple[ToolCallDelta, ...] = ()
+    is_reasoning: bool = False
 
 
 class AnswerReader:
@@ -90,12 +91,12 @@ class AnswerReader:
 
     def add(self, token: int) -> AnswerPart:
         """Take one token; return the parts that it completes."""
-        if self.is_thinking:
-            self._thinking_tokens += 1
+        is_reasoning = self.is_thinking
+        self._thinking_tokens += is_reasoning
         mark = self._marks.get(token)
         reasoning, text = self._split(self._stream.add(token) if mark is None else mark)
         text = self._parser.add(self._stop_strings.add(text))
-        return AnswerPart(text, reasoning, (), self._parser.take_deltas())
+        return AnswerPart(text, reasoning, (), self._parser.take_deltas(), is_reasoning)
 
     def finish(self) -> AnswerPart:
         """Return the parts that were held back; nothing after a stop string."""
