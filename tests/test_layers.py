@@ -17,11 +17,14 @@ FOLDERS = {
     "glm_export": ROOT / "export" / "glm_export",
     "glm_quantize": ROOT / "quantize" / "glm_quantize",
     "glm_runtime": ROOT / "runtime" / "glm_runtime",
+    "glm_server": ROOT / "runtime" / "glm_server",
 }
 FORBIDDEN = {
     "glm_quantize": {"glm_export", "glm_runtime", "torch", "onnx", "onnxruntime", "transformers"},
-    "glm_runtime": {"glm_export", "glm_quantize", "torch", "onnx", "transformers"},
+    "glm_runtime": {"glm_export", "glm_quantize", "glm_server", "torch", "onnx", "transformers"},
+    "glm_server": {"glm_export", "glm_quantize", "torch", "onnx", "transformers"},
 }
+STARTS_SERVER = ROOT / "runtime" / "glm_runtime" / "cli" / "serve.py"
 USES_TORCH = {"gptq.py", "refine.py"}
 
 # A room is a subfolder or a module at the top of its package. It may import the rooms before it.
@@ -35,6 +38,10 @@ ROOMS = {
     "glm_runtime": """
         errors arrays file_lock progress folder text sampling graph health answering model benchmark
         conversation . cli __main__
+    """,
+    "glm_server": """
+        . settings errors store metrics services schema forms answers access openai anthropic
+        status app program
     """,
 }
 
@@ -64,6 +71,7 @@ def test_leaves_import_nobody(package: str) -> None:
     assert files
     for path in files:
         allowed = {"torch"} if package == "glm_quantize" and path.name in USES_TORCH else set()
+        allowed |= {"glm_server"} if path == STARTS_SERVER else set()
         imported = {name.split(".")[0] for name, _ in list_imports(path)}
         assert not imported & FORBIDDEN[package] - allowed, path
 
@@ -82,7 +90,9 @@ def test_rooms_import_only_those_before_them(package: str) -> None:
             assert other == room or floors[other] < floors[room], f"{path} imports {dotted}"
 
 
-@pytest.mark.parametrize("package", ["glm_quantize", "glm_runtime", "glm_runtime.cli"])
+@pytest.mark.parametrize(
+    "package", ["glm_quantize", "glm_runtime", "glm_runtime.cli", "glm_server.app"]
+)
 def test_importing_a_leaf_loads_no_torch(package: str) -> None:
     code = f"import sys, {package}; sys.exit('torch' in sys.modules)"
     paths = [str(folder.parent) for folder in FOLDERS.values()]

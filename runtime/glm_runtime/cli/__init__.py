@@ -14,6 +14,7 @@ from glm_runtime.cli.generate import generate
 from glm_runtime.cli.info import info
 from glm_runtime.cli.options import show_examples
 from glm_runtime.cli.prepare import prepare
+from glm_runtime.cli.serve import serve
 
 
 @click.group(
@@ -31,7 +32,7 @@ def cli() -> None:
     """Run a model that glm-export wrote on ONNX Runtime."""
 
 
-for _command in (generate, chat, bench, info, doctor, prepare):
+for _command in (generate, chat, serve, bench, info, doctor, prepare):
     _command.context_settings = cli.context_settings  # click caches -h also without the group
     cli.add_command(_command)
 

@@ -6,6 +6,7 @@ token. Other tokenizers are decoded with their `decode` over a window of a few t
 """
 
 import codecs
+import re
 from collections.abc import Set
 
 import tokenizers
@@ -13,6 +14,8 @@ from tokenizers import decoders
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_CHARACTER_BYTES = 4  # RFC 3629, section 3
+# SentencePiece writes a blank and single bytes in these ways.
+_BLANK, _BYTE_NAME = "\N{LOWER ONE EIGHTH BLOCK}", re.compile("<0x([0-9A-F]{2})>")
 
 
 class StreamDecoder:
@@ -107,6 +110,15 @@ def _byte_of_character() -> dict[str, int]:
 
 
 _BYTE_OF_CHARACTER = _byte_of_character()
+
+
+def read_token_bytes(tokenizer: tokenizers.Tokenizer, token: int) -> bytes:
+    """Return the bytes that a token stands for, which may be a part of a character."""
+    name = tokenizer.id_to_token(token) or ""
+    if isinstance(tokenizer.decoder, decoders.ByteLevel):
+        return _name_to_bytes(name)
+    byte = _BYTE_NAME.fullmatch(name)
+    return bytes([int(byte[1], 16)]) if byte else name.replace(_BLANK, " ").encode("utf-8")
 
 
 def _name_to_bytes(name: str) -> bytes:

@@ -13,7 +13,7 @@ import tokenizers
 
 from glm_runtime.errors import FolderError, PromptError, panics_as_errors
 from glm_runtime.text.control_marks import ControlMarks, has_marks
-from glm_runtime.text.stream_decoder import StreamDecoder
+from glm_runtime.text.stream_decoder import StreamDecoder, read_token_bytes
 
 if TYPE_CHECKING:
     import llguidance
@@ -115,6 +115,10 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without special tokens."""
         return self._inner.decode(ids, skip_special_tokens=True)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token; special tokens have those of their names."""
+        return read_token_bytes(self._inner, token)
 
     def stream(self) -> StreamDecoder:
         """Return a decoder for tokens that arrive one by one."""

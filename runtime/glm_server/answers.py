@@ -1,0 +1,182 @@
+"""From a request to the events of its answers, which arrive from the engine's thread.
+
+An interface (OpenAI's or Anthropic's) makes `Request`s of the runtime, and turns events into its
+own format. Nothing here knows about a format.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from glm_runtime.answering.engine import Engine, Event, QueueFullError, Started, Ticket
+from glm_runtime.answering.generation import Request
+from glm_runtime.answering.settings import Piece
+from glm_runtime.errors import GlmRuntimeError
+from glm_server.errors import ApiError, translate
+from glm_server.metrics import Metrics
+
+_Result = TypeVar("_Result")
+_RETRY_SECONDS = 1
+# Proxies and clients end silent connections, often after a minute; a prompt may take longer.
+_SILENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """An event of one of several answers.
+
+    Attributes:
+        index: number of the answer.
+        event: what happened.
+    """
+
+    index: int
+    event: Started | Piece
+
+
+class Answers:
+    """The answers to one request, which are computed side by side.
+
+    `close` must be called in the end; it cancels what still runs.
+    """
+
+    def __init__(self, stack: AsyncExitStack, metrics: Metrics) -> None:
+        """Start with resources that are released by `close`, such as the loan of a model."""
+        self._stack = stack
+        self._metrics = metrics
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._tickets: list[Ticket] = []
+        self._num_open = 0
+        self._begin = time.monotonic()
+        self._last_times: dict[int, float] = {}
+
+    async def submit(self, engine: Engine, requests: Sequence[Request]) -> None:
+        """Give requests to the engine.
+
+        Raises:
+            ApiError: a request is refused, or too many wait already.
+        """
+        loop = asyncio.get_running_loop()
+        for index, request in enumerate(requests):
+            take = self._make_taker(loop, index)
+            try:
+                # In a thread, because a grammar may take a second to compile.
+                self._tickets.append(await asyncio.to_thread(engine.submit, request, take))
+            except QueueFullError as error:
+                raise ApiError(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    str(error),
+                    code="rate_limit_exceeded",
+                    retry_after=_RETRY_SECONDS,
+                ) from error
+            except GlmRuntimeError as error:
+                raise translate(error) from error
+            self._num_open += 1
+
+    async def events(self) -> AsyncIterator[Numbered]:
+        """Yield the events of all answers as they arrive, until the last answer has ended.
+
+        Raises:
+            ApiError: an answer failed.
+        """
+        while self._num_open:
+            index, event = await self._queue.get()
+            if isinstance(event, GlmRuntimeError):
+                raise translate(event) from event
+            if isinstance(event, Piece):
+                self._measure(index)
+                self._num_open -= event.finish_reason is not None
+            yield Numbered(index, event)
+
+    async def close(self) -> None:
+        """Cancel the answers that still run, and release the resources."""
+        for ticket in self._tickets:
+            ticket.cancel()
+        self._tickets.clear()
+        await self._stack.aclose()
+
+    def _make_taker(self, loop: asyncio.AbstractEventLoop, index: int) -> Callable[[Event], None]:
+        def take(event: Event) -> None:
+            try:
+                loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))
+            except RuntimeError:
+                return  # the loop is closed, so nobody waits for the event
+
+        return take
+
+    def _measure(self, index: int) -> None:
+        now = time.monotonic()
+        last = self._last_times.get(index)
+        if last is None:
+            self._metrics.first_token.observe(now - self._begin)
+        else:
+            self._metrics.between_tokens.observe(now - last)
+        self._last_times[index] = now
+
+
+class AnswerResponse(StreamingResponse):
+    """A stream of server-sent events that closes its answers, also if it never begins."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, content: AsyncIterator[str], answers: Answers) -> None:
+        super().__init__(_keep_alive(content), headers={"Cache-Control": "no-store"})
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; a client that goes away ends the answers."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._answers.close()
+
+
+async def _keep_alive(content: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield a comment when nothing else was sent for a while."""
+    waiting = asyncio.ensure_future(anext(content, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({waiting}, timeout=_SILENCE_SECONDS)
+            if not done:
+                yield ": waiting\n\n"
+                continue
+            if (text := waiting.result()) is None:
+                return
+            yield text
+            waiting = asyncio.ensure_future(anext(content, None))
+    finally:
+        waiting.cancel()
+
+
+async def run_while_connected(
+    http_request: HttpRequest, work: Coroutine[Any, Any, _Result]
+) -> _Result:
+    """Await work that is cancelled when the client goes away.
+
+    Raises:
+        ApiError: the client went away; nobody will read it.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_wait_until_gone(http_request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ApiError(499, "the client closed the connection.")
+    finally:
+        watcher.cancel()
+        task.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _wait_until_gone(http_request: HttpRequest) -> None:
+    while (await http_request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,145 @@
+"""The ASGI application: endpoints, errors and access together."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import glm_runtime
+from glm_runtime.progress import Progress, ignore_progress
+from glm_server import status
+from glm_server.access import AccessCheck
+from glm_server.errors import ApiError, explain_validation, respond
+from glm_server.metrics import Metrics
+from glm_server.openai import chat, models
+from glm_server.services import Services
+from glm_server.settings import MAX_BODY_BYTES, ServerSettings
+from glm_server.store import ModelStore
+
+_LOG = logging.getLogger("glm_server")
+
+
+def create_app(
+    folders: Mapping[str, Path],
+    settings: ServerSettings,
+    *,
+    is_lazy: bool = False,
+    progress: Progress = ignore_progress,
+) -> FastAPI:
+    """Make the application, which loads its models when it starts.
+
+    Args:
+        folders: exported folders by the ids that requests name; the first is the default.
+        settings: settings of the server.
+        is_lazy: whether each model is loaded at its first use instead.
+        progress: called with (stage, done, total) while files are verified.
+
+    Raises:
+        FolderError: a folder is not an exported folder.
+    """
+    store = ModelStore(folders, settings, progress)
+    services = Services(settings, store, Metrics(lambda: store.loaded))
+
+    @contextlib.asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        if not is_lazy:
+            await store.load_all()
+        unloading = asyncio.create_task(store.unload_idle())
+        app.state.is_ready = True
+        try:
+            yield
+        finally:
+            app.state.is_ready = False
+            unloading.cancel()
+            await store.close()
+
+    app = FastAPI(
+        title="glm-run serve",
+        version=glm_runtime.__version__,
+        summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
+        lifespan=run,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.services = services
+    app.state.is_ready = False
+    for router in (status.router, models.router, chat.router):
+        app.include_router(router)
+    _handle_errors(app)
+    app.add_middleware(RequestCounter, metrics=services.metrics)
+    app.add_middleware(AccessCheck, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+        )
+    return app
+
+
+class RequestCounter:
+    """ASGI middleware that counts finished requests by path and status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it at its end."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status_code = 499  # the client went away before an answer
+
+        async def watch(message: Message) -> None:
+            nonlocal status_code
+            if message["type"] == "http.response.start":
+                status_code = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "other")  # never what a client wrote
+            self._metrics.requests.labels(path, str(status_code)).inc()
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Answer every error in the shape of the interface that its path belongs to."""
+
+    @app.exception_handler(ApiError)
+    async def refuse(request: Request, error: ApiError) -> Response:
+        return respond(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_body(request: Request, error: RequestValidationError) -> Response:
+        return respond(explain_validation(error.errors()), request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_http(request: Request, error: HTTPException) -> Response:
+        found = ApiError(error.status_code, _explain_http(request, error))
+        return respond(found, request.url.path)
+
+    @app.exception_handler(Exception)
+    async def fail(request: Request, error: Exception) -> Response:
+        _LOG.error("a fault of the server in %s", request.url.path, exc_info=error)
+        found = ApiError(500, "this is a fault of the server; its log says more.")
+        return respond(found, request.url.path)
+
+
+def _explain_http(request: Request, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return f"there is no {request.method} {request.url.path}; see /docs for what there is."
+    if error.status_code == 405:
+        return f"{request.url.path} does not take {request.method}; see /docs."
+    if error.status_code == 413:
+        return f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
+    return str(error.detail)

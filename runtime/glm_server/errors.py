@@ -1,0 +1,124 @@
+"""Errors as the clients of each interface expect them.
+
+OpenAI's and Anthropic's clients raise different exceptions by status, and read message and type
+from bodies of different shapes. Source: both clients' `_exceptions.py`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Response
+
+from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
+
+_ANTHROPIC_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+# What a request itself caused; everything else is a fault of the server or the machine.
+_UNION_MEMBERS = frozenset({"system", "developer", "user", "assistant", "tool", "str", "int"})
+_CLIENT_ERRORS = (PromptError, SamplingError, GrammarError)
+
+
+class ApiError(Exception):
+    """A refusal with a status.
+
+    Attributes:
+        status: HTTP status.
+        message: a sentence for the user.
+        code: OpenAI's short name of the cause; `None` where it has none.
+        param: the field of the request that is wrong.
+        retry_after: seconds after which a client may try again.
+    """
+
+    def __init__(  # all but two are optional
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that go with the status."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+    def to_openai(self) -> dict[str, Any]:
+        """Return the body that OpenAI's clients expect."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
+        inner = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": inner}
+
+    def to_anthropic(self) -> dict[str, Any]:
+        """Return the body that Anthropic's clients expect."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
+        if self.status < 500 and self.status not in _ANTHROPIC_TYPES:
+            kind = "invalid_request_error"
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+
+def is_anthropic(path: str) -> bool:
+    """Return whether a path belongs to Anthropic's interface."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def respond(error: ApiError, path: str) -> Response:
+    """Return the response to a request on a path that failed."""
+    body = error.to_anthropic() if is_anthropic(path) else error.to_openai()
+    # Escaped, because a message may quote half a surrogate pair of the request.
+    return Response(json.dumps(body), error.status, error.headers, "application/json")
+
+
+def translate(error: GlmRuntimeError) -> ApiError:
+    """Return the refusal for an error of the runtime."""
+    if isinstance(error, _CLIENT_ERRORS):
+        return ApiError(HTTPStatus.BAD_REQUEST, str(error), code="invalid_value")
+    return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+
+
+def explain_validation(errors: Sequence[Any]) -> ApiError:
+    """Return the refusal for a body that pydantic refused, with the name of the first field."""
+    # A union reports the errors of all its members; the deepest is about the member meant.
+    first = max(errors, key=lambda error: len(error["loc"]))
+    field = _name_field(first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = f"{field} is not supported by this server; leave it out."
+        return ApiError(HTTPStatus.BAD_REQUEST, message, code="unknown_parameter", param=field)
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        return ApiError(HTTPStatus.BAD_REQUEST, f"the body is not JSON ({reason}); correct it.")
+    message = f"{field or 'the body'}: {first['msg']}"
+    return ApiError(HTTPStatus.BAD_REQUEST, message, code="invalid_value", param=field or None)
+
+
+def _name_field(place: Sequence[int | str]) -> str:
+    """Write a place in a body as a path, such as `messages[0].content`.
+
+    pydantic names members of unions, too: roles of messages, and types such as `list[TextPart]`.
+    """
+    text = ""
+    for step in place[1:] if place and place[0] in ("body", "query", "path") else place:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step not in _UNION_MEMBERS and step.isidentifier() and not step[0].isupper():
+            text += f".{step}" if text else step
+    return text

@@ -1,0 +1,1 @@
+"""OpenAI's interface: one file per endpoint, beside the schemas of its bodies."""

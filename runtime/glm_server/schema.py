@@ -1,0 +1,110 @@
+"""What the bodies of several endpoints have in common.
+
+Unknown fields are refused by name, and types are not converted: a client that sends what this
+server does not know must learn it, since an ignored field gives a wrong answer silently.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from glm_server.settings import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
+
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOP_STRINGS)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+TokenCount = Annotated[int, Field(ge=1)]
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class Body(BaseModel):
+    """A part of a request; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Reply(BaseModel):
+    """A part of a response."""
+
+
+class TextPart(Body):
+    """A part of a message's content."""
+
+    type: Literal["text", "input_text", "output_text"] = "text"
+    text: str
+
+
+class SamplingFields(Body):
+    """How tokens are chosen; what is left out is as the model's folder recommends."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: Seed | None = None
+
+
+class StreamOptions(Body):
+    """What a stream reports besides the answer."""
+
+    include_usage: bool = False
+
+
+class UnsupportedFields(Body):
+    """Fields of OpenAI's interface that have one value only here, or no effect on an answer."""
+
+    user: str | None = Field(None, description="Has no effect.")
+    safety_identifier: str | None = Field(None, description="Has no effect.")
+    prompt_cache_key: str | None = Field(
+        None, description="Has no effect: all requests share the prefix cache."
+    )
+    metadata: dict[str, str] | None = Field(
+        None, description="Has no effect, since nothing is stored."
+    )
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+
+
+class TemplateVariables(Body):
+    """Variables of the chat template."""
+
+    enable_thinking: bool | None = None
+
+
+def read_stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Return the strings that end an answer."""
+    if stop is None:
+        return ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+class JsonSchemaFormat(Body):
+    """A named JSON schema."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    """The form that the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _require_schema(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema is expected with the type json_schema, and only there")
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer must match."""
+        if self.type == "json_object":
+            return {"type": "object"}
+        return None if self.json_schema is None else self.json_schema.schema_
