@@ -22,6 +22,8 @@ from glm_runtime.answering.settings import Piece
 from glm_runtime.errors import GlmRuntimeError
 from glm_server.errors import ApiError, translate
 from glm_server.metrics import Metrics
+from glm_server.services import Services
+from glm_server.store import LoadedModel
 
 _Result = TypeVar("_Result")
 _RETRY_SECONDS = 1
@@ -120,6 +122,49 @@ class Answers:
         else:
             self._metrics.between_tokens.observe(now - last)
         self._last_times[index] = now
+
+
+@dataclass(frozen=True)
+class BegunAnswers:
+    """Answers that the engine has accepted.
+
+    Attributes:
+        loaded: the model that answers.
+        requests: the requests, one per answer.
+        answers: their events.
+    """
+
+    loaded: LoadedModel
+    requests: Sequence[Request]
+    answers: Answers
+
+
+async def begin_answers(
+    services: Services, name: str | None, make: Callable[[LoadedModel], Sequence[Request]]
+) -> BegunAnswers:
+    """Borrow a model, and give requests to its engine.
+
+    Args:
+        services: what the application's endpoints share.
+        name: id of the model; `None` takes the first one.
+        make: makes the requests; it runs in a thread, since encoding a long prompt takes time.
+
+    Raises:
+        ApiError: the model is unknown, or a request is refused.
+    """
+    stack = AsyncExitStack()
+    answers = Answers(stack, services.metrics)
+    try:
+        loaded = await stack.enter_async_context(services.store.lend(name))
+        requests = await asyncio.to_thread(make, loaded)
+        await answers.submit(loaded.engine, requests)
+    except GlmRuntimeError as error:
+        await answers.close()
+        raise translate(error) from error
+    except BaseException:
+        await answers.close()
+        raise
+    return BegunAnswers(loaded, requests, answers)
 
 
 class AnswerResponse(StreamingResponse):

@@ -18,7 +18,7 @@ from glm_server import status
 from glm_server.access import AccessCheck
 from glm_server.errors import ApiError, explain_validation, respond
 from glm_server.metrics import Metrics
-from glm_server.openai import chat, models
+from glm_server.openai import chat, completions, models, tokens
 from glm_server.services import Services
 from glm_server.settings import MAX_BODY_BYTES, ServerSettings
 from glm_server.store import ModelStore
@@ -69,8 +69,8 @@ def create_app(
     )
     app.state.services = services
     app.state.is_ready = False
-    for router in (status.router, models.router, chat.router):
-        app.include_router(router)
+    for module in (status, models, chat, completions, tokens):
+        app.include_router(module.router)
     _handle_errors(app)
     app.add_middleware(RequestCounter, metrics=services.metrics)
     app.add_middleware(AccessCheck, settings=settings)

@@ -4,10 +4,13 @@ Unknown fields are refused by name, and types are not converted: a client that s
 server does not know must learn it, since an ignored field gives a wrong answer silently.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from glm_runtime.answering.keywords import make_settings
+from glm_runtime.answering.settings import GenerationSettings
 from glm_server.settings import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -108,3 +111,24 @@ class ResponseFormat(Body):
         if self.type == "json_object":
             return {"type": "object"}
         return None if self.json_schema is None else self.json_schema.schema_
+
+
+def read_sampling(fields: SamplingFields) -> dict[str, Any]:
+    """Return the runtime's keywords for how tokens are chosen."""
+    given = fields.model_dump(include=set(SamplingFields.model_fields))
+    if given["seed"] is not None:
+        given["seed"] %= 2**63  # OpenAI's seeds may be negative
+    return given
+
+
+def read_biases(biases: Mapping[str, float] | None) -> dict[int, float]:
+    """Return biases by token id; JSON has texts as keys."""
+    return {int(token): bias for token, bias in (biases or {}).items()}
+
+
+def number_seed(settings: GenerationSettings, index: int) -> GenerationSettings:
+    """Return the settings of one of several answers, which differ by their seeds."""
+    seed = settings.sampling.seed
+    if seed is None or not index:
+        return settings
+    return make_settings(settings, {"seed": (seed + index) % 2**63})

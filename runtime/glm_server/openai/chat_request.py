@@ -9,14 +9,16 @@ from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.errors import PromptError
 from glm_runtime.sampling.structured import Grammar
+from glm_runtime.text.chat_prompt import ChatPrompt
 from glm_server.forms import make_grammar
 from glm_server.openai.chat_schema import (
     ChatCompletionRequest,
+    ChatPromptFields,
     Message,
     NamedToolChoice,
     Tool,
 )
-from glm_server.schema import TextPart, read_stop
+from glm_server.schema import TextPart, number_seed, read_biases, read_sampling, read_stop
 
 _WITHOUT_THINKING = ("none", "minimal")
 
@@ -27,14 +29,23 @@ def make_requests(model: Model, body: ChatCompletionRequest) -> list[Request]:
     Raises:
         GlmRuntimeError: the prompt or a setting is refused.
     """
-    prompt = model.prepare_chat(
-        [describe_message(one) for one in body.messages], _options(model, body)
-    )
+    prompt = prepare_chat(model, body)
     settings = read_settings(body)
     return [
-        Request(prompt.token_ids, make_settings(settings, _seed(body, index)), prompt.form)
+        Request(prompt.token_ids, number_seed(settings, index), prompt.form)
         for index in range(body.n or 1)
     ]
+
+
+def prepare_chat(model: Model, body: ChatPromptFields) -> ChatPrompt:
+    """Render and encode the messages.
+
+    Raises:
+        PromptError: the chat template refuses them.
+    """
+    return model.prepare_chat(
+        [describe_message(one) for one in body.messages], _options(model, body)
+    )
 
 
 def describe_message(message: Message) -> dict[str, Any]:
@@ -52,7 +63,7 @@ def join_parts(parts: list[TextPart]) -> str:
     return "".join(part.text for part in parts)
 
 
-def offer_tools(body: ChatCompletionRequest) -> list[Tool]:
+def offer_tools(body: ChatPromptFields) -> list[Tool]:
     """Return the tools that the model may call."""
     if body.tool_choice == "none":
         return []
@@ -63,7 +74,7 @@ def offer_tools(body: ChatCompletionRequest) -> list[Tool]:
     return tools
 
 
-def _options(model: Model, body: ChatCompletionRequest) -> ChatOptions:
+def _options(model: Model, body: ChatPromptFields) -> ChatOptions:
     continues = body.messages[-1].role == "assistant" and body.continue_final_message is not False
     return ChatOptions(
         tools=tuple(one.model_dump(exclude_none=True) for one in offer_tools(body)),
@@ -73,7 +84,7 @@ def _options(model: Model, body: ChatCompletionRequest) -> ChatOptions:
     )
 
 
-def _choose_thinking(model: Model, body: ChatCompletionRequest) -> bool | None:
+def _choose_thinking(model: Model, body: ChatPromptFields) -> bool | None:
     """Return the value of `enable_thinking`.
 
     Raises:
@@ -94,21 +105,14 @@ def _choose_thinking(model: Model, body: ChatCompletionRequest) -> bool | None:
 
 def read_settings(body: ChatCompletionRequest) -> GenerationSettings:
     """Return the settings of the answer, without what the body leaves out."""
-    biases = {int(token): bias for token, bias in (body.logit_bias or {}).items()}
     return make_settings(
         None,
         {
-            "temperature": body.temperature,
-            "top_p": body.top_p,
-            "top_k": body.top_k,
-            "min_p": body.min_p,
-            "repetition_penalty": body.repetition_penalty,
-            "presence_penalty": body.presence_penalty,
-            "frequency_penalty": body.frequency_penalty,
+            **read_sampling(body),
             "max_new_tokens": body.max_completion_tokens or body.max_tokens,
             "max_thinking_tokens": body.thinking_token_budget,
             "stop": read_stop(body.stop),
-            "logit_bias": biases,
+            "logit_bias": read_biases(body.logit_bias),
             "top_logprobs": (body.top_logprobs or 0) if body.logprobs else None,
             "grammar": _make_grammar(body),
         },
@@ -125,8 +129,3 @@ def _make_grammar(body: ChatCompletionRequest) -> Grammar | None:
 
 def _schema_of(tool: Tool) -> Mapping[str, Any]:
     return tool.function.parameters or {"type": "object", "properties": {}}
-
-
-def _seed(body: ChatCompletionRequest, index: int) -> dict[str, int]:
-    """Return the seed of a choice; the choices of one request differ."""
-    return {} if body.seed is None else {"seed": (body.seed + index) % 2**63}

@@ -133,11 +133,34 @@ class NamedToolChoice(Body):
     function: FunctionName
 
 
-class ChatCompletionRequest(SamplingFields, UnsupportedFields):
-    """Body of `POST /v1/chat/completions`."""
+class ChatPromptFields(Body):
+    """The fields that determine the prompt of a chat completion."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: str | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+    continue_final_message: bool | None = None
+
+    @model_validator(mode="after")
+    def _require_tools(self) -> "ChatPromptFields":
+        """Refuse a choice among tools that are not there, and nothing to continue."""
+        names = [tool.function.name for tool in self.tools or []]
+        if self.tool_choice not in (None, "none", "auto") and not names:
+            raise ValueError("tool_choice asks for a tool but tools is empty")
+        named = self.tool_choice
+        if isinstance(named, NamedToolChoice) and named.function.name not in names:
+            raise ValueError("tool_choice names a tool that tools does not have")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message needs a last message of the assistant")
+        return self
+
+
+class ChatCompletionRequest(ChatPromptFields, SamplingFields, UnsupportedFields):
+    """Body of `POST /v1/chat/completions`."""
+
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: TokenCount | None = None
@@ -147,14 +170,9 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     logit_bias: Annotated[dict[TokenIdText, Bias], Field(max_length=MAX_BIASES)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     modalities: list[Literal["text"]] | None = None
-    chat_template_kwargs: TemplateVariables | None = None
-    continue_final_message: bool | None = None
     thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
@@ -164,14 +182,8 @@ class ChatCompletionRequest(SamplingFields, UnsupportedFields):
             raise ValueError("stream_options has no effect without stream: true")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs has no effect without logprobs: true")
-        if self.tool_choice not in (None, "none", "auto") and not self.tools:
-            raise ValueError("tool_choice asks for a tool but tools is empty")
-        if isinstance(self.tool_choice, NamedToolChoice):
-            names = [tool.function.name for tool in self.tools or []]
-            if self.tool_choice.function.name not in names:
-                raise ValueError("tool_choice names a tool that tools does not have")
-        if self.continue_final_message and self.messages[-1].role != "assistant":
-            raise ValueError("continue_final_message needs a last message of the assistant")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("max_tokens and max_completion_tokens are both given; choose one")
         return self
 
 

@@ -1,0 +1,118 @@
+"""`POST /tokenize`, `/detokenize` and `/apply-template`: how texts and messages become tokens.
+
+The names are llama.cpp's; its server has the same three endpoints.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from pydantic import Field
+
+from glm_runtime import Model
+from glm_runtime.errors import GlmRuntimeError
+from glm_server.errors import ApiError, translate
+from glm_server.openai.chat_request import prepare_chat
+from glm_server.openai.chat_schema import ChatPromptFields
+from glm_server.schema import Body, Reply
+from glm_server.services import services_of
+
+router = APIRouter()
+_Result = TypeVar("_Result")
+
+
+class TokenizeRequest(Body):
+    """Body of `POST /tokenize`."""
+
+    content: str
+    model: str | None = None
+    is_sanitized: bool = Field(
+        False, description="Read names of control tokens, such as <|user|>, as plain text."
+    )
+
+
+class Tokens(Reply):
+    """The tokens of a text."""
+
+    tokens: list[int]
+
+
+class DetokenizeRequest(Body):
+    """Body of `POST /detokenize`."""
+
+    tokens: list[Annotated[int, Field(ge=0)]]
+    model: str | None = None
+
+
+class Content(Reply):
+    """The text of tokens, without control tokens."""
+
+    content: str
+
+
+class AppliedTemplate(Reply):
+    """The prompt that messages become."""
+
+    prompt: str
+    tokens: list[int]
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
+    """Return the tokens of a text."""
+
+    def encode(model: Model) -> Tokens:
+        text = body.content
+        marks = model.tokenizer.control_marks
+        if body.is_sanitized:
+            return Tokens(tokens=model.tokenizer.encode_marked(str(marks.mark(text))))
+        ids = model.tokenizer.encode(text)
+        return Tokens(tokens=ids)
+
+    return await _run(http, body.model, encode)
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Content:
+    """Return the text of tokens."""
+
+    def decode(model: Model) -> Content:
+        size = model.manifest.model.tokenizer_vocab_size
+        wrong = next((id_ for id_ in body.tokens if id_ >= size), None)
+        if wrong is not None:
+            raise ApiError(
+                HTTPStatus.BAD_REQUEST,
+                f"tokens holds the id {wrong} where ids below {size} are expected.",
+                param="tokens",
+            )
+        return Content(content=model.tokenizer.decode(body.tokens))
+
+    return await _run(http, body.model, decode)
+
+
+@router.post("/apply-template")
+async def apply_template(body: ChatPromptFields, http: HttpRequest) -> AppliedTemplate:
+    """Return the prompt that messages become, as a text and as tokens."""
+
+    def render(model: Model) -> AppliedTemplate:
+        tokens = prepare_chat(model, body).token_ids
+        text = b"".join(map(model.tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
+        return AppliedTemplate(prompt=text, tokens=tokens)
+
+    return await _run(http, body.model, render)
+
+
+async def _run(http: HttpRequest, name: str | None, work: Callable[[Model], _Result]) -> _Result:
+    """Do work with a model in a thread.
+
+    Raises:
+        ApiError: the model is unknown, or the work was refused.
+    """
+    async with services_of(http).store.lend(name) as loaded:
+        try:
+            return await asyncio.to_thread(work, loaded.model)
+        except GlmRuntimeError as error:
+            raise translate(error) from error

@@ -1,0 +1,22 @@
+"""One server process for the tests of a worker, with the sample model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from support.servers import ServerProcess, start_server
+
+
+@pytest.fixture(scope="session")
+def server(sample_folder: Path) -> Iterator[ServerProcess]:
+    """A server without a key; the sample is its model `sample`."""
+    with start_server(f"sample={sample_folder}", "--threads", 1, "--no-huge-pages") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def client(server: ServerProcess) -> openai.OpenAI:
+    """OpenAI's own client of that server."""
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
