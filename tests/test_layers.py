@@ -40,8 +40,8 @@ ROOMS = {
         conversation . cli __main__
     """,
     "glm_server": """
-        . settings errors store metrics services schema forms answers access openai anthropic
-        status app program
+        . settings errors store metrics services schema forms questions answers sections access
+        openai anthropic status app program
     """,
 }
 

@@ -5,6 +5,7 @@ own format. Nothing here knows about a format.
 """
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -165,6 +166,16 @@ async def begin_answers(
         await answers.close()
         raise
     return BegunAnswers(loaded, requests, answers)
+
+
+def keep_first_call(piece: Piece) -> Piece:
+    """Return a piece of an answer that may call only one tool.
+
+    Without a grammar the model may write several calls all the same.
+    """
+    if not piece.tool_calls:
+        return piece
+    return dataclasses.replace(piece, tool_calls=piece.tool_calls[:1])
 
 
 class AnswerResponse(StreamingResponse):

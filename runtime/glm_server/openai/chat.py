@@ -10,7 +10,7 @@ from glm_runtime.answering.settings import Piece
 from glm_runtime.text.tool_calls import ToolCall
 from glm_server.answers import AnswerResponse, begin_answers, run_while_connected
 from glm_server.errors import ApiError
-from glm_server.openai.chat_request import make_requests
+from glm_server.openai.chat_request import read_question
 from glm_server.openai.chat_schema import (
     CalledFunction,
     ChatCompletion,
@@ -39,10 +39,12 @@ async def create_chat_completion(body: ChatCompletionRequest, http: HttpRequest)
 
 
 async def _begin(services: Services, body: ChatCompletionRequest) -> Job:
+    count = body.n or 1
+    question = read_question(body)
     begun = await begin_answers(
-        services, body.model, lambda loaded: make_requests(loaded.model, body)
+        services, body.model, lambda loaded: question.make_requests(loaded.model, count)
     )
-    return Job(begun, "chatcmpl", body.n or 1)
+    return Job(begun, "chatcmpl", count, is_single=question.is_single)
 
 
 async def _answer(services: Services, body: ChatCompletionRequest) -> ChatCompletion:

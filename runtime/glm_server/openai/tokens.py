@@ -15,7 +15,7 @@ from pydantic import Field
 from glm_runtime import Model
 from glm_runtime.errors import GlmRuntimeError
 from glm_server.errors import ApiError, translate
-from glm_server.openai.chat_request import prepare_chat
+from glm_server.openai.chat_request import read_prompt
 from glm_server.openai.chat_schema import ChatPromptFields
 from glm_server.schema import Body, Reply
 from glm_server.services import services_of
@@ -98,7 +98,7 @@ async def apply_template(body: ChatPromptFields, http: HttpRequest) -> AppliedTe
     """Return the prompt that messages become, as a text and as tokens."""
 
     def render(model: Model) -> AppliedTemplate:
-        tokens = prepare_chat(model, body).token_ids
+        tokens = read_prompt(body).prepare(model).token_ids
         text = b"".join(map(model.tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
         return AppliedTemplate(prompt=text, tokens=tokens)
 
