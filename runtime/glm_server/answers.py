@@ -10,14 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from glm_runtime.answering.engine import Engine, Event, QueueFullError, Started, Ticket
+from glm_runtime.answering.engine import Engine, Ticket
+from glm_runtime.answering.events import Event, Started
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import Piece
 from glm_runtime.errors import GlmRuntimeError
@@ -27,7 +27,6 @@ from glm_server.services import Services
 from glm_server.store import LoadedModel
 
 _Result = TypeVar("_Result")
-_RETRY_SECONDS = 1
 # Proxies and clients end silent connections, often after a minute; a prompt may take longer.
 _SILENCE_SECONDS = 15.0
 
@@ -73,13 +72,6 @@ class Answers:
             try:
                 # In a thread, because a grammar may take a second to compile.
                 self._tickets.append(await asyncio.to_thread(engine.submit, request, take))
-            except QueueFullError as error:
-                raise ApiError(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    str(error),
-                    code="rate_limit_exceeded",
-                    retry_after=_RETRY_SECONDS,
-                ) from error
             except GlmRuntimeError as error:
                 raise translate(error) from error
             self._num_open += 1

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import glm_runtime
 from glm_runtime.progress import Progress, ignore_progress
 from glm_server import status
 from glm_server.access import AccessCheck
+from glm_server.connections import RequestCounter, SlowBodyCheck
 from glm_server.errors import ApiError, explain_validation, respond
 from glm_server.metrics import Metrics
 from glm_server.openai import chat, completions, models, tokens
@@ -35,6 +36,9 @@ def create_app(
 ) -> FastAPI:
     """Make the application, which loads its models when it starts.
 
+    It takes requests while it loads; they wait, and `GET /health` says 503. The task that loads is
+    `app.state.loading`.
+
     Args:
         folders: exported folders by the ids that requests name; the first is the default.
         settings: settings of the server.
@@ -46,25 +50,11 @@ def create_app(
     """
     store = ModelStore(folders, settings, progress)
     services = Services(settings, store, Metrics(lambda: store.loaded))
-
-    @contextlib.asynccontextmanager
-    async def run(app: FastAPI) -> AsyncIterator[None]:
-        if not is_lazy:
-            await store.load_all()
-        unloading = asyncio.create_task(store.unload_idle())
-        app.state.is_ready = True
-        try:
-            yield
-        finally:
-            app.state.is_ready = False
-            unloading.cancel()
-            await store.close()
-
     app = FastAPI(
         title="glm-run serve",
         version=glm_runtime.__version__,
         summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
-        lifespan=run,
+        lifespan=_make_lifespan(store, is_lazy=is_lazy),
         max_body_size=MAX_BODY_BYTES,
     )
     app.state.services = services
@@ -72,6 +62,7 @@ def create_app(
     for module in (status, models, chat, completions, tokens):
         app.include_router(module.router)
     _handle_errors(app)
+    app.add_middleware(SlowBodyCheck)
     app.add_middleware(RequestCounter, metrics=services.metrics)
     app.add_middleware(AccessCheck, settings=settings)
     if settings.cors_origins:
@@ -84,32 +75,28 @@ def create_app(
     return app
 
 
-class RequestCounter:
-    """ASGI middleware that counts finished requests by path and status."""
+def _make_lifespan(
+    store: ModelStore, *, is_lazy: bool
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async def load() -> None:
+            if not is_lazy:
+                await store.load_all()
+            app.state.is_ready = True
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count it at its end."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status_code = 499  # the client went away before an answer
-
-        async def watch(message: Message) -> None:
-            nonlocal status_code
-            if message["type"] == "http.response.start":
-                status_code = message["status"]
-            await send(message)
-
+        app.state.loading = asyncio.create_task(load())
+        unloading = asyncio.create_task(store.unload_idle())
         try:
-            await self._app(scope, receive, watch)
+            yield
         finally:
-            route = scope.get("route")
-            path = getattr(route, "path", "other")  # never what a client wrote
-            self._metrics.requests.labels(path, str(status_code)).inc()
+            app.state.is_ready = False
+            for task in (app.state.loading, unloading):
+                task.cancel()
+            await asyncio.gather(app.state.loading, unloading, return_exceptions=True)
+            await store.close()
+
+    return run
 
 
 def _handle_errors(app: FastAPI) -> None:

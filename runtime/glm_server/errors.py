@@ -11,7 +11,15 @@ from typing import Any
 
 from fastapi import Response
 
-from glm_runtime.errors import GlmRuntimeError, GrammarError, PromptError, SamplingError
+from glm_runtime.errors import (
+    AnswerCancelledError,
+    EngineClosedError,
+    GlmRuntimeError,
+    GrammarError,
+    PromptError,
+    QueueFullError,
+    SamplingError,
+)
 
 _ANTHROPIC_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -22,9 +30,14 @@ _ANTHROPIC_TYPES: Mapping[int, str] = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_RETRY_SECONDS = 1
 # What a request itself caused; everything else is a fault of the server or the machine.
 _UNION_MEMBERS = frozenset({"system", "developer", "user", "assistant", "tool", "str", "int"})
 _CLIENT_ERRORS = (PromptError, SamplingError, GrammarError)
+
+
+class ServerError(GlmRuntimeError):
+    """The server cannot start."""
 
 
 class ApiError(Exception):
@@ -92,6 +105,12 @@ def translate(error: GlmRuntimeError) -> ApiError:
     """Return the refusal for an error of the runtime."""
     if isinstance(error, _CLIENT_ERRORS):
         return ApiError(HTTPStatus.BAD_REQUEST, str(error), code="invalid_value")
+    if isinstance(error, QueueFullError):
+        code = "rate_limit_exceeded"
+        status = HTTPStatus.TOO_MANY_REQUESTS
+        return ApiError(status, str(error), code=code, retry_after=_RETRY_SECONDS)
+    if isinstance(error, EngineClosedError | AnswerCancelledError):
+        return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), retry_after=_RETRY_SECONDS)
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
 

@@ -88,17 +88,17 @@ class _EngineCollector(Collector):
         yield gauge(
             "glm_context_bytes",
             "Memory of KV caches and the prefix cache.",
-            (one.context_bytes for one in counted),
+            (one.cache_bytes for one in counted),
         )
         yield counter(
             "glm_prompt_tokens",
             "Prompt tokens that the model has read.",
-            (one.prompt_tokens for one in counted),
+            (one.prompt_tokens_read for one in counted),
         )
         yield counter(
             "glm_cached_tokens",
             "Prompt tokens that came from the prefix cache.",
-            (one.cached_tokens for one in counted),
+            (one.prompt_tokens_cached for one in counted),
         )
         yield counter(
             "glm_generated_tokens", "Generated tokens.", (one.generated_tokens for one in counted)

@@ -68,6 +68,7 @@ class Question:
         answer_schema: JSON schema of an answer in text; `None` leaves text free.
         enable_thinking: whether the model reasons; `None` leaves it to the chat template.
         continues_answer: whether the last message is the beginning of the answer.
+        streams_calls: whether calls come while the model writes them.
     """
 
     messages: Sequence[Message]
@@ -78,6 +79,7 @@ class Question:
     answer_schema: Schema | None = None
     enable_thinking: bool | None = None
     continues_answer: bool = False
+    streams_calls: bool = False
 
     def prepare(self, model: Model) -> ChatPrompt:
         """Render and encode the conversation.
@@ -92,6 +94,7 @@ class Question:
             enable_thinking=self.enable_thinking,
             continues_answer=self.continues_answer,
             is_sanitized=True,
+            streams_calls=self.streams_calls,
         )
         return model.prepare_chat(pair_results(self.messages), options)
 

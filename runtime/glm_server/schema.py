@@ -48,6 +48,7 @@ class SamplingFields(Body):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: Seed | None = None
+    ignore_eos: bool | None = Field(None, description="Never choose an end-of-sequence token.")
 
 
 class StreamOptions(Body):
@@ -118,6 +119,7 @@ def read_sampling(fields: SamplingFields) -> dict[str, Any]:
     given = fields.model_dump(include=set(SamplingFields.model_fields))
     if given["seed"] is not None:
         given["seed"] %= 2**63  # OpenAI's seeds may be negative
+    given["is_eos_ignored"] = given.pop("ignore_eos")
     return given
 
 

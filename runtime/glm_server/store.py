@@ -13,8 +13,7 @@ from pathlib import Path
 
 from glm_runtime import Model, load
 from glm_runtime.answering.engine import Engine
-from glm_runtime.answering.prefix_files import PrefixFiles
-from glm_runtime.answering.scheduler import SchedulerLimits
+from glm_runtime.answering.events import SchedulerLimits
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.folder.manifest import GRAPH_FILES, Manifest, read_manifest
 from glm_runtime.graph.machine import read_available_memory_bytes
@@ -142,12 +141,12 @@ class ModelStore:
             await asyncio.sleep(limit / _CHECKS_PER_IDLE_TIME)
             for place in self._places.values():
                 if time.monotonic() - place.last_use >= limit:
-                    await self._unload(place, 0)
+                    await self._unload(place)
 
     async def close(self) -> None:
-        """End all answers within the grace period, and unload all models."""
-        grace = self._settings.grace_seconds
-        await asyncio.gather(*(self._unload(place, grace) for place in self._places.values()))
+        """End all answers, and unload all models."""
+        for place in self._places.values():
+            await self._unload(place, is_forced=True)
 
     def _find(self, name: str) -> _Place:
         if name in self._places:
@@ -186,11 +185,12 @@ class ModelStore:
         context_bytes = settings.context_bytes
         if context_bytes is None:
             context_bytes = read_available_memory_bytes() // _CONTEXT_SHARE
-        limits = SchedulerLimits(max_rows=settings.parallel, context_bytes=context_bytes)
-        files = None
-        if settings.prompt_cache is not None:
-            files = PrefixFiles(settings.prompt_cache, model)
-        return LoadedModel(place.name, model, Engine(model, limits, settings.max_waiting, files))
+        limits = SchedulerLimits(
+            max_rows=settings.parallel,
+            context_bytes=context_bytes,
+            max_waiting=settings.max_waiting,
+        )
+        return LoadedModel(place.name, model, Engine(model, limits))
 
     async def _make_room(self, wanted: _Place) -> None:
         """Unload idle models, the longest unused first, until a model fits into the memory.
@@ -199,13 +199,11 @@ class ModelStore:
             ApiError: it does not fit.
         """
         needed = _count_bytes(wanted.manifest, self._settings)
-        idle = [
-            one for one in self._places.values() if one.loaded is not None and one is not wanted
-        ]
+        idle = [one for one in self._places.values() if one.loaded and not one.num_lent]
         for place in sorted(idle, key=lambda one: one.last_use):
             if needed <= read_available_memory_bytes():
                 return
-            await self._unload(place, 0)
+            await self._unload(place)
         free = read_available_memory_bytes()
         if needed > free:
             raise ApiError(
@@ -214,14 +212,14 @@ class ModelStore:
                 "available; close other programs, or set a smaller --context-memory.",
             )
 
-    async def _unload(self, place: _Place, grace_seconds: float) -> None:
-        """Unload a model; one that is lent is kept, unless the server ends."""
-        if place.num_lent and not grace_seconds:
-            return
+    async def _unload(self, place: _Place, *, is_forced: bool = False) -> None:
+        """Unload a model, unless a request has it."""
         async with place.lock:
+            if place.num_lent and not is_forced:
+                return
             loaded, place.loaded = place.loaded, None
             if loaded is not None:
-                await asyncio.to_thread(loaded.engine.close, grace_seconds)
+                await asyncio.to_thread(loaded.engine.close, 0)
                 loaded.model.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
+import glm_runtime
 from support.servers import ServerProcess, start_server
 
 
@@ -20,3 +21,9 @@ def server(sample_folder: Path) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> openai.OpenAI:
     """OpenAI's own client of that server."""
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def model(sample_folder: Path) -> glm_runtime.Model:
+    """The sample in this process, for what its answers must be."""
+    return glm_runtime.load(sample_folder, "cpu", 1)

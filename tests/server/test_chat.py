@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -30,11 +29,6 @@ TOOLS: Any = [
     },
     {"type": "function", "function": {"name": "get_poem", "parameters": {"type": "object"}}},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(sample_folder: Path) -> glm_runtime.Model:
-    return glm_runtime.load(sample_folder, "cpu", 1)
 
 
 def answer_alone(model: glm_runtime.Model, messages: Any, **settings: Any) -> str:

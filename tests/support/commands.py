@@ -64,6 +64,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def wait(process: subprocess.Popen[Any]) -> int:
     """The exit code, once the process has ended; its pipes and terminals stay open."""
+    if process.poll() is not None:
+        return process.returncode
     watch = ProgressWatch(process.pid)
     while process.poll() is None:
         watch.check()

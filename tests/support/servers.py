@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from support.commands import start_command, wait
@@ -40,9 +41,9 @@ class ServerProcess:
         request = urllib.request.Request(self.url + path, data, given, method=method)
         try:
             with urllib.request.urlopen(request) as response:
-                return Reply(response.status, dict(response.headers), response.read())
+                return Reply(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
-            return Reply(error.code, dict(error.headers), error.read())
+            return Reply(error.code, error.headers, error.read())
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Reply:
     """The response to a request."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property

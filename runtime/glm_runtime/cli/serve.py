@@ -155,11 +155,9 @@ def serve(
         say(f"serving {', '.join(folders)} at {url}/v1 (Ctrl-C stops)")
 
     with show_progress() as progress:
-        is_started = run_server(
+        run_server(
             folders, settings, is_lazy=is_lazy, tls=tls, announce=announce, progress=progress
         )
-    if not is_started:
-        raise click.ClickException("the server could not start; the lines above say why.")
 
 
 def _make_settings(values: dict[str, Any], machine: MachineOptions) -> "ServerSettings":
@@ -203,7 +201,7 @@ def _name_folders(models: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _import_server() -> Callable[..., bool]:
+def _import_server() -> Callable[..., None]:
     try:
         from glm_server.program import run_server  # noqa: PLC0415  # an optional package
     except ImportError as error:

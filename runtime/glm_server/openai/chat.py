@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 
 from glm_runtime.answering.settings import Piece
-from glm_runtime.text.tool_calls import ToolCall
+from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta
 from glm_server.answers import AnswerResponse, begin_answers, run_while_connected
 from glm_server.errors import ApiError
 from glm_server.openai.chat_request import read_question
@@ -108,12 +108,16 @@ def _describe_piece(piece: Piece) -> dict[str, Any]:
         delta["reasoning_content"] = piece.reasoning
     if piece.text:
         delta["content"] = piece.text
-    if piece.tool_calls:
-        delta["tool_calls"] = [
-            {"index": index, **describe_call(call).model_dump()}
-            for index, call in enumerate(piece.tool_calls)
-        ]
+    if piece.tool_call_deltas:
+        delta["tool_calls"] = [_describe_delta(one) for one in piece.tool_call_deltas]
     return delta
+
+
+def _describe_delta(delta: ToolCallDelta) -> dict[str, Any]:
+    if not delta.name:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
 
 
 def _write_chunk(

@@ -22,6 +22,7 @@ def read_question(body: ChatCompletionRequest) -> Question:
         must_call=body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice),
         is_single=body.parallel_tool_calls is False,
         answer_schema=answer,
+        streams_calls=bool(body.stream),
     )
 
 

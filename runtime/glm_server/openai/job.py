@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glm_runtime.answering.engine import Started
+from glm_runtime.answering.events import Started
 from glm_runtime.answering.settings import Piece
 from glm_runtime.text.tool_calls import ToolCall
 from glm_server.answers import BegunAnswers, keep_first_call
