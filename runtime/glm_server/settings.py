@@ -35,6 +35,7 @@ class ServerSettings:
         context_bytes: memory for KV caches and the prefix cache, for each model; `None` takes half
             of what is free after loading.
         prompt_cache: folder that keeps the prefix cache across restarts; `None` keeps it in memory.
+        prompt_cache_bytes: largest number of bytes in that folder.
         device: device to run on.
         threads: number of CPU threads; `None` takes the physical cores.
         has_huge_pages: whether to move the weights onto huge pages (Linux).
@@ -57,6 +58,7 @@ class ServerSettings:
     max_waiting: int = 64
     context_bytes: int | None = None
     prompt_cache: Path | None = None
+    prompt_cache_bytes: int = 10 * 10**9
     device: DeviceChoice = "auto"
     threads: int | None = None
     has_huge_pages: bool = True

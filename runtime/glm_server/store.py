@@ -14,6 +14,7 @@ from pathlib import Path
 from glm_runtime import Model, load
 from glm_runtime.answering.engine import Engine
 from glm_runtime.answering.events import SchedulerLimits
+from glm_runtime.answering.prefix_files import PrefixFiles
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.folder.manifest import GRAPH_FILES, Manifest, read_manifest
 from glm_runtime.graph.machine import read_available_memory_bytes
@@ -190,7 +191,10 @@ class ModelStore:
             context_bytes=context_bytes,
             max_waiting=settings.max_waiting,
         )
-        return LoadedModel(place.name, model, Engine(model, limits))
+        files = None
+        if settings.prompt_cache is not None:
+            files = PrefixFiles(settings.prompt_cache, model, settings.prompt_cache_bytes)
+        return LoadedModel(place.name, model, Engine(model, limits, files))
 
     async def _make_room(self, wanted: _Place) -> None:
         """Unload idle models, the longest unused first, until a model fits into the memory.

@@ -91,6 +91,14 @@ _CAPACITY_OPTIONS = (
         help="Folder that keeps the prefix cache across restarts.",
     ),
     click.option(
+        "--prompt-cache-size",
+        metavar="GB",
+        type=click.FloatRange(0, min_open=True),
+        default=10.0,
+        show_default=True,
+        help="Largest size of the folder of --prompt-cache.",
+    ),
+    click.option(
         "--idle-unload",
         "idle_unload_seconds",
         metavar="SECONDS",
@@ -164,6 +172,7 @@ def _make_settings(values: dict[str, Any], machine: MachineOptions) -> "ServerSe
     from glm_server.settings import ServerSettings  # noqa: PLC0415  # an optional package
 
     memory, key_file = values.pop("context_memory"), values.pop("api_key_file")
+    values["prompt_cache_bytes"] = round(values.pop("prompt_cache_size") * 1e9)
     keys = tuple(values.pop("api_keys"))
     if key_file is not None:
         keys += tuple(line.strip() for line in read_file(key_file).splitlines() if line.strip())

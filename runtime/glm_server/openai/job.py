@@ -48,8 +48,7 @@ class ChoiceState:
     def add(self, piece: Piece) -> None:
         """Take the next piece."""
         self.num_tokens += 1
-        if piece.reasoning:
-            self.num_reasoning = self.num_tokens
+        self.num_reasoning += piece.is_reasoning
         self.text += piece.text
         self.reasoning += piece.reasoning
         self.calls = piece.tool_calls
@@ -148,7 +147,7 @@ class Job:
         """Return the log-probabilities of a token of the answer, if they were requested."""
         model = self.loaded.model
         is_end = piece.token_id in model.manifest.model.eos_token_ids
-        if piece.logprobs is None or is_end or piece.reasoning:
+        if piece.logprobs is None or is_end or piece.is_reasoning:
             return None
         return name_tokens(model.tokenizer, piece.token_id, piece.logprobs)
 
