@@ -1,5 +1,6 @@
 """Adapters that PEFT trained and saved: our logits are those of PEFT's `merge_and_unload`."""
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from glm_export import Adapter, ExportOptions, export
@@ -145,3 +147,19 @@ def test_the_original_of_an_evaluation(root: Path) -> None:
         "out was exported with a=0.5, b=-2, other than this original; give the same --adapter for "
         "a comparison of the same weights.",
     )
+
+
+def test_adapters_of_an_evaluation_are_compared_by_their_files(root: Path, tmp_path: Path) -> None:
+    """Another adapter in a folder of the same name was taken for the one of the export."""
+    folders = (root / "out",)
+    names = {"moved": ("x", "y"), "other": ("a", "b")}
+    for case, (first, second) in names.items():
+        shutil.copytree(root / "a", tmp_path / case / first)
+        shutil.copytree(root / "b", tmp_path / case / second)
+        if case == "other":
+            path = tmp_path / case / second / "adapter_model.safetensors"
+            save_file({k: 2 * v for k, v in load_file(path).items()}, path)
+        adapters = Adapter(tmp_path / case / first, 0.5), Adapter(tmp_path / case / second, -2.0)
+        options = EvaluationOptions(root / "base", folders, max_tokens=512, adapters=adapters)
+        notes = evaluate(options, ignore_progress).notes
+        assert any("other than this original" in note for note in notes) == (case == "other")

@@ -21,7 +21,7 @@ from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
 from glm_runtime.arrays import TokenArray
 from glm_runtime.errors import describe_os_error, to_printable
-from glm_runtime.folder.manifest import Manifest, check_files
+from glm_runtime.folder.manifest import Manifest, SourceEntry, check_files, describe_file
 from glm_runtime.progress import Progress
 from glm_runtime.text.tokenizer import read_tokenizer
 
@@ -142,16 +142,34 @@ def open_candidates(
 def list_adapter_notes(
     adapters: Sequence[OpenAdapter], candidates: Sequence[Candidate]
 ) -> Iterator[str]:
-    """Yield a sentence for each folder that was exported with other adapters."""
-    given = sorted((adapter.name, adapter.weight) for adapter in adapters)
+    """Yield a sentence for each folder that was exported with other adapters.
+
+    Adapters are the same if the hashes of their files and their weights are; names do not matter.
+    """
+    given = [(adapter.weight, _hash_files(adapter)) for adapter in adapters]
     for candidate in candidates:
-        entries = sorted((one.name, one.weight) for one in candidate.manifest.source.adapters)
-        if entries != given:
+        source = candidate.manifest.source
+        found = [(one.weight, _list_hashes(source, one.name)) for one in source.adapters]
+        if sorted(found) != sorted(given):
+            entries = sorted((one.name, one.weight) for one in source.adapters)
             named = ", ".join(f"{name}={weight:g}" for name, weight in entries) or "no adapter"
             yield (
                 f"{candidate.name} was exported with {named}, other than this original; give the "
                 "same --adapter for a comparison of the same weights."
             )
+
+
+def _hash_files(adapter: OpenAdapter) -> list[tuple[str, str]]:
+    return sorted((path.name, describe_file(path).sha256) for path in adapter.files.values())
+
+
+def _list_hashes(source: SourceEntry, adapter: str) -> list[tuple[str, str]]:
+    """Return names and hashes of an adapter's files, which the manifest names `adapter/file`."""
+    start = f"{adapter}/"
+    files = source.files.items()
+    return sorted(
+        (name.removeprefix(start), file.sha256) for name, file in files if name.startswith(start)
+    )
 
 
 def name_folders(folders: Sequence[Path]) -> list[str]:

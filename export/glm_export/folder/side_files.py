@@ -15,6 +15,7 @@ from glm_export.checkpoint.source_model import SourceModel
 from glm_export.errors import CheckpointError
 from glm_export.folder import genai_config
 from glm_export.folder.genai_config import build_genai_config
+from glm_export.folder.model_config import build_model_config
 from glm_export.folder.recommended_sampling import recommend_sampling
 from glm_export.model.architectures import DecoderConfig
 from glm_export.plan.options import ExportOptions
@@ -69,7 +70,7 @@ def render_side_files(
         template_files.get(TEMPLATE_NAME, b"").decode() or None,
     )
     contents: dict[str, Mapping[str, Any]] = {
-        "config.json": checkpoint.config,
+        "config.json": build_model_config(checkpoint.config, config, ids),
         GENERATION_CONFIG_NAME: {
             **generation,
             "eos_token_id": list(ids.eos),

@@ -17,6 +17,7 @@ import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.optimum_config import register
 from glm_runtime import GenerationSettings, SamplingSettings
+from support.chatglm_checkpoints import write_chatglm
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -137,3 +138,21 @@ def generate(model: torch.nn.Module, folder: Path) -> list[list[int]]:
         row = tokenizer(prompt, return_tensors="pt")
         answers.append(model.generate(**row, **GREEDY)[0, row.input_ids.shape[1] :].tolist())
     return answers
+
+
+def test_a_folder_of_chatglm(tmp_path: Path) -> None:
+    """Its config.json named a type that transformers does not know without code."""
+    register()
+    model = build_model(TinyShape(model_type="glm", rope_theta=5_000_000.0))
+    checkpoint = write_chatglm(tmp_path / "checkpoint", model, 500.0)
+    folder = tmp_path / "out"
+    export(ExportOptions(checkpoint, folder, quant="none", verify="none"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = glm_runtime.load(folder, device="cpu")
+    settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=16)
+    theirs = ORTModelForCausalLM.from_pretrained(folder)
+    for prompt in ("hello", "[gMASK]<sop><|user|>\nHi<|assistant|>"):
+        ids = tokenizer(prompt, return_tensors="pt")
+        found = theirs.generate(**ids, do_sample=False, max_new_tokens=16)[0].tolist()
+        expected = [piece.token_id for piece in ours.generate(prompt, settings)]
+        assert found[ids["input_ids"].shape[1] :] == expected
