@@ -71,6 +71,7 @@ def test_the_advice_for_rows_that_nothing_divides(tmp_path: Path) -> None:
         export(ExportOptions(checkpoint, tmp_path / "out", **options))
     advice = tuple(re.findall(r"--set '([^']*)'", str(caught.value)))
     assert len(advice) == 4
+    assert "smaller" not in str(caught.value)  # every smaller size was tried
     export(ExportOptions(checkpoint, tmp_path / "out", overrides=advice, **options))
     schemes = list_schemes(tmp_path / "out")
     assert schemes["layers.1.down_proj"] == "int4-b32-asym"

@@ -116,7 +116,7 @@ def test_a_missing_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.layers.1.input_layernorm.weight", "weird\n\x1b[2J"])
 def test_a_surplus_tensor(tmp_path: Path, name: str) -> None:
     extra = from_array(np.ones(64, np.float32))
-    refuse_surplus(tmp_path, {name: extra, "zzz": extra}, "2 tensors do not belong", name)
+    refuse_surplus(tmp_path, {name: extra, "zzz": extra}, f"{name} and 1 more do not belong")
 
 
 def refuse_surplus(tmp_path: Path, tensors: dict[str, RawTensor], *words: str) -> None:

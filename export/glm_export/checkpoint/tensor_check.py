@@ -84,10 +84,9 @@ def check_tensors(
         checkpoint.require_float(name)
     if surplus:
         name, cause = _find_cause(sorted(surplus), expected)
-        raise CheckpointError(
-            f"{len(surplus)} tensors do not belong to this model, the first is "
-            f"{checkpoint.tensors[name].name}; {cause or _SAME_REVISION}."
-        )
+        first = checkpoint.tensors[name].name
+        more = f" and {len(surplus) - 1} more do" if len(surplus) > 1 else " does"
+        raise CheckpointError(f"{first}{more} not belong to this model; {cause or _SAME_REVISION}.")
 
 
 def _check_shape(found: StoredTensor, shape: tuple[int, ...]) -> None:
@@ -113,7 +112,7 @@ def _refuse_missing(
     first = f"{missing[0]} {list(expected[missing[0]])}"
     if surplus:
         name, cause = _find_cause(surplus, expected)
-        counts = f"{len(missing)} tensors are missing, {len(surplus)} are there instead"
+        counts = f"missing: {len(missing)}, there instead: {len(surplus)}"
         return CheckpointError(
             f"{first} is missing and {checkpoint.tensors[name].name} is there instead ({counts}); "
             f"{cause or _SAME_REVISION}."
@@ -131,7 +130,7 @@ def _advise_on_missing(
     )
     stored_layers, layers = _count_layers(checkpoint.tensors), _count_layers(expected)
     if stored_layers < layers:
-        yield f"the weights have {stored_layers} layers and config.json says {layers}"
+        yield f"the number of layers is {layers} in config.json and {stored_layers} in the weights"
     if len(missing) == 1 and re.search(r"lm_head|output_layer", missing[0]):
         yield "if the head is the embedding, config.json must say tie_word_embeddings true"
     if checkpoint.files.unused:
@@ -156,7 +155,9 @@ def _compare_names(surplus: list[str], expected: Collection[str]) -> str:
             return f"the weights have the names of a {layout} checkpoint; {_SAME_REPOSITORY}"
     stored_layers, layers = _count_layers(surplus), _count_layers(expected)
     if stored_layers > layers:
-        counts = f"the weights have {stored_layers} layers and config.json says {layers}"
+        counts = (
+            f"the number of layers is {layers} in config.json and {stored_layers} in the weights"
+        )
         return f"{counts}; {_SAME_REVISION}"
     if any(map(_GLM4_NORM.search, surplus)) and not any(map(_GLM4_NORM.search, expected)):
         return f"the weights have the norms of a `glm4` checkpoint; {_SAME_REPOSITORY}"

@@ -159,7 +159,7 @@ def _describe_impossible(names_by_inputs: Mapping[int, list[str]]) -> str:
     advice = " ".join(f"--set '{pattern}=none'" for pattern in patterns)
     return (
         f"{rows} divide into no block size that the kernels support ({sizes}); keep these matrices "
-        f"in float with {advice}, or choose a smaller --block-size or --quant none."
+        f"in float with {advice}, or all of them with --quant none."
     )
 
 
