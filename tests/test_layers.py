@@ -41,7 +41,7 @@ ROOMS = {
     """,
     "glm_server": """
         . settings errors store metrics services schema forms questions answers sections access
-        connections openai anthropic status app program
+        connections openai anthropic status description app program
     """,
 }
 

@@ -17,6 +17,7 @@ from glm_runtime.progress import Progress, ignore_progress
 from glm_server import status
 from glm_server.access import AccessCheck
 from glm_server.connections import RequestCounter, SlowBodyCheck
+from glm_server.description import describe_app
 from glm_server.errors import ApiError, explain_validation, respond
 from glm_server.metrics import Metrics
 from glm_server.openai import chat, completions, models, tokens
@@ -61,6 +62,7 @@ def create_app(
     app.state.is_ready = False
     for module in (status, models, chat, completions, tokens):
         app.include_router(module.router)
+    app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's own way
     _handle_errors(app)
     app.add_middleware(SlowBodyCheck)
     app.add_middleware(RequestCounter, metrics=services.metrics)

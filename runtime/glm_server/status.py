@@ -4,7 +4,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from glm_server.errors import ApiError
@@ -28,7 +28,7 @@ async def check_health(http: HttpRequest) -> Health:
     return Health()
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def read_metrics(http: HttpRequest) -> Response:
     """Return the metrics in Prometheus's text format."""
     return Response(services_of(http).metrics.to_text(), media_type=CONTENT_TYPE_LATEST)
