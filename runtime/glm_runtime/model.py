@@ -16,7 +16,7 @@ from typing import Self, Unpack
 from glm_runtime.answering.asynchronous import stream_in_thread
 from glm_runtime.answering.batch import Batch, BatchPiece
 from glm_runtime.answering.beam_search import Beam, BeamSettings, search_beams
-from glm_runtime.answering.generation import Request, check_prompt, count_new_tokens
+from glm_runtime.answering.generation import Request, check_prompt, count_new_tokens, list_ids
 from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.scoring import Score, score_tokens
 from glm_runtime.answering.session import Session
@@ -201,8 +201,14 @@ class Model:
             took part do.
 
         Raises:
+            PromptError: `requests` is a single text.
             SamplingError: `max_rows` is less than 1, or a keyword is wrong.
         """
+        if isinstance(requests, str):
+            raise PromptError(
+                f"the requests are the text {requests!r:.80} where a list is expected; write a "
+                "list with this text, or call Model.generate."
+            )
         make_settings(None, keywords)  # refuses wrong keywords before the first answer
 
         def prepare(given: Request | str) -> Request | PromptError:
@@ -231,8 +237,7 @@ class Model:
                 context, or an id is no token.
             GenerationError: ONNX Runtime failed.
         """
-        ids = list(self._encode(prompt))
-        following = list(self._encode(continuation))
+        ids, following = self._encode(prompt), self._encode(continuation)
         if isinstance(prompt, str) and isinstance(continuation, str):
             whole = self.tokenizer.encode(prompt + continuation)
             shared = count_shared(whole, ids)
@@ -261,8 +266,8 @@ class Model:
             settings = dataclasses.replace(settings, max_new_tokens=limit)
         return search_beams(self.graph, model, ids, settings)
 
-    def _encode(self, prompt: str | Sequence[int]) -> Sequence[int]:
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list_ids(prompt)
 
     def prepare_chat(
         self, messages: Sequence[Message], options: ChatOptions | None = None

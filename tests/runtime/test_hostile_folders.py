@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from glm_runtime import FolderError, GenerationSettings, GlmRuntimeError, SamplingError, load
+from glm_runtime.cli import cli
 from glm_runtime.folder.manifest import read_manifest
 from runtime.tiny_folder import seal_folder
 from support.refusals import assert_sentence
@@ -76,6 +78,37 @@ def test_numbers_that_are_too_large(
     with pytest.raises(FolderError) as caught:
         load(tiny_copy, device="cpu", threads=1)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"do_sample": True, "temperature": 10**400},
+        {"do_sample": True, "top_k": 10**400},
+        {"repetition_penalty": 10**400},
+        {"max_new_tokens": 10**400},
+        {"max_length": -(10**400)},
+    ],
+)
+def test_recommended_settings_that_are_too_large(
+    patch_json: Callable[..., Path], tiny_copy: Path, config: dict[str, object]
+) -> None:
+    """A whole number beyond float's range once ended in an OverflowError."""
+    model = read_manifest(tiny_copy).model
+    patch_json("generation_config.json", **config)
+    seal_folder(tiny_copy, model)
+    (name,) = config.keys() - {"do_sample"}
+    assert refuse(tiny_copy).startswith(f"generation_config.json: {name} is ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_info_does_not_wait_for_a_pipe(tiny_copy: Path) -> None:
+    """It reads generation_config.json without comparing files with the manifest."""
+    (tiny_copy / "generation_config.json").unlink()
+    os.mkfifo(tiny_copy / "generation_config.json")
+    result = CliRunner().invoke(cli, ["info", str(tiny_copy)])
+    assert isinstance(result.exception, SystemExit)
+    assert "generation_config.json is not a regular file" in result.output
 
 
 def test_a_million_stop_strings() -> None:

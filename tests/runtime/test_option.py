@@ -50,6 +50,17 @@ def test_the_ends_of_each_range_are_allowed_and_what_lies_beyond_is_refused(
             record(**{name: value})
 
 
+@pytest.mark.parametrize("digits", [400, 5000])  # Python does not write 5,000 digits
+@pytest.mark.parametrize(("record", "prefix", "name", "option"), DECLARED)
+def test_whole_numbers_that_no_float_holds_are_refused(
+    record: type, prefix: str, name: str, option: Option, digits: int
+):
+    """They once ended in an OverflowError, so that one line of --prompts ended the whole file."""
+    if name not in ("logit_bias", "stop"):  # these hold no number
+        with pytest.raises(SamplingError, match=f"{prefix}{name} is "):
+            record(**{name: 10**digits})
+
+
 def test_no_default_is_outside_its_range():
     for record in RECORDS:
         record()

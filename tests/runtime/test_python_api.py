@@ -16,11 +16,13 @@ from glm_runtime import (
     Conversation,
     DeviceError,
     GenerationError,
+    GenerationSettings,
     GlmRuntimeError,
     Grammar,
     GrammarError,
     Model,
     PromptError,
+    Request,
     load,
 )
 from glm_runtime.graph.decoding import Decoder
@@ -251,6 +253,14 @@ def test_what_cannot_be_scored_is_refused(
         tiny_model.score(prompt, continuation)
 
 
+def test_ids_may_be_an_array(tiny_model: Model):
+    """Before: the truth value of an array is ambiguous."""
+    plain = list(tiny_model.generate([5, 6, 7], **GREEDY))
+    assert list(tiny_model.generate(np.array([5, 6, 7]), **GREEDY)) == plain
+    score = tiny_model.score(np.array([5, 6]), np.array([7]))
+    assert score == tiny_model.score([5, 6], [7])
+
+
 def test_results_carry_the_ids_of_their_calls(tiny_model: Model):
     template = CHAT_TEMPLATE.replace("'assistant']", "'assistant', 'observation']")
     model = dataclasses.replace(tiny_model, chat_template=ChatTemplate(template))
@@ -280,6 +290,15 @@ WRONG_CLASSES = {
     "grammar": (lambda model: model.ask("x", grammar="[a-z]"), "a Grammar is expected"),
     "rope scaling": (lambda model: load(model, rope_scaling="yarn"), "a RopeScaling is expected"),
     "request": (lambda model: list(model.generate_many([MESSAGES])), "a Request is expected"),
+    "stop": (lambda _: GenerationSettings(stop=5), "stop is 5 where a tuple of texts is expected"),
+    "stop of numbers": (lambda _: GenerationSettings(stop=(5,)), r"stop is \(5,\) where a tuple"),
+    "prompt": (lambda model: model.generate(None), "None where a text or a list of token ids"),
+    "bytes": (lambda model: model.generate(b"ab"), "b'ab' where a text or a list of token ids"),
+    "fractions": (lambda model: model.generate([1.5]), r"\[1.5\] where a text or a list of token"),
+    "words": (lambda model: model.new_session().generate(["a"]), "where a text or a list of token"),
+    "request of words": (lambda _: Request(["a"]), "where a text or a list of token ids"),
+    "score": (lambda model: model.score("a", None), "None where a text or a list of token ids"),
+    "one text": (lambda model: model.generate_many("ab"), "the text 'ab' where a list is expected"),
     "two grammars": (
         lambda model: model.ask("x", json_schema={}, grammar=Grammar("regex", "a")),
         "json_schema and grammar are both given",

@@ -6,9 +6,11 @@ and `answer.py` turns them into text.
 
 import dataclasses
 import math
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from glm_runtime.answering.settings import FinishReason, GenerationSettings, Piece
 from glm_runtime.answering.speculation import DraftBudget, Drafter, SpeculativeDecoder
@@ -35,12 +37,34 @@ class Request:
         settings: settings of the answer; what they leave out is as the folder recommends.
         form: parts that the answer may have.
         drafter: proposes draft tokens for speculative decoding; `None` turns it off.
+
+    Raises:
+        PromptError: the prompt is no list of whole numbers.
     """
 
     prompt_ids: Sequence[int]
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     form: AnswerForm = PLAIN_TEXT
     drafter: Drafter | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_ids", list_ids(self.prompt_ids))
+
+
+def list_ids(prompt_ids: object) -> list[int]:
+    """Return token ids, which may be numpy's, as a list of Python's integers.
+
+    Raises:
+        PromptError: something else was given.
+    """
+    given: Any = None if isinstance(prompt_ids, str | bytes) else prompt_ids
+    try:
+        return [operator.index(token) for token in given]
+    except TypeError as error:
+        raise PromptError(
+            f"the prompt is {prompt_ids!r:.80} where a text or a list of token ids is expected; "
+            "for messages use Model.chat."
+        ) from error
 
 
 def check_prompt(prompt_ids: Sequence[int], model: ModelEntry) -> None:

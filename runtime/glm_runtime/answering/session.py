@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate
+from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt, generate, list_ids
 from glm_runtime.answering.keywords import SettingsKeywords, make_settings
 from glm_runtime.answering.session_file import SavedSession, read_session, write_session
 from glm_runtime.answering.settings import GenerationSettings, Piece
@@ -75,12 +75,13 @@ class Session:
             GrammarError: the grammar is not valid.
             MissingDependencyError: a grammar is given and llguidance is not installed.
         """
+        prompt_ids = list_ids(prompt_ids)
         check_prompt(prompt_ids, self._manifest.model)
         settings = make_settings(settings, keywords).fill(self._defaults)
         drafter: Drafter | None = None
         if settings.is_speculative:
             drafter = self._draft or PromptLookup()
-        request = Request(list(prompt_ids), settings, form, drafter)
+        request = Request(prompt_ids, settings, form, drafter)
         writer = AnswerWriter(self._tokenizer, self._manifest.model, request)
         end_answer(self._answer)  # an unfinished answer must not write into the cache later
         self._answer = self._generate(request, writer)

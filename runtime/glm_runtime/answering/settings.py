@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from glm_runtime.errors import FolderError
+from glm_runtime.errors import FolderError, SamplingError
 from glm_runtime.sampling.logprobs import TokenLogprobs
 from glm_runtime.sampling.option import Option, check_options, declare
 from glm_runtime.sampling.settings import (
@@ -132,7 +132,10 @@ def read_defaults(folder: Path) -> GenerationSettings:
                 "is expected; correct it in the checkpoint and export again."
             )
         limits[name] = value
-    return GenerationSettings(read_sampling_defaults(folder), **limits)
+    try:
+        return GenerationSettings(read_sampling_defaults(folder), **limits)
+    except SamplingError as error:
+        raise FolderError(f"{GENERATION_CONFIG_NAME}: {error}") from error
 
 
 @dataclass(frozen=True)

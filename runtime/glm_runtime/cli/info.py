@@ -12,6 +12,7 @@ from glm_runtime.cli.options import folder_argument, json_option, show_examples
 from glm_runtime.cli.terminal import format_bytes, format_count
 from glm_runtime.errors import to_printable
 from glm_runtime.folder.manifest import FORMAT_VERSION, Manifest, read_manifest
+from glm_runtime.folder.manifest_entries import VerificationEntry
 from glm_runtime.health import describe_chat
 from glm_runtime.sampling.settings import SamplingSettings, read_sampling_defaults
 from glm_runtime.text.chat_template import TABLE_NAME, TEMPLATE_NAME
@@ -65,10 +66,16 @@ def _describe(manifest: Manifest, sampling: SamplingSettings) -> str:
         "context": f"{model.context_length} tokens, cache in {model.cache_dtype}",
         "chat": describe_chat(manifest),
         "sampling": _describe_sampling(sampling),
-        "verification": f"{checked.level}, {'passed' if checked.is_passed else 'FAILED'}{metrics}",
+        "verification": _describe_verification(checked) + metrics,
         "written by": f"glm-export {manifest.tool_version}, format version {FORMAT_VERSION}",
     }
     return "\n".join(f"{name:<13}{to_printable(value)}" for name, value in rows.items())
+
+
+def _describe_verification(checked: VerificationEntry) -> str:
+    if checked.level == "none":
+        return "not verified"
+    return f"{checked.level}, {'passed' if checked.is_passed else 'FAILED'}"
 
 
 def _describe_sampling(sampling: SamplingSettings) -> str:

@@ -178,6 +178,16 @@ class FileProblem:
         return f"{self.name} {self.detail}"
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which would be read without end; a missing file passes.
+
+    Raises:
+        FolderError: it is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise FolderError(f"{path} is not a regular file; export the folder again.")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an exported folder.
 
@@ -187,8 +197,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     require_folder(folder)
     path = folder / MANIFEST_NAME
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise FolderError(f"{path} is not a regular file; export the folder again.")
+    require_regular(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -5,6 +5,7 @@ options of them. The field itself gives name, type and default.
 """
 
 import math
+import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
@@ -15,6 +16,7 @@ from glm_runtime.errors import SamplingError
 
 _Value = TypeVar("_Value")
 _KEY = "option"
+_LARGEST = sys.float_info.max  # whole numbers of Python may be larger
 _KIND_NAMES: dict[type[object], str] = {
     bool: "True or False",
     Integral: "a whole number",
@@ -43,9 +45,9 @@ class Option:
     advice: str = "choose a value in that range"
 
     def allows(self, value: float) -> bool:
-        """Return whether the value is finite and in the range."""
+        """Return whether the value is finite, also as a float, and in the range."""
         is_enough = value > self.minimum if self.is_above else value >= self.minimum
-        return math.isfinite(value) and is_enough and value <= self.maximum
+        return abs(value) <= _LARGEST and is_enough and value <= self.maximum
 
     @property
     def range(self) -> str:
@@ -111,8 +113,15 @@ def check_options(settings: object, prefix: str = "") -> None:
         if not is_number or (kind is not bool and not option.allows(value)):
             expected = option.range if is_number else _KIND_NAMES[kind]
             raise SamplingError(
-                f"{prefix}{one.name} is {value!r} where {expected} is expected; {option.advice}."
+                f"{prefix}{one.name} is {_show(value)} where {expected} is expected; "
+                f"{option.advice}."
             )
+
+
+def _show(value: object) -> str:
+    """Describe a wrong value; Python refuses to write very large numbers."""
+    is_large = isinstance(value, int) and abs(value) > _LARGEST
+    return "a number above 1e308" if is_large else repr(value)
 
 
 @cache

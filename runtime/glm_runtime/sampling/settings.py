@@ -6,12 +6,13 @@ settings are applied.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glm_runtime.errors import FolderError, SamplingError
+from glm_runtime.folder.manifest import require_regular
 from glm_runtime.folder.strict_json import parse_json
 from glm_runtime.sampling.option import (
     Option,
@@ -226,9 +227,10 @@ def read_generation_config(folder: Path) -> dict[str, object]:
     """Read `generation_config.json`.
 
     Raises:
-        FolderError: the file is missing, is not JSON, or holds no object.
+        FolderError: the file is missing, is no regular file, is not JSON, or holds no object.
     """
     path = folder / GENERATION_CONFIG_NAME
+    require_regular(path)
     try:
         config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -253,12 +255,16 @@ def _number(config: dict[str, object], key: str, default: float) -> float:
 
 
 def require_texts(texts: object, name: str) -> None:
-    """Refuse a single text, whose letters would be taken for the texts of a tuple.
+    """Refuse what is no tuple of texts; the letters of a single text would be taken for texts.
 
     Raises:
-        SamplingError: `texts` is a text.
+        SamplingError: `texts` is a text, no sequence, or holds something else than texts.
     """
     if isinstance(texts, str):
         raise SamplingError(
             f"{name} is the text {texts!r} where a tuple of texts is expected; write ({texts!r},)."
+        )
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise SamplingError(
+            f"{name} is {texts!r:.80} where a tuple of texts is expected; correct it."
         )

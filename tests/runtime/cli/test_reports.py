@@ -69,7 +69,7 @@ def test_info_shows_what_the_manifest_says(tiny_folder: Path):
     assert "337 tokens in 448 rows" in result.stdout
     assert "256 tokens, cache in float32" in result.stdout
     assert "greedy, repetition penalty 1" in result.stdout
-    assert "none, passed" in result.stdout
+    assert "not verified" in result.stdout
 
 
 def test_a_template_without_a_table_is_said(tiny_copy: Path, patch_json: Callable[..., Path]):
