@@ -76,6 +76,7 @@ def test_missing_names_of_special_tokens(tmp_path: Path) -> None:
     export(ExportOptions(checkpoint, tmp_path / "out", quant="none", verify="none"))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (260, 256)
+    assert tokenizer.model_input_names == ["input_ids", "attention_mask"]
     edit_config(checkpoint, pad_token_id=None)
     edit_json(checkpoint / "tokenizer_config.json", eos_token="<|user|>")
     export(ExportOptions(checkpoint, tmp_path / "other", quant="none", verify="none"))

@@ -40,6 +40,7 @@ _LOCAL_KEYS = ("_name_or_path", "name_or_path")
 # Keys that name the checkpoint's code and weight files, which the folder does not hold.
 _FILE_KEYS = ("auto_map", "transformers_weights")
 _TOKENIZER_CLASS = "PreTrainedTokenizerFast"
+_INPUT_NAMES = ["input_ids", "attention_mask"]  # by default the class adds token_type_ids
 _SOURCE_NAMES = (
     "config.json",
     *SETTINGS_FILES,
@@ -188,7 +189,7 @@ def _adapt_tokenizer_config(config: Mapping[str, Any], plain: str | None) -> dic
     `chat_template` of this file before chat_template.jinja and reads a part of Jinja only, so that
     the plain template of the chat table stands here; all other hosts take the file first.
     """
-    adapted = {**config, "tokenizer_class": _TOKENIZER_CLASS}
+    adapted = {"model_input_names": _INPUT_NAMES, **config, "tokenizer_class": _TOKENIZER_CLASS}
     if isinstance(adapted.get("extra_special_tokens"), list):
         adapted["additional_special_tokens"] = adapted.pop("extra_special_tokens")
     if plain is not None:

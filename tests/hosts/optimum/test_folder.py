@@ -150,9 +150,12 @@ def test_a_folder_of_chatglm(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ours = glm_runtime.load(folder, device="cpu")
     settings = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=16)
+    shape = ours.manifest.model
+    padding = [[token] for token in range(shape.tokenizer_vocab_size, shape.vocab_size)]
+    greedy = {"do_sample": False, "max_new_tokens": 16, "bad_words_ids": padding}
     theirs = ORTModelForCausalLM.from_pretrained(folder)
     for prompt in ("hello", "[gMASK]<sop><|user|>\nHi<|assistant|>"):
         ids = tokenizer(prompt, return_tensors="pt")
-        found = theirs.generate(**ids, do_sample=False, max_new_tokens=16)[0].tolist()
+        found = theirs.generate(**ids, **greedy)[0].tolist()
         expected = [piece.token_id for piece in ours.generate(prompt, settings)]
         assert found[ids["input_ids"].shape[1] :] == expected
