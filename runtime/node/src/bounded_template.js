@@ -16,6 +16,7 @@ import {
   requireDateFormat,
   requireValue,
 } from "./template_limits.js";
+import { strip, stripBack, stripFront } from "./white_space.js";
 
 // Released templates have 20,000.
 const MAX_SOURCE_CHARACTERS = 200_000;
@@ -74,6 +75,18 @@ const GLOBALS = {
   },
 };
 
+/** Methods that remove what Python calls white space. @type {Record<string, (text: string) => string>} */
+const STRIPPED = { strip, lstrip: stripFront, rstrip: stripBack };
+
+/**
+ * @param {Value} like  a text, whose class the library does not export
+ * @param {string} text
+ * @returns {Value}
+ */
+function makeText(like, text) {
+  return new /** @type {any} */ (like.constructor)(text);
+}
+
 class BoundedInterpreter extends OpenInterpreter {
   #steps = new Steps();
   /** The check of the filter whose arguments are evaluated next. @type {((given: any) => void) | undefined} */
@@ -121,7 +134,8 @@ class BoundedInterpreter extends OpenInterpreter {
     const name = isCall ? filter.callee.value : filter.value;
     if (isCall) this.#check = (given) => checkFilter(this.#steps, name, operand, given);
     else checkFilter(this.#steps, name, operand, [[], new Map()]);
-    const value = super.applyFilter(operand, filter, environment);
+    const isTrim = name === "trim" && operand.type === "StringValue" && !isCall;
+    const value = isTrim ? makeText(operand, strip(operand.value)) : super.applyFilter(operand, filter, environment);
     this.#check = undefined;
     return value;
   }
@@ -139,7 +153,7 @@ class BoundedInterpreter extends OpenInterpreter {
     );
     requireValue(member);
     if (member.type !== "FunctionValue" || object.type !== "StringValue") return member;
-    return this.#watch(object.value, node.property.value, member);
+    return this.#watch(object, node.property.value, member);
   }
 
   /**
@@ -155,15 +169,16 @@ class BoundedInterpreter extends OpenInterpreter {
 
   /**
    * A method of a text that is checked before it runs.
-   * @param {string} text
+   * @param {Value} text
    * @param {string} name
    * @param {Value} method
    */
   #watch(text, name, method) {
     const Method = /** @type {any} */ (method.constructor);
     return new Method((/** @type {Value[]} */ given, /** @type {Environment} */ scope) => {
-      checkMethod(text, name, given);
-      return method.value(given, scope);
+      checkMethod(text.value, name, given);
+      const stripped = given.length ? undefined : STRIPPED[name];
+      return stripped ? makeText(text, stripped(text.value)) : method.value(given, scope);
     });
   }
 }

@@ -67,3 +67,10 @@ test("honest templates give what the library gives", () => {
   const messages = Array(200).fill({ role: "user", content: "a b\n".repeat(1000), parts: ["x", "y"] });
   assert.equal(new BoundedTemplate(source).render({ messages }), new Template(source).render({ messages }));
 });
+
+test("strip removes what Python calls white space", () => {
+  const text = "\ufeff a\x1c\u3000"; // a byte order mark is no white space in Python, U+001C is some
+  const source = "{{ x.strip() }}|{{ x|trim }}|{{ x.rstrip() }}|{{ (' ' ~ x).lstrip() }}|{{ ' ' .strip() }}";
+  const rendered = new BoundedTemplate(source).render({ x: text });
+  assert.equal(rendered, `\ufeff a|\ufeff a|\ufeff a|${text}|`);
+});
