@@ -1,6 +1,6 @@
 /** The page's interface to a model that runs in a worker. */
 
-const PATIENCE_MS = 10_000; // a folder's chat template may never end
+const PATIENCE_MS = 10_000; // the regular expression of a folder's tokenizer may never end
 
 /** @typedef {import("glm-runtime/core").Message} Message */
 /** @typedef {import("glm-runtime/core").Piece} Piece */

@@ -1,7 +1,7 @@
-/** Opening a model: the default model, cancelled, mistyped, or with a template that never ends. The page continues. */
+/** Opening a model: the default model, cancelled, mistyped, or with a template or a tokenizer that never ends. The page continues. */
 
 import assert from "node:assert/strict";
-import { rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import {
@@ -143,7 +143,24 @@ test("a chat template that never ends is ended", async (t) => {
   await choose(page, { ...settings, "max-new-tokens": 3 });
   await page.fill("#message", "forever");
   await page.keyboard.press("Enter");
-  await page.locator("#problem:has-text('more than 2000000 steps')").waitFor();
+  await page.locator("#problem:has-text('is not allowed (it takes more than')").waitFor();
   assert.equal(await page.inputValue("#message"), "forever");
+  assert.ok((await ask(page, "once")).length > 0);
+});
+
+test("a tokenizer that never ends is ended ten seconds after a stop", async (t) => {
+  const folder = await copyFolder(t, EXACT_FOLDER);
+  const tokenizer = JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8"));
+  // 2^100 ways to read a hundred letters, none of which ends in an exclamation mark.
+  const { pattern } = tokenizer.pre_tokenizer.pretokenizers[0];
+  pattern.Regex = `(?:z|z)+!|${pattern.Regex}`;
+  await replaceFile(folder, "tokenizer.json", JSON.stringify(tokenizer));
+  const { page } = await visit(t, browser, { places: { "/": DIST, "/model/": folder } });
+  await choose(page, { ...settings, "max-new-tokens": 3 });
+  await page.fill("#message", "z".repeat(100));
+  await page.keyboard.press("Enter");
+  await page.click("#stop");
+  await page.locator("#problem:has-text('the model did not stop within 10 s and was ended; load it again')").waitFor();
+  await page.reload();
   assert.ok((await ask(page, "once")).length > 0);
 });
