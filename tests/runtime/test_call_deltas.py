@@ -9,15 +9,27 @@ from hypothesis import strategies as st
 from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
 from glm_runtime.answering.generation import AnswerWriter
 from glm_runtime.text.answer import AnswerForm
+from glm_runtime.text.dialects.all_tools import TURN, AllToolsCalls
+from glm_runtime.text.dialects.bare_json import BareJsonCalls
 from glm_runtime.text.dialects.dialect import CallDialect
 from glm_runtime.text.dialects.name_line import NameLineCalls
+from glm_runtime.text.dialects.python_call import PythonCalls
 from glm_runtime.text.dialects.tagged import TaggedCalls
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 from runtime.test_generation import write_tokens
 
-LINES = NameLineCalls(("get", "get_verse"))
+NAMES = ("get", "get_verse")
+LINES = NameLineCalls(NAMES)
 TAGS = TaggedCalls({"get": None, "get_verse": {"properties": {"at": {"type": "string"}}}})
-DIALECTS: dict[str, CallDialect] = {"lines": LINES, "tags": TAGS}
+BARE, PYTHON = BareJsonCalls(NAMES), PythonCalls(NAMES)
+TOOLS = AllToolsCalls(("get",), ("python", "simple_browser"))
+DIALECTS: dict[str, CallDialect] = {
+    "lines": LINES,
+    "tags": TAGS,
+    "bare": BARE,
+    "python": PYTHON,
+    "tools": TOOLS,
+}
 # Complete calls; an answer of some text and then these has the same calls, eager or not.
 CALLS = {
     "lines": ["get\n{}", 'get_verse\n{"at": "x"}', ' get \r\n\n```json\n{"a": [1, {}]}\n```'],
@@ -26,22 +38,27 @@ CALLS = {
         "<tool_call>get_verse\n<arg_key>at</arg_key>\n<arg_value>\n1<</arg_value>\n</tool_call>",
         "<tool_call>get<arg_key>a</arg_key><arg_value>[1]</arg_value></tool_call>",
     ],
+    "bare": [
+        '{"name": "get", "arguments": {}}',
+        '{"name": "get_verse",\n "arguments": {"at": "x"} }',
+    ],
+    "python": ["get\ntool_call()", "get\n```\ntool_call(a='x', b=[1, {'k': None}])\n```"],
+    "tools": [
+        "get\n{}",
+        "simple_browser\nmclick([1, 2])",
+        "python\nprint('x')\n\n",
+        'simple_browser\n```\nsearch("x", 7)\n```',
+    ],
 }
 PIECES = {
-    "lines": [*CALLS["lines"], "get\n", '{"a', '": ', "{", "}", '"', "1", " and", "\n", "```", "x"],
+    "lines": ["get\n", '{"a', '": ', "{", "}", '"', "1"],
     "tags": [
-        *CALLS["tags"],
-        *(
-            "<tool_call>get",
-            "<arg_key>",
-            "a</arg_key>",
-            "<arg_value>",
-            "</arg_value>",
-            "\n",
-            " and",
-        ),
-        *("</tool_call>", "<", "```", "1"),
+        *("<tool_call>get", "<arg_key>", "a</arg_key>", "<arg_value>", "</arg_value>"),
+        *("</tool_call>", "<", "1"),
     ],
+    "bare": ['{"name": ', '"get"', ', "arguments": ', '{"a": ', "}", "1", "{"],
+    "python": ["get\ntool_call(", "a=", "1", ", ", "'", "\\", ")", "x", "[", "tool_call("],
+    "tools": [TURN, "python\n", "get\n{", '"', "}", "simple_browser\n", "search(", "'x'", ")"],
 }
 
 
@@ -79,7 +96,8 @@ def join(deltas: Sequence[ToolCallDelta]) -> tuple[ToolCall, ...]:
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
-    pieces = data.draw(st.lists(st.sampled_from(PIECES[name]), max_size=10))
+    choice = st.sampled_from([*PIECES[name], *CALLS[name], " and", "\n", "```"])
+    pieces = data.draw(st.lists(choice, max_size=10))
     text = "".join(pieces)
     expected = parse(DIALECTS[name], [text])
     assert parse(DIALECTS[name], pieces) == expected
@@ -92,7 +110,8 @@ def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
 def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: st.DataObject):
     said = data.draw(st.sampled_from(["", "I look.\n", "```\nget\n{}\n<tool_call>get\n```\n"]))
     calls = data.draw(st.lists(st.sampled_from(CALLS[name]), min_size=1, max_size=4))
-    text = said + "\n".join(calls)
+    turn = TURN if name == "tools" else "\n"
+    text = said + (turn if said else "") + turn.join(calls)
     expected = parse(DIALECTS[name], [text], is_eager=False)
     assert len(expected[1]) == len(calls)
     assert parse(DIALECTS[name], list(text)) == expected
@@ -102,7 +121,7 @@ def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: s
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_without_a_certain_head_all_is_text(name: str, data: st.DataObject):
-    parts = ["get", "\n", "{x", "{ ", "[", " <", "tool_call>", "<tool_call>go", "``", "a"]
+    parts = ["get", "\n", "{x", "{ ", "[", " <", "tool_call>", "<tool_call>go", "search(", "a"]
     text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=10)))
     assert parse(DIALECTS[name], list(text)) == (text, ())
 
@@ -145,6 +164,12 @@ def test_a_tagged_argument_arrives_when_it_is_complete_and_a_string_while_it_is_
         (LINES, "get\n{}\n\nSo.", "\n\nSo.", ["{}"]),
         (LINES, "get\n```\n{}\nSo\nget\n{}\n```\n", "\nSo\nget\n{}\n```\n", ["{}"]),
         (LINES, "get\n{}\nget\n{bad", "\nget\n{bad", ["{}"]),
+        (BARE, '{"name": "get", "arguments": {"a": 1}, "b', "", ['{"a": 1}, "b']),
+        (BARE, '{"name": "get", "arguments": {"a": x}}', "", ['{"a": x}}']),
+        (PYTHON, "get\ntool_call(a=f(1))", "", ['{"a": f(1))']),
+        (PYTHON, "get\ntool_call(a='x', ", "", ['{"a": "x"']),
+        (TOOLS, "python\nx = 1", "", ['{"code": "x = 1"}']),
+        (TOOLS, f"python\nx{TURN}\nSo.", "\n\nSo.", ['{"code": "x"}']),
         (TAGS, "<tool_call>get<arg_key>a</arg_key>x", "", ['{"a": x']),
         (TAGS, "<tool_call>get<arg_key>a</arg_key><arg_value>1", "", ['{"a": 1']),
         (TAGS, "<tool_call>get</tool_call> is how", " is how", ["{}"]),
@@ -160,6 +185,31 @@ def test_a_call_stays_one(dialect: CallDialect, text: str, shown: str, arguments
     for parts in ([text], list(text)):
         found, calls = parse(dialect, parts)
         assert (found, [call.arguments for call in calls]) == (shown, arguments)
+
+
+def test_code_arrives_while_it_is_written():
+    parser = ToolCallParser(TOOLS, is_eager=True)
+    parts = []
+    for piece in ("python", "\n", 'print("', 'a")\n', f"{TURN}get", "\n{}"):
+        assert parser.add(piece) == ""
+        parts.append([(one.name, one.arguments) for one in parser.take_deltas()])
+    assert parts == [
+        [],
+        [],
+        [("python", ""), ("", '{"code": "print(\\"')],
+        [("", 'a\\")\\n')],
+        [("", '"}')],
+        [("get", ""), ("", "{}")],
+    ]
+
+
+def test_python_arguments_arrive_as_json():
+    parser = ToolCallParser(PYTHON, is_eager=True)
+    parts = []
+    for piece in ("get\ntool_call(", "a='x", "y', b=Tr", "ue", ")"):
+        assert parser.add(piece) == ""
+        parts.append("".join(one.arguments for one in parser.take_deltas()))
+    assert parts == ["{", '"a": "x', 'y", "b": ', "", "true}"]
 
 
 @pytest.mark.parametrize("streams_calls", [False, True])

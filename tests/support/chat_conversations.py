@@ -4,6 +4,7 @@ A conversation is in OpenAI's format. Where a template reads another format, `re
 conversation in that format, written by hand, for transformers' `apply_chat_template`.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,19 +144,25 @@ def render_reference(source: str, chosen: Conversation, style: str) -> str | Non
         chosen: the conversation.
         style: "openai" for a template that reads calls itself, "metadata" for GLM-4-0414's format,
             "system" for the same with tools in the system message, "text" for a template that
-            reads no calls, so that they are written as text.
+            reads no calls, so that they are written as text, "bare" for GLM-Z1-Rumination's, which
+            are one JSON object, and "python" for ChatGLM3's, with tools below the system message.
     """
     has_parts = any(isinstance(one["content"], list) for one in chosen.messages)
     is_other = style != "openai" or has_parts
     messages = chosen.reference if is_other and chosen.reference else chosen.messages
     tools: list[dict[str, Any]] | None = list(chosen.tools) or None
-    if style == "text":
-        messages = [_write_as_text(one) for one in messages]
+    if style in _WRITERS:
+        messages = [_WRITERS[style](one) if "metadata" in one else one for one in messages]
     if style == "system" and tools:
         has_system = messages[0]["role"] == "system"
         first, rest = (messages[0], messages[1:]) if has_system else (system(""), messages)
         messages = [{**first, "tools": tools}, *rest]
         tools = None
+    if style == "python" and tools:
+        has_system = messages[0]["role"] == "system"
+        said = messages[0]["content"] if has_system else _ASKED_FOR_TOOLS
+        functions = json.dumps([one["function"] for one in tools], ensure_ascii=False, indent=4)
+        messages = [system(f"{said}\n{functions}"), *messages[has_system:]]
     variables = {} if chosen.thinking is None else {"enable_thinking": chosen.thinking}
     kept = [{k: v for k, v in one.items() if v is not None} for one in messages]
     try:
@@ -171,8 +178,25 @@ def render_reference(source: str, chosen: Conversation, style: str) -> str | Non
     return str(texts[0])
 
 
+_ASKED_FOR_TOOLS = (
+    "Answer the following questions as best as you can. You have access to the following tools:"
+)
+
+
 def _write_as_text(message: dict[str, Any]) -> dict[str, Any]:
-    if "metadata" not in message:
-        return message
     content = f"{message['metadata']}\n{message['content']}"
     return {"role": message["role"], "content": content}
+
+
+def _write_bare(message: dict[str, Any]) -> dict[str, Any]:
+    content = f'{{"name": "{message["metadata"]}", "arguments": {message["content"]}}}'
+    return {"role": message["role"], "content": content}
+
+
+def _write_as_python(message: dict[str, Any]) -> dict[str, Any]:
+    arguments = ", ".join(f"{k}={v!r}" for k, v in json.loads(message["content"]).items())
+    content = f"{message['metadata']}\n```python\ntool_call({arguments})\n```"
+    return {"role": message["role"], "content": content}
+
+
+_WRITERS = {"text": _write_as_text, "bare": _write_bare, "python": _write_as_python}

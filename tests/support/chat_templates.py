@@ -62,7 +62,10 @@ EXPRESSED = {
 SETS_TOOLS = (
     "[gMASK]<sop>{% for item in messages %}{% if item['tools'] is defined %}<|system|>\n# tools"
     "{% set tools = item['tools'] %}{% for tool in tools %}{% if tool['type'] == 'function' %}\n\n"
-    "## {{ tool['function']['name'] }}\n\n{{ tool['function'] | tojson(indent=4) }}{% endif %}"
+    "## {{ tool['function']['name'] }}\n\n{{ tool['function'] | tojson(indent=4) }}"
+    "{% elif tool['type'] == 'python' %}\n\n## python\n\nRuns code."
+    "{% elif tool['type'] == 'simple_browser' %}\n\n## simple_browser\n\nOpens pages."
+    "{% elif tool['type'] == 'cogview' %}\n\n## cogview\n\nDraws.{% endif %}"
     "{% endfor %}{% endif %}{% if item['content'] %}<|{{ item['role'] }}|>{{ item['metadata'] }}\n"
     "{{ item['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>"
     "{% endif %}"
@@ -125,7 +128,9 @@ READS_CALLS = """\
 {%- endif -%}
 """
 OWN_SYSTEM = (
-    "[gMASK]<sop><|system|>\nAlways this.{%- for message in messages if message.role != 'system' %}"
+    "[gMASK]<sop><|system|>\nAlways this.\n\n"
+    '[{"name": "search", "parameters": {"type": "object"}}, {"name": "finish"}]'
+    "{%- for message in messages if message.role != 'system' %}"
     "{%- set visible = message['content'].split('</think>')[-1].strip() %}"
     "{%- set meta = message.get('metadata', '') %}<|{{ message['role'] }}|>{{ meta }} \n"
     "{{ visible }}"
@@ -141,13 +146,14 @@ RELEASED_STYLES = {
     "GLM-4-0414": (LIKE_0414, "metadata"),
     "GLM-4-9B-chat": (SETS_TOOLS, "system"),
     "GLM-4.5": (READS_CALLS, "openai"),
-    "Rumination": (OWN_SYSTEM, "metadata"),
+    "Rumination": (OWN_SYSTEM, "bare"),
     "GLM-Edge": (LIKE_EDGE, "text"),
-    "ChatGLM3": (SOP_WITHOUT_BRACKETS, "text"),
+    "ChatGLM3": (SOP_WITHOUT_BRACKETS, "python"),
 }
 _OTHER_STYLES = {
-    "chatglm3": "text",
+    "chatglm3": "python",
     "glm-edge": "text",
+    "glm-z1-rumination": "bare",
     "glm4-9b-chat": "system",
     "glm4.5": "openai",
 }

@@ -6,6 +6,7 @@ Read `stream_decoder.py`, `thinking.py`, `stop_strings.py` and `tool_calls.py` f
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from glm_runtime.text.dialects.all_tools import TURN
 from glm_runtime.text.dialects.dialect import CallDialect
 from glm_runtime.text.dialects.tagged import TAGS
 from glm_runtime.text.stop_strings import StopStrings
@@ -122,6 +123,7 @@ def _find_marks(tokenizer: Tokenizer, dialect: CallDialect | None) -> dict[int, 
     """Return the text of special tokens that belong to calls."""
     if dialect is None:
         return {}
-    texts = {_TURN: "\n"} | {tag: tag for tag in TAGS if dialect.mark in TAGS}
+    texts = {tag: tag for tag in TAGS if dialect.mark in TAGS}
+    texts[_TURN] = TURN if dialect.mark == TURN else "\n"
     found = {tokenizer.find_id(name): text for name, text in texts.items()}
     return {id_: text for id_, text in found.items() if id_ is not None}

@@ -5,18 +5,33 @@ assistant message whose `metadata` is the tool's name. Newer templates read `too
 `template_features.py` for how a template's format is found.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.errors import PromptError
+from glm_runtime.text.call_messages import (
+    CallWriter,
+    Message,
+    Tool,
+    describe_tools,
+    write_arguments,
+)
+from glm_runtime.text.dialects.json_scanner import read_json
 from glm_runtime.text.template_features import TemplateFeatures
 from glm_runtime.text.tool_calls import ToolCall
+from glm_runtime.text.tool_names import find_built_in, is_wrapped, read_tool_name
 
-# A role, a content, and other keys that the template reads (tool calls, metadata).
-Message = Mapping[str, object]
-Tool = Mapping[str, object]
-
+__all__ = [
+    "ChatOptions",
+    "Message",
+    "Tool",
+    "adapt_messages",
+    "count_calls",
+    "describe_call",
+    "is_plain",
+    "require_messages",
+    "simplify_messages",
+]
 # Names of an answer's reasoning; templates read the first or the second one.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -28,7 +43,8 @@ class ChatOptions:
     Attributes:
         tools: functions that the model may call, each in OpenAI's format or its inner object alone,
             with `name`, `description`, and `parameters` as a JSON schema, or as a class with
-            `model_json_schema()`, as in pydantic.
+            `model_json_schema()`, as in pydantic; or a built-in tool of GLM-4 All Tools, such as
+            `{"type": "python"}`.
         enable_thinking: value of the template's variable of that name; `None` leaves it undefined.
         continues_answer: whether the last message is the beginning of the answer, which the model
             continues.
@@ -68,10 +84,14 @@ class ChatOptions:
 
     @property
     def parameters(self) -> dict[str, object]:
-        """The schema of the parameters of each tool, by the tool's name."""
-        functions = (tool.get("function", tool) for tool in self.tools)
-        schemas = (one.get("parameters") for one in functions if isinstance(one, Mapping))
-        return dict(zip(self.tool_names, schemas, strict=True))
+        """The schema of the parameters of each function, by its name."""
+        functions = [tool for tool in self.tools if not find_built_in(tool)]
+        return {read_tool_name(tool): _find_parameters(tool) for tool in functions}
+
+    @property
+    def built_in_tools(self) -> tuple[str, ...]:
+        """The built-in tools among the tools."""
+        return tuple(name for tool in self.tools if (name := find_built_in(tool)))
 
     @property
     def variables(self) -> dict[str, object]:
@@ -80,7 +100,7 @@ class ChatOptions:
 
 
 def _check_types(options: ChatOptions) -> None:
-    for name in ("enable_thinking", "continues_answer", "is_sanitized"):
+    for name in ("enable_thinking", "continues_answer", "is_sanitized", "streams_calls"):
         value = getattr(options, name)
         if not isinstance(value, bool) and not (value is None and name == "enable_thinking"):
             raise PromptError(
@@ -98,10 +118,15 @@ def _check_types(options: ChatOptions) -> None:
         )
 
 
+def _find_parameters(tool: Tool) -> object:
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    return function.get("parameters") if isinstance(function, Mapping) else None
+
+
 def _describe_parameters(tool: Tool) -> Tool:
     """Replace a class of parameters by its JSON schema."""
     function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    parameters = function.get("parameters") if isinstance(function, Mapping) else None
+    parameters = _find_parameters(tool)
     describe = getattr(parameters, "model_json_schema", None)
     if describe is None or not isinstance(function, Mapping):
         return tool
@@ -131,12 +156,15 @@ def adapt_messages(
     Raises:
         PromptError: a tool call has no name.
     """
+    writer = CallWriter(features, tools)
     adapted: list[Message] = []
     for message in messages:
-        adapted.extend(_adapt(message, features))
-    if tools and features.message_tools and not features.tools:
+        adapted.extend(_adapt(message, features, writer))
+    if not tools or features.tools:
+        return adapted
+    if features.message_tools:
         return _put_into_system(adapted, tools)
-    return adapted
+    return describe_tools(adapted, tools) if features.has_python_calls else adapted
 
 
 def is_plain(messages: Sequence[Message]) -> bool:
@@ -210,9 +238,9 @@ def _read_part(place: int, part: object) -> str:
     )
 
 
-def _adapt(message: Message, features: TemplateFeatures) -> Iterator[Message]:
+def _adapt(message: Message, features: TemplateFeatures, writer: CallWriter) -> Iterator[Message]:
     if message.get("role") == "tool" and not features.tool_role:
-        yield {**message, "role": "observation"}
+        yield writer.write_result(message)
         return
     calls = message.get("tool_calls")
     if not isinstance(calls, Sequence) or not calls:
@@ -225,7 +253,7 @@ def _adapt(message: Message, features: TemplateFeatures) -> Iterator[Message]:
     if message.get("content"):
         yield {key: value for key, value in message.items() if key != "tool_calls"}
     for call in calls:
-        yield _write_call(call, features)
+        yield writer.write_call(call)
 
 
 def _adapt_call(call: Mapping[str, object], *, is_text: bool) -> Mapping[str, object]:
@@ -235,59 +263,26 @@ def _adapt_call(call: Mapping[str, object], *, is_text: bool) -> Mapping[str, ob
     assert isinstance(function, Mapping)
     arguments = function.get("arguments", {})
     if is_text:
-        arguments = _write_arguments(arguments)
+        arguments = write_arguments(arguments)
     elif isinstance(arguments, str):
         arguments = _read_arguments(arguments)
     adapted = {**function, "arguments": arguments}
     return {**call, "function": adapted} if "function" in call else adapted
 
 
-def _write_call(call: Mapping[str, object], features: TemplateFeatures) -> Message:
-    """Write a call as `metadata`; where the template reads none, as text in the same format."""
-    name = read_tool_name(call)
-    function = call.get("function", call)
-    assert isinstance(function, Mapping)
-    arguments = _write_arguments(function.get("arguments", {}))
-    if features.metadata:
-        return {"role": "assistant", "metadata": name, "content": arguments}
-    return {"role": "assistant", "content": f"{name}\n{arguments}"}
-
-
 def _put_into_system(messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
     wrapped = [
-        tool if "function" in tool else {"type": "function", "function": tool} for tool in tools
+        tool if is_wrapped(tool) else {"type": "function", "function": tool} for tool in tools
     ]
     if messages and messages[0].get("role") == "system":
         return [{**messages[0], "tools": wrapped}, *messages[1:]]
     return [{"role": "system", "content": "", "tools": wrapped}, *messages]
 
 
-def _write_arguments(arguments: object) -> str:
-    if isinstance(arguments, str):
-        return arguments
-    return json.dumps(arguments, ensure_ascii=False)
-
-
 def _read_arguments(text: str) -> object:
     """Return the object that the text describes; a text that is no object stays as it is."""
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except (ValueError, RecursionError):
         return text
     return found if isinstance(found, dict) else text
-
-
-def read_tool_name(tool: object) -> str:
-    """Return the name of a tool or of a call.
-
-    Raises:
-        PromptError: it has no name of one line.
-    """
-    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str) or not name.strip() or "\n" in name:
-        raise PromptError(
-            f"a tool is named {name!r} where one line of text is expected; "
-            'write {"type": "function", "function": {"name": ..., "parameters": ...}}.'
-        )
-    return name

@@ -35,7 +35,11 @@ from glm_runtime.text.named_templates import (
     combine_templates,
     find_named_templates,
 )
-from glm_runtime.text.template_features import TemplateFeatures, find_features
+from glm_runtime.text.template_features import (
+    TemplateFeatures,
+    find_features,
+    find_own_tools,
+)
 from glm_runtime.text.template_operations import check_date_format
 from glm_runtime.text.template_sandbox import BoundedSandbox, new_steps
 from glm_runtime.text.written_check import require_written
@@ -116,7 +120,14 @@ class ChatTemplate:
 
     def choose_dialect(self, options: ChatOptions) -> CallDialect | None:
         """Return how the model calls tools in its answers; `None` if it may call nothing."""
-        return choose_dialect(self.features, options.parameters) if options.tools else None
+        if not options.tools and not self.own_tools:
+            return None
+        return choose_dialect(self.features, options.parameters, options.built_in_tools)
+
+    @cached_property
+    def own_tools(self) -> Mapping[str, object]:
+        """The tools that the template writes into every prompt."""
+        return find_own_tools(self._render_probe)
 
     @cached_property
     def reads_thinking(self) -> bool:
@@ -165,7 +176,8 @@ class ChatTemplate:
         def render(marked: Sequence[Message], tools: Sequence[Tool]) -> str:
             return self._render_adapted(marked, tools, options, is_answer_next=False)
 
-        require_written(simplify_messages(messages), options.tools, render, options.tool_names)
+        known = {*self.own_tools, *(self.features.built_in_tools if options.tools else ())}
+        require_written(simplify_messages(messages), options.tools, render, known)
 
     def _render_continued(self, messages: list[Message], options: ChatOptions) -> str:
         """Render up to the end of the last message."""

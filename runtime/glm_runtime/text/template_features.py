@@ -5,8 +5,12 @@ and never reads the caller's. Therefore each probe is a short conversation with 
 template contains, and the template reads what makes that word appear in the text.
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from glm_runtime.text.dialects.all_tools import BUILT_IN
 
 # Renders messages and tools; returns `None` if the template refuses them.
 ProbeRenderer = Callable[
@@ -15,8 +19,9 @@ ProbeRenderer = Callable[
 
 # Digits, because a template may change letters: `upper`, or JSON with `ensure_ascii`.
 _NAME, _KEY, _VALUE, _RESULT = "7306418520931", "7306418520932", "7306418520933", "7306418520934"
+_TOOL_LIST = re.compile(r'\[\s*\{\s*"name"\s*:')
 _QUESTION = {"role": "user", "content": "?"}
-_TOOL = {
+_TOOL: Mapping[str, object] = {
     "type": "function",
     "function": {
         "name": _NAME,
@@ -36,6 +41,10 @@ class TemplateFeatures:
         tool_calls: whether it writes `tool_calls` of assistant messages.
         has_text_arguments: whether `tool_calls` need arguments as JSON text, not as an object.
         has_tagged_calls: whether it writes calls between tags, as GLM-4.5 does.
+        has_python_calls: whether it begins as ChatGLM3's, whose calls are Python calls.
+        built_in_tools: the tools of GLM-4 All Tools that it describes in the system message.
+        own_tools: tools that it writes into every prompt, as GLM-Z1-Rumination does: the schema of
+            the parameters by name.
         metadata: whether it writes a tool's name in `metadata`, as GLM-4-0414 does.
         tool_role: whether it has a form of its own for messages with the role `tool`.
     """
@@ -45,6 +54,9 @@ class TemplateFeatures:
     tool_calls: bool
     has_text_arguments: bool
     has_tagged_calls: bool
+    has_python_calls: bool
+    built_in_tools: tuple[str, ...]
+    own_tools: Mapping[str, object]
     metadata: bool
     tool_role: bool
 
@@ -59,13 +71,34 @@ def find_features(render: ProbeRenderer) -> TemplateFeatures:
         tool_calls=_NAME in called,
         has_text_arguments=f"'{_KEY}': '{_VALUE}'" in called,
         has_tagged_calls=f"<arg_key>{_KEY}</arg_key>" in called,
+        has_python_calls=(render([_QUESTION], None) or "").startswith("[gMASK]sop"),
+        built_in_tools=tuple(name for name in BUILT_IN if _describes(render, name)),
+        own_tools=find_own_tools(render),
         metadata=_NAME in (render([_QUESTION, as_metadata], None) or ""),
         tool_role=_has_tool_role(render),
     )
 
 
-def _put_into_system() -> list[Mapping[str, object]]:
-    return [{"role": "system", "content": "", "tools": [_TOOL]}, _QUESTION]
+def find_own_tools(render: ProbeRenderer) -> dict[str, object]:
+    """Return the tools that a template writes into every prompt, as a list of JSON objects."""
+    text = render([_QUESTION], None) or ""
+    for match in _TOOL_LIST.finditer(text):
+        try:
+            tools, _ = json.JSONDecoder().raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            continue
+        if all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in tools):
+            return {one["name"]: one.get("parameters") for one in tools}
+    return {}
+
+
+def _describes(render: ProbeRenderer, name: str) -> bool:
+    """Return whether a template describes a tool of this type, without the caller's words."""
+    return f"## {name}\n" in (render(_put_into_system({"type": name}), None) or "")
+
+
+def _put_into_system(tool: Mapping[str, object] = _TOOL) -> list[Mapping[str, object]]:
+    return [{"role": "system", "content": "", "tools": [tool]}, _QUESTION]
 
 
 def _call_conversation(

@@ -219,9 +219,9 @@ class ToolCallParser:
 
     def _follow_call(self, dialect: CallDialect) -> str | None:
         """Expect another call on a new line; otherwise the text before was not a call."""
-        rest = self._unread.lstrip()
-        if not rest:
+        if self._is_blank(dialect):
             return None
+        rest = self._unread.lstrip()
         if self._is_fence_open:
             return self._close_fence(dialect, rest)
         blanks, mark = self._unread[: len(self._unread) - len(rest)], dialect.mark

@@ -6,11 +6,12 @@ these numbers in the text. It does not look for the contents themselves, because
 change them, and a question may contain a tool's name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from glm_runtime.errors import HostileTemplateError, PromptError
-from glm_runtime.text.chat_messages import Message, Tool
+from glm_runtime.text.call_messages import Message, Tool
+from glm_runtime.text.tool_names import find_built_in, read_tool_name
 
 # Renders a conversation with its tools.
 Renderer = Callable[[Sequence[Message], Sequence[Tool]], str]
@@ -25,7 +26,7 @@ class _Mark:
 
 
 def require_written(
-    messages: Sequence[Message], tools: Sequence[Tool], render: Renderer, tool_names: Sequence[str]
+    messages: Sequence[Message], tools: Sequence[Tool], render: Renderer, known: Collection[str]
 ) -> None:
     """Check that a template writes every message and every tool.
 
@@ -33,7 +34,7 @@ def require_written(
         messages: messages of `simplify_messages`.
         tools: tools of the conversation.
         render: renders messages and tools.
-        tool_names: names of the tools.
+        known: names of tools that the template describes in its own words.
 
     Raises:
         PromptError: something is left out.
@@ -41,7 +42,7 @@ def require_written(
     """
     marks: list[_Mark] = []
     marked = [_mark_message(place, one, marks) for place, one in enumerate(messages, 1)]
-    named = [_mark_tool(tool, name, marks) for tool, name in zip(tools, tool_names, strict=True)]
+    named = [_mark_tool(tool, known, marks) for tool in tools]
     try:
         text = render(marked, named)
     except HostileTemplateError:
@@ -74,13 +75,18 @@ def _mark_fields(place: int, message: Message, marks: list[_Mark]) -> Iterator[t
         yield "metadata", _add_mark(marks, refusal)
 
 
-def _mark_tool(tool: Tool, name: str, marks: list[_Mark]) -> Tool:
+def _mark_tool(tool: Tool, known: Collection[str], marks: list[_Mark]) -> Tool:
+    name = read_tool_name(tool)
+    if name in known:
+        return tool
     refusal = (
         f"the model's chat template does not write the tool {name!r} into the prompt; leave the "
         "tools out, or describe them in a system message."
     )
     number = _add_mark(marks, refusal)
     function = tool.get("function")
+    if find_built_in(tool) is not None:
+        return tool  # only the template itself can describe it
     if isinstance(function, Mapping):
         return {**tool, "function": {**function, "name": number}}
     return {**tool, "name": number}
