@@ -1,7 +1,6 @@
 """The Node package renders the templates of all released models as transformers does."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,45 +8,40 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from glm_runtime.text.dialects.name_line import NameLineCalls
-from glm_runtime.text.tool_calls import ToolCallParser
+from glm_runtime import ChatOptions
+from glm_runtime.text.chat_template import ChatTemplate
 from support import npm_packages
+from support.call_texts import DIALECTS, list_readings
 from support.chat_conversations import (
     ASKED,
     CONVERSATIONS,
     VERSE,
     WEATHER,
     assistant,
+    call,
     render_reference,
+    result,
     user,
 )
-from support.chat_templates import OWN_SYSTEM, RELEASED_STYLES, list_templates
+from support.chat_templates import (
+    OWN_SYSTEM,
+    READS_CALLS,
+    RELEASED_STYLES,
+    SETS_TOOLS,
+    list_templates,
+)
 
 PACKAGE = Path(__file__).parents[2] / "runtime" / "node"
 EDGE = RELEASED_STYLES["GLM-Edge"][0]
 FIRST_TOOL = "{% for m in messages %}{{ m.content }}{% endfor %}{{ (tools or [{}])[0] | tojson }}"
-PIECES = (
-    *(
-        "get_verse",
-        "get",
-        "查诗",
-        "get\n{}",
-        "\n",
-        "\n",
-        "\r\n",
-        "{",
-        "}",
-        '{"a": 1}',
-        '"',
-        "\\",
-        ":",
-    ),
-    *(" ", "\t", "```", "```json\n", "a", "get_verse\n", "get\n```\n{}"),
-)
 # Template, messages, tools, and the words of the refusal.
 DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None], ...] = (
     (EDGE, [ASKED], [WEATHER], "does not write the tool .get_weather"),
     (OWN_SYSTEM, [ASKED], [WEATHER], "does not write the tool .get_weather"),
+    (OWN_SYSTEM, [ASKED], [{"name": "search"}], None),
+    (SETS_TOOLS, [ASKED], [{"type": "python"}], None),
+    (EDGE, [ASKED], [{"type": "python"}], "does not write the tool .python"),
+    (READS_CALLS, [ASKED], [{"type": "python"}], "does not write the tool .python"),
     (FIRST_TOOL, [ASKED], [WEATHER], None),
     (FIRST_TOOL, [ASKED], [WEATHER, VERSE], "does not write the tool .get_verse"),
     (OWN_SYSTEM, [{"role": "system", "content": "a"}, ASKED], [], "with the role .system"),
@@ -87,7 +81,7 @@ def list_rendered() -> list[dict[str, Any]]:
         for template, (source, _) in list_templates().items()
     ]
     refused = {"name": "refused", "source": refusing, "messages": [ASKED], "expected": None}
-    return [refused, *begun] + [
+    return [refused, *begun, *list_own_calls()] + [
         {
             "name": f"{template}: {name}",
             "source": source,
@@ -102,6 +96,33 @@ def list_rendered() -> list[dict[str, Any]]:
     ]
 
 
+def list_own_calls() -> list[dict[str, Any]]:
+    """Calls and results that only one model's template has, as Python's runtime renders them."""
+    browse = {"action": "search", "query": 'it\'s "x"', "recency_days": None}
+    calls = [
+        {**call("python", {"code": "1\n"}), "id": "a"},
+        {**call("simple_browser", json.dumps(browse)), "id": "b"},
+        {**call("cogview", "{bad"), "id": "c"},
+        {**call("search", {"query": browse, "n": [1.5, True]}), "id": "d"},
+    ]
+    pages = json.dumps([{"title": "A", "url": "u", "snippet": "诗"}] * 2)
+    results = [{**result(pages), "tool_call_id": id_} for id_ in "bacd"]
+    messages = [user("?"), assistant("I look.", tool_calls=calls), *results, result("x")]
+    built_in = [{"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}, WEATHER]
+    sources = [(texts.source, texts.tools) for name, texts in DIALECTS.items() if name != "tags"]
+    return [
+        {
+            "name": f"own calls {place}",
+            "source": source,
+            "messages": messages,
+            "tools": tools,
+            "isAnswerNext": True,
+            "expected": ChatTemplate(source).render(messages, ChatOptions(tuple(tools))),
+        }
+        for place, (source, tools) in enumerate([*sources, (SETS_TOOLS, built_in)])
+    ]
+
+
 def list_written() -> list[dict[str, Any]]:
     keys = ("source", "messages", "tools", "words")
     rows = [dict(zip(keys, row, strict=True)) for row in DROPPED]
@@ -110,17 +131,12 @@ def list_written() -> list[dict[str, Any]]:
 
 def list_called() -> list[dict[str, Any]]:
     """Random texts of calls and of what only looks like one, as Python reads them."""
-    generator, names = random.Random(0), ["get_verse", "get", "查诗"]
-    texts = ["".join(generator.choices(PIECES, k=generator.randrange(1, 12))) for _ in range(3000)]
-    rows = []
-    for text in texts:
-        parser = ToolCallParser(NameLineCalls(tuple(names)))
-        shown = parser.add(text)
-        rest, calls = parser.finish()
-        said = [{"name": call.name, "arguments": call.arguments} for call in calls]
-        rows.append({"text": text, "names": names, "shown": shown + rest, "calls": said})
-    assert sum(bool(row["calls"]) for row in rows) > 100
-    return rows
+    found = []
+    for name, texts in DIALECTS.items():
+        rows = list(list_readings(name, 2000, seed=0))
+        assert sum(bool(row["calls"]) for row in rows) > 100
+        found.append({"source": texts.source, "tools": texts.tools, "rows": rows})
+    return found
 
 
 def make_decoded() -> dict[str, Any]:

@@ -9,57 +9,13 @@ from hypothesis import strategies as st
 from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
 from glm_runtime.answering.generation import AnswerWriter
 from glm_runtime.text.answer import AnswerForm
-from glm_runtime.text.dialects.all_tools import TURN, AllToolsCalls
-from glm_runtime.text.dialects.bare_json import BareJsonCalls
+from glm_runtime.text.dialects.all_tools import TURN
 from glm_runtime.text.dialects.dialect import CallDialect
-from glm_runtime.text.dialects.name_line import NameLineCalls
-from glm_runtime.text.dialects.python_call import PythonCalls
-from glm_runtime.text.dialects.tagged import TaggedCalls
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 from runtime.test_generation import write_tokens
+from support.call_texts import DIALECTS
 
-NAMES = ("get", "get_verse")
-LINES = NameLineCalls(NAMES)
-TAGS = TaggedCalls({"get": None, "get_verse": {"properties": {"at": {"type": "string"}}}})
-BARE, PYTHON = BareJsonCalls(NAMES), PythonCalls(NAMES)
-TOOLS = AllToolsCalls(("get",), ("python", "simple_browser"))
-DIALECTS: dict[str, CallDialect] = {
-    "lines": LINES,
-    "tags": TAGS,
-    "bare": BARE,
-    "python": PYTHON,
-    "tools": TOOLS,
-}
-# Complete calls; an answer of some text and then these has the same calls, eager or not.
-CALLS = {
-    "lines": ["get\n{}", 'get_verse\n{"at": "x"}', ' get \r\n\n```json\n{"a": [1, {}]}\n```'],
-    "tags": [
-        "<tool_call>get</tool_call>",
-        "<tool_call>get_verse\n<arg_key>at</arg_key>\n<arg_value>\n1<</arg_value>\n</tool_call>",
-        "<tool_call>get<arg_key>a</arg_key><arg_value>[1]</arg_value></tool_call>",
-    ],
-    "bare": [
-        '{"name": "get", "arguments": {}}',
-        '{"name": "get_verse",\n "arguments": {"at": "x"} }',
-    ],
-    "python": ["get\ntool_call()", "get\n```\ntool_call(a='x', b=[1, {'k': None}])\n```"],
-    "tools": [
-        "get\n{}",
-        "simple_browser\nmclick([1, 2])",
-        "python\nprint('x')\n\n",
-        'simple_browser\n```\nsearch("x", 7)\n```',
-    ],
-}
-PIECES = {
-    "lines": ["get\n", '{"a', '": ', "{", "}", '"', "1"],
-    "tags": [
-        *("<tool_call>get", "<arg_key>", "a</arg_key>", "<arg_value>", "</arg_value>"),
-        *("</tool_call>", "<", "1"),
-    ],
-    "bare": ['{"name": ', '"get"', ', "arguments": ', '{"a": ', "}", "1", "{"],
-    "python": ["get\ntool_call(", "a=", "1", ", ", "'", "\\", ")", "x", "[", "tool_call("],
-    "tools": [TURN, "python\n", "get\n{", '"', "}", "simple_browser\n", "search(", "'x'", ")"],
-}
+LINES, TAGS, BARE, PYTHON, TOOLS = (texts.dialect for texts in DIALECTS.values())
 
 
 def parse(
@@ -96,12 +52,13 @@ def join(deltas: Sequence[ToolCallDelta]) -> tuple[ToolCall, ...]:
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
-    choice = st.sampled_from([*PIECES[name], *CALLS[name], " and", "\n", "```"])
+    texts = DIALECTS[name]
+    choice = st.sampled_from([*texts.pieces, *texts.calls, " and", "\n", "```"])
     pieces = data.draw(st.lists(choice, max_size=10))
     text = "".join(pieces)
-    expected = parse(DIALECTS[name], [text])
-    assert parse(DIALECTS[name], pieces) == expected
-    assert parse(DIALECTS[name], list(text)) == expected
+    expected = parse(texts.dialect, [text])
+    assert parse(texts.dialect, pieces) == expected
+    assert parse(texts.dialect, list(text)) == expected
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -109,12 +66,12 @@ def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
 @given(data=st.data())
 def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: st.DataObject):
     said = data.draw(st.sampled_from(["", "I look.\n", "```\nget\n{}\n<tool_call>get\n```\n"]))
-    calls = data.draw(st.lists(st.sampled_from(CALLS[name]), min_size=1, max_size=4))
-    turn = TURN if name == "tools" else "\n"
-    text = said + (turn if said else "") + turn.join(calls)
-    expected = parse(DIALECTS[name], [text], is_eager=False)
+    texts = DIALECTS[name]
+    calls = data.draw(st.lists(st.sampled_from(texts.calls), min_size=1, max_size=4))
+    text = said + texts.between * (said != "") + texts.between.join(calls)
+    expected = parse(texts.dialect, [text], is_eager=False)
     assert len(expected[1]) == len(calls)
-    assert parse(DIALECTS[name], list(text)) == expected
+    assert parse(texts.dialect, list(text)) == expected
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -123,7 +80,7 @@ def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: s
 def test_without_a_certain_head_all_is_text(name: str, data: st.DataObject):
     parts = ["get", "\n", "{x", "{ ", "[", " <", "tool_call>", "<tool_call>go", "search(", "a"]
     text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=10)))
-    assert parse(DIALECTS[name], list(text)) == (text, ())
+    assert parse(DIALECTS[name].dialect, list(text)) == (text, ())
 
 
 def test_arguments_arrive_while_they_are_written():

@@ -4,19 +4,21 @@
  * Read `stream_decoder.js`, `thinking.js`, `stop_strings.js` and `tool_calls.js` for the single steps.
  */
 
+import { TURN } from "./dialects/all_tools.js";
+import { TAGS } from "./dialects/tagged.js";
 import { StopStrings } from "./stop_strings.js";
 import { CLOSING, ThinkingSplitter } from "./thinking.js";
 import { ToolCallParser } from "./tool_calls.js";
 
 // The model writes this token between two tool calls.
-const TURN = "<|assistant|>";
+const TURN_TOKEN = "<|assistant|>";
 
 /**
  * Which parts an answer can have.
  * @typedef {object} AnswerForm
  * @property {boolean} isChat  whether reasoning is separated from the text
  * @property {boolean} isThinking  whether the prompt ends inside the reasoning
- * @property {readonly string[]} toolNames  names of the declared tools
+ * @property {import("./dialects/dialect.js").CallDialect | null} dialect  how the model calls the declared tools
  * @property {number} numCalls  number of tool calls in the conversation so far, from which ids go on
  */
 
@@ -27,7 +29,7 @@ const TURN = "<|assistant|>";
 /** @typedef {{ text: string, reasoning: string, toolCalls: ToolCall[] }} AnswerPart */
 
 /** @type {AnswerForm} */
-export const PLAIN_TEXT = { isChat: false, isThinking: false, toolNames: [], numCalls: 0 };
+export const PLAIN_TEXT = { isChat: false, isThinking: false, dialect: null, numCalls: 0 };
 
 /** Takes the tokens of one answer in order, and returns its parts. */
 export class AnswerReader {
@@ -36,7 +38,7 @@ export class AnswerReader {
   #splitter;
   #stopStrings;
   #parser;
-  #turnId;
+  #marks;
   #numCalls;
   #thinkingTokens = 0;
 
@@ -50,9 +52,9 @@ export class AnswerReader {
     this.#stream = tokenizer.stream();
     this.#splitter = form.isChat ? new ThinkingSplitter(form.isThinking) : null;
     this.#stopStrings = new StopStrings(stop);
-    this.#parser = new ToolCallParser(form.toolNames);
+    this.#parser = new ToolCallParser(form.dialect);
     this.#numCalls = form.numCalls;
-    this.#turnId = form.toolNames.length ? tokenizer.findId(TURN) : undefined;
+    this.#marks = findMarks(tokenizer, form.dialect);
   }
 
   /** Whether a stop string was found. */
@@ -84,7 +86,7 @@ export class AnswerReader {
    */
   add(token) {
     if (this.isThinking) this.#thinkingTokens++;
-    const [reasoning, text] = this.#split(token === this.#turnId ? "\n" : this.#stream.add(token));
+    const [reasoning, text] = this.#split(this.#marks.get(token) ?? this.#stream.add(token));
     return { text: this.#parser.add(this.#stopStrings.add(text)), reasoning, toolCalls: [] };
   }
 
@@ -113,4 +115,20 @@ export class AnswerReader {
   #split(text) {
     return this.#splitter ? this.#splitter.add(text) : ["", text];
   }
+}
+
+/**
+ * The text of special tokens that belong to calls.
+ * @param {import("./tokenizer.js").Tokenizer} tokenizer
+ * @param {import("./dialects/dialect.js").CallDialect | null} dialect
+ * @returns {Map<number | undefined, string>}
+ */
+function findMarks(tokenizer, dialect) {
+  if (!dialect) return new Map();
+  const tags = TAGS.includes(dialect.mark) ? TAGS : [];
+  const turn = dialect.mark === TURN ? TURN : "\n";
+  return new Map([
+    [tokenizer.findId(TURN_TOKEN), turn],
+    ...tags.map((tag) => /** @type {const} */ ([tokenizer.findId(tag), tag])),
+  ]);
 }

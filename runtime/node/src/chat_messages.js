@@ -5,8 +5,10 @@
  * assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls` themselves.
  */
 
+import { CallWriter, describeTools } from "./call_messages.js";
 import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
+import { findBuiltIn, readName } from "./tool_names.js";
 
 /**
  * A role, a content, and other fields that the template reads (tool calls, metadata).
@@ -14,7 +16,8 @@ import { isObject } from "./text_files.js";
  */
 
 /**
- * A function that the model may call: in OpenAI's format, or the object in its field `function` alone.
+ * A function that the model may call: in OpenAI's format, or the object in its field `function` alone; or
+ * a built-in tool of GLM-4 All Tools, such as `{ type: "python" }`.
  * @typedef {Record<string, unknown>} Tool
  */
 
@@ -77,8 +80,21 @@ export function simplifyMessages(messages) {
  * @throws {PromptError} a tool call has no name.
  */
 export function adaptMessages(messages, tools, features) {
-  const adapted = messages.flatMap((message) => adapt(message, features));
-  return tools.length && features.messageTools && !features.tools ? putIntoSystem(adapted, tools) : adapted;
+  const writer = new CallWriter(features, tools);
+  const adapted = messages.flatMap((message) => adapt(message, features, writer));
+  if (!tools.length || features.tools) return adapted;
+  if (features.messageTools) return putIntoSystem(adapted, tools);
+  return features.pythonCalls ? describeTools(adapted, tools) : adapted;
+}
+
+/**
+ * The JSON schema of the parameters of each function, by its name.
+ * @param {readonly Tool[]} tools
+ * @returns {Map<string, unknown>}
+ */
+export function listParameters(tools) {
+  const functions = tools.filter((tool) => !findBuiltIn(tool));
+  return new Map(functions.map((tool) => [readName(tool), Object(tool.function ?? tool).parameters]));
 }
 
 /**
@@ -87,21 +103,6 @@ export function adaptMessages(messages, tools, features) {
  */
 export function isPlain(messages) {
   return !messages.some((one) => "tool_calls" in one || one.role === "tool");
-}
-
-/**
- * Names of all tools, in their order.
- * @param {readonly Tool[]} tools
- * @returns {string[]}
- * @throws {PromptError} a tool has no name, or two tools have the same name.
- */
-export function readToolNames(tools) {
-  const names = tools.map(readName);
-  const doubled = names.find((name, index) => names.indexOf(name) !== index);
-  if (doubled !== undefined) {
-    throw new PromptError(`two tools are named ${JSON.stringify(doubled)} where names must differ; rename one.`);
-  }
-  return names;
 }
 
 /**
@@ -143,16 +144,17 @@ function readPart(part, place) {
 /**
  * @param {Message} message
  * @param {TemplateFeatures} features
+ * @param {CallWriter} writer
  * @returns {Message[]}
  */
-function adapt(message, features) {
-  if (message.role === "tool" && !features.toolRole) return [{ ...message, role: "observation" }];
+function adapt(message, features, writer) {
+  if (message.role === "tool" && !features.toolRole) return [writer.writeResult(message)];
   const { tool_calls: calls, ...rest } = message;
   if (!Array.isArray(calls) || !calls.length) return [message];
   if (features.toolCalls) {
     return [{ ...message, tool_calls: calls.map(adaptCall) }];
   }
-  const adapted = calls.map((call) => writeCall(call, features));
+  const adapted = calls.map((call) => writer.writeCall(call));
   return message.content ? [rest, ...adapted] : adapted;
 }
 
@@ -169,47 +171,16 @@ function adaptCall(call) {
 }
 
 /**
- * Write a call as `metadata`; where the template reads none, as text in the same format.
- * @param {any} call
- * @param {TemplateFeatures} features
- * @returns {Message}
- */
-function writeCall(call, features) {
-  const name = readName(call);
-  const args = writeArguments((call.function ?? call).arguments ?? {});
-  if (features.metadata) return { role: "assistant", metadata: name, content: args };
-  return { role: "assistant", content: `${name}\n${args}` };
-}
-
-/**
  * @param {Message[]} messages
  * @param {readonly Tool[]} tools
  * @returns {Message[]}
  */
 function putIntoSystem(messages, tools) {
-  const wrapped = tools.map((tool) => ("function" in tool ? tool : { type: "function", function: tool }));
+  const wrapped = tools.map((tool) =>
+    "function" in tool || findBuiltIn(tool) ? tool : { type: "function", function: tool },
+  );
   if (messages[0]?.role === "system") return [{ ...messages[0], tools: wrapped }, ...messages.slice(1)];
   return [{ role: "system", content: "", tools: wrapped }, ...messages];
-}
-
-/**
- * JSON with Python's spaces after commas and colons, as in the models' training data.
- * @param {unknown} value
- * @returns {string}
- */
-function writeArguments(value) {
-  return typeof value === "string" ? value : writeJson(value);
-}
-
-/**
- * @param {unknown} value
- * @returns {string}
- */
-function writeJson(value) {
-  if (Array.isArray(value)) return `[${value.map(writeJson).join(", ")}]`;
-  if (typeof value !== "object" || value === null) return JSON.stringify(value ?? null);
-  const entries = Object.entries(value).map(([key, part]) => `${JSON.stringify(key)}: ${writeJson(part)}`);
-  return `{${entries.join(", ")}}`;
 }
 
 /**
@@ -224,21 +195,4 @@ function readArguments(text) {
   } catch {
     return text;
   }
-}
-
-/**
- * The name of a tool or of a call.
- * @param {any} tool
- * @returns {string}
- * @throws {PromptError} it has no name of one line.
- */
-export function readName(tool) {
-  const name = (tool?.function ?? tool)?.name;
-  if (typeof name !== "string" || !name.trim() || name.includes("\n")) {
-    throw new PromptError(
-      `a tool has the name ${JSON.stringify(name)} where one line of text is expected; ` +
-        'write { type: "function", function: { name: ..., parameters: ... } }.',
-    );
-  }
-  return name;
 }

@@ -5,11 +5,13 @@
  */
 
 import { BoundedTemplate } from "./bounded_template.js";
-import { adaptMessages, isPlain, simplifyMessages } from "./chat_messages.js";
+import { adaptMessages, isPlain, listParameters, simplifyMessages } from "./chat_messages.js";
+import { chooseDialect } from "./dialects/choice.js";
 import { FolderError, HostileTemplateError, PromptError, firstLine } from "./errors.js";
-import { findFeatures } from "./template_features.js";
+import { findFeatures, findOwnTools } from "./template_features.js";
 import { TemplateLimitError } from "./template_limits.js";
 import { isObject, readObject, readText } from "./text_files.js";
+import { findBuiltIn } from "./tool_names.js";
 import { requireWritten } from "./written_check.js";
 
 const TEMPLATE_NAME = "chat_template.jinja";
@@ -26,6 +28,7 @@ const END_MARK = "END_OF_WHAT_IS_CONTINUED ";
 export class ChatTemplate {
   #template;
   /** @type {import("./template_features.js").TemplateFeatures | undefined} */ #features;
+  /** @type {string[] | undefined} */ #ownTools;
   #specialTokens;
   #named;
 
@@ -71,6 +74,22 @@ export class ChatTemplate {
     return this.#features;
   }
 
+  /** Names of the tools that the template writes into every prompt. */
+  get ownTools() {
+    this.#ownTools ??= findOwnTools((messages) => this.#renderProbe(messages));
+    return this.#ownTools;
+  }
+
+  /**
+   * How the model calls tools in its answers; `null` if it may call nothing.
+   * @param {readonly Tool[]} [tools]
+   */
+  chooseDialect(tools = []) {
+    if (!tools.length && !this.ownTools.length) return null;
+    const builtIn = tools.flatMap((tool) => findBuiltIn(tool) ?? []);
+    return chooseDialect(this.features, listParameters(tools), builtIn);
+  }
+
   /**
    * Render a conversation, up to the point where the answer begins.
    * @param {readonly Message[]} messages
@@ -92,9 +111,11 @@ export class ChatTemplate {
    * @throws {PromptError} it leaves out something; the sentence names it.
    */
   requireWritten(messages, options = {}) {
-    requireWritten(simplifyMessages(messages), options.tools ?? [], (marked, tools) =>
-      this.#renderAdapted(marked, tools, options, false),
-    );
+    const tools = options.tools ?? [];
+    /** @type {(messages: readonly Message[], tools: readonly Tool[]) => string} */
+    const render = (marked, named) => this.#renderAdapted(marked, named, options, false);
+    const known = tools.length ? [...this.features.ownTools, ...this.features.builtInTools] : [];
+    requireWritten(simplifyMessages(messages), tools, render, known);
   }
 
   /**

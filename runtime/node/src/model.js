@@ -5,7 +5,7 @@
  */
 
 import { readChatTemplate } from "./chat_template.js";
-import { checkChatOptions, readToolNames, simplifyMessages } from "./chat_messages.js";
+import { checkChatOptions, simplifyMessages } from "./chat_messages.js";
 import { removeMarks, requireMarks } from "./control_marks.js";
 import { PromptError } from "./errors.js";
 import { readManifest, requireWhole } from "./manifest.js";
@@ -13,6 +13,7 @@ import { Session } from "./session.js";
 import { readDefaults } from "./settings.js";
 import { CLOSING, OPENING, isOpenThinking } from "./thinking.js";
 import { readTokenizer } from "./tokenizer.js";
+import { readToolNames } from "./tool_names.js";
 
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").ChatOptions} ChatOptions */
@@ -78,12 +79,17 @@ export class Model {
       throw new PromptError("the conversation is empty; pass at least one message.");
     }
     checkChatOptions(options);
-    const toolNames = readToolNames(options.tools ?? []);
+    readToolNames(options.tools ?? []);
     const template = this.chatTemplate.choose(options.template ?? undefined);
     const isMarked = options.isSanitized ?? false;
     const text = isMarked ? this.#renderMarked(template, messages, options) : template.render(messages, options);
     template.requireWritten(messages, options);
-    const form = { isChat: true, isThinking: isThinking(removeMarks(text), messages, options), toolNames, numCalls: countCalls(messages) };
+    const form = {
+      isChat: true,
+      isThinking: isThinking(removeMarks(text), messages, options),
+      dialect: template.chooseDialect(options.tools),
+      numCalls: countCalls(messages),
+    };
     return { promptIds: this.tokenizer.encodeMarked(text), form };
   }
 

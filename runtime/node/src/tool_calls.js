@@ -1,39 +1,41 @@
 /**
  * Finds tool calls in an answer while it arrives.
  *
- * GLM-4-0414 and Z1 write a tool call as the tool's name on a line of its own, followed by the
- * arguments as a JSON object on the next line. Nothing marks the beginning of a call. A call is
- * therefore recognized only if it names a declared tool, is complete, is outside of code fences, and
- * has nothing but other calls after it. Read `call_head.js` for what stands before the arguments.
+ * Models write calls in the dialects of `dialects/`. Most have no special token for a call. A call is
+ * therefore recognized only if it names a declared tool, is complete, is outside of code fences, and has
+ * nothing but other calls after it.
  */
 
-import { FENCE, readHead } from "./call_head.js";
-import { isObject } from "./text_files.js";
+import { FENCE } from "./dialects/dialect.js";
+
+/** @typedef {import("./dialects/dialect.js").CallDialect} CallDialect */
+/** @typedef {import("./dialects/dialect.js").CallBody} CallBody */
 
 /**
- * A tool call of the model; `arguments` is the text of a JSON object, as the model wrote it.
+ * A tool call of the model; `arguments` is the text of a JSON object, as the model wrote it where the
+ * model writes JSON.
  * @typedef {{ name: string, arguments: string }} ParsedCall
  */
 
 /** Passes text through without the tool calls at its end. The text may arrive in parts of any size. */
 export class ToolCallParser {
-  #names;
-  /** @type {"line start" | "line" | "arguments" | "after call"} */ #state;
+  #dialect;
+  /** @type {"line start" | "line" | "body" | "after call"} */ #state = "line start";
+  #isFirst = true; // nothing was passed through
   #isFenced = false;
-  #line = ""; // the current line of text so far
+  #line = ""; // the beginning of the current line
   #held = ""; // text that may be tool calls, from the first one on
   #unread = "";
   #name = "";
   #callBegin = 0; // where the last call begins in the held text
-  #isFenceOpen = false; // a fence before the arguments is not closed yet
-  #begin = 0; // the index in `held` where the arguments begin
-  #braces = new Braces();
+  #isFenceOpen = false; // a fence before the body is not closed yet
+  /** @type {CallBody} */ #body;
   /** @type {ParsedCall[]} */ #calls = [];
 
-  /** @param {readonly string[]} names  names of the declared tools; without tools, everything is text */
-  constructor(names) {
-    this.#names = names;
-    this.#state = names.length ? "line start" : "line";
+  /** @param {CallDialect | null} dialect  how calls are written; `null` if everything is text */
+  constructor(dialect) {
+    this.#dialect = dialect;
+    this.#body = NO_BODY;
   }
 
   /**
@@ -41,11 +43,9 @@ export class ToolCallParser {
    * @param {string} text
    */
   add(text) {
-    if (!this.#names.length) return text;
+    if (!this.#dialect) return text;
     this.#unread += text;
-    let shown = "";
-    for (let step = this.#step(); step !== null; step = this.#step()) shown += step;
-    return shown;
+    return show(this.#advance(this.#dialect), this.#dialect);
   }
 
   /**
@@ -53,85 +53,144 @@ export class ToolCallParser {
    * @returns {[text: string, calls: ParsedCall[]]}
    */
   finish() {
-    const end = (this.#held + this.#unread).trimEnd();
-    if (!end.endsWith("}") && !end.endsWith(FENCE)) {
-      const rest = this.#held + this.#unread;
-      this.#held = this.#unread = "";
-      return [rest, []];
+    const dialect = this.#dialect;
+    if (!dialect) return ["", []];
+    let shown = this.#mayEndCall(dialect) ? "" : this.#dropCalls();
+    while (this.#state === "body" || this.#state === "after call") {
+      if (this.#state === "body" && this.#body.end()) {
+        this.#endCall();
+      } else if (this.#state === "after call" && this.#isBlank(dialect)) {
+        this.#unread = "";
+        this.#state = "line";
+      } else {
+        shown += this.#giveUp(dialect) + this.#advance(dialect);
+      }
     }
+    return [show(shown + this.#unread, dialect), this.#calls];
+  }
+
+  /** @param {CallDialect} dialect */
+  #isBlank(dialect) {
+    return !show(this.#unread, dialect).trim();
+  }
+
+  /**
+   * Whether the held text can be a call by its end.
+   * @param {CallDialect} dialect
+   */
+  #mayEndCall(dialect) {
+    if (!this.#held || !dialect.endings.length) return true;
+    const text = (this.#held + this.#unread).trimEnd();
+    return dialect.endings.some((ending) => text.endsWith(ending));
+  }
+
+  #dropCalls() {
+    const text = this.#held + this.#unread;
+    this.#held = this.#unread = "";
+    this.#state = "line";
+    this.#calls = [];
+    return text;
+  }
+
+  /** @param {CallDialect} dialect */
+  #advance(dialect) {
     let shown = "";
-    while (this.#held) {
-      if (this.#state === "after call" && !this.#unread.trim()) return [shown, this.#calls];
-      shown += this.#giveUp() + this.add("");
+    while (this.#unread) {
+      const step = this.#step(dialect);
+      if (step === null) break;
+      shown += step;
     }
-    return [shown + this.#unread, []];
+    return shown;
   }
 
-  /** Process text up to the next change of state; `null` if more text is needed. */
-  #step() {
-    if (this.#state === "line start") return this.#startLine();
-    if (this.#state === "line") return this.#takeLine();
-    return this.#state === "arguments" ? this.#takeArguments() : this.#followCall();
+  /**
+   * Process text up to the next change of state; `null` if more text is needed.
+   * @param {CallDialect} dialect
+   */
+  #step(dialect) {
+    if (this.#state === "line start") return this.#startLine(dialect);
+    if (this.#state === "line") return this.#takeLine(dialect);
+    return this.#state === "body" ? this.#takeBody(dialect) : this.#followCall(dialect);
   }
 
-  #startLine() {
-    if (!this.#unread) return null;
+  /** @param {CallDialect} dialect */
+  #startLine(dialect) {
+    const isMark = dialect.mark !== "" && this.#unread.startsWith(dialect.mark);
+    if (isMark && dialect.markText === "\n") this.#isFenced = false;
     if (!this.#isFenced) {
-      const head = readHead(this.#unread, this.#names);
+      const head = dialect.readHead(this.#unread, this.#isFirst);
       if (head === null) return null;
-      if (head.name) return this.#beginCall(head);
+      if (head.name) return this.#beginCall(dialect, head);
     }
     this.#state = "line";
-    this.#line = "";
+    return this.#pass(dialect, isMark ? dialect.mark : "");
+  }
+
+  /** @param {CallDialect} dialect */
+  #takeLine(dialect) {
+    const end = this.#unread.indexOf("\n");
+    const line = end < 0 ? this.#unread : this.#unread.slice(0, end);
+    const place = this.#findMark(dialect, line);
+    if (place < 0) {
+      this.#state = end < 0 ? "line" : "line start";
+      return this.#pass(dialect, this.#unread.slice(0, line.length + 1));
+    }
+    if (this.#unread.startsWith(dialect.mark, place)) this.#state = "line start";
+    else if (!place) return null;
+    return this.#pass(dialect, line.slice(0, place));
+  }
+
+  /**
+   * Where a mark, or what may be the beginning of one, stands in the unread line; -1 for nowhere.
+   * @param {CallDialect} dialect
+   * @param {string} line
+   */
+  #findMark(dialect, line) {
+    if (!dialect.mark) return -1;
+    let place = line.indexOf(dialect.mark);
+    if (place < 0 && line.length === this.#unread.length) place = line.length - countHeld(line, dialect.mark);
+    if (place < 0 || place >= line.length) return -1;
+    const isFence = this.#isFenced || opensFence(this.#line + line.slice(0, place));
+    return isFence && dialect.markText !== "\n" ? -1 : place;
+  }
+
+  /** @param {CallDialect} dialect */
+  #takeBody(dialect) {
+    const end = this.#body.read(this.#unread);
+    const isBroken = this.#body.isBroken;
+    const length = end === null || isBroken ? this.#unread.length : end;
+    this.#held += this.#unread.slice(0, length);
+    this.#unread = this.#unread.slice(length);
+    if (isBroken) return this.#giveUp(dialect);
+    if (end !== null) this.#endCall();
     return "";
   }
 
-  #takeLine() {
-    if (!this.#unread) return null;
-    const [line, newline, rest] = splitLine(this.#unread);
-    this.#unread = rest;
-    this.#line += line;
-    if (newline) {
-      if (this.#line.trimStart().startsWith(FENCE)) this.#isFenced = !this.#isFenced;
-      this.#state = "line start";
-    }
-    return line + newline;
-  }
-
-  #takeArguments() {
-    const end = this.#braces.findEnd(this.#unread);
-    if (this.#braces.isBroken) return this.#giveUp();
-    if (end === null) {
-      this.#held += this.#unread;
-      this.#unread = "";
-      return null;
-    }
-    this.#held += this.#unread.slice(0, end);
-    this.#unread = this.#unread.slice(end);
-    const text = this.#held.slice(this.#begin);
-    if (!isObjectText(text)) return this.#giveUp();
-    this.#calls.push({ name: this.#name, arguments: text });
-    this.#state = "after call";
-    return "";
-  }
-
-  /** After a call: another call must follow on a new line; otherwise the held text was no call. */
-  #followCall() {
+  /**
+   * After a call: another call must follow on a new line; otherwise the held text was no call.
+   * @param {CallDialect} dialect
+   */
+  #followCall(dialect) {
+    if (this.#isBlank(dialect)) return null;
     const rest = this.#unread.trimStart();
-    if (!rest) return null;
-    if (this.#isFenceOpen) return this.#closeFence(rest);
+    if (this.#isFenceOpen) return this.#closeFence(dialect, rest);
     const blanks = this.#unread.slice(0, this.#unread.length - rest.length);
-    const head = readHead(rest, this.#names);
-    if (!blanks.includes("\n") || (head !== null && !head.name)) return this.#giveUp();
+    const { mark } = dialect;
+    const isMarked = mark !== "" && (rest.startsWith(mark) || mark.startsWith(rest));
+    const head = dialect.readHead(rest, false);
+    if (!(isMarked || blanks.includes("\n")) || (head !== null && !head.name)) return this.#giveUp(dialect);
     if (head === null) return null;
     this.#held += blanks;
     this.#unread = rest;
-    return this.#beginCall(head);
+    return this.#beginCall(dialect, head);
   }
 
-  /** @param {string} rest  the unread text without white space before it */
-  #closeFence(rest) {
-    if (!rest.startsWith(FENCE)) return FENCE.startsWith(rest) ? null : this.#giveUp();
+  /**
+   * @param {CallDialect} dialect
+   * @param {string} rest  the unread text without white space before it
+   */
+  #closeFence(dialect, rest) {
+    if (!rest.startsWith(FENCE)) return FENCE.startsWith(rest) ? null : this.#giveUp(dialect);
     const end = this.#unread.length - rest.length + FENCE.length;
     this.#held += this.#unread.slice(0, end);
     this.#unread = this.#unread.slice(end);
@@ -139,89 +198,95 @@ export class ToolCallParser {
     return "";
   }
 
-  /** @param {import("./call_head.js").CallHead} head */
-  #beginCall({ name, length, hasFence }) {
+  /**
+   * @param {CallDialect} dialect
+   * @param {import("./dialects/dialect.js").CallHead} head
+   */
+  #beginCall(dialect, { name, length, hasFence }) {
     this.#name = name;
     this.#isFenceOpen = hasFence;
     this.#callBegin = this.#held.length;
-    this.#braces = new Braces();
-    this.#state = "arguments";
+    this.#body = dialect.startBody(name);
+    this.#state = "body";
     this.#held += this.#unread.slice(0, length);
     this.#unread = this.#unread.slice(length);
-    this.#begin = this.#held.length;
     return "";
+  }
+
+  #endCall() {
+    this.#calls.push({ name: this.#name, arguments: this.#body.arguments });
+    this.#state = "after call";
   }
 
   /**
    * Return held text that is no call, and parse the rest again.
    *
    * If text follows a call, none of the held calls is one, because only calls may follow a call. If the
-   * last call is broken, its second line may still begin a call.
+   * last call is broken, another call may begin after its mark or its first line.
+   * @param {CallDialect} dialect
    */
-  #giveUp() {
-    const isBroken = this.#state === "arguments";
-    const end = isBroken ? this.#held.indexOf("\n", this.#callBegin) + 1 : this.#held.length;
+  #giveUp(dialect) {
+    let end = this.#held.length;
+    if (this.#state === "body") {
+      end = this.#held.indexOf("\n", this.#callBegin) + 1 || end;
+      const { mark } = dialect;
+      if (mark && this.#held.startsWith(mark, this.#callBegin)) end = this.#callBegin + mark.length;
+    }
     const released = this.#held.slice(0, end);
-    this.#unread = this.#held.slice(end) + this.#unread;
+    this.#unread = this.#held + this.#unread;
     this.#held = "";
     this.#calls = [];
     this.#isFenceOpen = false;
-    const lines = released.split("\n");
-    this.#line = lines.pop() ?? "";
-    for (const line of lines) if (line.trimStart().startsWith(FENCE)) this.#isFenced = !this.#isFenced;
+    this.#pass(dialect, released);
     this.#state = this.#line ? "line" : "line start";
     return released;
   }
-}
-
-/** Counts braces outside of strings to find the end of a JSON object. */
-class Braces {
-  isBroken = false; // whether the text cannot be JSON, whatever follows
-  #depth = 0;
-  #isString = false;
-  #isEscaped = false;
 
   /**
-   * Continue with new text; return the index after the brace that closes the object, or `null`.
+   * Take text that is no call, and follow its lines and fences.
+   * @param {CallDialect} dialect
    * @param {string} text
-   * @returns {number | null}
    */
-  findEnd(text) {
-    for (let index = 0; index < text.length && !this.isBroken; index++) {
-      const character = text[index];
-      if (this.#isString) this.#readString(character);
-      else if (character === '"') this.#isString = true;
-      else if (character === "{") this.#depth++;
-      else if (character === "}") this.#depth--;
-      else if (!/[[\]:,+\-.0-9eEtrufalsn \t\r\n]/.test(character)) this.isBroken = true;
-      if (character === "}" && !this.#isString && !this.#depth) return index + 1;
+  #pass(dialect, text) {
+    this.#unread = this.#unread.slice(text.length);
+    this.#isFirst &&= !text;
+    let last = text;
+    if (dialect.markText === "\n" && text.includes(dialect.mark)) {
+      this.#isFenced = false;
+      this.#line = "";
+      last = text.slice(text.lastIndexOf(dialect.mark) + dialect.mark.length);
     }
-    return null;
-  }
-
-  /** @param {string} character */
-  #readString(character) {
-    if (this.#isEscaped) this.#isEscaped = false;
-    else if (character === "\\") this.#isEscaped = true;
-    else if (character === '"') this.#isString = false;
-    else if (character < " ") this.isBroken = true;
+    const lines = (this.#line + last).split("\n");
+    const line = lines.pop() ?? "";
+    for (const one of lines) if (opensFence(one)) this.#isFenced = !this.#isFenced;
+    this.#line = line.trimStart().slice(0, FENCE.length) || line.slice(0, 1);
+    return text;
   }
 }
+
+/** @type {CallBody} */
+const NO_BODY = Object.freeze({ arguments: "", isBroken: true, read: () => null, end: () => false });
 
 /**
  * @param {string} text
- * @returns {[line: string, newline: string, rest: string]}
+ * @param {CallDialect} dialect
  */
-function splitLine(text) {
-  const end = text.indexOf("\n");
-  return end < 0 ? [text, "", ""] : [text.slice(0, end), "\n", text.slice(end + 1)];
+function show(text, { mark, markText }) {
+  return mark ? text.replaceAll(mark, markText) : text;
 }
 
-/** @param {string} text */
-function isObjectText(text) {
-  try {
-    return isObject(JSON.parse(text));
-  } catch {
-    return false;
-  }
+/** @param {string} line */
+function opensFence(line) {
+  return line.trimStart().startsWith(FENCE);
+}
+
+/**
+ * The length of the longest end of a text with which the mark may begin.
+ * @param {string} text
+ * @param {string} mark
+ */
+function countHeld(text, mark) {
+  let length = Math.min(mark.length - 1, text.length);
+  while (length > 0 && !text.endsWith(mark.slice(0, length))) length--;
+  return length;
 }

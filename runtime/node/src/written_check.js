@@ -6,9 +6,9 @@
  * template may change them, and a question may contain a tool's name.
  */
 
-import { readName } from "./chat_messages.js";
 import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
+import { findBuiltIn, readName } from "./tool_names.js";
 
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").Tool} Tool */
@@ -18,13 +18,14 @@ import { isObject } from "./text_files.js";
  * @param {readonly Message[]} messages  messages of `simplifyMessages`
  * @param {readonly Tool[]} tools
  * @param {(messages: readonly Message[], tools: readonly Tool[]) => string} render
+ * @param {readonly string[]} known  names of tools that the template describes in its own words
  * @throws {PromptError} something is left out.
  */
-export function requireWritten(messages, tools, render) {
+export function requireWritten(messages, tools, render, known) {
   /** @type {string[]} */
   const refusals = [];
   const marked = messages.map((message, index) => markMessage(message, index + 1, refusals));
-  const named = tools.map((tool) => markTool(tool, refusals));
+  const named = tools.map((tool) => (known.includes(readName(tool)) ? tool : markTool(tool, refusals)));
   let text;
   try {
     text = render(marked, named);
@@ -72,6 +73,7 @@ function markTool(tool, refusals) {
       "leave the tools out, or describe them in a system message.",
     refusals,
   );
+  if (findBuiltIn(tool)) return tool; // only the template itself can describe it
   if (isObject(tool.function)) return { ...tool, function: { ...tool.function, name: number } };
   return { ...tool, name: number };
 }

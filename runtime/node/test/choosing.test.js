@@ -9,6 +9,7 @@ import { Pcg64 } from "../src/random.js";
 import { findCandidates, findLargest } from "../src/sampler.js";
 import { resolveSettings } from "../src/settings.js";
 import { ThinkingSplitter } from "../src/thinking.js";
+import { NameLineCalls } from "../src/dialects/name_line.js";
 import { ToolCallParser } from "../src/tool_calls.js";
 import { FOLDER, cases, collect, withoutCases } from "./folders.js";
 
@@ -83,7 +84,7 @@ test("prompts without the users' control tokens, and with a begun answer, equal 
 test("tool calls are found in text of any chunk size", { skip: withoutCases }, () => {
   for (const { text, names, shown, calls } of cases.tool_texts) {
     for (const size of [1, 3, text.length]) {
-      const parser = new ToolCallParser(names);
+      const parser = new ToolCallParser(new NameLineCalls(names));
       let found = "";
       for (let start = 0; start < text.length; start += size) found += parser.add(text.slice(start, start + size));
       const [rest, foundCalls] = parser.finish();

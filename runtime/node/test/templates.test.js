@@ -37,18 +37,20 @@ test("a template is chosen by its name", () => {
   assert.throws(() => template.choose("toString"), { message: /"toString" was requested but the folder has default, rag;/ });
 });
 
-test("calls are those that Python finds", () => {
-  for (const { text, names, shown, calls } of called) {
-    for (const size of [1, 5, text.length]) {
-      const parser = new ToolCallParser(names);
-      let found = "";
-      for (let start = 0; start < text.length; start += size) found += parser.add(text.slice(start, start + size));
-      const [rest, foundCalls] = parser.finish();
-      const said = foundCalls.map(({ name, arguments: args }) => ({ name, arguments: args }));
-      assert.deepEqual({ shown: found + rest, calls: said }, { shown, calls }, JSON.stringify(text));
+for (const { source, tools, rows } of called) {
+  test(`calls are those that Python finds: ${source.slice(0, 60)}`, () => {
+    const dialect = new ChatTemplate(source).chooseDialect(tools);
+    for (const { text, shown, calls } of rows) {
+      for (const size of [1, 5, text.length]) {
+        const parser = new ToolCallParser(dialect);
+        let found = "";
+        for (let start = 0; start < text.length; start += size) found += parser.add(text.slice(start, start + size));
+        const [rest, foundCalls] = parser.finish();
+        assert.deepEqual({ shown: found + rest, calls: foundCalls }, { shown, calls }, JSON.stringify(text));
+      }
     }
-  }
-});
+  });
+}
 
 test("SentencePiece's bytes are decoded as in Python", () => {
   const made = tokenizer && new Tokenizer(tokenizer);
