@@ -78,6 +78,14 @@ def test_tool_agent_reports_a_missing_verse(sample_folder: Path) -> None:
     assert call == """get_verse({"reference": "John 3:16"}) -> Error: no verse 'John 3:16'."""
 
 
+def test_mcp_agent(sample_folder: Path) -> None:
+    pytest.importorskip("mcp", reason="needs the extra `agents`")
+    call, answer = run("mcp_agent.py", sample_folder, "Look up Micah 6:8.").splitlines()
+    verse = "He hath shewed thee, O man, what is good"
+    assert call == f'get_verse({{"reference": "Micah 6:8"}}) -> {verse}.'
+    assert answer.startswith(verse)
+
+
 def test_batch_job(sample_folder: Path, tmp_path: Path) -> None:
     too_long = "the earth " * 5000
     questions = ["Recite Genesis 1:1.", too_long.strip(), "背诵李白的《静夜思》。"]

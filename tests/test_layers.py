@@ -17,14 +17,25 @@ FOLDERS = {
     "glm_export": ROOT / "export" / "glm_export",
     "glm_quantize": ROOT / "quantize" / "glm_quantize",
     "glm_runtime": ROOT / "runtime" / "glm_runtime",
+    "glm_agents": ROOT / "runtime" / "glm_agents",
     "glm_server": ROOT / "runtime" / "glm_server",
 }
 FORBIDDEN = {
     "glm_quantize": {"glm_export", "glm_runtime", "torch", "onnx", "onnxruntime", "transformers"},
-    "glm_runtime": {"glm_export", "glm_quantize", "glm_server", "torch", "onnx", "transformers"},
+    "glm_runtime": {
+        "glm_export",
+        "glm_quantize",
+        "glm_agents",
+        "glm_server",
+        "torch",
+        "onnx",
+        "transformers",
+    },
+    "glm_agents": {"glm_export", "glm_quantize", "glm_server", "torch", "onnx", "transformers"},
     "glm_server": {"glm_export", "glm_quantize", "torch", "onnx", "transformers"},
 }
 STARTS_SERVER = ROOT / "runtime" / "glm_runtime" / "cli" / "serve.py"
+STARTS_AGENTS = ROOT / "runtime" / "glm_runtime" / "cli" / "agent.py"
 USES_TORCH = {"gptq.py", "refine.py"}
 
 # A room is a subfolder or a module at the top of its package. It may import the rooms before it.
@@ -38,6 +49,10 @@ ROOMS = {
     "glm_runtime": """
         errors arrays file_lock progress folder text sampling graph health answering model benchmark
         conversation . cli __main__
+    """,
+    "glm_agents": """
+        . errors limits configuration offers observation last_words bounded_http sandbox_program
+        sandbox connection toolbox turns loop
     """,
     "glm_server": """
         . settings errors store metrics services schema forms questions answers sections access
@@ -72,6 +87,7 @@ def test_leaves_import_nobody(package: str) -> None:
     for path in files:
         allowed = {"torch"} if package == "glm_quantize" and path.name in USES_TORCH else set()
         allowed |= {"glm_server"} if path == STARTS_SERVER else set()
+        allowed |= {"glm_agents"} if path == STARTS_AGENTS else set()
         imported = {name.split(".")[0] for name, _ in list_imports(path)}
         assert not imported & FORBIDDEN[package] - allowed, path
 
@@ -91,7 +107,8 @@ def test_rooms_import_only_those_before_them(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["glm_quantize", "glm_runtime", "glm_runtime.cli", "glm_server.app"]
+    "package",
+    ["glm_quantize", "glm_runtime", "glm_runtime.cli", "glm_agents.loop", "glm_server.app"],
 )
 def test_importing_a_leaf_loads_no_torch(package: str) -> None:
     code = f"import sys, {package}; sys.exit('torch' in sys.modules)"

@@ -232,7 +232,14 @@ def test_the_wheels_bring_their_own_files_only() -> None:
     """With a file in `optimum`, transformers would believe that Optimum is installed."""
     with zipfile.ZipFile(find("glm_export-*.whl")) as wheel:
         tops = {name.split("/")[0] for name in wheel.namelist()}
-    packages = {"glm_export", "glm_programs", "glm_quantize", "glm_runtime", "glm_server"}
+    packages = {
+        "glm_agents",
+        "glm_export",
+        "glm_programs",
+        "glm_quantize",
+        "glm_runtime",
+        "glm_server",
+    }
     assert tops == packages | {f"glm_export-{VERSION}.dist-info"}
     with zipfile.ZipFile(find("glm_export_optimum-*.whl")) as wheel:
         files = [name for name in wheel.namelist() if ".dist-info/" not in name]

@@ -159,11 +159,12 @@ class Conversation:
         Raises:
             PromptError: the conversation is too long; the results are then not kept.
         """
-        messages: list[Message] = [
-            {"role": "tool", "tool_call_id": id_, "content": result}
-            for id_, result in zip(self._list_call_ids(len(results)), results, strict=True)
-        ]
-        return self.answer(messages)
+        return self.answer(self._describe_results(results))
+
+    def add_results(self, results: Sequence[str]) -> None:
+        """Keep tool results as `return_results` does, without an answer to them."""
+        end_answer(self._answer)
+        self.messages += self._describe_results(results)
 
     def answer(
         self, added: Sequence[Message], **keywords: Unpack[SettingsKeywords]
@@ -175,6 +176,13 @@ class Conversation:
         pieces = self._session.generate(prompt.token_ids, settings, prompt.form)
         self._answer = self._remember_pieces(asked, len(added), pieces)
         return self._answer
+
+    def _describe_results(self, results: Sequence[str]) -> list[Message]:
+        ids = self._list_call_ids(len(results))
+        return [
+            {"role": "tool", "tool_call_id": id_, "content": result}
+            for id_, result in zip(ids, results, strict=True)
+        ]
 
     def _list_call_ids(self, count: int) -> list[str]:
         """Return the ids of the last answer's calls; surplus results go on from the last id."""

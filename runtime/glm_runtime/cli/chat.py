@@ -3,12 +3,13 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from glm_runtime.answering.settings import Piece
+from glm_runtime.cli.agent import AgentOptions, AgentTools, agent_options, open_agent_tools
 from glm_runtime.cli.chat_commands import Begin, ChatCommands
 from glm_runtime.cli.failure import debug_option, describe_system_error
 from glm_runtime.cli.generation_options import GenerationOptions, generation_options
@@ -51,15 +52,17 @@ _BLOCK = '"""'
     help="What to do when the context is full: stop with an error, or drop the oldest turns.",
 )
 @chat_inputs
+@agent_options
 @generation_options
 @machine_options
 @quiet_option
 @debug_option
-def chat(
+def chat(  # noqa: PLR0913, PLR0917  # one argument for each group of options
     folder: Path,
     system: str | None,
     overflow: Overflow,
     inputs: ChatInputs,
+    agent: AgentOptions,
     options: GenerationOptions,
     machine: MachineOptions,
 ) -> None:
@@ -67,25 +70,30 @@ def chat(
 
     /help lists the commands, for example /retry and /save FILE, and /exit ends the chat. A message
     of several lines stands between two lines of three double quotes. Reasoning is shown dimmed on
-    stderr. After a tool call, type the tool's result as the next line. Sampling options that are
-    not given come from the folder's generation_config.json.
+    stderr. After a tool call, type the tool's result as the next line; tools of MCP servers run by
+    themselves. Sampling options that are not given come from the folder's generation_config.json.
     """
-    chat_options = inputs.read(is_sanitized=True)
-    model = load_for_command(folder, machine, options.draft, is_long_lived=True)
-    note_unread_thinking(model, chat_options)
-    conversation = Conversation(
-        model,
-        options.settings(),
-        system=system,
-        options=chat_options,
-        overflow=overflow,
-        draft=load_draft(options.draft, machine),
-    )
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
+    with open_agent_tools(inputs, agent) as tools:
+        offered = None if tools is None else tools.describe()
+        chat_options = inputs.read(is_sanitized=True, offered=offered)
+        model = load_for_command(folder, machine, options.draft, is_long_lived=True)
+        note_unread_thinking(model, chat_options)
+        conversation = Conversation(
+            model,
+            options.settings(),
+            system=system,
+            options=chat_options,
+            overflow=overflow,
+            draft=load_draft(options.draft, machine),
+        )
+        _take_lines(ChatLoop(conversation, is_terminal=sys.stdin.isatty(), tools=tools))
+
+
+def _take_lines(chat_loop: "ChatLoop") -> None:
+    """Read lines until the user ends the chat."""
+    if chat_loop.is_terminal:
         say(_HINT)
-    chat_loop = ChatLoop(conversation, is_terminal=is_terminal)
-    for line in _read_terminal(chat_loop) if is_terminal else read_lines():
+    for line in _read_terminal(chat_loop) if chat_loop.is_terminal else read_lines():
         if line.strip() == "/exit" and not chat_loop.is_in_block:
             return
         chat_loop.take_line(line)
@@ -93,11 +101,19 @@ def chat(
 
 
 class ChatLoop:
-    """Takes the user's lines and shows the answers."""
+    """Takes the user's lines and shows the answers.
 
-    def __init__(self, conversation: Conversation, *, is_terminal: bool) -> None:
+    Attributes:
+        is_terminal: whether a person types the lines.
+    """
+
+    def __init__(
+        self, conversation: Conversation, *, is_terminal: bool, tools: AgentTools | None = None
+    ) -> None:
+        """Start a chat; without `tools`, the user types the results of calls."""
         self._conversation = conversation
-        self._is_terminal = is_terminal
+        self.is_terminal = is_terminal
+        self._tools = tools
         self._commands = ChatCommands(conversation)
         self._block: list[str] | None = None  # lines of a message of several lines
         self._calls: tuple[ToolCall, ...] = ()
@@ -191,17 +207,18 @@ class ChatLoop:
             return piece
 
         try:
-            with contextlib.closing(begin()) as pieces:
+            with contextlib.closing(self._begin(begin)) as pieces:
                 self._calls = show_pieces(map(note, pieces))
-            self._tell_speed(arrivals)
+            if self._tools is None:  # the time of calls is not the model's
+                self._tell_speed(arrivals)
             self._suggest_yarn()
             self._tell_dropped(self._conversation.dropped - dropped)
         except KeyboardInterrupt:
-            if not self._is_terminal:
+            if not self.is_terminal:
                 raise
             click.echo("\n(stopped)", err=True)
         except (PromptError, GenerationError) as error:
-            if not self._is_terminal:
+            if not self.is_terminal:
                 raise
             click.echo(
                 f"Error: {to_printable(str(error))}\n(/reset forgets the conversation)", err=True
@@ -209,9 +226,13 @@ class ChatLoop:
         if self._calls:
             self._ask_for_result()
 
+    def _begin(self, begin: Begin) -> Generator[Piece, None, None]:
+        pieces = begin()
+        return pieces if self._tools is None else self._tools.follow(self._conversation, pieces)
+
     def _tell_speed(self, arrivals: Sequence[float]) -> None:
         """Say how fast an answer was; the first of the times is the start, before the prompt."""
-        if not self._is_terminal or len(arrivals) < 3:
+        if not self.is_terminal or len(arrivals) < 3:
             return
         count, seconds = len(arrivals) - 1, arrivals[-1] - arrivals[1]
         rate = f", {(count - 1) / seconds:.1f} tokens/s" if seconds > 0 else ""

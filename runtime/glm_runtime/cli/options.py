@@ -21,7 +21,7 @@ from glm_runtime.graph.machine import MAX_THREADS, count_logical_processors
 from glm_runtime.graph.prepared import PreparedModels
 from glm_runtime.graph.rotary import ROPE_SCALINGS, RopeScaling
 from glm_runtime.model import Model, load
-from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.text.chat_messages import ChatOptions, Tool
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Decorator = Callable[[Any], Any]  # what `click.option` returns
@@ -105,14 +105,30 @@ class ChatInputs:
         if flag is not None:
             raise click.UsageError(f"{flag} has no effect with {kind}; leave one of them out.")
 
-    def read(self, *, is_sanitized: bool) -> ChatOptions:
-        """Read the file of tools; `is_sanitized` is the default of the command.
+    @property
+    def has_servers(self) -> bool:
+        """Whether the file of tools configures MCP servers, as MCP hosts write it.
+
+        Raises:
+            PromptError: the file is not JSON.
+            OSError: the file cannot be read.
+        """
+        return self.tools is not None and _names_servers(_parse_tools(self.tools))
+
+    def read(self, *, is_sanitized: bool, offered: Sequence[Tool] | None = None) -> ChatOptions:
+        """Read the file of tools.
+
+        Args:
+            is_sanitized: the default of the command.
+            offered: tools instead of the file's, where it configures MCP servers.
 
         Raises:
             PromptError: the file is not a JSON list of tools, or a tool has no name.
             OSError: the file cannot be read.
         """
-        tools = () if self.tools is None else tuple(_read_tools(self.tools))
+        tools = tuple(offered or ())
+        if offered is None and self.tools is not None:
+            tools = tuple(_read_tools(self.tools))
         chosen = is_sanitized if self.is_sanitized is None else self.is_sanitized
         return ChatOptions(tools, self.thinking, is_sanitized=chosen)
 
@@ -188,7 +204,8 @@ def chat_inputs(command: Command) -> Command:
             "--tools",
             metavar="FILE",
             type=PATH,
-            help="JSON file with a list of tools in OpenAI's format.",
+            help="JSON file with a list of tools in OpenAI's format.  In chat also one with "
+            "mcpServers, whose tools then run.",
         ),
         click.option(
             "--thinking/--no-thinking",
@@ -324,13 +341,25 @@ def read_file(path: Path) -> str:
         ) from error
 
 
-def _read_tools(path: Path) -> list[dict[str, object]]:
+def _parse_tools(path: Path) -> Any:
     try:
-        content = parse_json(read_file(path))
+        return parse_json(read_file(path))
     except ValueError as error:
         raise PromptError(
             f"{path} is not JSON ({error}); write a list of tools in OpenAI's format."
         ) from error
+
+
+def _names_servers(content: Any) -> bool:
+    return isinstance(content, dict) and "mcpServers" in content
+
+
+def _read_tools(path: Path) -> list[dict[str, object]]:
+    content = _parse_tools(path)
+    if _names_servers(content):
+        raise PromptError(
+            f"{path} configures MCP servers, which this command does not start; use `glm-run chat`."
+        )
     tools = content if isinstance(content, list) else [content]
     if not all(isinstance(tool, dict) for tool in tools):
         raise PromptError(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import select
 import shlex
 import signal
 import subprocess
@@ -14,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from glm_runtime.cli import cli
-from support.commands import ProgressWatch, wait
+from support.commands import wait
+from support.terminals import open_terminal
 
 COMMANDS = sorted(cli.commands)
 SOURCE_ROOT = Path(__file__).parents[3] / "runtime"
@@ -182,43 +182,8 @@ def test_ctrl_c_exits_with_130(tiny_folder: Path):
 
 @on_posix
 def test_in_a_terminal_ctrl_c_at_the_prompt_goes_on_and_ctrl_d_ends(tiny_folder: Path):
-    import pty  # noqa: PLC0415  # POSIX only
-
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [*PROGRAM, "chat", str(tiny_folder), "--threads", "1"],
-        env=ENVIRONMENT,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-        preexec_fn=_own_terminal,  # noqa: PLW1509  # no other thread runs here
-    )
-    os.close(terminal)
-    watch = ProgressWatch(process.pid)
-    _read_until(controller, b"> ", watch)
-    _read_until(controller, b"(Ctrl-D ends)\r\n> ", watch, keys=b"\x03")
-    os.write(controller, b"\x04")
-    assert wait(process) == 0
-    os.close(controller)
-
-
-def _own_terminal() -> None:
-    """Make the terminal on stdin the controlling one, so that Ctrl-C becomes SIGINT."""
-    import fcntl  # noqa: PLC0415  # POSIX only
-    import termios  # noqa: PLC0415  # POSIX only
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _read_until(file: int, expected: bytes, watch: ProgressWatch, keys: bytes = b"") -> None:
-    """Press keys until something is answered.
-
-    A signal just between Python's prompt and its wait for input is seen at the next key only.
-    """
-    content = b""
-    while expected not in content:
-        watch.check()
-        os.write(file, keys)
-        while select.select([file], [], [], 0.5)[0]:
-            content += os.read(file, 1024)  # a program that ends early raises OSError here
+    with open_terminal([*PROGRAM, "chat", str(tiny_folder), "--threads", "1"]) as terminal:
+        terminal.read_until("> ")
+        terminal.read_until("(Ctrl-D ends)\r\n> ", keys="\x03")
+        terminal.press("\x04")
+        assert wait(terminal.process) == 0
