@@ -14,6 +14,7 @@ import glm_runtime
 from glm_agents.configuration import read_configuration
 from glm_agents.limits import AgentLimits
 from glm_agents.loop import Agent, Returned, open_tools
+from glm_agents.strategy import choose_strategy
 from glm_runtime import ChatOptions, Conversation, GlmRuntimeError, Piece
 
 SERVER = Path(__file__).parent / "mcp" / "verses.py"
@@ -26,8 +27,8 @@ def main(folder: str, question: str) -> None:
     model = glm_runtime.load(folder)
     configuration = read_configuration(json.dumps(CONFIGURATION), "the configuration")
     with open_tools(configuration, LIMITS) as tools:
-        offered = tuple(offer.describe() for offer in tools.toolbox.offers)
-        options = ChatOptions(tools=offered, is_sanitized=True)
+        strategy = choose_strategy(model.chat_template, tools.toolbox.offers)
+        options = ChatOptions(tools=strategy.tools, is_sanitized=True)
         # Greedy decoding (temperature 0) always chooses the most probable call.
         conversation = Conversation(model, temperature=0, max_new_tokens=200, options=options)
         agent = Agent(conversation, tools, LIMITS)

@@ -52,7 +52,7 @@ ROOMS = {
     """,
     "glm_agents": """
         . errors limits configuration offers observation last_words bounded_http sandbox_program
-        sandbox connection toolbox turns loop
+        sandbox connection toolbox strategy turns loop
     """,
     "glm_server": """
         . settings errors store metrics services schema forms questions answers sections access

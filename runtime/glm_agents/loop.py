@@ -11,7 +11,7 @@ The tools run in a thread with an event loop; Ctrl-C in the caller's thread canc
 import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from glm_agents.configuration import AgentConfiguration
 from glm_agents.limits import AgentLimits
 from glm_agents.observation import Observation
 from glm_agents.offers import ToolOffer, cut_text
+from glm_agents.strategy import choose_strategy
 from glm_agents.toolbox import Toolbox, open_toolbox
 from glm_agents.turns import Step, Turns
 from glm_runtime.answering.settings import Piece
@@ -107,22 +108,20 @@ class Agent:
         tools: Tools,
         limits: AgentLimits,
         approve: Approve | None = None,
-        finishing: Collection[str] = (),
     ) -> None:
         """Make a loop.
 
         Args:
-            conversation: a conversation that declares the tools.
+            conversation: a conversation that declares the tools, as `choose_strategy` says.
             tools: the tools.
             limits: limits of each question.
             approve: asked before each call; `None` allows all.
-            finishing: as for `Turns`.
         """
         self._conversation = conversation
         self._tools = tools
         self._limits = limits
         self._approve = approve
-        self._finishing = finishing
+        self._strategy = choose_strategy(conversation.model.chat_template, tools.toolbox.offers)
 
     def follow(self, pieces: Generator[Piece, None, None]) -> Generator[Event, None, None]:
         """Yield an answer, its calls and their results, and the answers to them.
@@ -134,7 +133,7 @@ class Agent:
             PromptError: the conversation is too long.
             GenerationError: ONNX Runtime failed.
         """
-        turns = Turns(self._limits, self._finishing)
+        turns = Turns(self._limits, self._strategy.finishing)
         while True:
             calls: tuple[ToolCall, ...] = ()
             with contextlib.closing(pieces):

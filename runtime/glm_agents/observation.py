@@ -32,10 +32,18 @@ def read_result(result: mcp_types.CallToolResult, limit: int) -> Observation:
 
     Pictures and sounds become a note, because GLM's text models cannot see them.
     """
-    text = _join(result.content)
+    text = _read_records(result.structured_content) or _join(result.content)
     if not text and result.structured_content is not None:
         text = json.dumps(result.structured_content, ensure_ascii=False)
     return Observation(cut_text(text, limit), result.is_error)
+
+
+def _read_records(structured: object) -> str:
+    """Return a list of objects as JSON, which the SDK would write as objects without commas."""
+    records = structured.get("result") if isinstance(structured, dict) else None
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        return ""
+    return json.dumps(records, ensure_ascii=False)
 
 
 def _join(content: Sequence[mcp_types.ContentBlock]) -> str:

@@ -94,6 +94,24 @@ def make_slow() -> MCPServer:
     return server
 
 
+def make_web() -> MCPServer:
+    """The tools that GLM-Z1-Rumination's template lists, and one more."""
+    server = MCPServer("web")
+
+    @server.tool()
+    def search(query: str) -> list[dict[str, str]]:
+        return [
+            {"title": "A", "url": "https://a", "snippet": f"about {query}"},
+            {"title": "B", "url": "https://b", "snippet": "more"},
+        ]
+
+    @server.tool()
+    def get_time() -> str:
+        return "noon"
+
+    return server
+
+
 def make_many() -> Server[Any]:
     """A thousand tools, of which some cannot be offered, in pages of a hundred."""
 
@@ -139,6 +157,7 @@ MAKERS = {
     "bible": make_bible,
     "odd": make_odd,
     "slow": make_slow,
+    "web": make_web,
     "many": make_many,
     "hostile": make_hostile,
 }

@@ -6,7 +6,7 @@ The loop itself is the package `glm_agents`.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from glm_runtime.cli.progress import say
 from glm_runtime.cli.terminal import make_harmless
 from glm_runtime.conversation import Conversation
 from glm_runtime.errors import MissingDependencyError
+from glm_runtime.model import Model
 from glm_runtime.text.chat_messages import Tool
 from glm_runtime.text.tool_calls import ToolCall
 
@@ -83,9 +84,13 @@ class AgentTools:
         self._is_allowed = is_allowed
         self._always: set[str] = set()
 
-    def describe(self) -> tuple[Tool, ...]:
-        """Return the tools in OpenAI's format."""
-        return tuple(offer.describe() for offer in self._tools.toolbox.offers)
+    def declare(self, model: Model) -> tuple[Tool, ...]:
+        """Return the tools as a model's conversation declares them."""
+        from glm_agents.strategy import choose_strategy  # noqa: PLC0415  # optional
+
+        strategy = choose_strategy(model.chat_template, self._tools.toolbox.offers)
+        _warn(strategy.notes)
+        return strategy.tools
 
     def follow(
         self, conversation: Conversation, pieces: Generator[Piece, None, None]
@@ -140,8 +145,7 @@ def open_agent_tools(inputs: ChatInputs, options: AgentOptions) -> Iterator[Agen
     limits = make_limits(**turns)
     configuration = read_configuration(read_file(inputs.tools), str(inputs.tools))
     with open_tools(configuration, limits) as tools:
-        for note in tools.toolbox.notes:
-            click.echo(f"warning: {make_harmless(note, sys.stderr)}", err=True)
+        _warn(tools.toolbox.notes)
         names = ", ".join(offer.name for offer in tools.toolbox.offers)
         say(f"tools: {make_harmless(names, sys.stderr)}")
         yield AgentTools(tools, limits, is_allowed=options.is_allowed)
@@ -158,6 +162,11 @@ def _import_agents() -> tuple[Callable[..., Any], ...]:
             "`pip install mcp`."
         ) from error
     return read_configuration, AgentLimits, open_tools
+
+
+def _warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(f"warning: {make_harmless(note, sys.stderr)}", err=True)
 
 
 def _show(text: str) -> None:

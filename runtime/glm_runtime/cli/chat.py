@@ -74,9 +74,10 @@ def chat(  # noqa: PLR0913, PLR0917  # one argument for each group of options
     themselves. Sampling options that are not given come from the folder's generation_config.json.
     """
     with open_agent_tools(inputs, agent) as tools:
-        offered = None if tools is None else tools.describe()
-        chat_options = inputs.read(is_sanitized=True, offered=offered)
+        chat_options = None if tools is not None else inputs.read(is_sanitized=True)
         model = load_for_command(folder, machine, options.draft, is_long_lived=True)
+        if tools is not None:
+            chat_options = inputs.read(is_sanitized=True, offered=tools.declare(model))
         note_unread_thinking(model, chat_options)
         conversation = Conversation(
             model,
