@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { FolderError, PromptError, SamplingError, load } from "glm-runtime";
 
 import { AnswerReader } from "../src/answer.js";
+import { NameLineCalls } from "../src/dialects/name_line.js";
 import { FOLDER, changeJson, collect, copyFolder } from "./folders.js";
 
 const CONFIG = "generation_config.json";
@@ -56,7 +57,7 @@ test("a limit that is no count is refused", async (t) => {
 });
 
 test("calls have ids that differ within a conversation", () => {
-  const form = { isChat: false, isThinking: false, toolNames: ["add"], numCalls: 2 };
+  const form = { isChat: false, isThinking: false, dialect: new NameLineCalls(["add"]), numCalls: 2 };
   const reader = new AnswerReader(model.tokenizer, form, []);
   for (const token of model.tokenizer.encode('add\n{"a": 1}\nadd\n{"a": 2}')) reader.add(token);
   assert.deepEqual(reader.finish().toolCalls.map(({ id }) => id), ["call_2", "call_3"]);
