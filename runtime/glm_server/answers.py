@@ -16,6 +16,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from glm_runtime import Model
 from glm_runtime.answering.engine import Engine, Ticket
 from glm_runtime.answering.events import Event, Started
 from glm_runtime.answering.generation import Request
@@ -23,12 +24,13 @@ from glm_runtime.answering.settings import Piece
 from glm_runtime.errors import GlmRuntimeError
 from glm_server.errors import ApiError, translate
 from glm_server.metrics import Metrics
-from glm_server.services import Services
+from glm_server.services import Services, services_of
 from glm_server.store import LoadedModel
 
 _Result = TypeVar("_Result")
 # Proxies and clients end silent connections, often after a minute; a prompt may take longer.
 _SILENCE_SECONDS = 15.0
+_COMMENT = ": waiting\n\n"
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,8 @@ def keep_first_call(piece: Piece) -> Piece:
 
     Without a grammar the model may write several calls all the same.
     """
-    if not piece.tool_calls:
-        return piece
-    return dataclasses.replace(piece, tool_calls=piece.tool_calls[:1])
+    first = tuple(delta for delta in piece.tool_call_deltas if not delta.index)
+    return dataclasses.replace(piece, tool_calls=piece.tool_calls[:1], tool_call_deltas=first)
 
 
 class AnswerResponse(StreamingResponse):
@@ -175,8 +176,17 @@ class AnswerResponse(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[str], answers: Answers) -> None:
-        super().__init__(_keep_alive(content), headers={"Cache-Control": "no-store"})
+    def __init__(
+        self, content: AsyncIterator[str], answers: Answers, silence: str = _COMMENT
+    ) -> None:
+        """Start.
+
+        Args:
+            content: the events.
+            answers: closed at the end.
+            silence: what is sent when nothing else was sent for a while.
+        """
+        super().__init__(_keep_alive(content, silence), headers={"Cache-Control": "no-store"})
         self._answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,14 +197,14 @@ class AnswerResponse(StreamingResponse):
             await self._answers.close()
 
 
-async def _keep_alive(content: AsyncIterator[str]) -> AsyncIterator[str]:
-    """Yield a comment when nothing else was sent for a while."""
+async def _keep_alive(content: AsyncIterator[str], silence: str) -> AsyncIterator[str]:
+    """Yield `silence` when nothing else was sent for a while."""
     waiting = asyncio.ensure_future(anext(content, None))
     try:
         while True:
             done, _ = await asyncio.wait({waiting}, timeout=_SILENCE_SECONDS)
             if not done:
-                yield ": waiting\n\n"
+                yield silence
                 continue
             if (text := waiting.result()) is None:
                 return
@@ -202,6 +212,21 @@ async def _keep_alive(content: AsyncIterator[str]) -> AsyncIterator[str]:
             waiting = asyncio.ensure_future(anext(content, None))
     finally:
         waiting.cancel()
+
+
+async def use_model(
+    http_request: HttpRequest, name: str | None, work: Callable[[Model], _Result]
+) -> _Result:
+    """Do work with a model in a thread, without the engine.
+
+    Raises:
+        ApiError: the model is unknown, or the work was refused.
+    """
+    async with services_of(http_request).store.lend(name) as loaded:
+        try:
+            return await asyncio.to_thread(work, loaded.model)
+        except GlmRuntimeError as error:
+            raise translate(error) from error
 
 
 async def run_while_connected(

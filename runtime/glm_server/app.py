@@ -7,20 +7,23 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import glm_runtime
+from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.progress import Progress, ignore_progress
 from glm_server import status
 from glm_server.access import AccessCheck
+from glm_server.anthropic import messages
 from glm_server.connections import RequestCounter, SlowBodyCheck
 from glm_server.description import describe_app
-from glm_server.errors import ApiError, explain_validation, respond
+from glm_server.errors import ApiError, explain_validation, respond, translate
 from glm_server.metrics import Metrics
-from glm_server.openai import chat, completions, models, tokens
+from glm_server.openai import chat, completions, models, responses, tokens
+from glm_server.schema import require_json
 from glm_server.services import Services
 from glm_server.settings import MAX_BODY_BYTES, ServerSettings
 from glm_server.store import ModelStore
@@ -57,10 +60,11 @@ def create_app(
         summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
         lifespan=_make_lifespan(store, is_lazy=is_lazy),
         max_body_size=MAX_BODY_BYTES,
+        dependencies=[Depends(require_json)],
     )
     app.state.services = services
     app.state.is_ready = False
-    for module in (status, models, chat, completions, tokens):
+    for module in (status, models, chat, completions, responses, messages, tokens):
         app.include_router(module.router)
     app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's own way
     _handle_errors(app)
@@ -110,7 +114,11 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> Response:
-        return respond(explain_validation(error.errors()), request.url.path)
+        return respond(explain_validation(error.errors(), error.body), request.url.path)
+
+    @app.exception_handler(GlmRuntimeError)
+    async def refuse_question(request: Request, error: GlmRuntimeError) -> Response:
+        return respond(translate(error), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def refuse_http(request: Request, error: HTTPException) -> Response:

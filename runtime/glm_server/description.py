@@ -13,6 +13,12 @@ _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
+# OpenAPI has no words for streams before 3.2; the schema is that of one event.
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 
 
 class OpenAIErrorFields(Reply):
@@ -78,4 +84,4 @@ def _complete(path: str, operation: dict[str, Any], schemas: Mapping[str, Any]) 
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
     if "stream" in schemas.get(name, {}).get("properties", {}):
-        responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        responses["200"]["content"]["text/event-stream"] = {"schema": _EVENT}

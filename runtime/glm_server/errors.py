@@ -32,7 +32,6 @@ _ANTHROPIC_TYPES: Mapping[int, str] = {
 }
 _RETRY_SECONDS = 1
 # What a request itself caused; everything else is a fault of the server or the machine.
-_UNION_MEMBERS = frozenset({"system", "developer", "user", "assistant", "tool", "str", "int"})
 _CLIENT_ERRORS = (PromptError, SamplingError, GrammarError)
 
 
@@ -114,12 +113,17 @@ def translate(error: GlmRuntimeError) -> ApiError:
     return ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
 
-def explain_validation(errors: Sequence[Any]) -> ApiError:
-    """Return the refusal for a body that pydantic refused, with the name of the first field."""
+def explain_validation(errors: Sequence[Any], body: object) -> ApiError:
+    """Return the refusal for a body that pydantic refused, with the name of the first field.
+
+    Args:
+        errors: pydantic's errors.
+        body: the body, as JSON describes it.
+    """
     # A union reports the errors of all its members; the deepest is about the member meant.
     first = max(errors, key=lambda error: len(error["loc"]))
-    field = _name_field(first["loc"])
-    if first["type"] == "extra_forbidden":
+    field = _name_field(first["loc"], body)
+    if first["type"] in ("extra_forbidden", "none_required"):
         message = f"{field} is not supported by this server; leave it out."
         return ApiError(HTTPStatus.BAD_REQUEST, message, code="unknown_parameter", param=field)
     if first["type"] == "json_invalid":
@@ -129,15 +133,19 @@ def explain_validation(errors: Sequence[Any]) -> ApiError:
     return ApiError(HTTPStatus.BAD_REQUEST, message, code="invalid_value", param=field or None)
 
 
-def _name_field(place: Sequence[int | str]) -> str:
+def _name_field(place: Sequence[int | str], body: object) -> str:
     """Write a place in a body as a path, such as `messages[0].content`.
 
-    pydantic names members of unions, too: roles of messages, and types such as `list[TextPart]`.
+    pydantic also names members of unions, such as `list[TextPart]`: what the body does not have is
+    no field, unless it is the last name, which may be missing.
     """
     text = ""
-    for step in place[1:] if place and place[0] in ("body", "query", "path") else place:
+    steps = place[1:] if place and place[0] in ("body", "query", "path") else place
+    for number, step in enumerate(steps, 1):
         if isinstance(step, int):
             text += f"[{step}]"
-        elif step not in _UNION_MEMBERS and step.isidentifier() and not step[0].isupper():
+            body = body[step] if isinstance(body, list) and step < len(body) else None
+        elif isinstance(body, dict) and (step in body or number == len(steps)):
             text += f".{step}" if text else step
+            body = body.get(step)
     return text

@@ -159,7 +159,7 @@ def _order_results(message: Message, results: Sequence[Message]) -> list[Message
             f"there is no result for the call {missing!r:.80}; send the results of all calls "
             "directly after them."
         )
-    if len(results) != len(calls):
+    if not len(results) == len(calls) == len(found):
         raise PromptError(
             f"{len(calls)} calls have {len(results)} results with {len(found)} ids; give every "
             "call an id of its own, and send one result for each."

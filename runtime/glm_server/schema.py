@@ -4,20 +4,42 @@ Unknown fields are refused by name, and types are not converted: a client that s
 server does not know must learn it, since an ignored field gives a wrong answer silently.
 """
 
+import json
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings
+from glm_server.errors import ApiError
 from glm_server.settings import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOP_STRINGS)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenCount = Annotated[int, Field(ge=1)]
+_UNUSUAL_JSON = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+async def require_json(http: Request) -> None:
+    """Refuse bodies that only Python reads as JSON, since other parts could not write them again.
+
+    Raises:
+        ApiError: a text has half a surrogate pair, or a number is infinite or none.
+    """
+    body = await http.body()
+    if not _UNUSUAL_JSON.search(body):
+        return
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        message = f"the body is not JSON that can be written again ({error!s:.200}); correct it."
+        raise ApiError(HTTPStatus.BAD_REQUEST, message) from error
 
 
 class Body(BaseModel):

@@ -36,6 +36,7 @@ def test_results_come_in_the_order_of_their_calls() -> None:
         ([call("a"), ASKED, result("a")], "no result for the call 'a'"),
         ([call("a"), result("a"), result("a")], "1 calls have 2 results"),
         ([call("a", "a"), result("a")], "2 calls have 1 results"),
+        ([call("a", "a"), result("a"), result("a")], "2 calls have 2 results with 1 ids"),
     ],
 )
 def test_calls_and_results_without_each_other_are_refused(

@@ -3,25 +3,21 @@
 The names are llama.cpp's; its server has the same three endpoints.
 """
 
-import asyncio
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from pydantic import Field
 
 from glm_runtime import Model
-from glm_runtime.errors import GlmRuntimeError
-from glm_server.errors import ApiError, translate
+from glm_server.answers import use_model
+from glm_server.errors import ApiError
 from glm_server.openai.chat_request import read_prompt
 from glm_server.openai.chat_schema import ChatPromptFields
 from glm_server.schema import Body, Reply
-from glm_server.services import services_of
 
 router = APIRouter()
-_Result = TypeVar("_Result")
 
 
 class TokenizeRequest(Body):
@@ -72,7 +68,7 @@ async def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
         ids = model.tokenizer.encode(text)
         return Tokens(tokens=ids)
 
-    return await _run(http, body.model, encode)
+    return await use_model(http, body.model, encode)
 
 
 @router.post("/detokenize")
@@ -90,7 +86,7 @@ async def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Content:
             )
         return Content(content=model.tokenizer.decode(body.tokens))
 
-    return await _run(http, body.model, decode)
+    return await use_model(http, body.model, decode)
 
 
 @router.post("/apply-template")
@@ -102,17 +98,4 @@ async def apply_template(body: ChatPromptFields, http: HttpRequest) -> AppliedTe
         text = b"".join(map(model.tokenizer.token_bytes, tokens)).decode("utf-8", "replace")
         return AppliedTemplate(prompt=text, tokens=tokens)
 
-    return await _run(http, body.model, render)
-
-
-async def _run(http: HttpRequest, name: str | None, work: Callable[[Model], _Result]) -> _Result:
-    """Do work with a model in a thread.
-
-    Raises:
-        ApiError: the model is unknown, or the work was refused.
-    """
-    async with services_of(http).store.lend(name) as loaded:
-        try:
-            return await asyncio.to_thread(work, loaded.model)
-        except GlmRuntimeError as error:
-            raise translate(error) from error
+    return await use_model(http, body.model, render)

@@ -1,0 +1,1 @@
+"""Anthropic's interface: one file per endpoint, beside the schemas of its bodies."""

@@ -1,0 +1,105 @@
+"""The body of a response to a question in the runtime's terms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from glm_server.openai.responses_schema import (
+    InputCall,
+    InputItem,
+    InputMessage,
+    InputReasoning,
+    InputResult,
+    InputText,
+    NamedFunction,
+    OutputTextPart,
+    ResponseRequest,
+    SchemaFormat,
+)
+from glm_server.questions import OfferedTool, Question, read_effort
+from glm_server.schema import read_sampling
+
+
+def read_question(body: ResponseRequest) -> Question:
+    """Return the question of a body."""
+    return Question(
+        _read_messages(body),
+        settings={
+            **read_sampling(body),
+            "max_new_tokens": body.max_output_tokens,
+            "top_logprobs": (body.top_logprobs or 0) if body.has_logprobs else None,
+        },
+        tools=_offer_tools(body),
+        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, NamedFunction),
+        is_single=body.parallel_tool_calls is False,
+        answer_schema=_read_schema(body),
+        enable_thinking=None if body.reasoning is None else read_effort(body.reasoning.effort),
+        streams_calls=bool(body.stream),
+    )
+
+
+def _read_messages(body: ResponseRequest) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    if body.instructions is not None:
+        messages.append({"role": "system", "content": body.instructions})
+    if isinstance(body.input, str):
+        return [*messages, {"role": "user", "content": body.input}]
+    for item in body.input:
+        _add_item(item, messages)
+    return messages
+
+
+def _add_item(item: InputItem, messages: list[dict[str, Any]]) -> None:
+    """Add an item to the messages; the items of one answer become one message."""
+    if isinstance(item, InputResult):
+        result = {"role": "tool", "tool_call_id": item.call_id, "content": _join(item.output)}
+        messages.append(result)
+    elif isinstance(item, InputMessage) and item.role != "assistant":
+        role = "user" if item.role == "user" else "system"
+        messages.append({"role": role, "content": _join(item.content)})
+    else:
+        if not messages or not _is_continued(messages[-1], item):
+            messages.append({"role": "assistant", "content": ""})
+        _add_to_answer(item, messages[-1])
+
+
+def _is_continued(last: dict[str, Any], item: InputItem) -> bool:
+    """Return whether an item belongs to the same answer as the ones before it."""
+    if last["role"] != "assistant" or isinstance(item, InputReasoning):
+        return False
+    # A second message is an answer of its own, except after calls, whose results are to follow.
+    return isinstance(item, InputCall) or not last["content"] or "tool_calls" in last
+
+
+def _add_to_answer(item: InputMessage | InputReasoning | InputCall, answer: dict[str, Any]) -> None:
+    if isinstance(item, InputReasoning):
+        answer["reasoning_content"] = "".join(part.text for part in item.content)
+    elif isinstance(item, InputCall):
+        function = {"name": item.name, "arguments": item.arguments}
+        call = {"id": item.call_id, "type": "function", "function": function}
+        answer.setdefault("tool_calls", []).append(call)
+    else:
+        texts = (answer["content"], _join(item.content))
+        answer["content"] = "\n".join(text for text in texts if text)
+
+
+def _join(content: str | Sequence[InputText | OutputTextPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _offer_tools(body: ResponseRequest) -> list[OfferedTool]:
+    """Return the tools that the model may call."""
+    if body.tool_choice == "none":
+        return []
+    tools = body.tools or []
+    if isinstance(body.tool_choice, NamedFunction):
+        name = body.tool_choice.name
+        tools = [tool for tool in tools if tool.name == name]
+    return [OfferedTool(tool.name, tool.description, tool.parameters) for tool in tools]
+
+
+def _read_schema(body: ResponseRequest) -> dict[str, Any] | None:
+    """Return the JSON schema that the answer must match."""
+    form = None if body.text is None else body.text.format
+    if isinstance(form, SchemaFormat):
+        return form.schema_
+    return {"type": "object"} if form is not None and form.type == "json_object" else None

@@ -1,0 +1,205 @@
+"""Bodies of `POST /v1/responses`.
+
+Source: openai-python, `types/responses/response_create_params.py`. Nothing is stored, so what
+refers to stored responses, conversations or files is refused.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from glm_server.schema import (
+    Body,
+    SamplingFields,
+    TokenCount,
+    ToolName,
+    UnsupportedFields,
+)
+from glm_server.settings import MAX_MESSAGES, MAX_TOOLS, MAX_TOP_LOGPROBS
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Includable = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
+
+
+class InputText(Body):
+    """Text of a message or of a result."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class OutputTextPart(Body):
+    """Text of an earlier answer."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    logprobs: list[Any] | None = Field(default=None, description="Has no effect.")
+
+
+TextParts = list[Annotated[InputText | OutputTextPart, Field(discriminator="type")]]
+
+
+class InputMessage(Body):
+    """A message of anyone; those of the assistant are earlier answers."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | TextParts
+    id: str | None = None
+    status: ItemStatus | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class ReasoningText(Body):
+    """A part of the reasoning before an earlier answer."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class InputReasoning(Body):
+    """The reasoning before an earlier answer, as this server sent it."""
+
+    type: Literal["reasoning"]
+    content: Annotated[list[ReasoningText], Field(min_length=1)]
+    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    id: str | None = None
+    status: ItemStatus | None = None
+    encrypted_content: None = None
+
+
+class InputCall(Body):
+    """A call of a tool in an earlier answer."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: ToolName
+    arguments: str
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+class InputResult(Body):
+    """The result of a call."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[InputText]
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+def _complete_type(item: object) -> object:
+    """Name the type of an item that leaves it out, as messages may."""
+    return {"type": "message", **item} if isinstance(item, dict) else item
+
+
+InputItem = InputMessage | InputReasoning | InputCall | InputResult
+InputItems = list[
+    Annotated[InputItem, Field(discriminator="type"), BeforeValidator(_complete_type)]
+]
+
+
+class FunctionTool(Body):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = Field(
+        default=None,
+        description="Has no effect: arguments follow the schema where a call is required.",
+    )
+
+
+class NamedFunction(Body):
+    """The one function that the model must call."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
+class PlainFormat(Body):
+    """Text or any JSON object."""
+
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(Body):
+    """JSON that matches a schema."""
+
+    type: Literal["json_schema"]
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextSettings(Body):
+    """The form of the answer."""
+
+    format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: None = None
+
+
+class ReasoningSettings(Body):
+    """How much the model reasons: its chat template can only turn reasoning on or off."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: None = Field(
+        default=None, description="Reasoning items hold the whole text; there are no summaries."
+    )
+    generate_summary: None = None
+
+
+class ResponseStreamOptions(Body):
+    """What a stream holds besides the answer."""
+
+    include_obfuscation: Literal[False] | None = None
+
+
+class ResponseRequest(SamplingFields, UnsupportedFields):
+    """Body of `POST /v1/responses`."""
+
+    input: str | Annotated[InputItems, Field(min_length=1, max_length=MAX_MESSAGES)]
+    model: str | None = None
+    instructions: str | None = None
+    max_output_tokens: TokenCount | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextSettings | None = None
+    reasoning: ReasoningSettings | None = None
+    include: list[Includable] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    truncation: Literal["disabled"] | None = None
+    background: Literal[False] | None = None
+    previous_response_id: None = None
+    conversation: None = None
+    prompt: None = None
+    max_tool_calls: None = None
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether the answer has log-probabilities."""
+        return "message.output_text.logprobs" in (self.include or [])
+
+    @model_validator(mode="after")
+    def _require_use(self) -> "ResponseRequest":
+        """Refuse fields that would have no effect, and a choice among tools that are not there."""
+        names = [tool.name for tool in self.tools or []]
+        if self.tool_choice not in (None, "none", "auto") and not names:
+            raise ValueError("tool_choice asks for a tool but tools is empty")
+        if isinstance(self.tool_choice, NamedFunction) and self.tool_choice.name not in names:
+            raise ValueError("tool_choice names a tool that tools does not have")
+        if self.top_logprobs and not self.has_logprobs:
+            raise ValueError(
+                "top_logprobs has no effect without include: ['message.output_text.logprobs']"
+            )
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options has no effect without stream: true")
+        return self
