@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from glm_export.tokenizer.chat_table_guess import (
 from glm_runtime import ChatOptions
 from glm_runtime.text.chat_prompt import prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate
-from glm_runtime.text.dialects.name_line import NameLineCalls
-from glm_runtime.text.tool_calls import ToolCallParser
 from support import cpp_library as cpp
+from support.call_texts import DIALECTS, list_readings
 from support.chat_conversations import CONVERSATIONS, render_reference
 from support.chat_templates import list_templates
 from support.cpp_build import run_program
@@ -33,10 +31,6 @@ LOOKUP = {
     "description": "Look up a Bible verse.",
     "parameters": {"type": "object", "properties": {"reference": {"type": "string"}}},
 }
-PIECES = (
-    *("get_verse", "get", "查诗", "get\n{}", "\n", "\n", "\r\n", "{", "}", '{"a": 1}', '"', "\\"),
-    *(" ", "\t", "```", "```json\n", "a", "get_verse\n", "get\n```\n{}", ":"),
-)
 CHOICES = {-1: None, 1: True, 0: False}
 # The interface in C has texts and roles alone: neither tools nor a field for reasoning.
 PLAIN = [
@@ -162,37 +156,51 @@ def test_bad_tools(
     assert error.value.status == cpp.BAD_PROMPT
 
 
-@pytest.mark.parametrize("piece", ["get\n{}\n", "get\n{bad\n", 'get\n{"a": [\n'])
-def test_a_loop_of_calls_is_read_once(library: Library, piece: str) -> None:
+LOOPS = (
+    *(("GLM-4-0414", loop) for loop in ("get\n{}\n", "get\n{bad\n", 'get\n{"a": [\n')),
+    ("GLM-4.5", "<tool_call>get</tool_call>"),
+    ("GLM-4.5", "<tool_call>get<arg_key>a</arg_key>"),
+    ("Rumination", '{"name": "get", "arguments": {}}\n'),
+    ("Rumination", '{"name": "get", "arguments": {\n'),
+)
+
+
+@pytest.mark.parametrize(("name", "loop"), LOOPS)
+def test_a_loop_of_calls_is_read_once(
+    name: str, loop: str, library: Library, folder: Path, tmp_path: Path
+) -> None:
     """40,000 calls before a text are no calls; reading each of them to the end would take hours."""
-    text = piece * 40_000 + "and more"
-    assert library.find_calls(text, [{"name": "get"}]) == (text, [])
+    model = open_table(name, library, folder, tmp_path / "copy")
+    text = loop * 40_000 + "and more"
+    assert model.find_calls(text, [{"name": "get"}]) == (text, [])
+    model.close()
 
 
-def test_texts_that_are_no_utf8(model: cpp.Model, library: Library) -> None:
+def test_texts_that_are_no_utf8(model: cpp.Model) -> None:
     """White space was searched in them before they were checked (a read behind the text)."""
     broken = {"role": "assistant", "content": "a \udce5"}
     for continues in (False, True):
         with pytest.raises(cpp.GlmError, match="not valid UTF-8 at byte 2"):
             model.encode_chat([broken], continues_answer=continues)
     with pytest.raises(cpp.GlmError, match="the answer is not valid UTF-8"):
-        library.find_calls(b"a\n \xe5", [{"name": "a"}])
+        model.find_calls(b"a\n \xe5", [{"name": "a"}])
 
 
-def test_calls_of_an_answer(library: Library) -> None:
+FORMS = {"GLM-4-0414": "lines", "GLM-4.5": "tags", "Rumination": "bare"}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_calls_of_an_answer(name: str, library: Library, folder: Path, tmp_path: Path) -> None:
     """As Python's parser reads them, from texts of calls and of what only looks like one."""
-    generator, names = random.Random(1), ["get_verse", "get", "查诗"]
-    tools = [{"name": name} for name in names]
-    found = 0
-    for _ in range(4000):
-        text = "".join(generator.choices(PIECES, k=generator.randrange(1, 12)))
-        parser = ToolCallParser(NameLineCalls(tuple(names)))
-        shown = parser.add(text)
-        rest, calls = parser.finish()
-        said = [{"name": call.name, "arguments": call.arguments} for call in calls]
-        assert library.find_calls(text, tools) == (shown + rest, said), text
-        found += bool(calls)
-    assert found > 100
+    model = open_table(name, library, folder, tmp_path / "copy")
+    tools = [*DIALECTS[FORMS[name]].tools]
+    if name == "Rumination":
+        tools += [{"name": "search"}, {"name": "finish"}]
+    readings = list(list_readings(FORMS[name], 4000, seed=1))
+    for row in readings:
+        assert model.find_calls(row["text"], tools) == (row["shown"], row["calls"]), row["text"]
+    assert sum(bool(row["calls"]) for row in readings) > 100
+    model.close()
 
 
 def test_the_program_calls_a_tool(

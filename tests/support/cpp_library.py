@@ -173,25 +173,6 @@ class Library:
         if status != OK:
             raise GlmError(status, self.c.glm_error_text().decode("utf-8", "replace"))
 
-    def find_calls(
-        self, answer: str | bytes, tools: Sequence[Mapping[str, Any]]
-    ) -> tuple[str, list[dict[str, str]]]:
-        """Text before the calls, and the calls."""
-        content = answer if isinstance(answer, bytes) else answer.encode()
-        text = ctypes.create_string_buffer(100_000)
-        length, size = c_size_t(), c_size_t()
-        status = self.c.glm_find_calls(
-            content,
-            c_size_t(len(content)),
-            dump_json(tools),
-            text,
-            c_size_t(len(text)),
-            byref(length),
-            byref(size),
-        )
-        self.check(status)
-        return content[: size.value].decode(), json.loads(text.raw[: length.value])
-
     def load(
         self,
         folder: Path,
@@ -251,6 +232,26 @@ class Model:
         )
         call, count = self.library.c.glm_render_chat, c_size_t(len(messages))
         return self._read_text(lambda *out: call(self.handle, array, count, thinking, *out))
+
+    def find_calls(
+        self, answer: str | bytes, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, list[dict[str, str]]]:
+        """Text before the calls, and the calls."""
+        content = answer if isinstance(answer, bytes) else answer.encode()
+        text = ctypes.create_string_buffer(100_000)
+        length, size = c_size_t(), c_size_t()
+        status = self.library.c.glm_find_calls(
+            self.handle,
+            content,
+            c_size_t(len(content)),
+            dump_json(tools),
+            text,
+            c_size_t(len(text)),
+            byref(length),
+            byref(size),
+        )
+        self.library.check(status)
+        return content[: size.value].decode(), json.loads(text.raw[: length.value])
 
     def encode_chat(
         self,

@@ -137,12 +137,14 @@ GLM_API glm_status glm_encode_chat(const glm_model* model, const glm_chat_messag
                                    size_t count, const glm_chat_options* options, int32_t* ids,
                                    size_t capacity, size_t* found);
 
-/* Finds tool calls at the end of a whole answer, which was generated with `has_tools`. `tools` is
- * the JSON list of the prompt. Writes a JSON list of objects with `name` and `arguments`, the
+/* Finds tool calls at the end of a whole answer, which was generated with `has_tools`, in the format
+ * of the model: as GLM-4-0414, GLM-4.5 or GLM-Z1-Rumination writes them. `tools` is the JSON list of
+ * the prompt. Writes a JSON list of objects with `name` and `arguments`, the
  * latter as JSON text; `calls`, `capacity` and `length` are as in glm_detokenize. `*text_size`
  * becomes the number of bytes of the answer before the calls. */
-GLM_API glm_status glm_find_calls(const char* answer, size_t size, const char* tools, char* calls,
-                                  size_t capacity, size_t* length, size_t* text_size);
+GLM_API glm_status glm_find_calls(const glm_model* model, const char* answer, size_t size,
+                                  const char* tools, char* calls, size_t capacity, size_t* length,
+                                  size_t* text_size);
 
 typedef struct glm_bias {
   int32_t token;

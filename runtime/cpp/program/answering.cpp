@@ -92,13 +92,13 @@ std::string show_number(double value) {
 }
 
 // Removes the calls at the end of an answer, and returns them as JSON.
-std::string part_calls(const std::string& tools, std::string* answer) {
+std::string part_calls(const glm_model* model, const std::string& tools, std::string* answer) {
   std::string calls;
   size_t text_size = 0;
   for (int round = 0; round < 2; ++round) {  // the first call returns the length
     size_t length = 0;
-    check(glm_find_calls(answer->data(), answer->size(), tools.c_str(), calls.data(), calls.size(),
-                         &length, &text_size));
+    check(glm_find_calls(model, answer->data(), answer->size(), tools.c_str(), calls.data(),
+                         calls.size(), &length, &text_size));
     calls.resize(length);
   }
   answer->resize(text_size);
@@ -144,11 +144,11 @@ Answer answer_prompt(const Session& session, std::vector<int32_t> prompt,
   return answer;
 }
 
-std::string describe_as_json(const Answer& answer, double load_seconds,
+std::string describe_as_json(const glm_model* model, const Answer& answer, double load_seconds,
                              const std::optional<std::string>& tools) {
   std::string text = answer.text, called, finish = name_finish(answer.finish);
   if (tools) {
-    std::string calls = part_calls(*tools, &text);
+    std::string calls = part_calls(model, *tools, &text);
     called = ", \"tool_calls\": " + calls;
     if (calls != "[]") finish = "tool_calls";
   }

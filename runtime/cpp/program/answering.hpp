@@ -34,6 +34,6 @@ void flush_output();
 void interrupt();
 
 // With `tools`, the calls at the end of the text become `tool_calls`.
-std::string describe_as_json(const Answer& answer, double load_seconds,
+std::string describe_as_json(const glm_model* model, const Answer& answer, double load_seconds,
                              const std::optional<std::string>& tools);
 std::string list_as_json(const std::vector<int32_t>& ids);

@@ -84,7 +84,9 @@ int generate(Arguments arguments) {
                                 arguments.is_json ? Show::kNothing : Show::kText);
   if (answer.is_cancelled) throw Failure(GLM_CANCELLED);
   if (arguments.is_json) {
-    std::printf("%s\n", describe_as_json(answer, opened.load_seconds, arguments.tools).c_str());
+    const glm_model* model = opened.model.get();
+    std::string json = describe_as_json(model, answer, opened.load_seconds, arguments.tools);
+    std::printf("%s\n", json.c_str());
   } else {
     std::fprintf(stderr, "%zu tokens, %.1f tokens/s\n", answer.tokens.size(),
                  answer.measure_rate());

@@ -153,6 +153,12 @@ ChatTable::ChatTable(std::string_view text) {
   ChatTableReader{JsonReader(text, "chat_table.json"), this, "", 0, 0}.read();
 }
 
+CallForm ChatTable::call_form() const {
+  if (!calls_) return CallForm::kNameLine;
+  if (calls_->middle && calls_->prefix.find(kCallTag) != std::string::npos) return CallForm::kTagged;
+  return ends_with(calls_->prefix, "{\"name\": \"") ? CallForm::kBareJson : CallForm::kNameLine;
+}
+
 RenderedChat ChatTable::render(Chat given) const {
   std::vector<ChatMessage>& messages = given.messages;
   if (messages.empty()) {

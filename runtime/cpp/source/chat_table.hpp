@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "call_dialects.hpp"
 #include "chat_tools.hpp"
 
 namespace glm {
@@ -28,6 +29,9 @@ class ChatTable {
  public:
   // Parses a chat_table.json. Throws GLM_BAD_FOLDER or GLM_NEWER_FORMAT.
   explicit ChatTable(std::string_view json);
+
+  // How the model writes the calls of its answers, by how the template writes them.
+  CallForm call_form() const;
 
   // Throws GLM_BAD_PROMPT if there is no message, or if the table has no rule for something.
   RenderedChat render(Chat chat) const;

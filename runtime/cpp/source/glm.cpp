@@ -231,16 +231,18 @@ glm_status glm_encode_chat(const glm_model* model, const glm_chat_message* messa
   });
 }
 
-glm_status glm_find_calls(const char* answer, size_t size, const char* tools, char* calls,
-                          size_t capacity, size_t* length, size_t* text_size) {
+glm_status glm_find_calls(const glm_model* model, const char* answer, size_t size,
+                          const char* tools, char* calls, size_t capacity, size_t* length,
+                          size_t* text_size) {
   return guard([&] {
+    require(model != nullptr, "model");
     require(answer != nullptr || size == 0, "answer");
     require(tools != nullptr, "tools");
     require(text_size != nullptr, "the pointer to the size of the text");
-    std::vector<std::string> names;
-    for (const glm::ToolText& tool : glm::parse_tools(tools)) names.push_back(tool.name);
-    glm::FoundCalls found =
-        glm::find_calls(size == 0 ? std::string_view() : std::string_view(answer, size), names);
+    bool has_table = model->chat_table.has_value();
+    glm::CallForm form = has_table ? model->chat_table->call_form() : glm::CallForm::kNameLine;
+    std::string_view text = size == 0 ? std::string_view() : std::string_view(answer, size);
+    glm::FoundCalls found = glm::find_calls(text, glm::parse_tools(tools), form);
     std::string json = "[";
     for (const glm::CallText& call : found.calls) {
       json += (json.size() > 1 ? ", " : "");

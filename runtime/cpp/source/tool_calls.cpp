@@ -9,114 +9,85 @@
 namespace glm {
 namespace {
 
-constexpr std::string_view kFence = "```";
-
-bool starts_with(std::string_view text, std::string_view start) {
-  return text.substr(0, start.size()) == start;
-}
-
-std::string_view skip(std::string_view text, const char* characters) {
-  size_t begin = text.find_first_not_of(characters);
-  return begin == std::string_view::npos ? std::string_view() : text.substr(begin);
-}
-
-struct Head {
-  bool is_found = false, has_fence = false;
-  std::string_view rest;  // from the brace on
-};
-
-// Reads from the end of the name to the brace: a line end, blank lines, and one fence.
-Head read_gap(std::string_view text) {
-  text = skip(text, " \t");
-  if (starts_with(text, "\r")) text.remove_prefix(1);
-  if (!starts_with(text, "\n")) return {};
-  text = skip(text, " \t\r\n");
-  Head head;
-  head.has_fence = starts_with(text, kFence);
-  if (head.has_fence) {
-    size_t end = text.find('\n');
-    if (end == std::string_view::npos) return {};
-    std::string_view info = text.substr(kFence.size(), end - kFence.size());
-    size_t length = info.find_last_not_of(" \t\r");
-    info = info.substr(0, length == std::string_view::npos ? 0 : length + 1);
-    for (char c : info) {
-      if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z')) return {};
-    }
-    text = skip(text.substr(end), " \t\r\n");
-  }
-  head.is_found = starts_with(text, "{");
-  head.rest = text;
-  return head;
-}
-
-// Reads one call at the beginning of `text` and removes it; returns false if there is none.
-bool take_call(const std::vector<std::string>& names, std::string_view* text,
-               std::vector<CallText>* calls) {
-  std::string_view line = skip(*text, " \t");
-  for (const std::string& name : names) {
-    if (!starts_with(line, name)) continue;
-    Head head = read_gap(line.substr(name.size()));
-    if (!head.is_found) continue;
-    try {
-      JsonReader json(head.rest, "a call", true);
-      std::string_view arguments = json.raw();
-      calls->push_back({name, std::string(arguments)});
-      head.rest.remove_prefix(arguments.size());
-    } catch (const Error&) {
-      return false;
-    }
-    std::string_view after = strip_front(head.rest);
-    if (head.has_fence && !after.empty()) {
-      if (!starts_with(after, kFence)) return false;
-      head.rest = after.substr(kFence.size());
-    }
-    *text = head.rest;
-    return true;
-  }
-  return false;
-}
-
 // Where calls begin that are not followed by calls alone: reading them again would fail again.
 using Failed = std::set<const char*>;
 
-// The calls that make up the whole text; none if there is anything else.
-std::vector<CallText> read_calls(std::string_view text, const std::vector<std::string>& names,
-                                 Failed* failed) {
-  std::vector<CallText> calls;
-  std::vector<const char*> begins;
-  while (true) {
-    const char* begin = skip(text, " \t").data();
-    if (failed->count(begin) > 0 || !take_call(names, &text, &calls)) break;
-    begins.push_back(begin);
-    std::string_view rest = strip_front(text);
-    if (rest.empty()) return calls;
-    if (text.substr(0, text.size() - rest.size()).find('\n') == std::string_view::npos) break;
-    text = rest;
+class CallFinder {
+ public:
+  CallFinder(const std::vector<ToolText>& tools, CallForm form) : tools_(tools), form_(form) {}
+
+  FoundCalls find(std::string_view answer) {
+    bool is_fenced = false;
+    for (size_t begin = 0; begin < answer.size();) {
+      std::string_view rest = answer.substr(begin);
+      size_t end = rest.find('\n');
+      std::string_view line = rest.substr(0, end);
+      bool is_fence = strip_front(line).substr(0, kFence.size()) == kFence;
+      for (size_t place : list_places(line, is_fenced, is_fence)) {
+        std::vector<CallText> calls = read_calls(rest.substr(place));
+        if (!calls.empty()) return {begin + place, std::move(calls)};
+      }
+      if (is_fence) is_fenced = !is_fenced;
+      if (end == std::string_view::npos) break;
+      begin += end + 1;
+    }
+    return {answer.size(), {}};
   }
-  failed->insert(begins.begin(), begins.end());
-  return {};
-}
+
+ private:
+  // Where calls may begin in a line.
+  std::vector<size_t> list_places(std::string_view line, bool is_fenced, bool is_fence) const {
+    std::vector<size_t> places;
+    if (is_fenced) return places;
+    if (form_ != CallForm::kTagged) return {0};
+    if (is_fence) return places;
+    for (size_t place = line.find(kCallTag); place != std::string_view::npos;
+         place = line.find(kCallTag, place + 1)) {
+      places.push_back(place);
+    }
+    return places;
+  }
+
+  std::optional<CallText> take_call(std::string_view* text) const {
+    if (form_ == CallForm::kTagged) return take_tagged_call(tools_, text);
+    if (form_ == CallForm::kBareJson) return take_bare_call(tools_, text);
+    return take_name_line_call(tools_, text);
+  }
+
+  // The calls that make up the whole text; none if there is anything else.
+  std::vector<CallText> read_calls(std::string_view text) {
+    std::vector<CallText> calls;
+    std::vector<const char*> begins;
+    while (true) {
+      const char* begin = skip(text, " \t").data();
+      std::optional<CallText> call;
+      if (failed_.count(begin) == 0) call = take_call(&text);
+      if (!call) break;
+      calls.push_back(std::move(*call));
+      begins.push_back(begin);
+      std::string_view rest = strip_front(text);
+      if (rest.empty()) return calls;
+      std::string_view blanks = text.substr(0, text.size() - rest.size());
+      bool is_separate = blanks.find('\n') != std::string_view::npos;
+      if (!is_separate && form_ != CallForm::kTagged) break;
+      text = rest;
+    }
+    failed_.insert(begins.begin(), begins.end());
+    return {};
+  }
+
+  const std::vector<ToolText>& tools_;
+  CallForm form_;
+  Failed failed_;
+};
 
 }  // namespace
 
-FoundCalls find_calls(std::string_view answer, const std::vector<std::string>& names) {
+FoundCalls find_calls(std::string_view answer, const std::vector<ToolText>& tools, CallForm form) {
   if (find_invalid_utf8(answer) != std::string_view::npos) {
     throw Error(GLM_BAD_PROMPT, "the answer is not valid UTF-8; pass the text of its pieces.");
   }
-  bool is_fenced = false;
-  Failed failed;
-  for (size_t begin = 0; begin < answer.size();) {
-    std::string_view rest = answer.substr(begin);
-    if (!is_fenced) {
-      std::vector<CallText> calls = read_calls(rest, names, &failed);
-      if (!calls.empty()) return {begin, std::move(calls)};
-    }
-    size_t end = rest.find('\n');
-    if (starts_with(strip_front(rest.substr(0, end)), kFence)) is_fenced = !is_fenced;
-    if (end == std::string_view::npos) break;
-    begin += end + 1;
-  }
-  return {answer.size(), {}};
+  return CallFinder(tools, form).find(answer);
 }
 
 }  // namespace glm

@@ -2,11 +2,10 @@
 // answers only.
 #pragma once
 
-#include <string>
 #include <string_view>
 #include <vector>
 
-#include "chat_tools.hpp"
+#include "call_dialects.hpp"
 
 namespace glm {
 
@@ -15,8 +14,8 @@ struct FoundCalls {
   std::vector<CallText> calls;
 };
 
-// A call is the name of a tool on a line, and a JSON object. It is complete, outside of code fences,
-// and has only other calls after it. Throws GLM_BAD_PROMPT if the answer is not UTF-8.
-FoundCalls find_calls(std::string_view answer, const std::vector<std::string>& names);
+// A call names one of `tools`, is complete, is outside of code fences, and has only other calls after
+// it. Throws GLM_BAD_PROMPT if the answer is not UTF-8.
+FoundCalls find_calls(std::string_view answer, const std::vector<ToolText>& tools, CallForm form);
 
 }  // namespace glm
