@@ -42,6 +42,13 @@ DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None
     (SETS_TOOLS, [ASKED], [{"type": "python"}], None),
     (EDGE, [ASKED], [{"type": "python"}], "does not write the tool .python"),
     (READS_CALLS, [ASKED], [{"type": "python"}], "does not write the tool .python"),
+    (EDGE, [ASKED, {"role": "assistant", "tool_calls": {"name": "a"}}], [], "message 2 has the to"),
+    (
+        EDGE,
+        [ASKED, {"role": "assistant", "tool_calls": ["a"]}],
+        [],
+        "where a list of objects is ex",
+    ),
     (FIRST_TOOL, [ASKED], [WEATHER], None),
     (FIRST_TOOL, [ASKED], [WEATHER, VERSE], "does not write the tool .get_verse"),
     (OWN_SYSTEM, [{"role": "system", "content": "a"}, ASKED], [], "with the role .system"),

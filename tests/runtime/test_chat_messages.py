@@ -3,6 +3,7 @@
 import pytest
 
 from glm_runtime import ChatOptions, Model, PromptError
+from glm_runtime.text.chat_messages import simplify_messages
 from glm_runtime.text.chat_template import ChatTemplate
 
 # How GLM-4-0414 writes a call: the tool's name behind the role, as `metadata`.
@@ -103,3 +104,10 @@ def test_a_call_without_a_name_is_refused():
     messages = [{"role": "assistant", "content": "", "tool_calls": [{"arguments": "{}"}]}]
     with pytest.raises(PromptError, match="a tool is named None"):
         ChatTemplate(METADATA_TEMPLATE).render(messages)
+
+
+@pytest.mark.parametrize("calls", ["get_verse", {"name": "get_verse"}, ["get_verse"], 5])
+def test_calls_that_are_no_list_of_objects_are_refused(calls: object):
+    """A single object was dropped silently, so that the model did not see its own call."""
+    with pytest.raises(PromptError, match=r"message 1 has the tool calls .* where a list of obj"):
+        simplify_messages([{"role": "assistant", "content": "", "tool_calls": calls}])

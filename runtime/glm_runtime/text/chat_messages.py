@@ -222,6 +222,12 @@ def _simplify(place: int, message: Message) -> Message:
             f"message {place} has the content {content!r:.80} where text is expected; write a "
             "text, or a list of text parts."
         )
+    calls = kept.get("tool_calls", [])
+    if not isinstance(calls, list | tuple) or not all(isinstance(one, Mapping) for one in calls):
+        raise PromptError(
+            f"message {place} has the tool calls {calls!r:.80} where a list of objects is "
+            "expected; write calls in OpenAI's format."
+        )
     return kept
 
 

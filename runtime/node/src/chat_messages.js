@@ -124,6 +124,13 @@ function simplify(message, place) {
         "write a text, or a list of text parts.",
     );
   }
+  const calls = kept.tool_calls ?? [];
+  if (!Array.isArray(calls) || !calls.every(isObject)) {
+    throw new PromptError(
+      `message ${place} has the tool calls ${JSON.stringify(calls).slice(0, 80)} where a list of objects is ` +
+        "expected; write calls in OpenAI's format.",
+    );
+  }
   return kept;
 }
 
