@@ -12,9 +12,13 @@ from onnx import numpy_helper
 import glm_runtime
 from glm_export import ExportOptions, export
 from glm_export.calibration.corpus import read_corpus
-from glm_runtime import GenerationSettings, Model, SamplingSettings
+from glm_runtime import GenerationSettings, Model, Piece, SamplingSettings
+from glm_runtime.answering.engine import Engine
+from glm_runtime.answering.events import Event, SchedulerLimits, Started
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.prefix_files import BLOCK_TOKENS, PrefixFiles
 from glm_runtime.graph.decoding import Decoder
+from glm_runtime.health import count_cache_bytes
 from support.graphs import PlainGraph
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
@@ -163,13 +167,35 @@ def test_the_runtime_keeps_codes(model: Model, tmp_path: Path) -> None:
 def test_rows_of_a_batch_answer_as_alone(model: Model) -> None:
     settings = GenerationSettings(GREEDY, max_new_tokens=30)
     prompts = [
-        model.tokenizer.encode(text) for text in ("春风", "In the beginning", "The LORD " * 9)
+        model.tokenizer.encode(text) for text in ("春风", "In the beginning", "The LORD " * 40)
     ]
     alone = [[piece.token_id for piece in model.generate(ids, settings)] for ids in prompts]
     together: list[list[int]] = [[] for _ in prompts]
     for piece in model.generate_many([Request(ids, settings) for ids in prompts], max_rows=2):
         together[piece.index].append(piece.piece.token_id)
     assert together == alone
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_an_engine_answers_as_alone(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """In memory for 130 tokens requests wait; the last engine reads the files of the second."""
+    model = glm_runtime.load(folders[kind], device="cpu")
+    settings = GenerationSettings(GREEDY, max_new_tokens=30, is_eos_ignored=True)
+    texts = ("春风" * 20, "In the beginning God created", "The LORD " * 40)
+    prompts = [model.tokenizer.encode(text) for text in texts]
+    alone = [[piece.token_id for piece in model.generate(ids, settings)] for ids in prompts]
+    cached = []
+    for tokens in (130, 2000, 2000):
+        limits = SchedulerLimits(3, 16, count_cache_bytes(model.manifest.model, tokens))
+        engine = Engine(model, limits, PrefixFiles(tmp_path, model, 10**8))
+        together: list[list[Event]] = [[] for _ in prompts]
+        for ids, events in zip(prompts, together, strict=True):
+            engine.submit(Request(ids, settings), events.append)
+        engine.close(grace_seconds=300)
+        found = [[one.token_id for one in events if isinstance(one, Piece)] for events in together]
+        assert found == alone
+        cached.append([one.cached_tokens for [one, *_] in together if isinstance(one, Started)])
+    assert cached[:2] == [[0, 0, 0]] * 2 and max(cached[2]) >= BLOCK_TOKENS
 
 
 def test_a_cache_that_the_manifest_does_not_promise_is_refused(model: Model) -> None:

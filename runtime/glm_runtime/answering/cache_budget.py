@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
-
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.decoding import check_length
 from glm_runtime.graph.kv_cache import choose_capacity
+from glm_runtime.health import count_cache_bytes
 
 _GIGABYTE = 10**9
 
@@ -42,7 +41,7 @@ class CacheBudget:
     @cached_property
     def token_bytes(self) -> int:
         """Bytes of the keys and values of one token."""
-        return count_token_bytes(self.model)
+        return count_cache_bytes(self.model, 1)
 
     @cached_property
     def longest(self) -> int:
@@ -107,9 +106,3 @@ class CacheBudget:
     def measure(self, shape: BufferShape) -> int:
         """Return the bytes of buffers of a shape."""
         return shape.num_slots * shape.capacity * self.token_bytes
-
-
-def count_token_bytes(model: ModelEntry) -> int:
-    """Return the bytes of the keys and values of one token."""
-    elements = 2 * model.num_layers * model.num_kv_heads * model.head_dim
-    return elements * np.dtype(model.cache_dtype).itemsize

@@ -49,7 +49,8 @@ class SchedulerLimits:
         max_rows: number of answers that are written at the same time; other devices than the CPU
             write one.
         chunk_tokens: number of prompt tokens that are read between two steps of the running
-            answers.
+            answers. With 1.5 billion int4 weights, 64 at a time took 1 % more processor time than
+            128, and 32 took 7 % more.
         context_bytes: largest number of bytes of all KV caches and kept prefixes together; `None`
             sets no limit, and then nothing is kept after an answer.
         max_waiting: number of further requests that may wait in an `Engine`.
@@ -59,14 +60,14 @@ class SchedulerLimits:
     """
 
     max_rows: int = 8
-    chunk_tokens: int = 128
+    chunk_tokens: int = 64
     context_bytes: int | None = None
     max_waiting: int = 64
 
     def __post_init__(self) -> None:
         for name, lowest, usual in (
             ("max_rows", 1, 8),
-            ("chunk_tokens", 1, 128),
+            ("chunk_tokens", 1, 64),
             ("context_bytes", 1, 4 * 10**9),
             ("max_waiting", 0, 64),
         ):

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glm_runtime.answering.cache_budget import count_token_bytes
 from glm_runtime.answering.loaded_model import LoadedModel
 from glm_runtime.arrays import CacheArray
 from glm_runtime.errors import FolderError, SamplingError, describe_os_error
 from glm_runtime.graph.inference import import_onnxruntime
 from glm_runtime.graph.machine import is_made_by_running
+from glm_runtime.health import count_cache_bytes
 
 BLOCK_TOKENS = 32  # up to 31 tokens at the end of a prefix are read again after a restart
 FORMAT_VERSION = 1
@@ -77,7 +77,7 @@ class PrefixFiles:
         self._limit_bytes = limit_bytes
         self._shape = (2 * entry.num_layers, entry.num_kv_heads, BLOCK_TOKENS, entry.head_dim)
         self._dtype = np.dtype(entry.cache_dtype)
-        self._block_bytes = BLOCK_TOKENS * count_token_bytes(entry)
+        self._block_bytes = count_cache_bytes(entry, BLOCK_TOKENS)
         self._file_bytes = _DIGEST_BYTES + self._block_bytes
         fingerprint = _compute_fingerprint(model)
         self._fingerprint = fingerprint.encode()

@@ -192,7 +192,8 @@ class Scheduler:
 
     def _read_chunk(self) -> None:
         """Read prompts, the first one first, until a chunk is full or no row is free."""
-        room = self._chunk
+        # Where no answer waits for its next token, larger chunks are a little faster.
+        room = self._chunk if self._running else max(self._chunk, self._rows.largest_read)
         while room > 0:
             if self._open is None:
                 self._admit()
@@ -201,7 +202,7 @@ class Scheduler:
                 return
             start = self._rows.open_length or 0
             left = len(answer.tokens) - start
-            if left > room and room < self._chunk // 4:
+            if left > room and room < min(self._chunk, self._rows.largest_read) // 4:
                 return  # a run of few tokens takes nearly as long as one of many
             count = min(left, room, self._rows.largest_read)
             try:

@@ -132,12 +132,15 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others(long_model: Model):
 
 def test_one_chunk_reads_several_short_prompts_in_the_order_of_arrival(long_model: Model):
     scheduler = make_scheduler(long_model, SchedulerLimits(8, 100))
-    settings = GenerationSettings(GREEDY, 3, is_eos_ignored=True)
+    settings = GenerationSettings(GREEDY, 30, is_eos_ignored=True)
+    scheduler.submit(scheduler.prepare(Request([4], settings)))
+    scheduler.step()
+    scheduler.step()
     for first in range(5):
         scheduler.submit(scheduler.prepare(Request([first + 5] * 30, settings)))
-    first_step = [one.ticket for one in scheduler.step() if isinstance(one.event, Piece)]
-    assert first_step == [0, 1, 2]
-    assert scheduler.statistics.prompt_tokens_read == 90
+    read_step = [one.ticket for one in scheduler.step() if isinstance(one.event, Piece)]
+    assert read_step == [1, 2, 3]
+    assert scheduler.statistics.prompt_tokens_read == 1 + 90
 
 
 def test_a_second_turn_reads_only_its_new_tokens(long_model: Model):
