@@ -6,6 +6,7 @@ own format. Nothing here knows about a format.
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -22,11 +23,13 @@ from glm_runtime.answering.events import Event, Started
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import Piece
 from glm_runtime.errors import GlmRuntimeError
+from glm_runtime.text.tokenizer import Tokenizer
 from glm_server.errors import ApiError, translate
 from glm_server.metrics import Metrics
 from glm_server.services import Services, services_of
 from glm_server.store import LoadedModel
 
+_LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 # Proxies and clients end silent connections, often after a minute; a prompt may take longer.
 _SILENCE_SECONDS = 15.0
@@ -61,6 +64,7 @@ class Answers:
         self._num_open = 0
         self._begin = time.monotonic()
         self._last_times: dict[int, float] = {}
+        self._texts: list[str] = []  # of the answers, where they are logged
 
     async def submit(self, engine: Engine, requests: Sequence[Request]) -> None:
         """Give requests to the engine.
@@ -90,14 +94,25 @@ class Answers:
                 raise translate(event) from event
             if isinstance(event, Piece):
                 self._measure(index)
+                if self._texts:
+                    self._texts[index] += event.reasoning + event.text
                 self._num_open -= event.finish_reason is not None
             yield Numbered(index, event)
+
+    def log_texts(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> None:
+        """Log the prompts now, and the answers when they are closed."""
+        for request in requests:
+            _LOG.info("prompt: %r", tokenizer.decode(list(request.prompt_ids)))
+        self._texts = [""] * len(requests)
 
     async def close(self) -> None:
         """Cancel the answers that still run, and release the resources."""
         for ticket in self._tickets:
             ticket.cancel()
         self._tickets.clear()
+        for text in self._texts:
+            _LOG.info("answer: %r", text)
+        self._texts.clear()
         await self._stack.aclose()
 
     def _make_taker(self, loop: asyncio.AbstractEventLoop, index: int) -> Callable[[Event], None]:
@@ -152,6 +167,8 @@ async def begin_answers(
     try:
         loaded = await stack.enter_async_context(services.store.lend(name))
         requests = await asyncio.to_thread(make, loaded)
+        if services.settings.logs_prompts:
+            answers.log_texts(loaded.model.tokenizer, requests)
         await answers.submit(loaded.engine, requests)
     except GlmRuntimeError as error:
         await answers.close()

@@ -129,7 +129,7 @@ def explain_validation(errors: Sequence[Any], body: object) -> ApiError:
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", first["msg"])
         return ApiError(HTTPStatus.BAD_REQUEST, f"the body is not JSON ({reason}); correct it.")
-    message = f"{field or 'the body'}: {first['msg']}"
+    message = f"{field or 'the body'}: {first['msg'].removeprefix('Value error, ')}"
     return ApiError(HTTPStatus.BAD_REQUEST, message, code="invalid_value", param=field or None)
 
 

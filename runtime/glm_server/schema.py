@@ -58,6 +58,15 @@ class TextPart(Body):
     type: Literal["text", "input_text", "output_text"] = "text"
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _require_text(cls, given: Any) -> Any:
+        """Name a part of another type, before its fields are refused one by one."""
+        kind = given.get("type", "text") if isinstance(given, dict) else "text"
+        if kind not in ("text", "input_text", "output_text"):
+            raise ValueError(f"a part of the type {kind!r:.40} is not supported; send text")
+        return given
+
 
 class SamplingFields(Body):
     """How tokens are chosen; what is left out is as the model's folder recommends."""

@@ -1,17 +1,15 @@
 """Start, stop, several models, and clients that go away."""
 
-import json
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.commands import run_command, wait
-from support.servers import ServerProcess, start_server
+from support.servers import ServerProcess, open_stream, start_server
 
 POEM = {"messages": [{"role": "user", "content": "背诵李白的《静夜思》。"}], "temperature": 0}
 # Long enough that it is running when the test acts.
@@ -22,16 +20,6 @@ def read_metric(server: ServerProcess, name: str) -> float:
     text = server.request("/metrics").body.decode()
     lines = [line for line in text.splitlines() if line.startswith(name)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
-
-
-def open_stream(server: ServerProcess, body: dict[str, Any]) -> socket.socket:
-    """Begin a request, and return its connection after the first bytes of the response."""
-    host, _, port = server.url.removeprefix("http://").rpartition(":")
-    connection = socket.create_connection((host, int(port)))
-    data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json"
-    connection.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
-    return connection
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """Real server processes, and requests to them as a client's library sends them."""
 
 import json
+import socket
 import subprocess
 import threading
 import urllib.error
@@ -94,3 +95,29 @@ def start_server(*arguments: object, before: str = "") -> Iterator[ServerProcess
         reader.join()
         process.stdout.close()
         process.stderr.close()
+
+
+def open_stream(server: ServerProcess, body: Mapping[str, Any]) -> socket.socket:
+    """Send a chat completion by hand, and return its connection."""
+    connection = connect(server)
+    data = json.dumps(body).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    """Return a new connection to a server."""
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=300)
+
+
+def read_status(connection: socket.socket) -> str:
+    """Return the status line of the response that comes on a connection."""
+    received = b""
+    while b"\r\n" not in received:
+        part = connection.recv(1 << 16)
+        assert part, received
+        received += part
+    return received.partition(b"\r\n")[0].decode()
