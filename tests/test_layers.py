@@ -55,8 +55,8 @@ ROOMS = {
         sandbox connection toolbox strategy turns loop
     """,
     "glm_server": """
-        . settings errors store metrics services schema forms questions answers sections turns
-        access connections openai anthropic status description app program
+        . settings errors store metrics services schema call_rules forms questions answers sections
+        turns access connections openai anthropic status description app program
     """,
 }
 

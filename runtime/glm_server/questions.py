@@ -16,7 +16,8 @@ from glm_runtime.errors import PromptError
 from glm_runtime.text.chat_prompt import ChatPrompt
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.thinking import is_open_thinking
-from glm_server.forms import Schema, make_grammar
+from glm_server.call_rules import Schema
+from glm_server.forms import make_grammar
 from glm_server.schema import number_seed
 
 Message = Mapping[str, Any]
@@ -108,6 +109,7 @@ class Question:
         grammar = make_grammar(
             self.answer_schema,
             {tool.name: tool.schema for tool in self.tools},
+            prompt.form.dialect,
             must_call=self.must_call,
             is_single=self.is_single,
         )

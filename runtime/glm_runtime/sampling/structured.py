@@ -48,7 +48,7 @@ _STACK_LOCK = threading.Lock()  # the size is a setting of the process
 
 # JSON with Python's separators, as GLM writes arguments. With free white space a small model may
 # write blanks without end.
-_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _translate(grammar: Grammar, library: ModuleType) -> str:
         text = matcher.grammar_from_lark(grammar.source)
     else:
         try:
-            text = matcher.grammar_from_json_schema(grammar.source, defaults=_JSON_STYLE)
+            text = matcher.grammar_from_json_schema(grammar.source, defaults=JSON_STYLE)
         except ValueError as error:
             raise _explain(grammar, str(error)) from error
     return text
