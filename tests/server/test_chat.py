@@ -21,7 +21,11 @@ TOOLS: Any = [
             "description": "Look up one line of a poem.",
             "parameters": {
                 "type": "object",
-                "properties": {"title": {"type": "string"}, "line": {"type": "integer"}},
+                # Bounded, because a small model may write digits without end.
+                "properties": {
+                    "title": {"type": "string"},
+                    "line": {"type": "integer", "minimum": 1, "maximum": 9},
+                },
                 "required": ["title", "line"],
                 "additionalProperties": False,
             },
