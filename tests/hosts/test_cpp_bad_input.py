@@ -79,8 +79,9 @@ BAD_SETTINGS = (
     ("stop_count", 1001),
     *(("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0)),
     *(("top_p", 2), ("min_p", 2), ("repetition_penalty", 0), ("presence_penalty", float("inf"))),
+    *(("repetition_penalty", 5e-324), ("temperature", 1e308), ("presence_penalty", -1e308)),
     *(("frequency_penalty", float("nan")), ("max_new_tokens", -1), ("max_thinking_tokens", -1)),
-    *(("dry_multiplier", -1), ("dry_multiplier", float("inf")), ("limits_thinking", 1)),
+    *(("dry_multiplier", -1), ("dry_multiplier", 1e308), ("limits_thinking", 1)),
 )
 
 
@@ -94,7 +95,9 @@ def test_bad_settings(name: str, value: float, session: cpp.Session) -> None:
 GREEDY_WITHOUT_END = GenerationSettings(SamplingSettings(temperature=0))
 
 
-@pytest.mark.parametrize(("name", "value"), [("dry_base", 0.5), ("dry_allowed_length", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("dry_base", 0.5), ("dry_base", 1e308), ("dry_allowed_length", 0)]
+)
 def test_bad_dry(name: str, value: float, session: cpp.Session) -> None:
     sampling = SamplingSettings(dry=DrySettings())
     settings = Settings.of(GenerationSettings(sampling, 8))

@@ -42,6 +42,24 @@ def test_dry_is_that_of_a_plain_loop(tokens: list[int], allowed: int, breakers: 
         assert penalty == pytest.approx(expected[id_], rel=1e-6)
 
 
+def test_the_largest_penalties_stay_finite():
+    """An infinite score would look like a fault of the model, where it is the only one allowed."""
+    largest = 1_000_000
+    sampling = SamplingSettings(
+        repetition_penalty=0.01,
+        presence_penalty=-largest,
+        frequency_penalty=-largest,
+        dry=DrySettings(largest, largest, 1),
+        logit_bias=((1, largest), (2, -largest)),
+    )
+    penalties = Penalties(sampling, 4, [1] * 100)
+    for _ in range(100):
+        penalties.add(1)
+    assert np.isfinite(penalties.apply(np.full(4, 1000, np.float32))).all()
+    off = DrySettings(0, largest, 1)
+    assert measure_repeats(np.ones(100, np.int64), off)[1].tolist() == [0]
+
+
 def test_a_breaker_is_never_made_less_likely():
     """A list would lose its newlines otherwise."""
     tokens = np.array([1, 2, 3, 9, 1, 2, 3], np.int64)
@@ -103,11 +121,12 @@ def test_dry_sees_tokens_as_they_are_added():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"presence_penalty": math.nan}, "presence_penalty is nan where a finite number"),
+        ({"presence_penalty": math.nan}, "presence_penalty is nan where a number from"),
         ({"frequency_penalty": math.inf}, "frequency_penalty is inf"),
         ({"logit_bias": ((-1, 0.0),)}, "names the id -1 where an id of 0 or more"),
-        ({"logit_bias": ((4, math.nan),)}, "the bias of token 4 is nan where a number, or -inf"),
+        ({"logit_bias": ((4, math.nan),)}, "the bias of token 4 is nan where a number from"),
         ({"logit_bias": ((4, math.inf),)}, "the bias of token 4 is inf"),
+        ({"logit_bias": ((4, 1e308),)}, "the bias of token 4 is 1e\\+308 where a number from"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, sentence: str):
@@ -118,8 +137,9 @@ def test_settings_out_of_range_are_refused(settings: dict, sentence: str):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"multiplier": -1}, "dry_multiplier is -1 where 0 or more"),
-        ({"base": 0.5}, "dry_base is 0.5 where 1 or more"),
+        ({"multiplier": -1}, "dry_multiplier is -1 where a number from 0"),
+        ({"base": 0.5}, "dry_base is 0.5 where a number from 1 to 1000000"),
+        ({"base": 1e308}, "dry_base is 1e\\+308 where a number from 1 to 1000000"),
         ({"allowed_length": 0}, "dry_allowed_length is 0 where 1 or more"),
         ({"sequence_breakers": ("",)}, "a sequence breaker is empty"),
         ({"sequence_breakers": "\n:"}, "sequence_breakers is the text .* where a tuple of texts"),

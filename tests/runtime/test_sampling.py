@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,19 @@ INFINITY = float("inf")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("temperature", value) for value in (-0.1, NAN, INFINITY)),
+        *(("temperature", value) for value in (-0.1, NAN, INFINITY, 1e308)),
         ("top_k", -1),
         *(("top_p", value) for value in (0, -1, 1.01, NAN)),
         *(("min_p", value) for value in (-0.01, 1.5, NAN)),
-        *(("repetition_penalty", value) for value in (0, -1, NAN, INFINITY)),
+        *(("repetition_penalty", value) for value in (0, -1, NAN, INFINITY, 5e-324, 1e-46, 2e6)),
+        *(("presence_penalty", value) for value in (NAN, 1e308, -1e7)),
+        *(("frequency_penalty", value) for value in (INFINITY, 1e308, -1e7)),
         ("seed", -1),
     ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(name: str, value: float):
-    with pytest.raises(SamplingError, match=rf"{name} is {value} where .* is expected; choose"):
+    shown = re.escape(repr(value))
+    with pytest.raises(SamplingError, match=rf"{name} is {shown} where .* is expected; choose"):
         SamplingSettings(**{name: value})
 
 

@@ -148,7 +148,7 @@ GLM_API glm_status glm_find_calls(const glm_model* model, const char* answer, si
 
 typedef struct glm_bias {
   int32_t token;
-  float bias; /* added to the logit of the token; -INFINITY forbids the token */
+  float bias; /* added to the logit of the token, up to 1e6 in size; -INFINITY forbids the token */
 } glm_bias;
 
 /* How tokens are chosen and when the answer ends. Sampling works as in transformers, in the same
@@ -156,12 +156,12 @@ typedef struct glm_bias {
  * not later. */
 typedef struct glm_settings {
   size_t size;        /* sizeof(glm_settings) */
-  double temperature; /* 0: greedy decoding */
+  double temperature; /* 0: greedy decoding; at most 1e6 */
   int32_t top_k;      /* 0: keep all tokens */
   double top_p;       /* 1: keep all tokens */
   double min_p;       /* 0: keep all tokens */
-  double repetition_penalty;
-  double presence_penalty;
+  double repetition_penalty; /* 0.01 to 1e6 */
+  double presence_penalty;   /* up to 1e6 in size */
   double frequency_penalty;
   int32_t has_seed;       /* 0: a random seed each time */
   uint64_t seed;          /* for numpy's PCG64, so that answers are the same as in glm_runtime */

@@ -9,6 +9,7 @@ namespace {
 
 // Maximum exponent of the DRY penalty; as in penalties.py.
 constexpr size_t kLongestExcess = 50;
+constexpr double kLargestRepeatPenalty = 1e30;  // a float holds it
 
 }  // namespace
 
@@ -74,7 +75,8 @@ void Penalties::penalize_repeats(std::vector<float>* scores) const {
   }
   for (auto [token, length] : longest) {
     double excess = static_cast<double>(length - allowed);
-    (*scores)[token] -= static_cast<float>(s.dry_multiplier * std::pow(s.dry_base, excess));
+    double penalty = s.dry_multiplier * std::pow(s.dry_base, excess);
+    (*scores)[token] -= static_cast<float>(std::min(penalty, kLargestRepeatPenalty));
   }
 }
 

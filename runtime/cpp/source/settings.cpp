@@ -12,6 +12,8 @@ namespace {
 constexpr double kDryBase = 1.75;
 constexpr int32_t kDryAllowedLength = 2;
 constexpr size_t kMaxStops = 1000;
+constexpr double kLargest = 1e6;  // float scores stay finite with all values up to here
+constexpr double kSmallestPenalty = 0.01;
 const char* const kDryBreakers[] = {"\n", ":", "\"", "*"};
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected) {
@@ -52,9 +54,9 @@ std::vector<glm_bias> read_biases(const glm_settings& s, const ModelShape& model
       refuse("biases contains the id " + std::to_string(token),
              "an id from 0 to below " + std::to_string(model.tokenizer_vocab_size));
     }
-    if (std::isnan(bias) || bias == HUGE_VALF) {
+    if (!(std::abs(bias) <= kLargest) && bias != -HUGE_VALF) {
       refuse("the bias of token " + std::to_string(token) + " is " + std::to_string(bias),
-             "a number, or -infinity");
+             "a number from -1000000 to 1000000, or -infinity,");
     }
     biases.push_back(s.biases[i]);
   }
@@ -62,10 +64,11 @@ std::vector<glm_bias> read_biases(const glm_settings& s, const ModelShape& model
 }
 
 void check_dry(const glm_settings& s) {
-  require(s.dry_multiplier >= 0 && std::isfinite(s.dry_multiplier), "dry_multiplier",
-          s.dry_multiplier, "0 (off) or more");
+  require(s.dry_multiplier >= 0 && s.dry_multiplier <= kLargest, "dry_multiplier",
+          s.dry_multiplier, "a number from 0 (off) to 1000000");
   if (s.dry_multiplier == 0) return;
-  require(s.dry_base >= 1 && std::isfinite(s.dry_base), "dry_base", s.dry_base, "1 or more");
+  require(s.dry_base >= 1 && s.dry_base <= kLargest, "dry_base", s.dry_base,
+          "a number from 1 to 1000000");
   require(s.dry_allowed_length >= 1, "dry_allowed_length", s.dry_allowed_length, "1 or more");
 }
 
@@ -84,15 +87,17 @@ glm_settings make_neutral_settings() {
 }
 
 void check_settings(const glm_settings& s) {
-  require(s.temperature >= 0 && std::isfinite(s.temperature), "temperature", s.temperature,
-          "0 (greedy) or more");
+  require(s.temperature >= 0 && s.temperature <= kLargest, "temperature", s.temperature,
+          "a number from 0 (greedy) to 1000000");
   require(s.top_k >= 0, "top_k", s.top_k, "0 (keep all) or more");
   require(s.top_p > 0 && s.top_p <= 1, "top_p", s.top_p, "above 0 and at most 1");
   require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "from 0 to 1");
-  require(s.repetition_penalty > 0 && std::isfinite(s.repetition_penalty), "repetition_penalty",
-          s.repetition_penalty, "a number above 0");
-  require(std::isfinite(s.presence_penalty), "presence_penalty", s.presence_penalty, "a number");
-  require(std::isfinite(s.frequency_penalty), "frequency_penalty", s.frequency_penalty, "a number");
+  require(s.repetition_penalty >= kSmallestPenalty && s.repetition_penalty <= kLargest,
+          "repetition_penalty", s.repetition_penalty, "a number from 0.01 to 1000000");
+  const char* finite = "a number from -1000000 to 1000000";
+  require(std::abs(s.presence_penalty) <= kLargest, "presence_penalty", s.presence_penalty, finite);
+  require(std::abs(s.frequency_penalty) <= kLargest, "frequency_penalty", s.frequency_penalty,
+          finite);
   require(s.max_new_tokens >= 0, "max_new_tokens", s.max_new_tokens, "0 (no limit) or more");
   require(s.max_length >= 0, "max_length", s.max_length, "0 (no limit) or more");
   require(s.max_thinking_tokens >= 0, "max_thinking_tokens", s.max_thinking_tokens, "0 or more");

@@ -15,6 +15,7 @@ from glm_runtime.sampling.settings import DrySettings, SamplingSettings
 
 # Longer repeats get no larger penalty: 1.75 ** 50 is already larger than any logit.
 _LONGEST_EXCESS = 50
+_LARGEST_REPEAT_PENALTY = 1e30  # float32 holds it, so that no token is forbidden by an overflow
 
 
 class Penalties:
@@ -114,7 +115,7 @@ def measure_repeats(
     longest = np.zeros(following.size, np.int64)
     np.maximum.at(longest, places, lengths[is_long])
     penalties = settings.multiplier * settings.base ** (longest - settings.allowed_length)
-    return following, penalties.astype(np.float32)
+    return following, np.minimum(penalties, _LARGEST_REPEAT_PENALTY).astype(np.float32)
 
 
 class _History:

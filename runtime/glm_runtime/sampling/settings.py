@@ -26,6 +26,11 @@ from glm_runtime.sampling.option import (
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 
+# Beyond every logit. float32 scores stay finite with all values up to here; with larger ones an
+# overflow would look like a fault of the model.
+_LARGEST = 1_000_000
+_SMALLEST_PENALTY = 0.01
+
 # The default of transformers where generation_config.json has no value
 # (GenerationConfig._get_default_generation_params, transformers 5).
 _TRANSFORMERS_TOP_K = 50
@@ -49,10 +54,14 @@ class DrySettings:
     """
 
     multiplier: float = declare(
-        0.8, Option("Strength of the DRY repetition penalty; 0 turns it off.", minimum=0)
+        0.8,
+        Option(
+            "Strength of the DRY repetition penalty; 0 turns it off.", minimum=0, maximum=_LARGEST
+        ),
     )
     base: float = declare(
-        1.75, Option("Growth of the DRY penalty with every repeated token.", minimum=1)
+        1.75,
+        Option("Growth of the DRY penalty with every repeated token.", minimum=1, maximum=_LARGEST),
     )
     allowed_length: int = declare(
         2, Option("Shorter repeated sequences of tokens get no DRY penalty.", minimum=1)
@@ -95,7 +104,9 @@ class SamplingSettings:
     temperature: float = declare(
         UnsetFloat(1),
         Option(
-            "Divides the logits before sampling; 0 always takes the most likely token.", minimum=0
+            "Divides the logits before sampling; 0 always takes the most likely token.",
+            minimum=0,
+            maximum=_LARGEST,
         ),
     )
     top_k: int = declare(
@@ -122,15 +133,25 @@ class SamplingSettings:
         UnsetFloat(1),
         Option(
             "Factor above 1 that makes tokens of the prompt and the answer less likely.",
-            minimum=0,
-            is_above=True,
+            minimum=_SMALLEST_PENALTY,
+            maximum=_LARGEST,
         ),
     )
     presence_penalty: float = declare(
-        0.0, Option("Subtracted once from the logit of every token already generated.")
+        0.0,
+        Option(
+            "Subtracted once from the logit of every token already generated.",
+            minimum=-_LARGEST,
+            maximum=_LARGEST,
+        ),
     )
     frequency_penalty: float = declare(
-        0.0, Option("Subtracted from a token's logit for each earlier occurrence in the answer.")
+        0.0,
+        Option(
+            "Subtracted from a token's logit for each earlier occurrence in the answer.",
+            minimum=-_LARGEST,
+            maximum=_LARGEST,
+        ),
     )
     dry: DrySettings | None = None
     logit_bias: tuple[tuple[int, float], ...] = declare(
@@ -149,10 +170,10 @@ class SamplingSettings:
                     f"logit_bias names the id {token} where an id of 0 or more is expected; take "
                     "ids of this folder's tokenizer."
                 )
-            if not (math.isfinite(bias) or bias == -math.inf):
+            if not (abs(bias) <= _LARGEST or bias == -math.inf):
                 raise SamplingError(
-                    f"the bias of token {token} is {bias} where a number, or -inf, is expected; "
-                    "choose a value in that range."
+                    f"the bias of token {token} is {bias} where a number from -{_LARGEST} to "
+                    f"{_LARGEST}, or -inf, is expected; choose a value in that range."
                 )
 
     @property

@@ -13,6 +13,8 @@ const GENERATION_CONFIG_NAME = "generation_config.json";
 // (GenerationConfig._get_default_generation_params, transformers 5).
 const TRANSFORMERS_TOP_K = 50;
 const MAX_STOPS = 1000;
+const LARGEST = 1_000_000; // float32 scores stay finite with all values up to here
+const SMALLEST_PENALTY = 0.01;
 
 /**
  * All options are optional. Their defaults come from the folder's `generation_config.json`.
@@ -157,14 +159,14 @@ function readLimit(config, key) {
  */
 function check(settings) {
   const { temperature, topK, topP, minP, repetitionPenalty, seed, stop } = settings;
-  require(isNumber(temperature) && temperature >= 0, "temperature", temperature, "0 (greedy) or more");
+  require(isBetween(temperature, 0), "temperature", temperature, `a number from 0 (greedy) to ${LARGEST}`);
   require(isCount(topK), "topK", topK, "0 (keep all) or more");
   require(isNumber(topP) && topP > 0 && topP <= 1, "topP", topP, "above 0 and at most 1");
   require(isNumber(minP) && minP >= 0 && minP <= 1, "minP", minP, "from 0 to 1");
-  const isPenalty = isNumber(repetitionPenalty) && repetitionPenalty > 0;
-  require(isPenalty, "repetitionPenalty", repetitionPenalty, "a number above 0");
+  const isPenalty = isBetween(repetitionPenalty, SMALLEST_PENALTY);
+  require(isPenalty, "repetitionPenalty", repetitionPenalty, `a number from ${SMALLEST_PENALTY} to ${LARGEST}`);
   for (const name of /** @type {const} */ (["presencePenalty", "frequencyPenalty"])) {
-    require(isNumber(settings[name]), name, settings[name], "a number (0 changes nothing)");
+    require(isBetween(settings[name], -LARGEST), name, settings[name], `a number from -${LARGEST} to ${LARGEST}`);
   }
   const isSeed = seed === null || isCount(seed) || (typeof seed === "bigint" && seed >= 0n);
   require(isSeed, "seed", seed, "a whole number, 0 or more");
@@ -188,8 +190,9 @@ function checkBias(bias) {
   const pairs = isIterable(bias) ? [...bias] : [null];
   for (const pair of pairs) {
     const [token, value] = Array.isArray(pair) ? pair : [];
-    const isPair = isCount(token) && (isNumber(value) || value === -Infinity);
-    require(isPair, "logitBias", pair, "pairs of a token id and a number, or -Infinity");
+    const isPair = isCount(token) && (isBetween(value, -LARGEST) || value === -Infinity);
+    const expected = `pairs of a token id and a number from -${LARGEST} to ${LARGEST}, or -Infinity`;
+    require(isPair, "logitBias", pair, expected);
   }
   return pairs;
 }
@@ -208,6 +211,14 @@ function isIterable(value) {
  */
 function isNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
+}
+
+/**
+ * @param {unknown} value
+ * @param {number} least
+ */
+function isBetween(value, least) {
+  return isNumber(value) && value >= least && value <= LARGEST;
 }
 
 /**

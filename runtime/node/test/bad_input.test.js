@@ -167,14 +167,17 @@ test("a template that leaves out the tools", async (t) => {
 });
 
 for (const [options, words] of [
-  [{ temperature: -1 }, /temperature is -1 where 0 \(greedy\) or more/],
+  [{ temperature: -1 }, /temperature is -1 where a number from 0 \(greedy\) to 1000000/],
+  [{ temperature: 1e308 }, /temperature is 1e\+308/],
   [{ temperature: NaN }, /temperature is NaN/],
   [{ topK: 1.5 }, /topK is 1\.5/],
   [{ topP: 0 }, /topP is 0 where above 0/],
   [{ minP: 2 }, /minP is 2 where from 0 to 1/],
-  [{ repetitionPenalty: 0 }, /repetitionPenalty is 0 where a number above 0/],
+  [{ repetitionPenalty: 5e-324 }, /repetitionPenalty is 5e-324 where a number from 0\.01 to 1000000/],
   [{ presencePenalty: "1" }, /presencePenalty is "1"/],
   [{ frequencyPenalty: Infinity }, /frequencyPenalty is Infinity/],
+  [{ presencePenalty: -1e308 }, /presencePenalty is -1e\+308 where a number from -1000000 to 1000000/],
+  [{ logitBias: [[1, 1e308]] }, /logitBias is \[1,1e\+308\]/],
   [{ seed: -1 }, /seed is -1/],
   [{ maxNewTokens: 0 }, /maxNewTokens is 0 where 1 or more/],
   [{ maxThinkingTokens: -1 }, /maxThinkingTokens is -1 where 0 or more/],

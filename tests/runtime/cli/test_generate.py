@@ -124,8 +124,8 @@ def test_stop_strings_end_the_answer(tiny_folder: Path, tiny_model: Model):
     ("arguments", "sentence"),
     [
         (("--top-p", "3"), "Invalid value for '--top-p': 3.0 is not in the range 0<x<=1"),
-        (("--temperature", "-1"), "-1.0 is not in the range x>=0"),
-        (("--temperature", "nan"), "temperature is nan where 0 or more is expected"),
+        (("--temperature", "-1"), "-1.0 is not in the range 0<=x<=1000000"),
+        (("--temperature", "nan"), "temperature is nan where a number from 0 to 1000000 is"),
         (("--max-new-tokens", "0"), "0 is not in the range x>=1"),
         (("--stop", ""), "a stop string is empty"),
         (("--greedy", "--top-k", "3"), "--greedy cannot be used with a sampling option"),

@@ -78,7 +78,10 @@ def test_a_line_has_settings_of_its_own(tiny_folder: Path, tiny_model: Model, tm
             '{"prompt": "a", "temperature": "hot"}',
             "temperature is 'hot' where a number is expected",
         ),
-        ('{"prompt": "a", "temperature": -1}', "temperature is -1 where 0 or more"),
+        (
+            '{"prompt": "a", "temperature": -1}',
+            "temperature is -1 where a number from 0 to 1000000",
+        ),
         (f'{{"prompt": "a", "seed": 1{"0" * 400}}}', "seed is a number above 1e308 where"),
         ('{"prompt": "a", "stop": [5]}', r"\[5\] was found where a text or a list of texts"),
         ('{"prompt": "a", "logit_bias": 5}', "logit_bias is 5 where pairs"),
