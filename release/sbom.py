@@ -16,7 +16,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 _SPEC_VERSION = "1.5"  # what npm writes
 # What runtime/web builds and tests with; all its other packages become part of the page.
-_WEB_TOOLS = {"@types/node", "axe-core", "esbuild", "playwright-core", "typescript"}
+_WEB_TOOLS = {
+    "@types/node",
+    "@types/trusted-types",
+    "axe-core",
+    "esbuild",
+    "playwright-core",
+    "typescript",
+}
 
 Bill = dict[str, Any]
 
@@ -73,9 +80,12 @@ def _merge(bill: Bill, own: str, part: Bill, tools: set[str]) -> None:
     """Add what an npm package reaches, but for its tools, to the bill."""
     package = part["metadata"]["component"]
     by_reference = {one["bom-ref"]: one for one in part["components"]}
-    needs = {one["ref"]: one.get("dependsOn", []) for one in part["dependencies"]}
-    first = [one for one in needs[package["bom-ref"]] if by_reference[one]["name"] not in tools]
-    needs[package["bom-ref"]] = first
+    needs = {
+        one["ref"]: [
+            ref for ref in one.get("dependsOn", []) if by_reference[ref]["name"] not in tools
+        ]
+        for one in part["dependencies"]
+    }
     reached, waiting = {}, [package["bom-ref"]]
     while waiting:
         reference = waiting.pop()

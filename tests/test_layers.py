@@ -56,7 +56,7 @@ ROOMS = {
     """,
     "glm_server": """
         . settings errors store metrics services schema call_rules forms questions answers sections
-        turns access connections openai anthropic status description app program
+        turns access connections openai anthropic status page description app program
     """,
 }
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,11 +27,11 @@ from onnxruntime_wheel import LICENSES, fetch_library, read_pinned_version
 from support import npm_packages
 from support.commands import run_command
 from support.processors import CORTEX_A72, make_root
+from support.release import DIST, find, make_environment, run, unpack
 from support.windows_build import Wine
 from version import PLACES, read_version
 
 ROOT = Path(__file__).parents[1]
-DIST = ROOT / "dist"
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
 VERSION = read_version(*PLACES[0])
 QUESTION = "背诵李白的《静夜思》。"
@@ -151,39 +152,6 @@ def test_no_host_of_a_registry_is_named() -> None:
     assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
 
 
-def find(pattern: str) -> Path:
-    """A file of dist/; skips the test where there is none."""
-    found = sorted(DIST.glob(pattern))
-    if not found:
-        pytest.skip("nothing was built: make release")
-    assert len(found) == 1, found
-    return found[0]
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """The archive's one folder; Python's own zipfile would drop links and permissions."""
-    if shutil.which("unzip") is None:
-        pytest.skip("unzip is not installed")
-    run("unzip", "-q", archive, "-d", folder)
-    (content,) = folder.iterdir()
-    return content
-
-
-def run(*command: object, cwd: Path | None = None, **variables: str) -> str:
-    """The output of a command that sees nothing of this clone."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env={**kept, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 def ask(*program: object, folder: Path, limit: int = 12) -> str:
     """The sample's answer, greedily."""
     options = ("--prompt", QUESTION, "--greedy", "--max-new-tokens", limit)
@@ -222,8 +190,8 @@ def test_the_bill_names_what_is_inside() -> None:
     assert {("onnxruntime", read_pinned_version()), ("onnxruntime-web", web)} <= components
     assert {("glm-runtime", VERSION), ("glm-runtime-web", VERSION)} <= components
     names = {name for name, _ in components}
-    assert {"numpy", "tokenizers", "onnxruntime-node", "@huggingface/jinja"} <= names
-    assert not {"torch", "typescript", "esbuild", "pytest"} & names
+    assert {"numpy", "tokenizers", "onnxruntime-node", "@huggingface/jinja", "marked"} <= names
+    assert not {"torch", "typescript", "@types/trusted-types", "esbuild", "pytest"} & names
     assert str(ROOT) not in text
 
 
@@ -232,6 +200,7 @@ def test_the_wheels_bring_their_own_files_only() -> None:
     """With a file in `optimum`, transformers would believe that Optimum is installed."""
     with zipfile.ZipFile(find("glm_export-*.whl")) as wheel:
         tops = {name.split("/")[0] for name in wheel.namelist()}
+        page = {one.name for one in zipfile.Path(wheel, "glm_server/page_files/").iterdir()}
     packages = {
         "glm_agents",
         "glm_export",
@@ -241,18 +210,10 @@ def test_the_wheels_bring_their_own_files_only() -> None:
         "glm_server",
     }
     assert tops == packages | {f"glm_export-{VERSION}.dist-info"}
+    assert {"index.html", "page.js", "style.css", "licenses"} <= page
     with zipfile.ZipFile(find("glm_export_optimum-*.whl")) as wheel:
         files = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert files == ["optimum/commands/register/register_glm_export.py"]
-
-
-def make_environment(folder: Path, *requirements: object) -> Path:
-    """The programs' folder of a fresh environment with these installed."""
-    run(sys.executable, "-m", "venv", folder)
-    programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    constraints = ("-c", ROOT / "constraints.txt")
-    run(programs / "python", "-m", "pip", "install", "--quiet", *constraints, *requirements)
-    return programs
 
 
 @exhaustive
@@ -267,6 +228,20 @@ def test_python_alone_answers(pattern: str, folder: Path, tmp_path: Path) -> Non
     assert run(programs / "python", "-c", code) == "[]\n"
     says = run(programs / "python", "-c", "import glm_runtime; print(glm_runtime.__file__)")
     assert says.startswith(str(tmp_path))
+
+
+@exhaustive
+def test_the_wheel_serves_the_page(folder: Path, tmp_path: Path) -> None:
+    programs = make_environment(tmp_path / "venv", f"{find('glm_export-*.whl')}[onnxruntime,serve]")
+    command = [programs / "glm-run", "serve", folder, "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    for path, beginning in (("/", b"<!doctype html>"), ("/page/licenses/marked.txt", b"#")):
+        with urllib.request.urlopen(url + path) as reply:
+            assert reply.read().startswith(beginning)
+    server.terminate()
+    assert server.wait() == 0
 
 
 @exhaustive
@@ -345,7 +320,7 @@ def test_the_page(folder: Path, tmp_path: Path) -> None:
     built = tmp_path / "npm" / "package" / "dist"
     for path in (one for one in built.rglob("*") if one.is_file()):
         assert (page / path.relative_to(built)).read_bytes() == path.read_bytes()
-    for name in ("onnxruntime", "@huggingface/jinja", "@huggingface/tokenizers", "@noble/hashes"):
+    for name in ("onnxruntime", *build.PAGE_PACKAGES):
         assert (page / "licenses" / name / "LICENSE").stat().st_size > 1000
     exact = tmp_path / "exact"
     plain = {"method": "rtn", "verify": "none", "has_conformance": True}

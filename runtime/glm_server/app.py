@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 import glm_runtime
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.progress import Progress, ignore_progress
-from glm_server import status
+from glm_server import page, status
 from glm_server.access import AccessCheck
 from glm_server.anthropic import messages
 from glm_server.connections import RequestCounter, SlowBodyCheck
@@ -64,7 +64,16 @@ def create_app(
     )
     app.state.services = services
     app.state.is_ready = False
-    for module in (status, models, chat, completions, responses, messages, tokens):
+    for module in (
+        page,
+        status,
+        models,
+        chat,
+        completions,
+        responses,
+        messages,
+        tokens,
+    ):
         app.include_router(module.router)
     app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's own way
     _handle_errors(app)

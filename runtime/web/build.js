@@ -1,4 +1,4 @@
-/** Builds the static page into `dist/`: `npm run build`. */
+/** Builds the page with a model in the browser into `dist/`: `npm run build`. */
 
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, readdir, rm } from "node:fs/promises";
@@ -6,10 +6,10 @@ import { join } from "node:path";
 
 import { build } from "esbuild";
 
-const ROOT = import.meta.dirname;
+import { ROOT, options, writeStatic } from "./build_options.js";
+
 const OUTPUT = join(ROOT, "dist");
 const ONNXRUNTIME = join(ROOT, "node_modules", "onnxruntime-web", "dist");
-const STATIC = ["index.html", "style.css", "conversation.css", "icon.svg"];
 // The build without WebGPU and the build with it. The browser fetches one of them.
 const VENDORED = [
   "ort.wasm.min.mjs",
@@ -20,18 +20,6 @@ const VENDORED = [
   "ort-wasm-simd-threaded.asyncify.wasm",
 ];
 
-const options = {
-  bundle: true,
-  format: "esm",
-  target: "es2022",
-  minify: true,
-  keepNames: true, // errors have the name of their class
-  legalComments: "linked",
-  alias: { "glm-runtime/core": join(ROOT, "..", "node", "src", "core.js") },
-  nodePaths: [join(ROOT, "node_modules")], // where that file's imports are found
-  logLevel: "warning",
-};
-
 await rm(OUTPUT, { recursive: true, force: true });
 await mkdir(join(OUTPUT, "onnxruntime"), { recursive: true });
 const entries = { glm: "src/index.js", worker: "src/worker.js", page: "page/main.js" };
@@ -40,7 +28,7 @@ await build({
   entryPoints: Object.entries(entries).map(([out, path]) => ({ in: join(ROOT, path), out })),
   outdir: OUTPUT,
 });
-for (const name of STATIC) await copyFile(join(ROOT, "page", name), join(OUTPUT, name));
+await writeStatic(OUTPUT, "browser");
 for (const name of VENDORED) await copyFile(join(ONNXRUNTIME, name), join(OUTPUT, "onnxruntime", name));
 
 const shell = (await readdir(OUTPUT)).filter((name) => /\.(html|css|js|svg)$/.test(name)).sort();

@@ -4,8 +4,6 @@ Needs Debian's `chromium` (or a path in CHROMIUM) and what `support/npm_packages
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from glm_export import ExportOptions, export
 from support import npm_packages
 from support.chatglm_checkpoints import write_chatglm
+from support.chromium import find_chromium
 from support.tiny_models import TinyShape, build_model
 
 ROOT = Path(__file__).parents[2]
@@ -31,11 +30,7 @@ NAMES = ("conformance", "page", "opening", "storage", "bad_input", "webgpu")
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    names = ("chromium", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        pytest.skip("needs Chromium: Debian's package chromium, or its path in CHROMIUM")
-    return found
+    return find_chromium()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,12 @@
 /** The page: opens a model, and starts a chat with it. `window.glm` is its interface for scripts. */
 
 import { AbsentError, UnreachableError, load } from "../src/index.js";
-import { Chat } from "./chat.js";
-import { find } from "./elements.js";
+import { BrowserModel } from "./browser_model.js";
+import { CURRENT, Chat } from "./chat.js";
+import { ChatsView } from "./chats_view.js";
+import { newConversation } from "./conversation.js";
+import { ConversationStore } from "./conversation_store.js";
+import { find, showProblem } from "./elements.js";
 import { isolatePage } from "./isolation.js";
 import { LoadingView } from "./loading_view.js";
 import { hideModels, prepareModels, showModels } from "./models_view.js";
@@ -17,6 +21,9 @@ const LINKED = readLinked();
 
 /** @type {import("../src/index.js").RemoteModel | null} */ let model = null;
 /** @type {Chat | null} */ let chat = null;
+const store = await ConversationStore.open();
+const chats = new ChatsView(store, () => chat);
+let resumed = recall("sessionStorage", CURRENT); // id of the conversation that the first model continues
 let pageNote = "";
 /** @type {AbortController | null} */ let opening = null;
 
@@ -28,7 +35,7 @@ let pageNote = "";
 async function open(from) {
   opening?.abort();
   const mine = (opening = new AbortController());
-  find("problem").textContent = "";
+  showProblem("");
   hideModels();
   const loading = new LoadingView(() => mine.abort());
   /** @param {import("../src/index.js").LoadProgress} progress */
@@ -38,9 +45,10 @@ async function open(from) {
   };
   try {
     const opened = await load(from, { ...readAddress(), signal: mine.signal, onProgress });
+    const conversation = (resumed && (await store.find(resumed))) || newConversation();
     if (mine.signal.aborted) opened.release(); // the user has chosen another model
     mine.signal.throwIfAborted();
-    begin(opened, from);
+    begin(opened, from, conversation);
     return opened;
   } finally {
     loading.end();
@@ -54,8 +62,9 @@ async function open(from) {
 /**
  * @param {import("../src/index.js").RemoteModel} opened
  * @param {From} from
+ * @param {import("./conversation.js").Conversation} conversation
  */
-function begin(opened, from) {
+function begin(opened, from, conversation) {
   close();
   hideModels();
   model = opened;
@@ -63,11 +72,15 @@ function begin(opened, from) {
   navigator.storage?.persist?.().catch(() => {});
   if (typeof from === "string" && from !== LINKED) remember("localStorage", LAST_ADDRESS, from);
   showDefaults(model.defaults);
-  chat = new Chat(model, () => {
+  const reopen = () => {
+    resumed = chat?.conversation.id ?? null;
     close();
     return tryOpen(from);
-  });
+  };
+  resumed = null;
+  chat = new Chat(new BrowserModel(opened, reopen), { conversation, save: chats.save });
   showFacts();
+  chats.start();
 }
 
 /** The options `?backend=` and `?threads=` of the page's address. */
@@ -85,6 +98,7 @@ function readLinked() {
 
 function close() {
   chat?.close();
+  chats.end();
   model?.release();
   model = chat = null;
   find("facts").textContent = "No model is open.";
@@ -145,7 +159,6 @@ async function openFirst() {
 
 prepareSettings();
 prepareModels(tryOpen);
-find("new-chat").addEventListener("click", () => chat?.restart());
 pageNote = await isolatePage();
 const ready = openFirst();
 

@@ -1,7 +1,7 @@
 /** The list of models: pick or drop a folder, download one from an address, or open a saved one. */
 
 import { deleteStored, formatBytes, listStored } from "../src/index.js";
-import { find, make, makeButton } from "./elements.js";
+import { find, make, makeButton, showProblem } from "./elements.js";
 
 /** @typedef {string | File[] | { storedId: string }} From */
 
@@ -42,23 +42,16 @@ async function showKept(open) {
   const kept = await listStored();
   const items = kept.map((one) => {
     const words = make("span", { className: "name", text: `${one.label}, ${formatBytes(one.sizeBytes)}` });
-    const use = makeButton("Open", () => open({ storedId: one.id }));
+    const use = makeButton("Open", () => open({ storedId: one.id }), `Open ${one.label}`);
     const remove = makeButton("Delete", async () => {
       await deleteStored(one.id).catch(() => showProblem(`${one.label} is in use; close the tab that uses it.`));
       await showKept(open);
       find("models-title").focus();
-    });
-    use.setAttribute("aria-label", `Open ${one.label}`);
-    remove.setAttribute("aria-label", `Delete ${one.label}`);
+    }, `Delete ${one.label}`);
     return make("li", { parts: one.isWhole ? [words, use, remove] : [words, remove] });
   });
   find("kept").replaceChildren(...items);
   find("kept-title").hidden = !items.length;
-}
-
-/** @param {string} text */
-function showProblem(text) {
-  find("problem").textContent = text;
 }
 
 /** @param {(from: From) => void} open */

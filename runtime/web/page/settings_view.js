@@ -1,13 +1,34 @@
-/** The settings dialog: options that override the folder's defaults. */
+/** The settings dialog: options that override the model's defaults. The browser keeps them. */
 
 import { find } from "./elements.js";
+import { recall, remember } from "./remembered.js";
 
-/** @type {Record<string, "temperature" | "topP" | "seed" | "maxNewTokens">} */
-const FIELDS = { temperature: "temperature", "top-p": "topP", seed: "seed", "max-new-tokens": "maxNewTokens" };
+const KEPT = "glm-settings"; // key in local storage
+/** @type {Record<string, "temperature" | "topP" | "topK" | "minP" | "repetitionPenalty" | "presencePenalty" | "frequencyPenalty" | "seed" | "maxNewTokens">} */
+const FIELDS = {
+  temperature: "temperature",
+  "top-p": "topP",
+  "top-k": "topK",
+  "min-p": "minP",
+  "repetition-penalty": "repetitionPenalty",
+  "presence-penalty": "presencePenalty",
+  "frequency-penalty": "frequencyPenalty",
+  seed: "seed",
+  "max-new-tokens": "maxNewTokens",
+};
+const TEXTS = ["system", "tools"];
+
+/** @typedef {import("glm-runtime/core").AnswerOptions & import("glm-runtime/core").ChatOptions} Options */
 
 export function prepareSettings() {
   const dialog = /** @type {HTMLDialogElement} */ (find("settings"));
   find("show-settings").addEventListener("click", () => dialog.showModal());
+  recallFields();
+  dialog.addEventListener("close", keepFields);
+  const tools = field("tools");
+  tools.addEventListener("input", () => tools.setCustomValidity(explainTools(tools.value)));
+  // The browser shows the reason where a submit is refused; a closed group would hide it.
+  tools.addEventListener("invalid", () => (/** @type {HTMLDetailsElement} */ (tools.closest("details")).open = true));
 }
 
 /**
@@ -15,24 +36,69 @@ export function prepareSettings() {
  * @param {import("glm-runtime/core").Settings} defaults
  */
 export function showDefaults(defaults) {
-  /** @type {HTMLInputElement} */ (find("temperature")).placeholder = String(defaults.temperature);
-  /** @type {HTMLInputElement} */ (find("top-p")).placeholder = String(defaults.topP);
+  for (const [id, name] of Object.entries(FIELDS)) {
+    if (defaults[name] !== null) field(id).placeholder = String(defaults[name]);
+  }
 }
 
-/** @returns {import("glm-runtime/core").AnswerOptions & import("glm-runtime/core").ChatOptions} */
+/**
+ * @returns {Options}
+ * @throws {SyntaxError} the tools are not a JSON list.
+ */
 export function readOptions() {
-  /** @type {Record<string, number | boolean>} */
+  /** @type {Record<string, any>} */
   const options = {};
   for (const [id, name] of Object.entries(FIELDS)) {
-    const { value, valueAsNumber } = /** @type {HTMLInputElement} */ (find(id));
+    const { value, valueAsNumber } = /** @type {HTMLInputElement} */ (field(id));
     if (value !== "") options[name] = valueAsNumber;
   }
   if (/** @type {HTMLInputElement} */ (find("thinking")).checked) options.enableThinking = true;
-  return options;
+  const problem = explainTools(field("tools").value);
+  if (problem) throw new SyntaxError(problem);
+  const tools = field("tools").value.trim();
+  return tools ? { ...options, tools: JSON.parse(tools) } : options;
 }
 
 /** @returns {import("glm-runtime/core").Message[]} */
 export function readSystem() {
-  const text = /** @type {HTMLTextAreaElement} */ (find("system")).value.trim();
+  const text = field("system").value.trim();
   return text ? [{ role: "system", content: text }] : [];
+}
+
+/**
+ * What is wrong with the tools; empty if nothing is.
+ * @param {string} text
+ */
+function explainTools(text) {
+  if (!text.trim()) return "";
+  let found;
+  try {
+    found = JSON.parse(text);
+  } catch (error) {
+    return `The tools are not JSON (${/** @type {Error} */ (error).message}); correct them in the settings.`;
+  }
+  return Array.isArray(found) ? "" : "The tools are not a JSON list; write [...] around them in the settings.";
+}
+
+function recallFields() {
+  /** @type {Record<string, unknown>} */
+  let kept = {};
+  try {
+    kept = JSON.parse(recall("localStorage", KEPT) ?? "{}");
+  } catch {
+    return; // somebody else wrote it
+  }
+  for (const id of [...Object.keys(FIELDS), ...TEXTS]) field(id).value = String(kept[id] ?? "");
+  /** @type {HTMLInputElement} */ (find("thinking")).checked = kept.thinking === true;
+}
+
+function keepFields() {
+  const filled = [...Object.keys(FIELDS), ...TEXTS].map((id) => [id, field(id).value]).filter(([, value]) => value !== "");
+  const { checked } = /** @type {HTMLInputElement} */ (find("thinking"));
+  remember("localStorage", KEPT, JSON.stringify({ ...Object.fromEntries(filled), ...(checked ? { thinking: true } : {}) }));
+}
+
+/** @param {string} id */
+function field(id) {
+  return /** @type {HTMLInputElement | HTMLTextAreaElement} */ (find(id));
 }

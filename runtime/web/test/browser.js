@@ -1,47 +1,24 @@
-/** What the tests share: Chromium, a server, and the folders under test. */
+/** What the tests of a model in the browser share: a server, and the folders under test. Read `chromium.js` first. */
 
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
 import assert from "node:assert/strict";
-import { after, test as register } from "node:test";
 
-import { chromium } from "playwright-core";
-
+import { PATIENCE_MS, watch } from "./chromium.js";
 import { StaticServer } from "./static_server.js";
 
+export * from "./chromium.js";
+
 export const DIST = process.env.GLM_PAGE ?? join(import.meta.dirname, "..", "dist"); // or the page of a release
-const IS_EXHAUSTIVE = process.env.GLM_EXHAUSTIVE === "1";
-export const PATIENCE_MS = 300_000; // a busy machine may be slow; a wait ends earlier as soon as its condition holds
-
-/** A test of the default suite. @type {typeof register} */
-export const test = IS_EXHAUSTIVE ? skipQuietly : register;
-/** A variant that runs only with GLM_EXHAUSTIVE=1, and then without the default suite. @type {typeof register} */
-export const exhaustive = IS_EXHAUSTIVE ? register : skipQuietly;
-
-function skipQuietly() {}
-
 /** Made by `glm-export artifacts/glm4-sample --method rtn --conformance -o DIR`. */
 export const FOLDER = process.env.GLM_FOLDER ?? "";
 /** The same with `--accuracy-level 0`: activations are float32, as always in WebAssembly. */
 export const EXACT_FOLDER = process.env.GLM_EXACT_FOLDER ?? "";
-const CHROMIUM = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/google-chrome"].find((path) => path && existsSync(path));
 
 if (!FOLDER || !EXACT_FOLDER) {
   throw new Error("GLM_FOLDER and GLM_EXACT_FOLDER are not both set; run pytest tests/hosts/test_web.py.");
-}
-
-/** @type {import("playwright-core").Browser[]} */
-const browsers = [];
-after(() => Promise.all(browsers.map((one) => one.close())));
-
-/** @param {string[]} [flags] */
-export async function launch(flags = []) {
-  const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", ...flags] });
-  browsers.push(browser);
-  return browser;
 }
 
 /** @param {string} folder */
@@ -74,23 +51,6 @@ export async function visit(test, browser, { places, query = "", context = {}, e
   return { page, server, visitor };
 }
 
-/**
- * Collect the errors of a page. HTTP errors are not among them: the page handles them.
- * @param {import("playwright-core").Page} page
- * @param {RegExp} [expected]
- */
-export function watch(page, expected) {
-  /** @type {string[]} */
-  const errors = [];
-  const note = (/** @type {string} */ text) => expected?.test(text) || errors.push(text);
-  page.on("pageerror", (error) => note(String(error)));
-  page.on("console", (message) => {
-    const isAnswer = /Failed to load resource: the server responded with a status of (403|404|503)/.test(message.text());
-    if (message.type() === "error" && !isAnswer) note(message.text());
-  });
-  return errors;
-}
-
 /** Wait until the page has opened its first model, or asks for one. The first visit loads the page twice. */
 export async function ready(page) {
   await page.waitForFunction(() => window.glm?.ready.then(() => true), null, { timeout: PATIENCE_MS });
@@ -119,29 +79,6 @@ export function answer(page, messages, options) {
     },
     [messages, options],
   );
-}
-
-/** Fill the fields of the settings dialog. */
-export async function choose(page, fields) {
-  await page.click("#show-settings");
-  for (const [id, value] of Object.entries(fields)) {
-    if (typeof value === "boolean") await page.setChecked(`#${id}`, value);
-    else await page.fill(`#${id}`, String(value));
-  }
-  await page.click("#settings .main");
-}
-
-/** Ask in the page, wait until the answer is finished, and return its text. */
-export async function ask(page, text) {
-  await page.fill("#message", text);
-  await page.keyboard.press("Enter");
-  await finished(page);
-  return page.locator(".turn:not(.asked) > .text").last().textContent();
-}
-
-export async function finished(page) {
-  await page.locator("#send:not([hidden])").waitFor();
-  await page.waitForFunction(() => !document.querySelector(".is-writing"));
 }
 
 /** Copy a folder. The copy is deleted after the test. */
