@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
 from glm_runtime.answering.generation import AnswerWriter
-from glm_runtime.text.answer import AnswerForm
+from glm_runtime.text.answer import AnswerForm, AnswerReader
 from glm_runtime.text.dialects.all_tools import TURN
 from glm_runtime.text.dialects.dialect import CallDialect
+from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 from runtime.test_generation import write_tokens
 from support.call_texts import DIALECTS
+from support.tiny_models import build_tokenizer
 
 LINES, TAGS, BARE, PYTHON, TOOLS = (texts.dialect for texts in DIALECTS.values())
 
@@ -181,3 +183,30 @@ def test_pieces_have_the_parts(tiny_model: Model, streams_calls: bool):
     assert join([delta for piece in pieces for delta in piece.tool_call_deltas]) == calls
     early = any(piece.tool_call_deltas for piece in pieces[:-1])
     assert early is streams_calls
+
+
+def read_answer(dialect: CallDialect, parts: Sequence[str]) -> tuple[str, tuple[ToolCall, ...]]:
+    """The text and the calls of an answer; parts in angle brackets are special tokens."""
+    inner = build_tokenizer()
+    inner.add_special_tokens(sorted({part for part in parts if part.startswith("<")}))
+    tokenizer = Tokenizer(inner)
+    reader = AnswerReader(tokenizer, AnswerForm(is_chat=True, dialect=dialect), ())
+    tokens = [token for part in parts for token in tokenizer.encode(part)]
+    shown = [reader.add(token).text for token in tokens]
+    last = reader.finish()
+    return "".join(shown) + last.text, last.tool_calls
+
+
+def test_tags_that_are_special_tokens_are_text():
+    parts = ["Look", "<tool_call>", "get", "<arg_key>", "a", "</arg_key>", "<arg_value>", "1"]
+    parts += ["</arg_value>", "</tool_call>", "<|assistant|>", "<tool_call>", "get", "</tool_call>"]
+    calls = (ToolCall("get", '{"a": 1}'), ToolCall("get", "{}", "call_1"))
+    assert read_answer(TAGS, parts) == ("Look", calls)
+    assert read_answer(LINES, ["<tool_call>", "x"]) == ("x", ())
+
+
+def test_a_new_turn_ends_code_and_begins_the_next_call():
+    parts = ["\nI look.", "<|assistant|>", "python\nx\ny", "<|assistant|>", "get\n{}"]
+    calls = (ToolCall("python", '{"code": "x\\ny"}'), ToolCall("get", "{}", "call_1"))
+    assert read_answer(TOOLS, parts) == ("I look.", calls)
+    assert read_answer(TOOLS, ["So", "<|assistant|>", "\nYes"]) == ("So\n\nYes", ())
