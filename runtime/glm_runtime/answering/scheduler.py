@@ -7,7 +7,7 @@ in another order. Read `generation.py` and `row_cache.py` before.
 """
 
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from glm_runtime.answering.batch_decoder import OPEN_ROW
@@ -90,7 +90,7 @@ class Scheduler:
         self._next_ticket = 0
         self._reads_next = True
         self._events: list[TicketEvent] = []
-        self._counts = EngineStatistics()
+        self._counts: Counter[str] = Counter()  # by the names of EngineStatistics
 
     @property
     def is_idle(self) -> bool:
@@ -110,8 +110,8 @@ class Scheduler:
     @property
     def statistics(self) -> EngineStatistics:
         """What is going on, and what has been done so far."""
-        return dataclasses.replace(
-            self._counts,
+        return EngineStatistics(
+            **self._counts,
             running=len(self._list_admitted()),
             waiting=len(self._waiting),
             row_bytes=self._cache.row_bytes,
@@ -212,7 +212,7 @@ class Scheduler:
                 self._release(answer)
                 continue
             room -= count
-            self._count(prompt_tokens_read=count)
+            self._counts["prompt_tokens_read"] += count
             if count == left:
                 self._rows.finish()
                 self._open = None
@@ -235,7 +235,7 @@ class Scheduler:
         self._open = answer
         if not answer.has_started:
             answer.has_started = True
-            self._count(prompt_tokens_cached=cached)
+            self._counts["prompt_tokens_cached"] += cached
             self._tell(answer, Started(cached))
 
     def _write_tokens(self) -> None:
@@ -274,7 +274,7 @@ class Scheduler:
 
     def _conclude(self, answer: Answer, event: Event) -> None:
         self._tell(answer, event)
-        self._count(generated_tokens=int(not isinstance(event, GlmRuntimeError)))
+        self._counts["generated_tokens"] += not isinstance(event, GlmRuntimeError)
         if is_last(event):
             self._release(answer)
 
@@ -295,7 +295,7 @@ class Scheduler:
 
     def _preempt(self, answer: Answer) -> None:
         """Let an answer wait at the head of the queue; it goes on from its tokens."""
-        self._count(preemptions=1)
+        self._counts["preemptions"] += 1
         self._close_row(answer)
         answer.reserve()
         self._waiting.appendleft(answer)
@@ -330,7 +330,3 @@ class Scheduler:
 
     def _tell(self, answer: Answer, event: Event) -> None:
         self._events.append(TicketEvent(answer.ticket, event))
-
-    def _count(self, **amounts: int) -> None:
-        counts = {name: getattr(self._counts, name) + n for name, n in amounts.items()}
-        self._counts = dataclasses.replace(self._counts, **counts)
