@@ -41,6 +41,10 @@ class GenerationError(GlmRuntimeError):
     """ONNX Runtime failed, or no token can be chosen from the logits."""
 
 
+class GrammarStopError(GenerationError, GrammarError):
+    """A valid grammar ended an answer: it allows no token, or became too complex."""
+
+
 class SessionBusyError(GlmRuntimeError):
     """The session is used by another thread at this moment."""
 

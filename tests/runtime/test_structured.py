@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_runtime import (
-    GenerationError,
     GenerationSettings,
     Grammar,
     GrammarError,
@@ -23,6 +22,7 @@ from glm_runtime import (
     Piece,
     SamplingSettings,
 )
+from glm_runtime.errors import GenerationError, GrammarStopError
 from glm_runtime.sampling.structured import GrammarMask
 from glm_runtime.text.answer import AnswerForm
 from runtime.test_generation import text_of, with_eos
@@ -149,8 +149,22 @@ def test_a_grammar_that_is_none_is_refused_at_once(
 
 def test_a_token_against_the_grammar_is_refused(tiny_model: Model):
     mask = GrammarMask(Grammar("regex", "[0-9]+"), tiny_model.tokenizer, tiny_model.manifest.model)
-    with pytest.raises(GenerationError, match="the grammar cannot be applied any further"):
+    with pytest.raises(GrammarStopError, match="the grammar cannot be applied any further"):
         mask.accept(tiny_model.tokenizer.encode("a")[0])
+
+
+def test_a_grammar_that_becomes_too_complex_is_what_the_caller_gave(tiny_model: Model):
+    """A server answers it as a wrong request, and a chat goes on."""
+    choices = [{"type": "array", "prefixItems": [{"const": one}]} for one in range(2500)]
+    schema = {
+        "type": "object",
+        "properties": {"a": {"const": "b"}, "c": {"anyOf": choices}},
+        "required": ["a", "c"],
+        "additionalProperties": False,
+    }
+    with pytest.raises(GrammarError, match="Current row has 7500 items; max is 2000") as caught:
+        list(tiny_model.generate("x", json_schema=schema))
+    assert isinstance(caught.value, GenerationError)
 
 
 def test_without_llguidance_one_sentence_says_what_to_install(

@@ -11,6 +11,7 @@ from support.server_bodies import (
     FUNCTION,
     MESSAGES,
     RESPONSES,
+    TOO_COMPLEX,
     TOOL,
     USER,
     check_refusal,
@@ -120,6 +121,38 @@ BAD: list[tuple[str, str, list[Any]]] = [
 )
 def test_bad_input_is_refused(server: ServerProcess, path: str, body: Any) -> None:
     check_refusal(path, server.request(path, json.dumps(body).encode()))
+
+
+COMPLEX: dict[str, Any] = {
+    RESPONSES: {
+        "input": "?",
+        "text": {"format": typed("json_schema", name="a", schema=TOO_COMPLEX)},
+    },
+    MESSAGES: {
+        "messages": [USER],
+        "max_tokens": 50,
+        "output_config": {"format": typed("json_schema", schema=TOO_COMPLEX)},
+    },
+}
+
+
+@pytest.mark.parametrize("path", COMPLEX)
+def test_an_answer_that_fails_half_way(server: ServerProcess, path: str) -> None:
+    """A stream has begun with status 200, so its last event tells of the failure."""
+    assert "max is 2000" in check_refusal(path, server.request(path, COMPLEX[path]))
+    reply = server.request(path, {**COMPLEX[path], "stream": True})
+    assert reply.status == 200
+    last = reply.events[-1]
+    if path == MESSAGES:
+        assert (last["type"], last["error"]["type"]) == ("error", "invalid_request_error")
+        found = last["error"]["message"]
+    else:
+        response = last["response"]
+        assert (last["type"], response["status"]) == ("response.failed", "failed")
+        assert response["error"]["code"] == "invalid_prompt"
+        assert response["output"][0]["content"][0]["text"].startswith('{"a": ')
+        found = response["error"]["message"]
+    assert "max is 2000" in found
 
 
 @pytest.mark.parametrize("path", BODIES)

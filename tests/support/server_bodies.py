@@ -17,6 +17,17 @@ BODIES: dict[str, dict[str, Any]] = {
 FUNCTION: Any = {"type": "function", "name": "get", "parameters": {"type": "object"}}
 TOOL: Any = {"name": "get", "input_schema": {"type": "object"}}
 
+# A grammar that is valid, and becomes too complex after the first tokens of the answer.
+TOO_COMPLEX: Any = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "string", "maxLength": 4},
+        "c": {"anyOf": [{"type": "array", "prefixItems": [{"const": n}]} for n in range(2500)]},
+    },
+    "required": ["a", "c"],
+    "additionalProperties": False,
+}
+
 
 def typed(kind: str, **fields: Any) -> Any:
     """An object with a type, as items and blocks are."""

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from glm_runtime.errors import (
-    GenerationError,
     GrammarError,
+    GrammarStopError,
     MissingDependencyError,
     panics_as_errors,
 )
@@ -128,13 +128,13 @@ class GrammarMask:
         """Set the scores [V] of forbidden tokens to -inf, in place.
 
         Raises:
-            GenerationError: no token is allowed, or the grammar became too complex.
+            GrammarStopError: no token is allowed, or the grammar became too complex.
         """
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._require_no_error()
         allowed = np.unpackbits(packed, bitorder="little")[: scores.size]
         if not allowed.any():
-            raise GenerationError(
+            raise GrammarStopError(
                 "the grammar allows no token of this vocabulary at this position; check its "
                 "literals and patterns."
             )
@@ -144,7 +144,7 @@ class GrammarMask:
         """Take the chosen token.
 
         Raises:
-            GenerationError: the grammar does not allow the token.
+            GrammarStopError: the grammar does not allow the token.
         """
         self._matcher.consume_token(token)
         self._require_no_error()
@@ -153,7 +153,7 @@ class GrammarMask:
         """Take text that follows the end of the reasoning within one token.
 
         Raises:
-            GenerationError: the grammar does not allow the text.
+            GrammarStopError: the grammar does not allow the text.
         """
         for token in self._vocabulary.tokenize_str(text):
             self.accept(token)
@@ -161,7 +161,7 @@ class GrammarMask:
     def _require_no_error(self) -> None:
         if self._matcher.is_error():
             reason = self._matcher.get_error().strip().splitlines()[0]
-            raise GenerationError(
+            raise GrammarStopError(
                 f"the grammar cannot be applied any further ({reason}); simplify it, or check that "
                 "it allows what the prompt asks for."
             )
