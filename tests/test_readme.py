@@ -151,7 +151,12 @@ def test_python_blocks_run(
     sample_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_python = [page.name for page in CHECKED if find_blocks(page, "python")]
-    assert with_python == ["README.md", "hosts.md", "python.md"]  # the others: see above
+    assert with_python == [
+        "README.md",
+        "hosts.md",
+        "python.md",
+        "server.md",
+    ]  # the others: see above
     (code,) = find_blocks(ROOT / "README.md", "python")
     monkeypatch.chdir(sample_folder.parents[1])
     exec(compile(code, "README.md", "exec"), {})
