@@ -5,6 +5,7 @@ from typing import Any
 import anthropic
 import pydantic
 import pytest
+from anthropic.types import Message, RawMessageStreamEvent
 
 from support.servers import ServerProcess
 from support.verses import ASKED_VERSE, DESCRIPTION, LINE, PARAMETERS, POEM, REFERENCE, VERSE
@@ -232,6 +233,7 @@ class TestEvents:
         thinking = {"type": "enabled", "budget_tokens": 1024}
         body = {"messages": ASKED, "max_tokens": 1100, "temperature": 0, "thinking": thinking}
         reply = server.request(PATH, {**body, "stream": True})
+        check_types(reply.events)
         assert shorten(reply.events) == [
             "message_start",
             "ping",
@@ -246,6 +248,7 @@ class TestEvents:
             "message_stop",
         ]
         whole = server.request(PATH, body).json
+        assert not Message.model_validate(whole).model_extra
         assert join(reply.events, "text") == whole["content"][1]["text"]
         assert join(reply.events, "thinking") == whole["content"][0]["thinking"]
         delta = reply.events[-2]
@@ -260,6 +263,7 @@ class TestEvents:
     def test_of_a_call(self, server: ServerProcess) -> None:
         body = {"messages": VERSE_ASKED, "max_tokens": 80, "temperature": 0, "tools": [TOOL]}
         events = server.request(PATH, {**body, "stream": True}).events
+        check_types(events)
         assert shorten(events) == [
             "message_start",
             "ping",
@@ -275,6 +279,16 @@ class TestEvents:
 
 
 INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+EVENT: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(RawMessageStreamEvent)
+
+
+def check_types(events: list[Any]) -> None:
+    """Check the shape of all events against the client's own types, which have no ping."""
+    for event in events:
+        if event["type"] != "ping":
+            EVENT.validate_python(event)
 
 
 def shorten(events: list[Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from openai.types.responses import Response, ResponseStreamEvent
 
 from support.servers import ServerProcess
 from support.verses import ASKED_VERSE, DESCRIPTION, LINE, PARAMETERS, POEM, REFERENCE, VERSE
@@ -222,6 +223,17 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert said.strip() == text.text
 
 
+def test_the_response_is_what_the_client_s_types_say(server: ServerProcess) -> None:
+    body = {"input": ASKED_VERSE, "temperature": 0, "tools": [TOOL, OTHER], "tool_choice": "auto"}
+    schema = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
+    more = {"text": {"format": schema}, "reasoning": {"effort": "low"}, "metadata": {"a": "b"}}
+    named = {"tool_choice": {"type": "function", "name": "get_verse"}, "max_output_tokens": 90}
+    for given in (body, {**body, **named}, {**body, **more, "max_output_tokens": 40}):
+        reply = server.request(PATH, given).json
+        # The API sends `store`, too, which the client's type does not have.
+        assert set(Response.model_validate(reply).model_extra or {}) == {"store"}
+
+
 class TestEvents:
     def test_of_reasoning_and_text(self, server: ServerProcess) -> None:
         body = {"input": POEM, "temperature": 0, "reasoning": {"effort": "high"}, "stream": True}
@@ -287,7 +299,13 @@ class TestEvents:
         assert names == [event["type"] for event in reply.events]
 
 
+EVENT: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)
+
+
 def check_numbers(events: list[Any]) -> None:
+    """Check the shape of all events against the client's own types, and their order."""
+    for event in events:
+        EVENT.validate_python(event)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     indices = [event["output_index"] for event in events if "output_index" in event]
     assert indices == sorted(indices)
