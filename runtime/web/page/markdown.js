@@ -77,6 +77,7 @@ function purify(html, source) {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
     ALLOWED_URI_REGEXP: LINKS,
+    ADD_URI_SAFE_ATTR: ATTRIBUTES.filter((name) => name !== "href"), // otherwise their values must be links, too
     ALLOW_ARIA_ATTR: false,
     ALLOW_DATA_ATTR: false,
     RETURN_DOM_FRAGMENT: true,

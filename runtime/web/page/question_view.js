@@ -54,4 +54,5 @@ function startEdit(item, text, send) {
   item.classList.add("is-edited");
   item.append(form);
   field.focus();
+  form.scrollIntoView({ block: "nearest" });
 }

@@ -18,7 +18,7 @@ const HOSTILE = [
   "[vb](vbscript:x) [file](file:///etc/passwd) [relative](v1/models) [good](https://example.org/page) <a@example.org>",
 ];
 const RICH = [
-  "# A title\n\nSome **bold** and *italic* text with `code`, and a [link](https://example.org/).\n\n- one\n- two\n  - three\n\n1. first\n2. second",
+  "# A title\n\nSome **bold** and *italic* text with `code`, and a [link](https://example.org/).\n\n- one\n- two\n  - three\n\n7. first\n8. second",
   "| name | value |\n|---|---:|\n| a long name for a column | 1 |\n\n> quoted\n\n---\n\n```python\ndef add(first, second):\n    return first + second  # a line that is much too long for a narrow window\n```",
   "#### Deep\n\n- [x] done\n- [ ] open\n\n***\n\nhttps://example.org/" + "long".repeat(40),
 ];
@@ -115,7 +115,11 @@ test("Markdown is shown: titles, lists, tables, code that is copied, and bad nes
   await keep(page, [...RICH, ">".repeat(20_000), "床前明月光，\n疑是地上霜。"].map(answered));
   const [first, second, third, nested, poem] = await page.locator(".turn > .text").all();
   assert.equal(await first.locator("h3").innerText(), "A title");
+  assert.equal(await first.locator("h3").getAttribute("data-depth"), "1");
   assert.equal(await first.locator("li").count(), 5);
+  assert.equal(await first.locator("ol").last().getAttribute("start"), "7");
+  assert.equal(await second.locator("td").last().getAttribute("align"), "right");
+  assert.equal(await second.locator(".code-head span").innerText(), "python");
   assert.equal(await second.locator("td").count(), 2);
   assert.match(await third.innerText(), /☑ done\n+☐ open/);
   assert.match(await nested.innerText(), /^>+$/);
@@ -208,6 +212,7 @@ for (const colorScheme of ["light", "dark"]) {
     await page.locator(".asked").first().getByText("Edit").click();
     await page.click("text=Rename");
     await page.evaluate(() => (document.getElementById("problem").textContent = "something is wrong"));
+    assert.equal(await page.locator(".asked").first().getByText("Edit").isVisible(), false);
     await check(page, "fields");
     for (const width of [1280, 320]) {
       await page.setViewportSize({ width, height: 700 });
