@@ -1,4 +1,4 @@
-"""quantization_config: what would be computed wrongly is refused by name; never a traceback."""
+"""quantization_config: what is not supported is refused by name; never a traceback."""
 
 import json
 from typing import Any
@@ -59,9 +59,9 @@ def test_settings_that_are_no_object(value: object) -> None:
         (GPTQ_V1, {"checkpoint_format": 2}, "checkpoint_format=2", "'gptq'"),
         (GPTQ_V1, {"pack_dtype": "int16"}, "pack_dtype='int16'", "'int32'"),
         (GPTQ_V1, {"is_marlin_format": True}, "is_marlin_format=True", "False"),
-        (GPTQ_V1, {"adapter": {"rank": 8}}, "adapter={'rank': 8}", "no such value"),
-        (GPTQ_V1, {"rotation": "hadamard"}, "rotation='hadamard'", "no such value"),
-        (GPTQ_V1, {"activation": "w4afp8"}, "activation='w4afp8'", "no such value"),
+        (GPTQ_V1, {"adapter": {"rank": 8}}, "adapter={'rank': 8}", "is not supported; use another"),
+        (GPTQ_V1, {"rotation": "hadamard"}, "rotation='hadamard'", "is not supported; use another"),
+        (GPTQ_V1, {"activation": "w4afp8"}, "activation='w4afp8'", "is not supported; use another"),
         (GPTQ_V1, {"desc_act": "yes"}, "desc_act='yes'", "true or false"),
         (GPTQ_V1, {"sym": 1}, "sym=1", "true or false"),
         (Recipe(AWQ), {"bits": 8}, "bits=8", "4"),
@@ -83,7 +83,12 @@ def test_settings_that_are_no_object(value: object) -> None:
             "quantization_status='frozen'",
             "'compressed'",
         ),
-        (Recipe(COMPRESSED), {"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme={", "no such"),
+        (
+            Recipe(COMPRESSED),
+            {"kv_cache_scheme": {"num_bits": 8}},
+            "kv_cache_scheme={",
+            "is not supported",
+        ),
         (Recipe(COMPRESSED), {"transform_config": {"R1": {}}}, "transform_config={'R1'", "{}"),
         (
             Recipe(COMPRESSED),
@@ -116,8 +121,18 @@ def test_settings_that_no_linear_may_have(
         ("weights", {"symmetric": "no"}, "symmetric='no'", "true or false"),
         ("group", {"weights": None}, "num_bits=None", "a whole number"),
         ("group", {"weights": 4}, "weights=4", "an object"),
-        ("group", {"input_activations": {"num_bits": 8}}, "input_activations={", "no such value"),
-        ("group", {"output_activations": {"num_bits": 8}}, "output_activations={", "no such"),
+        (
+            "group",
+            {"input_activations": {"num_bits": 8}},
+            "input_activations={",
+            "is not supported; use another",
+        ),
+        (
+            "group",
+            {"output_activations": {"num_bits": 8}},
+            "output_activations={",
+            "is not supported",
+        ),
         ("group", {"format": "nvfp4-pack-quantized"}, "format='nvfp4-pack", "'pack-quantized'"),
         ("group", {"targets": "Linear"}, "targets='Linear'", "a list of names"),
         ("group", {"targets": [1]}, "targets=[1]", "a list of names"),

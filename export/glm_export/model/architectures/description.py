@@ -150,11 +150,22 @@ def read_number(config: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def require_value(config: Mapping[str, Any], key: str, *supported: object) -> None:
-    """Refuse a config value that is not supported; a missing value is accepted."""
+    """Refuse a config value that is not supported; a missing value is accepted.
+
+    Args:
+        config: an object of config.json.
+        key: its key.
+        supported: the values that are accepted; without them no value is.
+    """
     value = config.get(key)
-    if value is not None and value not in supported:
-        names = " or ".join(repr(item) for item in supported) if supported else "no such value"
+    if value is None or value in supported:
+        return
+    if not supported:
         raise UnsupportedModelError(
-            f"config.json says {key}={value!r}, which would be computed wrongly; "
-            f"supported is {names}: use another checkpoint."
+            f"config.json says {key}={value!r}, and {key} is not supported; use another "
+            "checkpoint, or remove that setting if the model does not need it."
         )
+    names = " or ".join(repr(item) for item in supported)
+    raise UnsupportedModelError(
+        f"config.json says {key}={value!r}; supported is {names}: use another checkpoint."
+    )

@@ -95,8 +95,8 @@ def _read_kind(nested: Mapping[str, Any]) -> str:
     kind = "default" if key is None else nested[key]
     if kind not in ("default", _YARN):
         raise UnsupportedModelError(
-            f"config.json says {key}={kind!r}, which would be computed wrongly; supported is "
-            "'default' or 'yarn': use another checkpoint."
+            f"config.json says {key}={kind!r}; supported is 'default' or 'yarn': use another "
+            "checkpoint."
         )
     return str(kind)
 
