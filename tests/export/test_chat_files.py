@@ -1,6 +1,7 @@
 """The template files of a folder: named templates, and the one that onnxruntime-genai reads."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from glm_export import ExportOptions, export
+from glm_export.errors import CheckpointError
 from glm_export.folder.side_files import list_chat_notes
 from glm_export.plan.report import ExportReport
 from glm_runtime import ChatOptions, Model, PromptError, load
@@ -16,6 +18,7 @@ from glm_runtime.text.chat_template import ChatTemplate, read_chat_template
 from glm_runtime.text.named_templates import combine_templates
 from support.chat_conversations import ASKED, CONVERSATIONS, WEATHER
 from support.chat_templates import LIKE_0414, OWN_SYSTEM
+from support.refusals import assert_sentence
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 TOOL_USE = (
@@ -69,6 +72,20 @@ def test_every_host_chooses_as_transformers_chooses(
     assert prompts[0].startswith("\nTools: [" if tools else "[gMASK]<sop><|user|>")
     assert model.chat_template is not None
     assert model.chat_template.render(QUESTION, ChatOptions(tuple(tools))) == prompts[0]
+
+
+@pytest.mark.parametrize("stored", [5, [{"name": "default"}], {"default": None}, ["text"]])
+def test_a_template_that_is_no_text(stored: object, checkpoint: Path, tmp_path: Path) -> None:
+    """It was ignored, so that a folder had no template or one too few."""
+    shutil.copytree(checkpoint, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("*.jinja"))
+    path = tmp_path / "checkpoint" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": stored}))
+    options = ExportOptions(path.parent, tmp_path / "out", quant="none", verify="none")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer_config\.json says chat_template="
+    ) as caught:
+        export(options)
+    assert_sentence(str(caught.value), "a text, or a list of objects")
 
 
 def test_a_template_is_chosen_by_its_name(model: Model, checkpoint: Path) -> None:

@@ -226,6 +226,13 @@ def refuse(
     assert_sentence(str(caught.value), "lora", *words)
 
 
+def test_an_adapter_of_the_model_without_its_head(tmp_path: Path) -> None:
+    """PEFT saves it with `task_type` FEATURE_EXTRACTION and names without `model.`."""
+    own = {name.removeprefix("model."): one for name, one in draw_change(MODULES).items()}
+    words = ("layers.0.self_attn.q_proj.weight in this model", "without its head")
+    refuse(tmp_path, CheckpointError, *words, own=own, task_type="FEATURE_EXTRACTION")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -3,6 +3,8 @@
 Once the folder's manifest named the old file while its weights were the new one's.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from support.broken_checkpoints import WEIGHTS, random_tensors, write_safetensor
 from support.refusals import assert_sentence
 
 Change = Callable[[Path], object]
+PIPE_NAME = "additional_chat_templates/rag.jinja"
 
 
 @pytest.fixture
@@ -84,6 +87,29 @@ def test_small_files_are_watched_too(root: Path, name: str, change: Change, foun
     assert [one.name for one in root.iterdir()] == ["checkpoint"]
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda path: path.write_text("{{ tools }}"), "changed"),
+        (Path.unlink, "removed"),
+        (lambda path: path.with_name("rag.jinja").write_text("{{ messages }}"), "added"),
+    ],
+)
+def test_the_folder_of_templates_is_watched(root: Path, change: Change, found: str) -> None:
+    path = root / "checkpoint" / "additional_chat_templates" / "tool_use.jinja"
+    path.parent.mkdir()
+    path.write_text("{{ tools | tojson }}")
+    options = ExportOptions(root / "checkpoint", root / "new", method="rtn", verify="tensors")
+    with pytest.raises(CheckpointError, match=rf"\w+\.jinja was {found} while"):
+        export(options, change_at("verifying", change, path))
+    path.write_text("{{ tools | tojson }}")
+    path.with_name("rag.jinja").unlink(missing_ok=True)
+    export(options)
+    files = json.loads((root / "new" / "glm_manifest.json").read_text())["source"]["files"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert files["additional_chat_templates/tool_use.jinja"]["sha256"] == digest
+
+
 def test_other_files_may_change(root: Path) -> None:
     """A log beside the weights, and files of a running training."""
     log = root / "checkpoint" / "training.log"
@@ -115,11 +141,12 @@ def test_evaluation_refuses_a_mixture(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json", "LICENSE"])
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "tokenizer.json", "LICENSE", PIPE_NAME])
 def test_a_pipe_in_place_of_a_file(root: Path, name: str) -> None:
     """It once waited for someone to write into it."""
     path = root / "checkpoint" / name
     path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
-    with pytest.raises(CheckpointError, match=f"{name} is a pipe or a device where a file"):
+    with pytest.raises(CheckpointError, match=f"{path.name} is a pipe or a device where a file"):
         export(ExportOptions(root / "checkpoint", root / "new", method="rtn"))

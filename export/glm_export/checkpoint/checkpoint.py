@@ -255,6 +255,12 @@ def _read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     for path in files:
         for tensor in _read_header(path):
             name = strip_wrappers(tensor.name)
+            if name in tensors and tensors[name].path == path:
+                raise CheckpointError(
+                    f"{path.name} has both {tensors[name].name} and {tensor.name}, which name the "
+                    "same weight, one of them inside a wrapper of a training program; save the "
+                    "model again without the wrapper, or remove one of the two tensors."
+                )
             if name in tensors:
                 raise CheckpointError(
                     f"{tensor.name} is in {tensors[name].path.name} and again in {path.name}; "

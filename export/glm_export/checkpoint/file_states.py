@@ -8,12 +8,13 @@ are not from. This file knows nothing about the content of the files.
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from glm_export.errors import CheckpointError
+from glm_runtime.text.named_templates import ADDED_FOLDER
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class FileStates:
 
 
 def read_states(folder: Path) -> FileStates:
-    """Return the states of all files in a folder.
+    """Return the states of all files in a folder, and in its folder of chat templates.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    states = {path: _find_state(path) for path in folder.iterdir()}
+    states = {path: _find_state(path) for path in _list_files(folder)}
     return FileStates({path: state for path, state in states.items() if state is not None})
 
 
@@ -82,12 +83,19 @@ def require_regular_files(folder: Path) -> None:
         CheckpointError: names the first one.
         OSError: the folder cannot be read.
     """
-    for path in folder.iterdir():
+    for path in _list_files(folder):
         if path.exists() and not path.is_file() and not path.is_dir():
             raise CheckpointError(
                 f"{path.name} is a pipe or a device where a file is expected; remove it, or "
                 "download the checkpoint again."
             )
+
+
+def _list_files(folder: Path) -> Iterator[Path]:
+    yield from folder.iterdir()
+    added = folder / ADDED_FOLDER
+    if added.is_dir():
+        yield from added.iterdir()
 
 
 def make_state(status: os.stat_result) -> FileState:

@@ -32,7 +32,13 @@ from glm_runtime.text.chat_template import (
     ChatTemplate,
     find_special_tokens,
 )
-from glm_runtime.text.named_templates import NAMES_NAME, combine_templates, find_named_templates
+from glm_runtime.text.named_templates import (
+    ADDED_FOLDER,
+    NAMES_NAME,
+    combine_templates,
+    find_named_templates,
+    list_added_templates,
+)
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
 
 # Keys that hold folders of the machine on which the checkpoint was saved.
@@ -155,6 +161,10 @@ def _name_sources(source: SourceModel) -> dict[str, Path]:
     if checkpoint.files.index is not None:
         paths.append(checkpoint.files.index)
     named = {path.name: path for path in paths}
+    added = checkpoint.folder / ADDED_FOLDER
+    known = (path for path in source.states.by_path if path.parent == added)  # maybe removed since
+    for path in {*known, *list_added_templates(checkpoint.folder)}:
+        named[f"{ADDED_FOLDER}/{path.name}"] = path
     for adapter in source.adapters:
         named |= adapter.files
     return named
@@ -213,8 +223,19 @@ def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[s
             f"the chat template {error.filename} cannot be read ({error.strerror}); check its "
             "permissions."
         ) from error
+    _require_whole(tokenizer_config.get("chat_template"), named)
     chosen = None if named else choose_template(folder)
     return named if chosen is None else {"default": chosen}
+
+
+def _require_whole(stored: object, named: Mapping[str, str]) -> None:
+    """Refuse templates of tokenizer_config.json that were passed over without a file."""
+    expected = len(stored) if isinstance(stored, list | dict) else int(stored is not None)
+    if len(named) < expected:
+        raise CheckpointError(
+            f"tokenizer_config.json says chat_template={stored!r:.80}, where a text, or a list of "
+            "objects with `name` and `template`, is expected; correct it, or remove that line."
+        )
 
 
 def _try_template(template: str) -> None:

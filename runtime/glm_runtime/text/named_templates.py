@@ -12,7 +12,7 @@ from glm_runtime.errors import FolderError
 TEMPLATE_NAME = "chat_template.jinja"
 # All named templates of an exported folder, whose files have no folders.
 NAMES_NAME = "chat_templates.json"
-_ADDED_FOLDER = "additional_chat_templates"
+ADDED_FOLDER = "additional_chat_templates"
 _DEFAULT, _TOOL_USE = "default", "tool_use"
 # Stands for a missing default, without which transformers refuses the conversation, too.
 _REFUSAL = (
@@ -32,7 +32,7 @@ def find_named_templates(folder: Path, tokenizer_config: Mapping[str, object]) -
         FolderError: a file is not UTF-8.
         OSError: a file cannot be read.
     """
-    paths = {path.stem: path for path in sorted((folder / _ADDED_FOLDER).glob("*.jinja"))}
+    paths = {path.stem: path for path in list_added_templates(folder)}
     if (folder / TEMPLATE_NAME).is_file():
         paths[_DEFAULT] = folder / TEMPLATE_NAME
     if paths:
@@ -50,6 +50,11 @@ def find_named_templates(folder: Path, tokenizer_config: Mapping[str, object]) -
         for name, text in stored.items()
         if isinstance(name, str) and isinstance(text, str)
     }
+
+
+def list_added_templates(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's other templates."""
+    return sorted((folder / ADDED_FOLDER).glob("*.jinja"))
 
 
 def combine_templates(named: Mapping[str, str]) -> str | None:

@@ -200,6 +200,14 @@ def _locate(target: MergeTarget, adapter: OpenAdapter, module: str, kind: str) -
         place = place or _find_whole(target, module, kind, whole, parts)
         if place is not None:
             return place
+    first = target.embedding.partition(".")[0]
+    if f"{first}.{name}" in target.shapes:
+        raise CheckpointError(
+            f"adapter {adapter.name} changes {name}, which is {first}.{name} in this model: the "
+            "adapter was trained on the model without its head (task_type FEATURE_EXTRACTION); "
+            f"rename its tensors from base_model.model. to base_model.model.{first}., or train it "
+            "with AutoModelForCausalLM."
+        )
     base = adapter.base_model
     raise CheckpointError(
         f"adapter {adapter.name} changes {name}, which this model does not have; check that it "
