@@ -51,12 +51,13 @@ ROOMS = {
         conversation . cli __main__
     """,
     "glm_agents": """
-        . errors limits configuration offers observation last_words bounded_http sandbox_program
-        sandbox connection toolbox strategy turns loop
+        . errors limits configuration texts offers observation last_words bounded_http
+        sandbox_program sandbox connection toolbox strategy turns loop
     """,
     "glm_server": """
-        . settings errors store metrics services schema call_rules forms questions answers sections
-        turns access connections openai anthropic status page description app program
+        . settings errors ids store metrics operator_tools services schema call_rules forms
+        questions answers sections turns access connections openai anthropic status page
+        description app program
     """,
 }
 

@@ -20,8 +20,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from glm_agents.configuration import AgentConfiguration
 from glm_agents.limits import AgentLimits
 from glm_agents.observation import Observation
-from glm_agents.offers import ToolOffer, cut_text
+from glm_agents.offers import ToolOffer
 from glm_agents.strategy import choose_strategy
+from glm_agents.texts import fit_result
 from glm_agents.toolbox import Toolbox, open_toolbox
 from glm_agents.turns import Step, Turns
 from glm_runtime.answering.settings import Piece
@@ -35,8 +36,6 @@ REFUSED = "Error: the user does not allow this call."
 STOPPED = "Error: the user stopped this call."
 # Python on Windows reacts to Ctrl-C only between waits.
 _WAIT_SECONDS = 0.2
-# A result takes 1 / 4 of the context at most, so that several calls fit.
-_RESULT_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -172,11 +171,6 @@ class Agent:
         begin = time.monotonic()
         observation = self._tools.call(call, turns.seconds_left)
         turns.spend(time.monotonic() - begin)
-        return Observation(self._fit(observation.text), observation.is_error)
-
-    def _fit(self, text: str) -> str:
-        """Cut a result that would fill the model's context."""
-        model = self._conversation.model
-        limit = model.manifest.model.context_length // _RESULT_SHARE
-        num_tokens = len(model.tokenizer.encode(text))
-        return text if num_tokens <= limit else cut_text(text, len(text) * limit // num_tokens)
+        return Observation(
+            fit_result(observation.text, self._conversation.model), observation.is_error
+        )

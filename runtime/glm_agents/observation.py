@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mcp_types
 
-from glm_agents.offers import cut_text
+from glm_agents.texts import cut_text
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from glm_agents.limits import (
     MAX_SCHEMA_CHARACTERS,
     MAX_SCHEMA_DEPTH,
 )
+from glm_agents.texts import cut_text
 
 # The names that the Model Context Protocol allows.
 _NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
@@ -89,13 +90,6 @@ def name_apart(offers: Sequence[ToolOffer]) -> list[ToolOffer]:
         ToolOffer(name, offer.server, offer.tool, offer.description, offer.parameters)
         for offer, name in zip(offers, names, strict=True)
     ]
-
-
-def cut_text(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters, and a note behind it if some are left out."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}\n[cut: these are the first {limit} of {len(text)} characters]"
 
 
 def _find_fault(tool: Declared, offers: Mapping[str, ToolOffer]) -> str | None:

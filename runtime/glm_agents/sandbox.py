@@ -20,12 +20,13 @@ from anyio.abc import ByteReceiveStream, Process
 from glm_agents.configuration import PythonTool
 from glm_agents.errors import AgentError
 from glm_agents.observation import Observation
-from glm_agents.offers import cut_text
+from glm_agents.texts import cut_text
 from glm_runtime.errors import to_printable
 
 _PROGRAM = "bwrap"
 _CHECK_SECONDS = 30.0
 _WATCH_SECONDS = 0.05
+_MAX_AT_ONCE = 4  # a server may be asked for many at the same time
 _TEMPORARY_BYTES = 64 << 20
 _FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {
@@ -44,6 +45,7 @@ class Sandbox:
     def __init__(self, tool: PythonTool, command: list[str]) -> None:
         self._tool = tool
         self._command = command
+        self._places = anyio.Semaphore(_MAX_AT_ONCE)
 
     async def run(self, code: str, seconds: float, limit: int) -> Observation:
         """Run code; return what it wrote to stdout and stderr. Cancelling ends it.
@@ -55,7 +57,7 @@ class Sandbox:
         """
         seconds = min(seconds, self._tool.seconds)
         numbers = [str(self._tool.memory_bytes), str(self._tool.max_processes)]
-        async with _start([*self._command, *numbers]) as process:
+        async with self._places, _start([*self._command, *numbers]) as process:
             output = _Output(self._tool.output_bytes)
             reason = await self._follow(process, code, output, seconds)
         text = cut_text(output.content.decode("utf-8", "replace"), limit)

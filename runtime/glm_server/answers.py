@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -188,13 +188,20 @@ def keep_first_call(piece: Piece) -> Piece:
     return dataclasses.replace(piece, tool_calls=piece.tool_calls[:1], tool_call_deltas=first)
 
 
+class Closable(Protocol):
+    """What must be closed in the end."""
+
+    async def close(self) -> None:
+        """Cancel what still runs."""
+
+
 class AnswerResponse(StreamingResponse):
     """A stream of server-sent events that closes its answers, also if it never begins."""
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, content: AsyncIterator[str], answers: Answers, silence: str = _COMMENT
+        self, content: AsyncIterator[str], answers: Closable, silence: str = _COMMENT
     ) -> None:
         """Start.
 

@@ -23,6 +23,7 @@ from glm_server.description import describe_app
 from glm_server.errors import ApiError, explain_validation, respond, translate
 from glm_server.metrics import Metrics
 from glm_server.openai import chat, completions, models, responses, tokens
+from glm_server.operator_tools import OperatorTools
 from glm_server.schema import require_json
 from glm_server.services import Services
 from glm_server.settings import MAX_BODY_BYTES, ServerSettings
@@ -53,12 +54,15 @@ def create_app(
         FolderError: a folder is not an exported folder.
     """
     store = ModelStore(folders, settings, progress)
-    services = Services(settings, store, Metrics(lambda: store.loaded))
+    tools = None
+    if settings.agents is not None:
+        tools = OperatorTools(settings.agents, settings.agent_limits)
+    services = Services(settings, store, Metrics(lambda: store.loaded), tools)
     app = FastAPI(
         title="glm-run serve",
         version=glm_runtime.__version__,
         summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
-        lifespan=_make_lifespan(store, is_lazy=is_lazy),
+        lifespan=_make_lifespan(services, is_lazy=is_lazy),
         max_body_size=MAX_BODY_BYTES,
         dependencies=[Depends(require_json)],
     )
@@ -91,11 +95,21 @@ def create_app(
 
 
 def _make_lifespan(
-    store: ModelStore, *, is_lazy: bool
+    services: Services, *, is_lazy: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    store, tools = services.store, services.tools
+
     @contextlib.asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
+        opened = contextlib.nullcontext() if tools is None else tools.run()
+        async with opened, run_models(app):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def run_models(app: FastAPI) -> AsyncIterator[None]:
         async def load() -> None:
+            if tools is not None:
+                await tools.wait()
             if not is_lazy:
                 await store.load_all()
             app.state.is_ready = True

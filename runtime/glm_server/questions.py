@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from glm_agents.offers import ToolOffer
+from glm_agents.strategy import choose_strategy
 from glm_runtime import ChatOptions, Model
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import make_settings
@@ -63,7 +65,8 @@ class Question:
     Attributes:
         messages: messages in the runtime's format.
         settings: settings by the names of `SettingsKeywords`.
-        tools: the tools that the model may call.
+        tools: the functions that the model may call.
+        offers: tools of the operator that the model may call, too.
         must_call: whether the answer must be calls.
         is_single: whether only one call is allowed.
         answer_schema: JSON schema of an answer in text; `None` leaves text free.
@@ -75,6 +78,7 @@ class Question:
     messages: Sequence[Message]
     settings: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[OfferedTool] = ()
+    offers: Sequence[ToolOffer] = ()
     must_call: bool = False
     is_single: bool = False
     answer_schema: Schema | None = None
@@ -91,7 +95,10 @@ class Question:
         """
         _require_thinking(model.chat_template, self.enable_thinking)
         options = ChatOptions(
-            tools=tuple(tool.describe() for tool in self.tools),
+            tools=(
+                *(tool.describe() for tool in self.tools),
+                *choose_strategy(model.chat_template, self.offers).tools,
+            ),
             enable_thinking=self.enable_thinking,
             continues_answer=self.continues_answer,
             is_sanitized=True,
@@ -108,7 +115,10 @@ class Question:
         prompt = self.prepare(model)
         grammar = make_grammar(
             self.answer_schema,
-            {tool.name: tool.schema for tool in self.tools},
+            {
+                **{tool.name: tool.schema for tool in self.tools},
+                **{offer.name: offer.parameters for offer in self.offers},
+            },
             prompt.form.dialect,
             must_call=self.must_call,
             is_single=self.is_single,

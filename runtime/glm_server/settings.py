@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from glm_agents.configuration import AgentConfiguration
+from glm_agents.limits import AgentLimits
 from glm_runtime.errors import SamplingError
 from glm_runtime.graph.inference import DeviceChoice
 from glm_runtime.graph.rotary import RopeScaling
@@ -44,6 +46,8 @@ class ServerSettings:
         idle_unload_seconds: time without a request after which a model is unloaded; `None` never.
         grace_seconds: time that running answers get when the server is stopped.
         logs_prompts: whether texts of prompts and answers are logged.
+        agents: MCP servers whose tools clients may ask for; `None` offers none.
+        agent_limits: limits of the calls of one response.
 
     Raises:
         SamplingError: a value is outside its range.
@@ -67,6 +71,8 @@ class ServerSettings:
     idle_unload_seconds: float | None = None
     grace_seconds: float = 30.0
     logs_prompts: bool = False
+    agents: AgentConfiguration | None = None
+    agent_limits: AgentLimits = field(default_factory=AgentLimits)
 
     def __post_init__(self) -> None:
         for name, least in (("parallel", 1), ("max_waiting", 0), ("grace_seconds", 0)):

@@ -6,9 +6,10 @@ The loop itself is the package `glm_agents`.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +24,7 @@ from glm_runtime.text.chat_messages import Tool
 from glm_runtime.text.tool_calls import ToolCall
 
 if TYPE_CHECKING:
+    from glm_agents.configuration import AgentConfiguration
     from glm_agents.limits import AgentLimits
     from glm_agents.loop import Tools
     from glm_agents.offers import ToolOffer
@@ -140,10 +142,9 @@ def open_agent_tools(inputs: ChatInputs, options: AgentOptions) -> Iterator[Agen
         raise click.UsageError(
             "nobody can be asked whether calls may run, because stdin is no terminal; add --yes."
         )
-    read_configuration, make_limits, open_tools = _import_agents()
-    turns = {} if options.max_turns is None else {"max_turns": options.max_turns}
-    limits = make_limits(**turns)
-    configuration = read_configuration(read_file(inputs.tools), str(inputs.tools))
+    configuration, limits = read_agents(inputs.tools, options.max_turns)
+    from glm_agents.loop import open_tools  # noqa: PLC0415  # optional
+
     with open_tools(configuration, limits) as tools:
         _warn(tools.toolbox.notes)
         names = ", ".join(offer.name for offer in tools.toolbox.offers)
@@ -151,17 +152,24 @@ def open_agent_tools(inputs: ChatInputs, options: AgentOptions) -> Iterator[Agen
         yield AgentTools(tools, limits, is_allowed=options.is_allowed)
 
 
-def _import_agents() -> tuple[Callable[..., Any], ...]:
+def read_agents(path: Path, max_turns: int | None) -> "tuple[AgentConfiguration, AgentLimits]":
+    """Read a file of MCP servers, and make the limits of the loop.
+
+    Raises:
+        AgentError: the file is wrong.
+        MissingDependencyError: the packages of the extra `agents` are missing.
+    """
     try:
-        from glm_agents.configuration import read_configuration  # noqa: PLC0415  # optional
-        from glm_agents.limits import AgentLimits  # noqa: PLC0415
-        from glm_agents.loop import open_tools  # noqa: PLC0415
+        import glm_agents.toolbox  # noqa: F401, PLC0415  # needs the SDK
+        from glm_agents.configuration import read_configuration  # noqa: PLC0415
+        from glm_agents.limits import DEFAULT_TURNS, AgentLimits  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError(
             f"the packages of agents cannot be imported ({error}); install them with "
             "`pip install mcp`."
         ) from error
-    return read_configuration, AgentLimits, open_tools
+    configuration = read_configuration(read_file(path), str(path))
+    return configuration, AgentLimits(max_turns=max_turns or DEFAULT_TURNS)
 
 
 def _warn(notes: Iterable[str]) -> None:

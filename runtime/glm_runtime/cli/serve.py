@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from glm_runtime.cli.agent import read_agents
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.hub import FolderPath, find_folder
 from glm_runtime.cli.options import (
@@ -99,6 +100,18 @@ _CAPACITY_OPTIONS = (
         help="Largest size of the folder of --prompt-cache.",
     ),
     click.option(
+        "--tools",
+        metavar="FILE",
+        type=PATH,
+        help="JSON file with mcpServers: clients of /v1/responses may ask for their tools.",
+    ),
+    click.option(
+        "--max-turns",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Largest number of answers of one response that call these tools.  [default: 35]",
+    ),
+    click.option(
         "--idle-unload",
         "idle_unload_seconds",
         metavar="SECONDS",
@@ -178,6 +191,11 @@ def _make_settings(values: dict[str, Any], machine: MachineOptions) -> "ServerSe
         keys += tuple(line.strip() for line in read_file(key_file).splitlines() if line.strip())
         if not keys:
             raise click.UsageError(f"{key_file} holds no API key; write one per line.")
+    tools, max_turns = values.pop("tools"), values.pop("max_turns")
+    if tools is not None:
+        values["agents"], values["agent_limits"] = read_agents(tools, max_turns)
+    elif max_turns is not None:
+        raise click.UsageError("--max-turns has no effect without --tools; leave it out.")
     values["context_bytes"] = None if memory is None else round(memory * 1e9)
     try:
         return ServerSettings(

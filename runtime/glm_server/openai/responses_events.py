@@ -5,11 +5,20 @@ Source of the events: openai-python, `types/responses/response_stream_event.py`.
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from glm_runtime.text.tokenizer import Tokenizer
 from glm_server.errors import ApiError
+from glm_server.ids import make_id
+from glm_server.openai.mcp_schema import (
+    McpError,
+    OutputApprovalRequest,
+    OutputMcpCall,
+    OutputToolList,
+)
+from glm_server.openai.mcp_tools import McpTools, complete
 from glm_server.openai.responses_reply import (
     ErrorCode,
     IncompleteDetails,
@@ -70,21 +79,48 @@ class ResponseWriter:
         reply: the response so far.
     """
 
-    def __init__(self, reply: ResponseReply, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        reply: ResponseReply,
+        tokenizer: Tokenizer,
+        tools: McpTools,
+        hidden: Collection[str] = (),
+    ) -> None:
         """Start with an empty response.
 
         Args:
             reply: the response; its items are added in order, over all turns.
             tokenizer: names the tokens of log-probabilities.
+            tools: the operator's tools that the model may call.
+            hidden: names of tools whose calls are no items.
         """
         self.reply = reply
         self._tokenizer = tokenizer
+        self._tools = tools
+        self._hidden = hidden
         self._num_events = 0
+        self._usage = Counts()
+        self._places: dict[int, int] = {}  # of the items of the turn's calls, by their sections
 
-    def begin(self) -> Iterator[Event]:
-        """Yield the events before the first item."""
+    def begin(self, approved: Sequence[OutputMcpCall] = ()) -> Iterator[Event]:
+        """Yield the events before the first answer.
+
+        Args:
+            approved: calls that ran before it.
+        """
         yield self._describe("created")
         yield self._describe("in_progress")
+        for tools in self._tools.list_servers():
+            yield from self._add_tool_list(tools)
+        for call in approved:
+            arguments, result = call.arguments, call.model_copy()
+            call.arguments, call.status, call.output, call.error = "", "in_progress", None, None
+            yield from self._add_call(call)
+            call.arguments = arguments
+            yield self._number_item("response.mcp_call_arguments.delta", delta=arguments)
+            yield self._number_item("response.mcp_call_arguments.done", arguments=arguments)
+            call.status, call.output, call.error = result.status, result.output, result.error
+            yield from self._finish_call(len(self.reply.output) - 1)
 
     def add(self, change: Change, *, is_cut: bool) -> Iterator[Event]:
         """Take a change of a section; yield its events.
@@ -93,6 +129,8 @@ class ResponseWriter:
             change: the change.
             is_cut: whether a limit has ended the answer.
         """
+        if change.section.kind == "call" and change.section.name in self._hidden:
+            return
         if change.step == "open":
             yield from self._open(change.section)
         elif change.step == "close":
@@ -100,13 +138,38 @@ class ResponseWriter:
         else:
             yield from self._grow(change)
 
-    def finish(self, turn: Turn) -> Iterator[Event]:
-        """Take the end of the last turn; yield the last events."""
-        reply, is_cut = self.reply, turn.reader.finish_reason == "length"
-        if not is_cut and all(item.type == "reasoning" for item in reply.output):
+    def count(self, turn: Turn) -> None:
+        """Add the tokens of an answer that has ended to the response's."""
+        self._usage.add(turn)
+
+    def complete_call(self, call: Section, text: str, *, is_error: bool) -> Iterator[Event]:
+        """Take the result of a call of the last answer; yield its events."""
+        place = self._places[call.index]
+        item = self.reply.output[place]
+        assert isinstance(item, OutputMcpCall)
+        complete(item, text, is_error=is_error)
+        yield from self._finish_call(place)
+
+    def end_turn(self) -> None:
+        """Forget the calls of an answer, before the next answer."""
+        self._places.clear()
+
+    def finish(self, *, is_cut: bool) -> Iterator[Event]:
+        """Take the end of the last answer; yield the last events.
+
+        Args:
+            is_cut: whether a limit has ended it.
+        """
+        reply = self.reply
+        for place, item in enumerate(reply.output):
+            if isinstance(item, OutputMcpCall) and item.status == "in_progress":
+                item.status, item.error = "incomplete", McpError(content="The call is incomplete.")
+                yield from self._finish_call(place)
+        silent = ("reasoning", "mcp_list_tools")
+        if not is_cut and all(item.type in silent for item in reply.output):
             yield from self._open(Section(0, "text"))
             yield from self._close("completed")
-        reply.usage = measure_usage(turn)
+        reply.usage = self._usage.describe()
         reply.completed_at = None if is_cut else int(time.time())
         reply.incomplete_details = IncompleteDetails() if is_cut else None
         reply.status = "incomplete" if is_cut else "completed"
@@ -120,21 +183,55 @@ class ResponseWriter:
         yield self._describe("failed")
 
     def _open(self, section: Section) -> Iterator[Event]:
-        item: OutputItem
         if section.kind == "call":
-            item = OutputCall(id=_make_id("fc"), call_id=section.id, name=section.name)
-        elif section.kind == "reasoning":
-            item = OutputReasoning(id=_make_id("rs"))
+            yield from self._open_call(section)
+            return
+        item: OutputItem
+        if section.kind == "reasoning":
+            item = OutputReasoning(id=make_id("rs"))
         else:
-            item = OutputMessage(id=_make_id("msg"))
+            item = OutputMessage(id=make_id("msg"))
         self.reply.output.append(item)
         yield self._number("response.output_item.added", item=_dump(item))
-        if isinstance(item, OutputMessage):
-            item.content.append(OutputText())
-        elif isinstance(item, OutputReasoning):
-            item.content.append(OutputReasoningText())
-        if not isinstance(item, OutputCall):
-            yield self._number_part("response.content_part.added", part=_dump(item.content[0]))
+        part = OutputReasoningText() if isinstance(item, OutputReasoning) else OutputText()
+        item.content.append(part)  # type: ignore[arg-type]  # the part belongs to the item
+        yield self._number_part("response.content_part.added", part=_dump(part))
+
+    def _open_call(self, section: Section) -> Iterator[Event]:
+        offer = self._tools.find(section.name)
+        self._places[section.index] = len(self.reply.output)
+        if offer is None:
+            item = OutputCall(id=make_id("fc"), call_id=section.id, name=section.name)
+            self.reply.output.append(item)
+            yield self._number("response.output_item.added", item=_dump(item))
+        elif self._tools.needs_approval(offer):
+            request = OutputApprovalRequest(
+                id=make_id("mcpr"), server_label=offer.server, name=offer.tool
+            )
+            self.reply.output.append(request)  # added with its arguments, at its end
+        else:
+            call = OutputMcpCall(id=make_id("mcp"), server_label=offer.server, name=offer.tool)
+            yield from self._add_call(call)
+
+    def _add_tool_list(self, tools: OutputToolList) -> Iterator[Event]:
+        self.reply.output.append(tools)
+        yield self._number("response.output_item.added", item={**_dump(tools), "tools": []})
+        yield self._number_item("response.mcp_list_tools.in_progress")
+        yield self._number_item("response.mcp_list_tools.completed")
+        yield self._number("response.output_item.done", item=_dump(tools))
+
+    def _add_call(self, call: OutputMcpCall) -> Iterator[Event]:
+        self.reply.output.append(call)
+        yield self._number("response.output_item.added", item=_dump(call))
+        yield self._number_item("response.mcp_call.in_progress")
+
+    def _finish_call(self, place: int) -> Iterator[Event]:
+        call = self.reply.output[place]
+        assert isinstance(call, OutputMcpCall)
+        step = "failed" if call.error is not None else "completed"
+        kind = f"response.mcp_call.{step}"
+        yield self._write(kind, output_index=place, item_id=call.id)
+        yield self._write("response.output_item.done", output_index=place, item=_dump(call))
 
     def _grow(self, change: Change) -> Iterator[Event]:
         item = self.reply.output[-1]
@@ -148,18 +245,27 @@ class ResponseWriter:
         elif isinstance(item, OutputReasoning):
             item.content[0].text += change.text
             yield self._number_part("response.reasoning_text.delta", delta=change.text)
-        else:
+        elif not isinstance(item, OutputToolList):
             item.arguments += change.text
-            yield self._number_item("response.function_call_arguments.delta", delta=change.text)
+            if not isinstance(item, OutputApprovalRequest):
+                kind = f"response.{item.type}_arguments.delta"
+                yield self._number_item(kind, delta=change.text)
 
     def _close(self, status: ItemStatus) -> Iterator[Event]:
         item = self.reply.output[-1]
-        item.status = status
-        if isinstance(item, OutputCall):
+        if isinstance(item, OutputMcpCall):
+            kind = "response.mcp_call_arguments.done"
+            yield self._number_item(kind, arguments=item.arguments)
+            return  # it is done when it has a result
+        if isinstance(item, OutputApprovalRequest):
+            yield self._number("response.output_item.added", item=_dump(item))
+        elif isinstance(item, OutputCall):
+            item.status = status
             yield self._number_item(
                 "response.function_call_arguments.done", name=item.name, arguments=item.arguments
             )
-        else:
+        elif isinstance(item, OutputMessage | OutputReasoning):
+            item.status = status
             part = _dump(item.content[0])
             kind = "output_text" if isinstance(item, OutputMessage) else "reasoning_text"
             said = {name: part[name] for name in ("text", "logprobs") if name in part}
@@ -189,19 +295,38 @@ class ResponseWriter:
         return event
 
 
-def measure_usage(turn: Turn) -> ResponseUsage:
-    """Return the number of tokens of a turn so far."""
-    return ResponseUsage(
-        input_tokens=turn.prompt_tokens,
-        input_tokens_details=InputTokensDetails(cached_tokens=turn.cached_tokens),
-        output_tokens=turn.reader.num_tokens,
-        output_tokens_details=OutputTokensDetails(reasoning_tokens=turn.reader.num_reasoning),
-        total_tokens=turn.prompt_tokens + turn.reader.num_tokens,
-    )
+@dataclass
+class Counts:
+    """Numbers of tokens over the turns of a response.
 
+    Attributes:
+        prompt: tokens of all prompts; each turn reads the ones before it again.
+        cached: how many of them came from the prefix cache.
+        answers: tokens of all answers.
+        reasoning: how many of them are reasoning.
+    """
 
-def _make_id(prefix: str) -> str:
-    return f"{prefix}_{uuid.uuid4().hex}"
+    prompt: int = 0
+    cached: int = 0
+    answers: int = 0
+    reasoning: int = 0
+
+    def add(self, turn: Turn) -> None:
+        """Add a turn."""
+        self.prompt += turn.prompt_tokens
+        self.cached += turn.cached_tokens
+        self.answers += turn.reader.num_tokens
+        self.reasoning += turn.reader.num_reasoning
+
+    def describe(self) -> ResponseUsage:
+        """Return the numbers as a response has them."""
+        return ResponseUsage(
+            input_tokens=self.prompt,
+            input_tokens_details=InputTokensDetails(cached_tokens=self.cached),
+            output_tokens=self.answers,
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=self.reasoning),
+            total_tokens=self.prompt + self.answers,
+        )
 
 
 def _dump(part: Reply) -> dict[str, Any]:

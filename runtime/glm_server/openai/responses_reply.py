@@ -5,6 +5,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from glm_server.openai.chat_schema import TokenLogprob
+from glm_server.openai.mcp_schema import (
+    McpTool,
+    OutputApprovalRequest,
+    OutputMcpCall,
+    OutputToolList,
+)
 from glm_server.openai.responses_schema import (
     FunctionTool,
     ItemStatus,
@@ -62,7 +68,14 @@ class OutputCall(Reply):
     arguments: str = ""
 
 
-OutputItem = OutputMessage | OutputReasoning | OutputCall
+OutputItem = (
+    OutputMessage
+    | OutputReasoning
+    | OutputCall
+    | OutputToolList
+    | OutputMcpCall
+    | OutputApprovalRequest
+)
 ErrorCode = Literal["server_error", "invalid_prompt"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -123,7 +136,7 @@ class ResponseReply(Reply):
     top_logprobs: int
     text: TextSettings
     reasoning: ReasoningSettings
-    tools: list[FunctionTool]
+    tools: list[FunctionTool | McpTool]
     tool_choice: Literal["none", "auto", "required"] | NamedFunction
     parallel_tool_calls: bool
     metadata: dict[str, str]

@@ -1,11 +1,20 @@
 """The body of a response to a question in the runtime's terms."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from glm_server.ids import make_id
+from glm_server.openai.mcp_schema import (
+    InputApproval,
+    InputApprovalRequest,
+    InputMcpCall,
+    InputToolList,
+)
+from glm_server.openai.mcp_tools import McpTools
 from glm_server.openai.responses_schema import (
+    FunctionTool,
     InputCall,
-    InputItem,
     InputMessage,
     InputReasoning,
     InputResult,
@@ -18,17 +27,25 @@ from glm_server.openai.responses_schema import (
 from glm_server.questions import OfferedTool, Question, read_effort
 from glm_server.schema import read_sampling
 
+PlainItem = InputMessage | InputReasoning | InputCall | InputResult
 
-def read_question(body: ResponseRequest) -> Question:
-    """Return the question of a body."""
+
+def read_question(body: ResponseRequest, tools: McpTools) -> Question:
+    """Return the question of a body.
+
+    Args:
+        body: the body, without requests for approvals; see `run_approved`.
+        tools: the operator's tools that the model may call.
+    """
     return Question(
-        _read_messages(body),
+        _read_messages(body, tools),
         settings={
             **read_sampling(body),
             "max_new_tokens": body.max_output_tokens,
             "top_logprobs": (body.top_logprobs or 0) if body.has_logprobs else None,
         },
         tools=_offer_tools(body),
+        offers=tools.offers,
         must_call=body.tool_choice == "required" or isinstance(body.tool_choice, NamedFunction),
         is_single=body.parallel_tool_calls is False,
         answer_schema=_read_schema(body),
@@ -37,18 +54,37 @@ def read_question(body: ResponseRequest) -> Question:
     )
 
 
-def _read_messages(body: ResponseRequest) -> list[dict[str, Any]]:
+def _read_messages(body: ResponseRequest, tools: McpTools) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if body.instructions is not None:
         messages.append({"role": "system", "content": body.instructions})
     if isinstance(body.input, str):
         return [*messages, {"role": "user", "content": body.input}]
     for item in body.input:
-        _add_item(item, messages)
+        if isinstance(item, InputMcpCall):
+            _add_mcp_call(item, tools, messages)
+        elif not isinstance(item, InputToolList | InputApprovalRequest | InputApproval):
+            _add_item(item, messages)
     return messages
 
 
-def _add_item(item: InputItem, messages: list[dict[str, Any]]) -> None:
+def _add_mcp_call(item: InputMcpCall, tools: McpTools, messages: list[dict[str, Any]]) -> None:
+    """Add a call of the operator's tool and its result."""
+    id_ = item.id or make_id("mcp")
+    name = tools.known.get((item.server_label, item.name), item.name)
+    # Not checked, because names of MCP tools may be longer than those of functions.
+    call = InputCall.model_construct(
+        type="function_call", call_id=id_, name=name, arguments=item.arguments
+    )
+    _add_item(call, messages)
+    error = json.dumps(item.error, ensure_ascii=False) if item.error else ""
+    if item.error and isinstance(item.error.get("content"), str):
+        error = item.error["content"]
+    result = item.output if item.output is not None else error
+    messages.append({"role": "tool", "tool_call_id": id_, "content": result})
+
+
+def _add_item(item: PlainItem, messages: list[dict[str, Any]]) -> None:
     """Add an item to the messages; the items of one answer become one message."""
     if isinstance(item, InputResult):
         result = {"role": "tool", "tool_call_id": item.call_id, "content": _join(item.output)}
@@ -62,7 +98,7 @@ def _add_item(item: InputItem, messages: list[dict[str, Any]]) -> None:
         _add_to_answer(item, messages[-1])
 
 
-def _is_continued(last: dict[str, Any], item: InputItem) -> bool:
+def _is_continued(last: dict[str, Any], item: PlainItem) -> bool:
     """Return whether an item belongs to the same answer as the ones before it."""
     if last["role"] != "assistant" or isinstance(item, InputReasoning):
         return False
@@ -90,7 +126,7 @@ def _offer_tools(body: ResponseRequest) -> list[OfferedTool]:
     """Return the tools that the model may call."""
     if body.tool_choice == "none":
         return []
-    tools = body.tools or []
+    tools = [tool for tool in body.tools or [] if isinstance(tool, FunctionTool)]
     if isinstance(body.tool_choice, NamedFunction):
         name = body.tool_choice.name
         tools = [tool for tool in tools if tool.name == name]

@@ -8,6 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from glm_server.openai.mcp_schema import (
+    InputApproval,
+    InputApprovalRequest,
+    InputMcpCall,
+    InputToolList,
+    McpTool,
+)
 from glm_server.schema import (
     Body,
     SamplingFields,
@@ -95,7 +102,16 @@ def _complete_type(item: object) -> object:
     return {"type": "message", **item} if isinstance(item, dict) else item
 
 
-InputItem = InputMessage | InputReasoning | InputCall | InputResult
+InputItem = (
+    InputMessage
+    | InputReasoning
+    | InputCall
+    | InputResult
+    | InputToolList
+    | InputMcpCall
+    | InputApprovalRequest
+    | InputApproval
+)
 InputItems = list[
     Annotated[InputItem, Field(discriminator="type"), BeforeValidator(_complete_type)]
 ]
@@ -112,6 +128,9 @@ class FunctionTool(Body):
         default=None,
         description="Has no effect: arguments follow the schema where a call is required.",
     )
+
+
+RequestTool = Annotated[FunctionTool | McpTool, Field(discriminator="type")]
 
 
 class NamedFunction(Body):
@@ -167,7 +186,7 @@ class ResponseRequest(SamplingFields, UnsupportedFields):
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: TokenCount | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
@@ -191,8 +210,8 @@ class ResponseRequest(SamplingFields, UnsupportedFields):
     @model_validator(mode="after")
     def _require_use(self) -> "ResponseRequest":
         """Refuse fields that would have no effect, and a choice among tools that are not there."""
-        names = [tool.name for tool in self.tools or []]
-        if self.tool_choice not in (None, "none", "auto") and not names:
+        names = [tool.name for tool in self.tools or [] if isinstance(tool, FunctionTool)]
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise ValueError("tool_choice asks for a tool but tools is empty")
         if isinstance(self.tool_choice, NamedFunction) and self.tool_choice.name not in names:
             raise ValueError("tool_choice names a tool that tools does not have")
