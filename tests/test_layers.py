@@ -56,7 +56,9 @@ ROOMS = {
     """,
     "glm_server": """
         . settings errors ids store metrics operator_tools services schema call_rules forms
+        . settings errors ids store metrics operator_tools services schema call_rules forms
         questions answers sections turns access connections openai anthropic status page
+        description app program
         description app program
     """,
 }
