@@ -156,6 +156,38 @@ def test_bad_tools(
     assert error.value.status == cpp.BAD_PROMPT
 
 
+CALLING = {"role": "assistant", "content": "Once", "tool_calls": [{"name": "f", "arguments": {}}]}
+
+
+def call_with(arguments: object) -> list[dict[str, Any]]:
+    calls = [{"name": "f", "arguments": arguments}]
+    return [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+
+
+def test_calls_cannot_be_continued(model: cpp.Model) -> None:
+    """They were written after the text that was to be continued."""
+    with pytest.raises(cpp.GlmError, match="the last message has tool calls where the beginning"):
+        model.encode_chat([{"role": "user", "content": "x"}, CALLING], continues_answer=True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_arguments(name: str, library: Library, folder: Path, tmp_path: Path) -> None:
+    """null is an empty object, and what is no object is refused, as in Python and Node."""
+    model = open_table(name, library, folder, tmp_path / "copy")
+    table = build_chat_table(ChatTemplate(TEMPLATES[name][0]))
+    assert table is not None
+    if table.calls is not None:
+        assert model.encode_chat(call_with(None)) == model.encode_chat(call_with({}))
+    texts = ("[1]", "null", "{bad", "") if name == "GLM-4.5" else ()
+    for given in ([1], 5, False, *texts):
+        with pytest.raises(cpp.GlmError, match=r"call of 'f' has the arguments .* where an obj"):
+            model.encode_chat(call_with(given))
+    model.close()
+
+
 LOOPS = (
     *(("GLM-4-0414", loop) for loop in ("get\n{}\n", "get\n{bad\n", 'get\n{"a": [\n')),
     ("GLM-4.5", "<tool_call>get</tool_call>"),

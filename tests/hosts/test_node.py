@@ -97,6 +97,10 @@ THOUGHTS = (
     (True, "never closed </th"),
     (False, "  <thi"),
     (True, "</think>   same line"),
+    (True, "\ufeff</think>\ufeff"),
+    (True, "\x1cHm.\x1c</think>\x1c\nYes."),
+    (False, "\ufeff<think>Hm.</think>"),
+    (False, "\x1c"),
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from glm_runtime import ChatOptions
+from glm_runtime import ChatOptions, PromptError
 from glm_runtime.text.chat_template import ChatTemplate
 from support import npm_packages
 from support.call_texts import DIALECTS, list_readings
@@ -49,10 +49,19 @@ DROPPED: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]], str | None
         [],
         "where a list of objects is ex",
     ),
+    (
+        EDGE,
+        [ASKED, {"role": "assistant", "content": None}],
+        [],
+        "message 2 of the assistant has ne",
+    ),
     (FIRST_TOOL, [ASKED], [WEATHER], None),
     (FIRST_TOOL, [ASKED], [WEATHER, VERSE], "does not write the tool .get_verse"),
     (OWN_SYSTEM, [{"role": "system", "content": "a"}, ASKED], [], "with the role .system"),
     (EDGE, [ASKED, {"role": "tool", "content": "b"}], [], r"with the role .tool.*message 2"),
+    # A byte order mark is no white space, and U+001C is some.
+    (EDGE, [ASKED, {"role": "tool", "content": "\ufeff"}], [], r"with the role .tool.*message 2"),
+    (EDGE, [ASKED, {"role": "tool", "content": "\x1c"}], [], None),
     (
         EDGE,
         [ASKED, {"role": "assistant", "metadata": "f", "content": "{}"}],
@@ -88,7 +97,10 @@ def list_rendered() -> list[dict[str, Any]]:
         for template, (source, _) in list_templates().items()
     ]
     refused = {"name": "refused", "source": refusing, "messages": [ASKED], "expected": None}
-    return [refused, *begun, *list_own_calls()] + [
+    continued = [*continued[:1], assistant("Once", tool_calls=[call("f", {})])]
+    calling = {"name": "calls cannot be continued", "source": EDGE, "messages": continued}
+    calling |= {"continuesAnswer": True, "expected": None}
+    return [refused, calling, *list_arguments(), *begun, *list_own_calls()] + [
         {
             "name": f"{template}: {name}",
             "source": source,
@@ -101,6 +113,29 @@ def list_rendered() -> list[dict[str, Any]]:
         for template, (source, style) in list_templates().items()
         for name, chosen in CONVERSATIONS.items()
     ]
+
+
+def list_arguments() -> list[dict[str, Any]]:
+    """null is an empty object, and what is no object is refused, as in Python."""
+    return [
+        {
+            "name": f"{template}: arguments {given!r}",
+            "source": source,
+            "messages": [ASKED, assistant("", tool_calls=[call("f", given)])],
+            "expected": render_or_refuse(
+                source, [ASKED, assistant("", tool_calls=[call("f", given)])]
+            ),
+        }
+        for template, (source, _) in list_templates().items()
+        for given in (None, [1], 5, False, "[1]", "null", "{bad", "")
+    ]
+
+
+def render_or_refuse(source: str, messages: list[dict[str, Any]]) -> str | None:
+    try:
+        return ChatTemplate(source).render(messages)
+    except PromptError:
+        return None
 
 
 def list_own_calls() -> list[dict[str, Any]]:

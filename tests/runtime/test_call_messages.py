@@ -6,10 +6,16 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from glm_runtime import ChatOptions
+from glm_runtime import ChatOptions, PromptError
 from glm_runtime.text.chat_template import ChatTemplate
 from support.chat_conversations import ASKED, WEATHER, assistant, call, result, system, user
-from support.chat_templates import OWN_SYSTEM, READS_CALLS, SETS_TOOLS, SOP_WITHOUT_BRACKETS
+from support.chat_templates import (
+    OWN_SYSTEM,
+    READS_CALLS,
+    SETS_TOOLS,
+    SOP_WITHOUT_BRACKETS,
+    list_templates,
+)
 
 METADATA = SOP_WITHOUT_BRACKETS.replace("|>\n ", "|>{{ message.metadata or '' }}\n ")
 TOOLS = ({"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}, WEATHER)
@@ -152,3 +158,31 @@ def test_glm_4_5_gets_objects_and_writes_results_between_tags():
     assert rendered == render(READS_CALLS, reference)
     assert "<arg_value>[1]</arg_value>" in rendered
     assert "<|observation|>\n<tool_response>\nsun\n</tool_response>" in rendered
+
+
+@pytest.mark.parametrize("name", list_templates())
+def test_arguments_that_are_null_are_an_empty_object(name: str):
+    """They became the text `null`."""
+    template = ChatTemplate(list_templates()[name][0])
+    texts = {
+        template.render([ASKED, assistant("", tool_calls=[call("f", given)]), result("sun")])
+        for given in (None, {}, "{}")
+    }
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("source", [READS_CALLS, METADATA, OWN_SYSTEM])
+@pytest.mark.parametrize("given", [[1], 5, False])
+def test_arguments_of_other_types_are_refused(source: str, given: object):
+    messages = [ASKED, assistant("", tool_calls=[call("f", given)])]
+    with pytest.raises(PromptError, match=r"call of 'f' has the arguments .* where an object is"):
+        ChatTemplate(source).render(messages)
+
+
+@pytest.mark.parametrize("given", ["[1]", "null", "{bad", ""])
+def test_a_text_that_is_no_object_is_refused_where_keys_have_tags(given: str):
+    """GLM-4.5's template wrote them as an argument `raw_arguments`, which no tool has."""
+    messages = [ASKED, assistant("", tool_calls=[call("f", given)])]
+    with pytest.raises(PromptError, match=r"call of 'f' has the arguments .* where an object is"):
+        ChatTemplate(READS_CALLS).render(messages)
+    assert f"f\n {given}" in ChatTemplate(METADATA).render(messages)

@@ -106,6 +106,15 @@ def test_a_call_without_a_name_is_refused():
         ChatTemplate(METADATA_TEMPLATE).render(messages)
 
 
+def test_an_answer_without_content_and_calls_is_refused():
+    """GLM-Z1's template read the content, and Jinja's words were the error."""
+    for answer in ({"content": None}, {"content": None, "tool_calls": []}, {"tool_calls": None}):
+        with pytest.raises(PromptError, match="message 1 of the assistant has neither content nor"):
+            simplify_messages([{"role": "assistant", **answer}])
+    for answer in ({"content": ""}, {"tool_calls": [POEM]}, {"reasoning_content": "Hm."}):
+        simplify_messages([{"role": "assistant", **answer}])
+
+
 @pytest.mark.parametrize("calls", ["get_verse", {"name": "get_verse"}, ["get_verse"], 5])
 def test_calls_that_are_no_list_of_objects_are_refused(calls: object):
     """A single object was dropped silently, so that the model did not see its own call."""

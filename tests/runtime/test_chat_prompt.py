@@ -14,7 +14,7 @@ from glm_runtime import ChatOptions, Model, PromptError
 from glm_runtime.text.chat_prompt import prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.tokenizer import Tokenizer, read_tokenizer
-from support.chat_conversations import CONVERSATIONS, WEATHER
+from support.chat_conversations import ASKED, CONVERSATIONS, WEATHER, assistant, call
 from support.chat_templates import LIKE_0414, READS_CALLS, SETS_TOOLS, list_templates
 from support.tiny_models import build_tokenizer
 
@@ -158,12 +158,22 @@ def test_a_beginning_inside_the_reasoning_is_continued_there(
     [
         [{"role": "user", "content": "x"}],
         [{"role": "assistant", "content": " "}],
-        [{"role": "assistant"}],
+        [{"role": "assistant", "reasoning_content": "Hm."}],
     ],
 )
 def test_only_an_answer_can_be_continued(messages: list[dict[str, Any]]):
     with pytest.raises(PromptError, match="is not the beginning of an answer"):
         ChatTemplate(LIKE_0414).render(messages, ChatOptions(continues_answer=True))
+
+
+def test_calls_cannot_be_continued():
+    """They were dropped silently."""
+    messages = [ASKED, assistant("Once", tool_calls=[call("get_weather", {})])]
+    with pytest.raises(PromptError, match="the last message has tool calls where the beginning"):
+        ChatTemplate(LIKE_0414).render(messages, ChatOptions(continues_answer=True))
+    messages = [ASKED, assistant("Once", tool_calls=[])]
+    text = ChatTemplate(LIKE_0414).render(messages, ChatOptions(continues_answer=True))
+    assert text.endswith("Once")
 
 
 def test_a_template_without_the_answer_cannot_continue_it():

@@ -120,7 +120,6 @@ def test_the_file_wins_over_the_config_and_without_both_there_is_none(tmp_path: 
     [
         ("{{ raise_exception('no such role') }}", "no such role"),
         ("{{ messages[0].content + 1 }}", "concatenate|unsupported"),
-        ("{{ messages[5].content }}", "no element 5"),
         ("{{ 1 / 0 }}", "division by zero"),
     ],
 )
@@ -128,6 +127,21 @@ def test_a_refusal_is_one_sentence_with_the_templates_reason(source: str, reason
     messages = [{"role": "user", "content": "x"}]
     with pytest.raises(PromptError, match=rf"template refuses these messages \(.*({reason})"):
         ChatTemplate(source).render(messages)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("{{ messages[5].content }}", "a value"),
+        ("{{ messages[0].title.strip() }}", "'title'"),
+        ("{{ 'a' ~ messages[0].title.strip }}", "'title'"),
+        ("{{ documents_of.first }}", "'documents_of'"),
+    ],
+)
+def test_what_a_template_misses_is_named_in_our_words(source: str, found: str):
+    """Jinja's words named Python's types: 'dict object' has no attribute 'content'."""
+    with pytest.raises(PromptError, match=f"template reads {found}, which these messages do not"):
+        ChatTemplate(source).render([{"role": "user", "content": "x"}])
 
 
 def test_a_broken_template_or_config_is_named(tmp_path: Path):

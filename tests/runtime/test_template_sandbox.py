@@ -34,7 +34,7 @@ def test_a_way_out_is_named(source: str) -> None:
         ChatTemplate(source).render(MESSAGES)
     message = str(caught.value)
     assert "does something that is not allowed (access to attribute" in message
-    assert message.endswith("or write the prompt yourself with --raw.") and "\n" not in message
+    assert message.endswith("or pass the whole prompt to Model.generate.") and "\n" not in message
     assert MESSAGES == [{"role": "user", "content": "hi"}]
 
 

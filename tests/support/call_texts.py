@@ -57,7 +57,8 @@ class DialectTexts:
 
     def draw(self, generator: random.Random) -> str:
         """A text of pieces and calls, of which about a third ends with a call."""
-        choice = (*self.pieces, *self.pieces, *self.calls, " and", "\n", "\r\n", "```", "```json\n")
+        blanks = ("\n", "\r\n", "\x1c", "\ufeff")  # the last one is none
+        choice = (*self.pieces, *self.pieces, *self.calls, *blanks, " and", "```", "```json\n")
         text = "".join(generator.choices(choice, k=generator.randrange(1, 10)))
         return text + generator.choice(("", "", self.between + generator.choice(self.calls)))
 

@@ -35,6 +35,12 @@ std::string_view find_reasoning(std::string_view content) {
 }
 
 void require_answer(const ChatMessage& message) {
+  if (!message.calls.empty()) {
+    throw Error(GLM_BAD_PROMPT,
+                "the last message has tool calls where the beginning of an answer is to be "
+                "continued, which is text; leave the calls out, or add their results and do not "
+                "continue.");
+  }
   if (message.role == "assistant" && !strip(message.content).empty()) return;
   throw Error(GLM_BAD_PROMPT,
               "the last message is not the beginning of an answer where one is to be continued; "

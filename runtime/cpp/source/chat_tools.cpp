@@ -30,6 +30,11 @@ void check_name(const std::string& name, const char* what) {
          "{\"name\": ..., \"parameters\": ...}}.");
 }
 
+[[noreturn]] void refuse_arguments(const CallText& call) {
+  refuse("the call of '" + call.name + "' has the arguments '" + call.arguments +
+         "' where an object is expected; write an object, or its JSON text.");
+}
+
 // The raw text of an object's field `function`, or of the object itself.
 std::string_view find_function(std::string_view object, const char* name) {
   std::string_view found = object;
@@ -58,18 +63,21 @@ ToolText parse_tool(std::string_view whole) {
 
 CallText parse_call(std::string_view whole) {
   CallText call{"", "{}"};
+  bool is_allowed = true;
   JsonReader json(find_function(whole, "tool_calls"), "tool_calls");
   json.object([&](const std::string& key) {
     bool is_text = json.kind() == JsonReader::Kind::kString;
     if (key == "name" && is_text) {
       call.name = json.string();
-    } else if (key == "arguments") {
-      call.arguments = is_text ? json.string() : rewrite_json(&json, std::nullopt);
-    } else {
+    } else if (key != "arguments") {
       json.skip();
+    } else if (!json.take_null()) {
+      is_allowed = is_text || json.kind() == JsonReader::Kind::kObject;
+      call.arguments = is_text ? json.string() : rewrite_json(&json, std::nullopt);
     }
   });
   check_name(call.name, "a call");
+  if (!is_allowed) refuse_arguments(call);
   return call;
 }
 
@@ -145,7 +153,7 @@ void CallsRule::write(const CallText& call, bool is_first, RenderedChat* chat) c
     return;
   }
   bool is_empty = true;
-  read_given([&] {
+  try {
     JsonReader json(call.arguments, "the arguments of a call");
     json.object([&](const std::string& key) {
       chat->text += is_empty ? name_end : between;
@@ -156,7 +164,10 @@ void CallsRule::write(const CallText& call, bool is_first, RenderedChat* chat) c
       chat->add_content(is_text ? json.string() : rewrite_json(&json, std::nullopt));
     });
     json.finish();
-  });
+  } catch (const Error& error) {
+    if (error.status() != GLM_BAD_FOLDER) throw;
+    refuse_arguments(call);
+  }
   chat->text += is_empty ? empty : suffix;
 }
 

@@ -6,7 +6,9 @@ tool goes into the message's `metadata` where the template writes that, and othe
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
+from glm_runtime.errors import PromptError
 from glm_runtime.text.dialects import all_tools, python_call
 from glm_runtime.text.dialects.json_scanner import read_json, write_string
 from glm_runtime.text.template_features import TemplateFeatures
@@ -36,14 +38,12 @@ class CallWriter:
         """Write a call as a message.
 
         Raises:
-            PromptError: it has no name.
+            PromptError: it has no name, or its arguments are neither text nor an object.
         """
         name = read_tool_name(call)
-        function = call.get("function", call)
-        assert isinstance(function, Mapping)
         self._waiting.append(name)
         self._names[str(call.get("id", ""))] = name
-        content = write_arguments(function.get("arguments", {}))
+        content = write_arguments(read_arguments(call))
         if self._features.own_tools:
             text = f'{{"name": {write_string(name)}, "arguments": {content}}}'
             return {"role": "assistant", "content": text}
@@ -80,7 +80,35 @@ def describe_tools(messages: list[Message], tools: Sequence[Tool]) -> list[Messa
     return [first, *messages[has_system:]]
 
 
-def write_arguments(arguments: object) -> str:
+def read_arguments(call: Mapping[str, object]) -> str | Mapping[str, object]:
+    """Return the arguments of a call, a text or an object; what is left out or null is {}.
+
+    Raises:
+        PromptError: they are something else.
+    """
+    function = call.get("function", call)
+    assert isinstance(function, Mapping)
+    arguments = function.get("arguments")
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, str | Mapping):
+        refuse_arguments(call, arguments)
+    return arguments
+
+
+def refuse_arguments(call: Mapping[str, object], arguments: object) -> NoReturn:
+    """Refuse arguments that are no object.
+
+    Raises:
+        PromptError: always.
+    """
+    raise PromptError(
+        f"the call of {read_tool_name(call)!r} has the arguments {arguments!r:.80} where an object "
+        "is expected; write an object, or its JSON text."
+    )
+
+
+def write_arguments(arguments: str | Mapping[str, object]) -> str:
     """Return the arguments of a call as JSON text."""
     if isinstance(arguments, str):
         return arguments

@@ -14,6 +14,8 @@ from glm_runtime.text.call_messages import (
     Message,
     Tool,
     describe_tools,
+    read_arguments,
+    refuse_arguments,
     write_arguments,
 )
 from glm_runtime.text.dialects.json_scanner import read_json
@@ -138,7 +140,8 @@ def simplify_messages(messages: Sequence[Message]) -> list[Message]:
     """Drop keys whose value is null, name reasoning as transformers does, and join text parts.
 
     Raises:
-        PromptError: a message has no role, or a part that is no text.
+        PromptError: a message has no role, a part that is no text, or, as an answer, neither
+            content nor calls.
     """
     return [_simplify(place, message) for place, message in enumerate(messages, 1)]
 
@@ -154,7 +157,7 @@ def adapt_messages(
         features: what the template reads.
 
     Raises:
-        PromptError: a tool call has no name.
+        PromptError: a tool call has no name, or arguments that the template cannot write.
     """
     writer = CallWriter(features, tools)
     adapted: list[Message] = []
@@ -228,6 +231,11 @@ def _simplify(place: int, message: Message) -> Message:
             f"message {place} has the tool calls {calls!r:.80} where a list of objects is "
             "expected; write calls in OpenAI's format."
         )
+    if kept["role"] == "assistant" and not calls and not {"content", "thinking"} & kept.keys():
+        raise PromptError(
+            f"message {place} of the assistant has neither content nor calls; write a content, "
+            "which may be empty, or leave the message out."
+        )
     return kept
 
 
@@ -253,8 +261,7 @@ def _adapt(message: Message, features: TemplateFeatures, writer: CallWriter) -> 
         yield message
         return
     if features.tool_calls:
-        is_text = features.has_text_arguments
-        yield {**message, "tool_calls": [_adapt_call(call, is_text=is_text) for call in calls]}
+        yield {**message, "tool_calls": [_adapt_call(call, features) for call in calls]}
         return
     if message.get("content"):
         yield {key: value for key, value in message.items() if key != "tool_calls"}
@@ -262,16 +269,18 @@ def _adapt(message: Message, features: TemplateFeatures, writer: CallWriter) -> 
         yield writer.write_call(call)
 
 
-def _adapt_call(call: Mapping[str, object], *, is_text: bool) -> Mapping[str, object]:
+def _adapt_call(call: Mapping[str, object], features: TemplateFeatures) -> Mapping[str, object]:
     """Convert the arguments of a call to JSON text or to an object."""
     read_tool_name(call)
     function = call.get("function", call)
     assert isinstance(function, Mapping)
-    arguments = function.get("arguments", {})
-    if is_text:
-        arguments = write_arguments(arguments)
+    arguments: object = read_arguments(call)
+    if features.has_text_arguments:
+        arguments = write_arguments(read_arguments(call))
     elif isinstance(arguments, str):
-        arguments = _read_arguments(arguments)
+        arguments = _parse_arguments(arguments)
+    if features.has_tagged_calls and not isinstance(arguments, Mapping):
+        refuse_arguments(call, arguments)  # there is a tag for each key
     adapted = {**function, "arguments": arguments}
     return {**call, "function": adapted} if "function" in call else adapted
 
@@ -285,7 +294,7 @@ def _put_into_system(messages: list[Message], tools: Sequence[Tool]) -> list[Mes
     return [{"role": "system", "content": "", "tools": wrapped}, *messages]
 
 
-def _read_arguments(text: str) -> object:
+def _parse_arguments(text: str) -> object:
     """Return the object that the text describes; a text that is no object stays as it is."""
     try:
         found = read_json(text)

@@ -47,8 +47,8 @@ def prepare_prompt(
     require_messages(messages)
     if template is None:
         raise PromptError(
-            "this folder has no chat template, so messages cannot be rendered; write the "
-            "whole prompt yourself (Model.generate, or --raw on the command line)."
+            "this folder has no chat template, so messages cannot be rendered; pass the whole "
+            "prompt to Model.generate."
         )
     if not messages:
         raise PromptError("the conversation is empty; pass at least one message.")

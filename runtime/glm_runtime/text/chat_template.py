@@ -6,6 +6,7 @@ file knows nothing about tokens. `written_check.py` finds what a template leaves
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -49,6 +50,8 @@ TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 # Follows an answer that is continued; a template that strips contents drops the blank. As in
 # transformers.
 _END_MARK = "END_OF_WHAT_IS_CONTINUED "
+# How Jinja names a key of a message, or a variable, that it did not find.
+_MISSING_NAME = re.compile(r"(?<='dict object' has no attribute )'\w+'|'\w+'(?= is undefined$)")
 
 __all__ = [
     "TABLE_NAME",
@@ -183,6 +186,12 @@ class ChatTemplate:
         """Render up to the end of the last message."""
         last = messages[-1] if messages else {}
         content = last.get("content")
+        if last.get("tool_calls"):
+            raise PromptError(
+                "the last message has tool calls where the beginning of an answer is to be "
+                "continued, which is text; leave the calls out, or add their results and do not "
+                "continue."
+            )
         if last.get("role") != "assistant" or not isinstance(content, str) or not content.strip():
             raise PromptError(
                 "the last message is not the beginning of an answer where one is to be continued; "
@@ -247,13 +256,20 @@ class ChatTemplate:
             reason = first_line(error).rstrip(".")
             raise HostileTemplateError(
                 f"the model's chat template does something that is not allowed ({reason}); "
-                "do not trust its source, or write the prompt yourself with --raw."
+                "do not trust its source, or pass the whole prompt to Model.generate."
+            ) from error
+        except jinja2.UndefinedError as error:
+            name = _MISSING_NAME.search(str(error))
+            raise PromptError(
+                f"the model's chat template reads {name[0] if name else 'a value'}, which these "
+                "messages do not have; give every message a content, or pass the whole prompt to "
+                "Model.generate."
             ) from error
         # A template may raise whatever an expression may raise.
         except Exception as error:
             raise PromptError(
                 f"the model's chat template refuses these messages ({first_line(error)}); "
-                "check their roles and contents, or write the prompt yourself with --raw."
+                "check their roles and contents, or pass the whole prompt to Model.generate."
             ) from error
 
 

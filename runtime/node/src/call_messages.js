@@ -8,6 +8,7 @@
 import { RESULTS, writeBuiltIn } from "./dialects/all_tools.js";
 import { readJson } from "./dialects/json_scanner.js";
 import { writePythonCall } from "./dialects/python_call.js";
+import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
 import { findBuiltIn, readName } from "./tool_names.js";
 
@@ -39,12 +40,13 @@ export class CallWriter {
    * Write a call as a message.
    * @param {any} call
    * @returns {Message}
+   * @throws {PromptError} it has no name, or its arguments are neither text nor an object.
    */
   writeCall(call) {
     const name = readName(call);
     this.#waiting.push(name);
     if (typeof call.id === "string") this.#names.set(call.id, name);
-    const args = writeArguments((call.function ?? call).arguments ?? {});
+    const args = writeArguments(readArguments(call));
     if (this.#features.ownTools.length) {
       return { role: "assistant", content: `{"name": ${JSON.stringify(name)}, "arguments": ${args}}` };
     }
@@ -88,6 +90,31 @@ export function describeTools(messages, tools) {
   const hasSystem = messages[0]?.role === "system";
   const said = hasSystem ? messages[0].content : TOOLS_FOLLOW;
   return [{ role: "system", content: `${said}\n${described}` }, ...messages.slice(hasSystem ? 1 : 0)];
+}
+
+/**
+ * The arguments of a call, a text or an object; what is left out or null is {}.
+ * @param {any} call
+ * @returns {string | Record<string, unknown>}
+ * @throws {PromptError} they are something else.
+ */
+export function readArguments(call) {
+  const args = (call.function ?? call).arguments ?? {};
+  if (typeof args !== "string" && !isObject(args)) refuseArguments(call, args);
+  return args;
+}
+
+/**
+ * Refuse arguments that are no object.
+ * @param {any} call
+ * @param {unknown} args
+ * @returns {never}
+ */
+export function refuseArguments(call, args) {
+  throw new PromptError(
+    `the call of ${JSON.stringify(readName(call))} has the arguments ${JSON.stringify(args).slice(0, 80)} where an ` +
+      "object is expected; write an object, or its JSON text.",
+  );
 }
 
 /**

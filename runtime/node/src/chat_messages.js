@@ -5,7 +5,7 @@
  * assistant message whose `metadata` is the tool's name. Newer templates read `tool_calls` themselves.
  */
 
-import { CallWriter, describeTools } from "./call_messages.js";
+import { CallWriter, describeTools, readArguments, refuseArguments } from "./call_messages.js";
 import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
 import { findBuiltIn, readName } from "./tool_names.js";
@@ -62,7 +62,8 @@ function require(isMet, name, value, expected) {
  * Drop fields that are null, name reasoning as transformers does, and join text parts.
  * @param {readonly Message[]} messages
  * @returns {Message[]}
- * @throws {PromptError} there is no message, or one has no role, or a part that is not text.
+ * @throws {PromptError} there is no message, or one has no role, a part that is not text, or, as an answer,
+ * neither content nor calls.
  */
 export function simplifyMessages(messages) {
   if (!Array.isArray(messages) || messages.some((one) => typeof one?.role !== "string")) {
@@ -77,7 +78,7 @@ export function simplifyMessages(messages) {
  * @param {readonly Tool[]} tools
  * @param {TemplateFeatures} features
  * @returns {Message[]}
- * @throws {PromptError} a tool call has no name.
+ * @throws {PromptError} a tool call has no name, or arguments that the template cannot write.
  */
 export function adaptMessages(messages, tools, features) {
   const writer = new CallWriter(features, tools);
@@ -131,6 +132,12 @@ function simplify(message, place) {
         "expected; write calls in OpenAI's format.",
     );
   }
+  if (kept.role === "assistant" && !calls.length && !("content" in kept || "thinking" in kept)) {
+    throw new PromptError(
+      `message ${place} of the assistant has neither content nor calls; write a content, which may be empty, or ` +
+        "leave the message out.",
+    );
+  }
   return kept;
 }
 
@@ -159,7 +166,7 @@ function adapt(message, features, writer) {
   const { tool_calls: calls, ...rest } = message;
   if (!Array.isArray(calls) || !calls.length) return [message];
   if (features.toolCalls) {
-    return [{ ...message, tool_calls: calls.map(adaptCall) }];
+    return [{ ...message, tool_calls: calls.map((call) => adaptCall(call, features)) }];
   }
   const adapted = calls.map((call) => writer.writeCall(call));
   return message.content ? [rest, ...adapted] : adapted;
@@ -168,12 +175,15 @@ function adapt(message, features, writer) {
 /**
  * Convert the arguments of a call to an object; @huggingface/jinja writes an object as JSON text.
  * @param {any} call
+ * @param {TemplateFeatures} features
  */
-function adaptCall(call) {
+function adaptCall(call, { taggedCalls }) {
   readName(call);
   const inner = call.function ?? call;
-  const args = inner.arguments ?? {};
-  const adapted = { ...inner, arguments: typeof args === "string" ? readArguments(args) : args };
+  const given = readArguments(call);
+  const args = typeof given === "string" ? parseArguments(given) : given;
+  if (taggedCalls && !isObject(args)) refuseArguments(call, args); // there is a tag for each key
+  const adapted = { ...inner, arguments: args };
   return call.function ? { ...call, function: adapted } : adapted;
 }
 
@@ -195,7 +205,7 @@ function putIntoSystem(messages, tools) {
  * @param {string} text
  * @returns {unknown}
  */
-function readArguments(text) {
+function parseArguments(text) {
   try {
     const found = JSON.parse(text);
     return isObject(found) ? found : text;

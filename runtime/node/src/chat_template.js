@@ -12,6 +12,7 @@ import { findFeatures, findOwnTools } from "./template_features.js";
 import { TemplateLimitError } from "./template_limits.js";
 import { isObject, readObject, readText } from "./text_files.js";
 import { findBuiltIn } from "./tool_names.js";
+import { strip, stripBack } from "./white_space.js";
 import { requireWritten } from "./written_check.js";
 
 const TEMPLATE_NAME = "chat_template.jinja";
@@ -19,6 +20,8 @@ const NAMES_NAME = "chat_templates.json"; // all named templates, where the chec
 const TOKENIZER_CONFIG_NAME = "tokenizer_config.json";
 // Follows an answer that is continued; a template that strips contents drops the blank. As in transformers.
 const END_MARK = "END_OF_WHAT_IS_CONTINUED ";
+// How @huggingface/jinja says that a value is undefined.
+const UNDEFINED_WORDS = / on undefined values$| UndefinedValue$/;
 
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").Tool} Tool */
@@ -125,7 +128,13 @@ export class ChatTemplate {
    */
   #renderContinued(messages, options) {
     const last = messages[messages.length - 1];
-    if (last?.role !== "assistant" || typeof last.content !== "string" || !last.content.trim()) {
+    if (Array.isArray(last?.tool_calls) && last.tool_calls.length) {
+      throw new PromptError(
+        "the last message has tool calls where the beginning of an answer is to be continued, which is text; " +
+          "leave the calls out, or add their results and do not continue.",
+      );
+    }
+    if (last?.role !== "assistant" || typeof last.content !== "string" || !strip(last.content)) {
       throw new PromptError(
         "the last message is not the beginning of an answer where one is to be continued; " +
           'end the messages with { role: "assistant", content: ... }.',
@@ -133,14 +142,14 @@ export class ChatTemplate {
     }
     const marked = [...messages.slice(0, -1), { ...last, content: last.content + END_MARK }];
     const text = this.#renderAdapted(marked, options.tools ?? [], options, false);
-    const end = text.lastIndexOf(END_MARK.trim());
+    const end = text.lastIndexOf(END_MARK.trimEnd());
     if (end < 0) {
       throw new PromptError(
         "the model's chat template does not write the end of the last message, so an answer cannot be " +
           "continued; leave the beginning out.",
       );
     }
-    return text.startsWith(END_MARK, end) ? text.slice(0, end) : text.slice(0, end).trimEnd();
+    return text.startsWith(END_MARK, end) ? text.slice(0, end) : stripBack(text.slice(0, end));
   }
 
   /**
@@ -191,6 +200,13 @@ export class ChatTemplate {
         throw new HostileTemplateError(
           `the model's chat template does something that is not allowed (${firstLine(error)}); ` +
             "do not trust its source, or pass the whole prompt to generate().",
+          error,
+        );
+      }
+      if (UNDEFINED_WORDS.test(firstLine(error))) {
+        throw new PromptError(
+          "the model's chat template reads a value that these messages do not have; give every message a content, " +
+            "or pass the whole prompt to generate().",
           error,
         );
       }

@@ -8,6 +8,7 @@
 
 import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
+import { strip } from "./white_space.js";
 
 // Code points that are no characters; texts do not contain them.
 const START = "\ufdd0";
@@ -20,7 +21,7 @@ export class ControlMarks {
 
   /** @param {readonly string[]} names */
   constructor(names) {
-    const ordered = names.filter((name) => name.trim()).sort((left, right) => right.length - left.length);
+    const ordered = names.filter((name) => strip(name)).sort((left, right) => right.length - left.length);
     const pattern = ordered.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") || "(?!)";
     this.#names = new RegExp(pattern, "g");
     this.#parts = new RegExp(`${START}(${pattern})${END}|(${pattern})|[${START}${END}]`, "g");

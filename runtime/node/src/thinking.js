@@ -5,6 +5,8 @@
  * with `<think>`, so that the generated text begins inside the reasoning.
  */
 
+import { strip, stripBack, stripFront } from "./white_space.js";
+
 export const OPENING = "<think>";
 export const CLOSING = "</think>";
 
@@ -41,13 +43,13 @@ export class ThinkingSplitter {
   flush() {
     const held = this.#held;
     this.#held = "";
-    if (this.isThinking) return [held.trim() ? held : "", ""];
-    return ["", this.#isBlank && !held.trim() ? "" : held];
+    if (this.isThinking) return [strip(held) ? held : "", ""];
+    return ["", this.#isBlank && !strip(held) ? "" : held];
   }
 
   /** Look for the opening tag. Returns false while the tag may still be incomplete. */
   #findOpening() {
-    const text = this.#held.trimStart();
+    const text = stripFront(this.#held);
     if (text !== OPENING && OPENING.startsWith(text)) return false;
     this.#isStarted = true;
     if (text.startsWith(OPENING)) {
@@ -59,7 +61,7 @@ export class ThinkingSplitter {
 
   /** Take reasoning up to the closing tag, or up to a possible beginning of that tag. */
   #takeThinking() {
-    if (this.#isBlank) this.#held = this.#held.trimStart();
+    if (this.#isBlank) this.#held = stripFront(this.#held);
     const end = this.#held.indexOf(CLOSING);
     if (end >= 0) {
       const thoughts = this.#held.slice(0, end);
@@ -67,9 +69,9 @@ export class ThinkingSplitter {
       this.isThinking = false;
       this.#isBlank = true;
       this.#isMarked = true;
-      return thoughts.trimEnd();
+      return stripBack(thoughts);
     }
-    const shown = this.#held.slice(0, this.#held.length - countHeld(this.#held)).trimEnd();
+    const shown = stripBack(this.#held.slice(0, this.#held.length - countHeld(this.#held)));
     this.#held = this.#held.slice(shown.length);
     this.#isBlank = this.#isBlank && !shown;
     return shown;
@@ -78,7 +80,7 @@ export class ThinkingSplitter {
   /** Take the text of the answer without leading blank lines; its first line keeps its indentation. */
   #takeAnswer() {
     if (this.#isBlank) {
-      if (!this.#held.trim()) return "";
+      if (!strip(this.#held)) return "";
       this.#held = this.#dropBlankLines(this.#held);
     }
     this.#isBlank = false;
@@ -89,8 +91,8 @@ export class ThinkingSplitter {
 
   /** @param {string} text */
   #dropBlankLines(text) {
-    const blanks = text.slice(0, text.length - text.trimStart().length);
-    if (this.#isMarked && !blanks.includes("\n")) return text.trimStart(); // text on the line of the tag has no indentation
+    const blanks = text.slice(0, text.length - stripFront(text).length);
+    if (this.#isMarked && !blanks.includes("\n")) return stripFront(text); // text on the line of the tag has no indentation
     return text.slice(blanks.lastIndexOf("\n") + 1);
   }
 }
@@ -100,7 +102,7 @@ export class ThinkingSplitter {
  * @param {string} prompt
  */
 export function isOpenThinking(prompt) {
-  return prompt.trimEnd().endsWith(OPENING);
+  return stripBack(prompt).endsWith(OPENING);
 }
 
 /**

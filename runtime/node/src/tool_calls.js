@@ -7,6 +7,7 @@
  */
 
 import { FENCE } from "./dialects/dialect.js";
+import { strip, stripBack, stripFront } from "./white_space.js";
 
 /** @typedef {import("./dialects/dialect.js").CallDialect} CallDialect */
 /** @typedef {import("./dialects/dialect.js").CallBody} CallBody */
@@ -71,7 +72,7 @@ export class ToolCallParser {
 
   /** @param {CallDialect} dialect */
   #isBlank(dialect) {
-    return !show(this.#unread, dialect).trim();
+    return !strip(show(this.#unread, dialect));
   }
 
   /**
@@ -80,7 +81,7 @@ export class ToolCallParser {
    */
   #mayEndCall(dialect) {
     if (!this.#held || !dialect.endings.length) return true;
-    const text = (this.#held + this.#unread).trimEnd();
+    const text = stripBack(this.#held + this.#unread);
     return dialect.endings.some((ending) => text.endsWith(ending));
   }
 
@@ -172,7 +173,7 @@ export class ToolCallParser {
    */
   #followCall(dialect) {
     if (this.#isBlank(dialect)) return null;
-    const rest = this.#unread.trimStart();
+    const rest = stripFront(this.#unread);
     if (this.#isFenceOpen) return this.#closeFence(dialect, rest);
     const blanks = this.#unread.slice(0, this.#unread.length - rest.length);
     const { mark } = dialect;
@@ -259,7 +260,7 @@ export class ToolCallParser {
     const lines = (this.#line + last).split("\n");
     const line = lines.pop() ?? "";
     for (const one of lines) if (opensFence(one)) this.#isFenced = !this.#isFenced;
-    this.#line = line.trimStart().slice(0, FENCE.length) || line.slice(0, 1);
+    this.#line = stripFront(line).slice(0, FENCE.length) || line.slice(0, 1);
     return text;
   }
 }
@@ -277,7 +278,7 @@ function show(text, { mark, markText }) {
 
 /** @param {string} line */
 function opensFence(line) {
-  return line.trimStart().startsWith(FENCE);
+  return stripFront(line).startsWith(FENCE);
 }
 
 /**

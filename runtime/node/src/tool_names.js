@@ -2,6 +2,7 @@
 
 import { BUILT_IN } from "./dialects/all_tools.js";
 import { PromptError } from "./errors.js";
+import { strip } from "./white_space.js";
 
 /**
  * The name of a built-in tool, such as `{ type: "python" }`; `undefined` for a function.
@@ -23,7 +24,7 @@ export function readName(tool) {
   const builtIn = findBuiltIn(tool);
   if (builtIn !== undefined) return builtIn;
   const name = (tool?.function ?? tool)?.name;
-  if (typeof name !== "string" || !name.trim() || name.includes("\n")) {
+  if (typeof name !== "string" || !strip(name) || name.includes("\n")) {
     throw new PromptError(
       `a tool has the name ${JSON.stringify(name)} where one line of text is expected; ` +
         'write { type: "function", function: { name: ..., parameters: ... } }.',

@@ -1,4 +1,4 @@
-/** Removes white space from the ends of a text, like Python's `str.strip`; `trim` also removes a BOM. */
+/** Removes white space from the ends of a text, like Python's `str.strip`; `trim` also removes a BOM, and keeps U+001C. */
 
 const SPACES = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const FRONT = new RegExp(`^[${SPACES}]+`);

@@ -9,6 +9,7 @@
 import { PromptError } from "./errors.js";
 import { isObject } from "./text_files.js";
 import { findBuiltIn, readName } from "./tool_names.js";
+import { strip } from "./white_space.js";
 
 /** @typedef {import("./chat_messages.js").Message} Message */
 /** @typedef {import("./chat_messages.js").Tool} Tool */
@@ -45,14 +46,14 @@ export function requireWritten(messages, tools, render, known) {
 function markMessage(message, place, refusals) {
   const { role, content, metadata } = message;
   const marked = { ...message };
-  if (typeof content === "string" && content.trim()) {
+  if (typeof content === "string" && strip(content)) {
     marked.content = addMark(
       `the model's chat template does not write messages with the role ${JSON.stringify(role)} into the ` +
         `prompt (message ${place}); leave it out, or put its text into a user's message.`,
       refusals,
     );
   }
-  if (role === "assistant" && typeof metadata === "string" && metadata.trim()) {
+  if (role === "assistant" && typeof metadata === "string" && strip(metadata)) {
     marked.metadata = addMark(
       `the model's chat template does not write the metadata ${JSON.stringify(metadata)} into the prompt ` +
         `(message ${place}); write the call as tool_calls, or into the content.`,

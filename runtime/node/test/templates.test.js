@@ -29,6 +29,15 @@ for (const { name, source, messages, tools, words } of written) {
   });
 }
 
+for (const source of ["{{ messages[0].title | upper }}", "{{ messages[0].title.strip() }}", "{{ 'a' + b }}"]) {
+  test(`what a template misses is said in our words: ${source}`, () => {
+    const template = new ChatTemplate(source);
+    assert.throws(() => template.render([{ role: "user", content: "x" }]), {
+      message: /template reads a value that these messages do not have; give every message a content/,
+    });
+  });
+}
+
 test("a template is chosen by its name", () => {
   const template = new ChatTemplate("D", {}, { default: "D", rag: "R{{ messages[0].content }}" });
   const messages = [{ role: "user", content: "x" }];

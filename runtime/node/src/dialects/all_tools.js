@@ -11,6 +11,7 @@
  */
 
 import { isObject } from "../text_files.js";
+import { strip } from "../white_space.js";
 import { BLANKS, NO_HEAD, matchOne, skip } from "./dialect.js";
 import { readJson } from "./json_scanner.js";
 import { JsonBody, readNameLine, skipLineEnd } from "./name_line.js";
@@ -104,7 +105,7 @@ class RawBody {
   }
 
   end() {
-    return this.#text.trim() !== "";
+    return strip(this.#text) !== "";
   }
 }
 

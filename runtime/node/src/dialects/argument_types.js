@@ -1,6 +1,7 @@
 /** Turns the text of an argument into JSON, by the types that a tool's JSON schema allows for it. */
 
 import { isObject } from "../text_files.js";
+import { strip } from "../white_space.js";
 import { readJson } from "./json_scanner.js";
 
 const MAX_SCHEMAS = 200; // a schema may refer to itself
@@ -35,7 +36,7 @@ export function listTypes(parameters, key) {
 export function writeValue(text, types) {
   const kind = findKind(readJson(text));
   if (kind === null || (types?.has("string") && !types.has(kind))) return JSON.stringify(text);
-  return text.trim();
+  return strip(text);
 }
 
 /**

@@ -12,6 +12,7 @@
 
 import { listTypes, writeValue } from "./argument_types.js";
 import { NO_HEAD, SPACES, matchOne, skip } from "./dialect.js";
+import { strip } from "../white_space.js";
 
 const [CALL, CALL_END] = ["<tool_call>", "</tool_call>"];
 const [KEY, KEY_END] = ["<arg_key>", "</arg_key>"];
@@ -105,10 +106,10 @@ class TaggedBody {
     const end = this.#unread.indexOf("<");
     const key = end < 0 ? this.#unread : this.#unread.slice(0, end);
     const found = end < 0 ? null : matchOne(this.#unread, end, [KEY_END]);
-    this.isBroken = key.includes("\n") || found === "" || (found !== null && !key.trim());
+    this.isBroken = key.includes("\n") || found === "" || (found !== null && !strip(key));
     if (this.isBroken || found === null) return null;
-    this.#types = listTypes(this.#parameters, key.trim());
-    this.arguments += `${this.arguments === "{" ? "" : ", "}${JSON.stringify(key.trim())}: `;
+    this.#types = listTypes(this.#parameters, strip(key));
+    this.arguments += `${this.arguments === "{" ? "" : ", "}${JSON.stringify(strip(key))}: `;
     this.#unread = this.#unread.slice(end + KEY_END.length);
     this.#tag = KEY_END;
     return false;
