@@ -80,16 +80,20 @@ class CacheBudget:
         if num_rows <= old.num_slots and length <= old.capacity:
             return old
         wanted = choose_capacity(length, 0, self.model)
-        grown = max(choose_capacity(length, old.capacity, self.model), old.capacity)
+        grown = old.capacity
+        if length > grown:
+            grown = choose_capacity(length, old.capacity, self.model)
         if self.context_bytes is None:
             return BufferShape(self.max_rows, grown)
-        slots = min(max(num_rows, old.num_slots), self.max_rows)
-        if num_rows > old.num_slots:  # doubled, so that rows are seldom moved
-            slots = min(max(num_rows, 2 * old.num_slots), self.max_rows)
         tokens = self.context_bytes // self.token_bytes
-        for num_slots, capacity in ((slots, grown), (num_rows, grown), (num_rows, wanted)):
-            if num_slots * capacity <= tokens:
-                return BufferShape(num_slots, capacity)
+        # Doubled, so that rows are seldom moved; kept prefixes have the other half of the memory.
+        slots = 2 * old.num_slots if num_rows > old.num_slots else old.num_slots
+        slots = min(max(num_rows, slots), self.max_rows)
+        if 2 * slots * grown <= tokens:
+            return BufferShape(slots, grown)
+        for capacity in (grown, wanted):
+            if num_rows * capacity <= tokens:
+                return BufferShape(num_rows, capacity)
         # All that is left, because a buffer that grew by one token would be copied at every step.
         capacity = min(tokens // num_rows, self.model.context_length)
         return BufferShape(num_rows, capacity) if length <= capacity else None
