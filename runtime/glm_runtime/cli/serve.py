@@ -8,7 +8,7 @@ import click
 
 from glm_runtime.cli.agent import read_agents
 from glm_runtime.cli.failure import debug_option
-from glm_runtime.cli.hub import FolderPath, find_folder
+from glm_runtime.cli.hub import FolderPath, find_folder, parse_hub_id
 from glm_runtime.cli.options import (
     PATH,
     Command,
@@ -160,7 +160,8 @@ def serve(
 ) -> None:
     """Answer requests over HTTP, as OpenAI's and Anthropic's clients send them.
 
-    Each DIR is an exported folder; requests name it by NAME, or by the folder's own name.
+    Each DIR is an exported folder or a model of the Hugging Face Hub (org/name). Requests name it
+    by NAME, or by the folder's or model's own name.
     """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key belong together; give both.")
@@ -212,14 +213,17 @@ def _make_settings(values: dict[str, Any], machine: MachineOptions) -> "ServerSe
 
 
 def _name_folders(models: Sequence[str]) -> dict[str, Path]:
-    """Return folders by the ids of their models; a folder's name is its id by default."""
+    """Return folders by the ids of their models; by default the folder's or hub model's name."""
     folders: dict[str, Path] = {}
     for given in models:
         name, separator, path = given.partition("=")
         if not separator or Path(given).exists():
             name, path = "", given
-        folder = find_folder(FolderPath().convert(path, None, None))
-        name = name or folder.resolve().name
+        place = FolderPath().convert(path, None, None)
+        hub_id = parse_hub_id(place)
+        folder = find_folder(place)
+        own_name = folder.resolve().name if hub_id is None else Path(hub_id.repository).name
+        name = name or own_name
         if name in folders:
             raise click.UsageError(
                 f"two models have the name {name!r}; write NAME=DIR for one of them."

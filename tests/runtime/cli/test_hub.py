@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file as read_tensors
 
 from glm_runtime.cli.hub import HubId, parse_hub_id
+from glm_runtime.cli.serve import _name_folders
 from glm_runtime.errors import HubError
 from glm_runtime.folder.manifest import read_manifest
 from runtime.tiny_folder import build_tiny_folder
@@ -188,6 +189,14 @@ def test_an_exported_folder_answers_and_then_needs_no_network(
     again = run_command("glm-run", "generate", "me/exported", *ANSWER)
     assert again[0] == 0 and again[2] == ""
     assert json.loads(again[1])["token_ids"] == json.loads(local[1])["token_ids"]
+
+
+def test_a_server_names_a_model_as_the_hub_does(hub: Hub, tmp_path: Path) -> None:
+    """It was `main`, the last part of the downloaded folder, so that two models were refused."""
+    hub.models["me/other"] = hub.models["me/exported"]
+    folders = _name_folders(["me/exported", "me/other", "mine=me/exported"])
+    assert list(folders) == ["exported", "other", "mine"]
+    assert folders["exported"].is_relative_to(tmp_path / "home")
 
 
 @pytest.mark.parametrize(
