@@ -118,3 +118,13 @@ def test_copies_are_asked_for_only_where_the_tree_holds_nothing(seed: int):
         tree.insert(tokens, lambda start, stop, tokens=tokens: copy(tokens, start, stop))
         known |= {tokens[:end] for end in range(1, len(tokens) + 1)}
         assert copied == len(known)
+
+
+def test_a_sequence_that_grows_takes_the_place_of_others_and_not_of_itself():
+    """Its beginning was the least recently used part, until it was continued."""
+    tree = PrefixTree(TOKEN_BYTES, 20 * TOKEN_BYTES)
+    begun, other = (1,) * 10, (2,) * 10
+    add(tree, begun)
+    add(tree, other)
+    add(tree, (*begun, 3, 4))
+    assert check(tree, (*begun, 3, 4)) == 12 and check(tree, other) == 0
