@@ -17,6 +17,8 @@ from openai.types.responses.response_output_item import (
     McpListTools,
 )
 
+from glm_export import ExportOptions, export
+from support.chat_templates import OWN_SYSTEM, SAMPLE
 from support.commands import finish, start_command
 from support.refusals import assert_sentence
 from support.server_bodies import BODIES, RESPONSES, check_refusal, typed
@@ -362,6 +364,32 @@ def test_tools_that_cannot_start_end_the_server_in_a_sentence(
     )
     assert code == 2
     assert "--max-turns has no effect without --tools" in log
+
+
+def test_rumination_searches_in_the_server(tmp_path: Path) -> None:
+    """Its template lists the tool itself, and reads pages in a form of its own."""
+    checkpoint = shutil.copytree(SAMPLE, tmp_path / "checkpoint")
+    (checkpoint / "chat_template.jinja").write_text(OWN_SYSTEM, encoding="utf-8")
+    folder = tmp_path / "folder"
+    export(ExportOptions(checkpoint, folder, method="rtn", verify="none"))
+    tools = configure(tmp_path, web="web")
+    search: Any = {**NEVER, "server_label": "web", "allowed_tools": ["search"]}
+    with start_server(f"sample={folder}", "--tools", tools, *OPTIONS) as found:
+        client = openai.OpenAI(base_url=f"{found.url}/v1", api_key="none", max_retries=0)
+        reply = client.responses.create(
+            model="sample",
+            temperature=0,
+            max_output_tokens=300,
+            input=ASKED_VERSE,
+            tools=[search],
+            tool_choice="required",
+        )
+    call = reply.output[1]
+    assert isinstance(call, McpCall)
+    assert (call.name, call.status) == ("search", "completed")
+    query = json.loads(call.arguments)["query"]
+    assert call.output is not None
+    assert json.loads(call.output)[0]["snippet"] == f"about {query}"
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")

@@ -86,7 +86,9 @@ async def choose_tools(services: Services, body: ResponseRequest) -> McpTools:
     Raises:
         ApiError: there is no such server, or two tools have one name.
     """
-    toolbox = None if services.tools is None else await _wait(services.tools)
+    toolbox = None
+    if services.tools is not None and _is_asked(body):
+        toolbox = await _wait(services.tools)
     all_offers = () if toolbox is None else toolbox.offers
     labels = {offer.server for offer in all_offers}
     asked: dict[str, McpTool] = {}
@@ -113,6 +115,14 @@ async def choose_tools(services: Services, body: ResponseRequest) -> McpTools:
     if body.tool_choice == "none" or isinstance(body.tool_choice, NamedFunction):
         offers = []
     return McpTools(toolbox, asked, offers, known)
+
+
+def _is_asked(body: ResponseRequest) -> bool:
+    """Return whether a body has to do with MCP servers; others do not wait for their start."""
+    items = [] if isinstance(body.input, str) else body.input
+    return any(isinstance(tool, McpTool) for tool in body.tools or []) or any(
+        isinstance(item, InputMcpCall | InputApprovalRequest) for item in items
+    )
 
 
 async def _wait(tools: OperatorTools) -> "Toolbox":
