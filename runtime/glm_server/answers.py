@@ -62,6 +62,7 @@ class Answers:
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._tickets: list[Ticket] = []
         self._num_open = 0
+        self._is_closed = False
         self._begin = time.monotonic()
         self._last_times: dict[int, float] = {}
         self._texts: list[str] = []  # of the answers, where they are logged
@@ -77,10 +78,17 @@ class Answers:
             take = self._make_taker(loop, index)
             try:
                 # In a thread, because a grammar may take a second to compile.
-                self._tickets.append(await asyncio.to_thread(engine.submit, request, take))
+                await asyncio.to_thread(self._give, engine, request, take)
             except GlmRuntimeError as error:
                 raise translate(error) from error
             self._num_open += 1
+
+    def _give(self, engine: Engine, request: Request, take: Callable[[Event], None]) -> None:
+        """Give a request to the engine, also if the client has gone away in the meantime."""
+        ticket = engine.submit(request, take)
+        self._tickets.append(ticket)
+        if self._is_closed:
+            ticket.cancel()
 
     async def events(self) -> AsyncIterator[Numbered]:
         """Yield the events of all answers as they arrive, until the last answer has ended.
@@ -107,9 +115,9 @@ class Answers:
 
     async def close(self) -> None:
         """Cancel the answers that still run, and release the resources."""
-        for ticket in self._tickets:
+        self._is_closed = True
+        for ticket in list(self._tickets):
             ticket.cancel()
-        self._tickets.clear()
         for text in self._texts:
             _LOG.info("answer: %r", text)
         self._texts.clear()

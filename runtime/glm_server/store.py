@@ -58,6 +58,7 @@ class _Place:
     manifest: Manifest
     created: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    loading: "asyncio.Task[None] | None" = None
     loaded: LoadedModel | None = None
     num_lent: int = 0
     last_use: float = 0.0
@@ -131,9 +132,9 @@ class ModelStore:
         Raises:
             ApiError: one cannot be loaded.
         """
-        for place in self._places.values():
-            await self._require(place)
-            place.last_use = time.monotonic()
+        for name in self._places:
+            async with self.lend(name):
+                pass  # lent meanwhile, so that it is not unloaded as idle
 
     async def unload_idle(self) -> None:
         """Unload models that are idle for too long; runs until it is cancelled."""
@@ -160,14 +161,22 @@ class ModelStore:
         )
 
     async def _require(self, place: _Place) -> LoadedModel:
-        async with place.lock:
-            if place.loaded is None:
+        while place.loaded is None:
+            if place.loading is None:
+                place.loading = asyncio.create_task(self._load_into(place))
+            # Shielded, because others may wait for the model when this request's client goes away.
+            await asyncio.shield(place.loading)
+        return place.loaded
+
+    async def _load_into(self, place: _Place) -> None:
+        try:
+            async with place.lock:
                 await self._make_room(place)
-                try:
-                    place.loaded = await asyncio.to_thread(self._load, place)
-                except GlmRuntimeError as error:
-                    raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
-            return place.loaded
+                place.loaded = await asyncio.to_thread(self._load, place)
+        except GlmRuntimeError as error:
+            raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        finally:
+            place.loading = None
 
     def _load(self, place: _Place) -> LoadedModel:
         """Load a folder with every check that `glm-run doctor` has."""
