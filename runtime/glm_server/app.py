@@ -157,9 +157,11 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _explain_http(request: Request, error: HTTPException) -> str:
     if error.status_code == 404:
-        return f"there is no {request.method} {request.url.path}; see /docs for what there is."
+        return (
+            f"there is no {request.method} {request.url.path}; see /openapi.json for what there is."
+        )
     if error.status_code == 405:
-        return f"{request.url.path} does not take {request.method}; see /docs."
+        return f"{request.url.path} does not take {request.method}; see /openapi.json."
     if error.status_code == 413:
         return f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
     return str(error.detail)

@@ -30,7 +30,9 @@ def guarded(
         yield found
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/v1/chat/completions", "/x"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/metrics", "/openapi.json", "/v1/chat/completions", "/x"]
+)
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "first-key"}, {"x-api-key": "é"}],
