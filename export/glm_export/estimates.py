@@ -63,7 +63,7 @@ class ExportEstimate:
         name: name of the checkpoint's folder.
         model_type: model type from config.json.
         parameters: number of weights.
-        method: quantization method.
+        method: quantization method; "none" if every tensor stays float.
         schemes: number of tensors and bytes for each scheme; with mixed precision, before the
             schemes are chosen within `size_bytes`.
         tensors: scheme of each parameter; "to be chosen" with mixed precision.
@@ -129,7 +129,7 @@ def estimate_export(options: ExportOptions, progress: Progress) -> ExportEstimat
         name=name_checkpoint(job.source.checkpoint.folder),
         model_type=job.source.model_type,
         parameters=job.plan.parameters,
-        method=job.method,
+        method=job.method if any(one.scheme for one in job.plan.tensors.values()) else "none",
         schemes=_count_schemes(job),
         tensors={
             name: _TO_BE_CHOSEN if is_mixed and name in job.open_matrices else tensor.scheme_name

@@ -93,7 +93,9 @@ def test_a_given_original_context_is_that_of_the_export(make: Make, checkpoint: 
 
 def test_the_context_is_longer(make: Make) -> None:
     folder = make("plain fp32")
-    with pytest.raises(glm_runtime.PromptError, match=r"length is 256; .*--rope-scaling yarn"):
+    with pytest.raises(
+        glm_runtime.PromptError, match=r"length is 256; .*with YaRN \(`rope_scaling`"
+    ):
         compute(folder, 257)
     model = glm_runtime.load(folder, device="cpu", rope_scaling=YARN)
     assert model.manifest.model.context_length == 1024

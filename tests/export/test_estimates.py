@@ -45,7 +45,7 @@ def test_sizes_are_those_of_the_export(tmp_path: Path, recipe: dict[str, object]
     assert found.bits_per_weight == report.bits_per_weight == manifest.bits_per_weight
     assert found.parameters == manifest.parameters
     assert report.source_bytes == (checkpoint / WEIGHTS).stat().st_size
-    assert manifest.recipe.method in (found.method, "none")
+    assert manifest.recipe.method == found.method
     assert found.verification == report.verification["level"]
     assert found.tensors == {tensor.name: tensor.scheme for tensor in manifest.tensors}
     assert sum(count for count, _ in found.schemes.values()) == len(manifest.tensors)

@@ -123,6 +123,9 @@ def test_dry_sees_tokens_as_they_are_added():
     [
         ({"presence_penalty": math.nan}, "presence_penalty is nan where a number from"),
         ({"frequency_penalty": math.inf}, "frequency_penalty is inf"),
+        ({"logit_bias": 5}, "logit_bias is 5 where pairs of a token id and a number are"),
+        ({"logit_bias": {1: 2}}, "logit_bias is {1: 2} where pairs"),
+        ({"logit_bias": ((1, "2"),)}, r"logit_bias is \(\(1, '2'\),\) where pairs"),
         ({"logit_bias": ((-1, 0.0),)}, "names the id -1 where an id of 0 or more"),
         ({"logit_bias": ((4, math.nan),)}, "the bias of token 4 is nan where a number from"),
         ({"logit_bias": ((4, math.inf),)}, "the bias of token 4 is inf"),

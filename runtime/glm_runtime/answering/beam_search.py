@@ -87,7 +87,7 @@ def search_beams(
     if graph.device != "cpu":
         raise DeviceError(
             f"beam search was requested on {graph.place} but runs only on the CPU; "
-            "use --device cpu."
+            "use the device cpu."
         )
     decoder = BatchDecoder(graph, model, settings.num_beams)
     room = model.context_length - len(prompt_ids) + 1

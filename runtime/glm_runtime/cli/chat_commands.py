@@ -83,6 +83,9 @@ class ChatCommands:
         try:
             partial.write_text(f"{content}\n", encoding="utf-8")
             partial.replace(path)
+        except OSError as error:
+            error.filename = str(path)  # the user named this file, and not the partial one
+            raise
         finally:
             partial.unlink(missing_ok=True)
         click.echo(f"The conversation is in {path}.", err=True)
@@ -100,6 +103,11 @@ def _require_name(name: str, command: str) -> Path:
 
 
 def _read_messages(path: Path) -> Sequence[Message]:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise PromptError(
+            f"{path} is a pipe or a device, which may never end, where a file is expected; choose "
+            "another file."
+        )
     try:
         messages = json.loads(read_file(path))
         require_messages(messages)

@@ -119,6 +119,12 @@ def _read_line(path: Path, number: int, line: bytes) -> PromptLine:
         return PromptLine(number, text, {}, PromptError(f"{path}, line {number} {reason}"))
     is_prompt = isinstance(content.get("prompt"), str) and content["prompt"]
     messages = content.get("messages")
+    if content.get("prompt") is not None and messages is not None:
+        error = PromptError(
+            f"{path}, line {number} has both `prompt` and `messages`, which exclude each other; "
+            "leave one of them out."
+        )
+        return PromptLine(number, text, content, error)
     is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
     if bool(is_prompt) != bool(is_chat and messages):
         return PromptLine(number, text, content)

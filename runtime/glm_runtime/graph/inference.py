@@ -205,7 +205,7 @@ def open_graph(
     if cuda_graph and device != "cuda":
         raise DeviceError(
             f"a CUDA graph was requested on {device}, but only CUDA supports it; "
-            "leave it out, or use --device cuda."
+            "leave it out, or use the device cuda."
         )
     if device == "cpu":
         return opener.open_on_cpu()
@@ -219,7 +219,7 @@ def _require_cpu(runtime: ModuleType, device: DeviceChoice) -> None:
     if not is_cpu:
         raise DeviceError(
             f"rope scaling at load works on the CPU only, where the device is {device}; use "
-            "--device cpu, or export with --rope-scaling."
+            "the device cpu, or export with --rope-scaling."
         )
 
 
@@ -243,7 +243,7 @@ class _Opener:
             if cuda_graph:
                 raise
             graph = self.open_on_cpu()  # raises if the graph itself is the cause
-            return replace(graph, note=str(error).removesuffix(", or use --device cpu."))
+            return replace(graph, note=str(error).removesuffix(", or use the device cpu."))
         return self.open_on_cpu() if graph.has_cpu_attention else graph
 
     def open_on_cpu(self) -> OpenGraph:
@@ -289,7 +289,7 @@ class _Opener:
             named = ", ".join(graph.cpu_nodes) or "none known"
             raise DeviceError(
                 f"CUDA runs this graph, but not as a CUDA graph ({reason}; nodes on the CPU: "
-                f"{named}); leave out --cuda-graph, or export again with --target cuda."
+                f"{named}); do not ask for it, or export again with --target cuda."
             )
         return graph
 
@@ -333,7 +333,7 @@ class _Opener:
         advice = f"({reason}); check its drivers"
         if device == "cuda":
             advice = cuda.explain_failure(self.runtime, reason)
-        return f"{PROVIDERS[device].title} does not start {advice}, or use --device cpu."
+        return f"{PROVIDERS[device].title} does not start {advice}, or use the device cpu."
 
 
 def list_cpu_nodes(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:

@@ -94,17 +94,17 @@ def _register(runtime: ModuleType, provider: Provider) -> None:
         except Exception as error:  # onnxruntime's classes have no other common root
             raise DeviceError(
                 f"{provider.title} does not start ({first_line(error)}); "
-                f"install {provider.packages} again, or use --device cpu."
+                f"install {provider.packages} again, or use the device cpu."
             ) from error
         else:
             if find_devices(runtime, provider):
                 return
             raise DeviceError(
-                f"{provider.plugin} finds no device on this machine; use --device cpu."
+                f"{provider.plugin} finds no device on this machine; use the device cpu."
             )
     raise DeviceError(
         f"this onnxruntime offers {', '.join(offered)} where {provider.name} is expected; "
-        f"install {provider.packages}, or use --device cpu."
+        f"install {provider.packages}, or use the device cpu."
     )
 
 

@@ -8,8 +8,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from glm_runtime.errors import FolderError, SamplingError
 from glm_runtime.folder.manifest import require_regular
@@ -164,6 +165,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         replace_none(self)
         check_options(self)
+        require_biases(self.logit_bias)
         for token, bias in self.logit_bias:
             if token < 0:
                 raise SamplingError(
@@ -273,6 +275,29 @@ def _number(config: dict[str, object], key: str, default: float) -> float:
             "correct it in the checkpoint and export again."
         )
     return value
+
+
+def require_biases(biases: object) -> None:
+    """Refuse what is no sequence of pairs of a token id and a number.
+
+    Raises:
+        SamplingError: says what was found.
+    """
+    is_sequence = isinstance(biases, Sequence) and not isinstance(biases, str)
+    if is_sequence and all(_is_bias(pair) for pair in cast(Sequence[object], biases)):
+        return
+    raise SamplingError(
+        f"logit_bias is {biases!r:.80} where pairs of a token id and a number are expected; write "
+        "((id, number), ...)."
+    )
+
+
+def _is_bias(pair: object) -> bool:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        return False
+    token, bias = pair
+    is_number = isinstance(token, Integral) and isinstance(bias, Real)
+    return is_number and not isinstance(token, bool) and not isinstance(bias, bool)
 
 
 def require_texts(texts: object, name: str) -> None:

@@ -5,7 +5,7 @@
  */
 
 import { FolderError, FormatVersionError } from "./errors.js";
-import { isObject, readObject } from "./text_files.js";
+import { isObject, readObject, showValue } from "./text_files.js";
 
 export const MANIFEST_NAME = "glm_manifest.json";
 const FORMAT_NAME = "glm-export-folder";
@@ -108,7 +108,7 @@ function requireManifest(label, names) {
 function checkFormatVersion(version) {
   if (typeof version !== "number" || !Number.isInteger(version) || version < 1) {
     throw new FolderError(
-      `${MANIFEST_NAME} has format_version ${JSON.stringify(version)} where a positive integer is ` +
+      `${MANIFEST_NAME} has format_version ${showValue(version)} where a positive integer is ` +
         "expected; export the folder again.",
     );
   }
@@ -141,7 +141,7 @@ function readModel(value) {
   /** @param {string} key */
   const count = (key) => {
     const number = entry[key];
-    require(isWhole(number) && number > 0, `model.${key} is ${JSON.stringify(number)}`, "1 or more");
+    require(isWhole(number) && number > 0, `model.${key} is ${showValue(number)}`, "a whole number of 1 or more");
     require(Number(number) < 2 ** 31, `model.${key} is ${number}`, "less than 2^31");
     return /** @type {number} */ (number);
   };
@@ -171,7 +171,7 @@ function readModel(value) {
 function readIds(value, vocabSize) {
   const ids = Array.isArray(value) ? value : [value];
   for (const id of ids) {
-    const found = `eos_token_ids contains ${JSON.stringify(id)}`;
+    const found = `eos_token_ids contains ${showValue(id)}`;
     require(isWhole(id) && id >= 0 && id < vocabSize, found, `ids below ${vocabSize}`);
   }
   return /** @type {number[]} */ (ids);
@@ -189,7 +189,7 @@ function readFiles(value) {
     const isPlain = !/[/\\\0:]/.test(name) && !["", ".", "..", MANIFEST_NAME].includes(name);
     require(isPlain, `files contains the name ${JSON.stringify(name)}`, "a file name without a folder");
     const size = entry?.size_bytes;
-    require(isWhole(size) && size >= 0, `size_bytes is ${JSON.stringify(size)}`, "0 or more");
+    require(isWhole(size) && size >= 0, `size_bytes is ${showValue(size)}`, "a whole number of 0 or more");
     const hash = entry?.sha256;
     const isHash = typeof hash === "string" && /^[0-9a-f]{64}$/.test(hash);
     require(isHash, `sha256 is ${JSON.stringify(hash)}`, "64 lower-case hexadecimal digits");

@@ -5,7 +5,7 @@
  */
 
 import { FolderError, SamplingError } from "./errors.js";
-import { readObject } from "./text_files.js";
+import { readObject, showValue } from "./text_files.js";
 
 const GENERATION_CONFIG_NAME = "generation_config.json";
 
@@ -13,6 +13,7 @@ const GENERATION_CONFIG_NAME = "generation_config.json";
 // (GenerationConfig._get_default_generation_params, transformers 5).
 const TRANSFORMERS_TOP_K = 50;
 const MAX_STOPS = 1000;
+const COUNTS = "a whole number from 0 to 2^53 - 1";
 const LARGEST = 1_000_000; // float32 scores stay finite with all values up to here
 const SMALLEST_PENALTY = 0.01;
 
@@ -135,7 +136,7 @@ function readNumber(config, key, otherwise) {
   const value = config[key] ?? otherwise;
   if (typeof value === "number") return value;
   throw new FolderError(
-    `${GENERATION_CONFIG_NAME}: ${key} is ${JSON.stringify(value)} where a number is expected; ` +
+    `${GENERATION_CONFIG_NAME}: ${key} is ${showValue(value)} where a number is expected; ` +
       "correct it in the checkpoint and export again.",
   );
 }
@@ -148,7 +149,7 @@ function readLimit(config, key) {
   const value = config[key] ?? null;
   if (value === null || (isCount(value) && value > 0)) return value;
   throw new FolderError(
-    `${GENERATION_CONFIG_NAME}: ${key} is ${JSON.stringify(value)} where a whole number of 1 or more is ` +
+    `${GENERATION_CONFIG_NAME}: ${key} is ${showValue(value)} where a whole number of 1 or more is ` +
       "expected; correct it in the checkpoint and export again.",
   );
 }
@@ -160,7 +161,7 @@ function readLimit(config, key) {
 function check(settings) {
   const { temperature, topK, topP, minP, repetitionPenalty, seed, stop } = settings;
   require(isBetween(temperature, 0), "temperature", temperature, `a number from 0 (greedy) to ${LARGEST}`);
-  require(isCount(topK), "topK", topK, "0 (keep all) or more");
+  require(isCount(topK), "topK", topK, COUNTS.replace("0", "0 (keep all)"));
   require(isNumber(topP) && topP > 0 && topP <= 1, "topP", topP, "above 0 and at most 1");
   require(isNumber(minP) && minP >= 0 && minP <= 1, "minP", minP, "from 0 to 1");
   const isPenalty = isBetween(repetitionPenalty, SMALLEST_PENALTY);
@@ -169,11 +170,11 @@ function check(settings) {
     require(isBetween(settings[name], -LARGEST), name, settings[name], `a number from -${LARGEST} to ${LARGEST}`);
   }
   const isSeed = seed === null || isCount(seed) || (typeof seed === "bigint" && seed >= 0n);
-  require(isSeed, "seed", seed, "a whole number, 0 or more");
+  require(isSeed, "seed", seed, COUNTS);
   for (const name of /** @type {const} */ (["maxNewTokens", "maxLength", "maxThinkingTokens"])) {
     const least = name === "maxThinkingTokens" ? 0 : 1;
     const value = settings[name];
-    require(value === null || (isCount(value) && value >= least), name, value, `${least} or more`);
+    require(value === null || (isCount(value) && value >= least), name, value, COUNTS.replace("0", String(least)));
   }
   const isStop = Array.isArray(stop) && stop.every((one) => typeof one === "string" && one);
   require(isStop, "stop", stop, "a list of non-empty strings");

@@ -61,6 +61,14 @@ export async function readObject(folder, name) {
 }
 
 /**
+ * A wrong value in an error: as JSON, where numbers that are too large for JavaScript would be null.
+ * @param {unknown} value
+ */
+export function showValue(value) {
+  return typeof value === "number" && !Number.isFinite(value) ? "too large a number" : JSON.stringify(value);
+}
+
+/**
  * @param {unknown} value
  * @returns {value is Record<string, unknown>}
  */

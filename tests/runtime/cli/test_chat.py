@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,7 +250,7 @@ def test_a_saved_conversation_goes_on(tiny_folder: Path, tiny_model: Model, tmp_
         ("/save", None, "/save needs a file; write /save chat.json."),
         ("/load", None, "/load needs a file"),
         ("/load {}", None, "chat.json does not exist; check the path."),
-        ("/save {}/x", None, "does not exist"),
+        ("/save {}/x", None, "chat.json/x does not exist"),
         ("/save {}", "my letter", "is not a conversation in JSON"),
         ("/save {}", '{"a": 1}', "is not a conversation in JSON"),
         ("/load {}", '["a"]', "is not a conversation in JSON"),
@@ -268,6 +269,15 @@ def test_a_file_that_cannot_be_used_is_said(
     assert sentence in result.stderr
     assert result.stdout == expected_answers(tiny_model, "你好")
     assert content is None or path.read_text() == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused(tiny_folder: Path, tmp_path: Path):
+    """/load waited for a writer without end."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    result = run(tiny_folder, f"/load {path}\n/save {path}\n")
+    assert result.stderr.count("is a pipe or a device, which may never end") == 2
 
 
 def test_a_terminal_shows_the_speed(tiny_model: Model, capsys: pytest.CaptureFixture):

@@ -24,7 +24,7 @@ from runtime.cli.many_prompts import (
         (b'{"prompt": \n', "in.jsonl, line 1 is not JSON"),
         (b'{"text": "a"}\n', "line 1 is not an object with either `prompt`"),
         (b'{"prompt": ""}\n', "line 1 is not an object"),
-        (b'{"prompt": "a", "messages": [{}]}\n', "line 1 is not an object"),
+        (b'{"prompt": "a", "messages": [{}]}\n', "line 1 has both"),
         (b'"a"\n', "line 1 is not an object"),
         (b'{"messages": []}\n', "line 1 is not an object"),
         (b"\xff\n", "in.jsonl, line 1 is not UTF-8"),
@@ -101,6 +101,7 @@ def test_a_line_has_settings_of_its_own(tiny_folder: Path, tiny_model: Model, tm
         ("\\xff", "line 2 is not JSON"),
         ('{"text": "a"}', "line 2 is not an object with either `prompt`"),
         ("[]", "line 2 is not an object with either `prompt`"),
+        ('{"prompt": "a", "messages": []}', "line 2 has both `prompt` and `messages`"),
         ('{"prompt": 5}', "line 2 is not an object with either `prompt`"),
     ],
 )
