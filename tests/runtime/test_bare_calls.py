@@ -70,6 +70,10 @@ CASES = {
         (ToolCall("search", '{"query": "诗"}'), ToolCall("finish", "{}", "call_1")),
     ),
     '{\n "name" :"finish",\n "arguments": {"a": {}}\n}': ("", (ToolCall("finish", '{"a": {}}'),)),
+    f'{{"name": "finish", "arguments": {{}}]\n{FINISH}': (
+        '{"name": "finish", "arguments": {}]\n',
+        (ToolCall("finish", "{}"),),
+    ),
     '{"name": "a \\"b\\"", "arguments": {}}': ("", (ToolCall('a "b"', "{}"),)),
 }
 TEXTS = [

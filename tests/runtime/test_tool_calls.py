@@ -163,6 +163,13 @@ def test_a_line_break_inside_a_string_ends_the_wait_for_a_call():
     assert parser.add("\n") == 'get\n{"a": "x\n'
 
 
+@pytest.mark.parametrize("word", ["01", "tru", "1.", "-", "1e", "nulll"])
+def test_a_wrong_number_or_constant_ends_the_wait_for_a_call(word: str):
+    parser = ToolCallParser(NameLineCalls(NAMES))
+    assert parser.add(f'get\n{{"a": {word}') == ""
+    assert parser.add(",") == f'get\n{{"a": {word},'
+
+
 PIECES = st.lists(
     st.sampled_from(
         [

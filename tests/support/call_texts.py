@@ -23,6 +23,7 @@ _PROPERTIES = {
     "n": {"type": "integer"},
     "maybe": {"anyOf": [{"type": "null"}, {"type": "string"}]},
     "kind": {"enum": ["1", "2"]},
+    "either": {"type": ["string", "integer"]},
     "other": {"$ref": "#/properties/n"},
     "endless": {"$ref": "#/properties/endless"},
 }
@@ -80,6 +81,7 @@ DIALECTS = {
             _TAGGED % ("maybe", "12"),
             _TAGGED % ("maybe", "null"),
             _TAGGED % ("kind", "1"),
+            _TAGGED % ("either", "1"),
             _TAGGED % ("other", "{}"),
             _TAGGED % ("endless", '"q"'),
         ),
