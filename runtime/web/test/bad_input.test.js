@@ -126,7 +126,7 @@ test("prompts and options: the question is not lost", async (t) => {
   await page.keyboard.press("Enter");
   await page.locator("#problem:has-text('not valid Unicode')").waitFor();
   for (const [value, kind, words] of [
-    [{ temperature: -1 }, "SamplingError", /temperature is -1 where 0/],
+    [{ temperature: -1 }, "SamplingError", /temperature is -1 where a number from 0/],
     [{ max_new_tokens: 1 }, "SamplingError", /the option "max_new_tokens" is unknown/],
   ]) {
     const found = await page.evaluate(async ([messages, value]) => {
