@@ -63,7 +63,6 @@ def create_app(
         version=glm_runtime.__version__,
         summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
         lifespan=_make_lifespan(services, is_lazy=is_lazy),
-        max_body_size=MAX_BODY_BYTES,
         dependencies=[Depends(require_json)],
     )
     app.state.services = services

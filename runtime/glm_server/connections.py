@@ -5,11 +5,14 @@ import logging
 import time
 from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm_runtime.errors import to_printable
+from glm_server.errors import ApiError, respond
 from glm_server.metrics import Metrics
+from glm_server.settings import MAX_BODY_BYTES
 
 _LOG = logging.getLogger(__name__)
 _BODY_SECONDS = 30.0
@@ -47,7 +50,10 @@ class RequestCounter:
 
 
 class SlowBodyCheck:
-    """Refuses a request whose body does not arrive in time."""
+    """Refuses a request whose body does not arrive in time, or is too long.
+
+    FastAPI's own limit of the length answers in plain text.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,11 +63,16 @@ class SlowBodyCheck:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if int(Headers(scope=scope).get("content-length", "0")) > MAX_BODY_BYTES:
+            message = f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
+            error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+            await respond(error, scope["path"])(scope, receive, send)
+            return
         deadline = time.monotonic() + _BODY_SECONDS
-        is_whole = False
+        is_whole, size = False, 0
 
         async def take() -> Message:
-            nonlocal is_whole
+            nonlocal is_whole, size
             if is_whole:
                 return await receive()
             try:
@@ -69,6 +80,9 @@ class SlowBodyCheck:
             except TimeoutError as error:
                 detail = f"the body did not arrive within {_BODY_SECONDS:g} s; send it again."
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from error
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             is_whole = not message.get("more_body", False)
             return message
 

@@ -120,9 +120,12 @@ def explain_validation(errors: Sequence[Any], body: object) -> ApiError:
         errors: pydantic's errors.
         body: the body, as JSON describes it.
     """
-    # A union reports the errors of all its members; the deepest is about the member meant.
-    first = max(errors, key=lambda error: len(error["loc"]))
-    field = _name_field(first["loc"], body)
+    # A union reports the errors of all its members; the deepest is about the member meant, and so
+    # is one about a value rather than about its type.
+    places = [_find_steps(error, body) for error in errors]
+    is_value = [not error["type"].endswith("_type") for error in errors]
+    chosen = max(range(len(errors)), key=lambda one: (len(places[one]), is_value[one]))
+    first, field = errors[chosen], _write_path(places[chosen])
     if first["type"] in ("extra_forbidden", "none_required"):
         message = f"{field} is not supported by this server; leave it out."
         return ApiError(HTTPStatus.BAD_REQUEST, message, code="unknown_parameter", param=field)
@@ -133,19 +136,28 @@ def explain_validation(errors: Sequence[Any], body: object) -> ApiError:
     return ApiError(HTTPStatus.BAD_REQUEST, message, code="invalid_value", param=field or None)
 
 
-def _name_field(place: Sequence[int | str], body: object) -> str:
-    """Write a place in a body as a path, such as `messages[0].content`.
+def _find_steps(error: Any, body: object) -> list[int | str]:
+    """Return the names and numbers that lead to the wrong part of a body.
 
     pydantic also names members of unions, such as `list[TextPart]`: what the body does not have is
-    no field, unless it is the last name, which may be missing.
+    no field, unless it is missing.
     """
-    text = ""
+    place = error["loc"]
     steps = place[1:] if place and place[0] in ("body", "query", "path") else place
+    found: list[int | str] = []
     for number, step in enumerate(steps, 1):
+        is_missing = error["type"] == "missing" and number == len(steps)
         if isinstance(step, int):
-            text += f"[{step}]"
             body = body[step] if isinstance(body, list) and step < len(body) else None
-        elif isinstance(body, dict) and (step in body or number == len(steps)):
-            text += f".{step}" if text else step
+        elif isinstance(body, dict) and (step in body or is_missing):
             body = body.get(step)
-    return text
+        else:
+            continue
+        found.append(step)
+    return found
+
+
+def _write_path(steps: Sequence[int | str]) -> str:
+    """Write a place in a body as a path, such as `messages[0].content`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return text.removeprefix(".")

@@ -93,7 +93,7 @@ class Question:
             PromptError: the chat template refuses the messages, a call has no result, or the
                 choice about reasoning cannot be followed.
         """
-        _require_thinking(model.chat_template, self.enable_thinking)
+        require_thinking(model.chat_template, self.enable_thinking)
         options = ChatOptions(
             tools=(
                 *(tool.describe() for tool in self.tools),
@@ -179,7 +179,7 @@ def _order_results(message: Message, results: Sequence[Message]) -> list[Message
     return [found[call] for call in calls]
 
 
-def _require_thinking(template: ChatTemplate | None, chosen: bool | None) -> None:
+def require_thinking(template: ChatTemplate | None, chosen: bool | None) -> None:
     """Refuse a choice about reasoning that the template cannot follow.
 
     Raises:

@@ -37,6 +37,9 @@ async def require_json(http: Request) -> None:
         return
     try:
         json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        message = "a text of the body is not Unicode: it has half a surrogate pair; correct it."
+        raise ApiError(HTTPStatus.BAD_REQUEST, message) from error
     except (ValueError, RecursionError) as error:
         message = f"the body is not JSON that can be written again ({error!s:.200}); correct it."
         raise ApiError(HTTPStatus.BAD_REQUEST, message) from error

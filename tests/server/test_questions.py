@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from glm_runtime.errors import PromptError
-from glm_server.questions import pair_results
+from glm_runtime.text.chat_template import ChatTemplate
+from glm_server.questions import pair_results, require_thinking
 
 ASKED = {"role": "user", "content": "?"}
 
@@ -44,3 +45,30 @@ def test_calls_and_results_without_each_other_are_refused(
 ) -> None:
     with pytest.raises(PromptError, match=refusal):
         pair_results(messages)
+
+
+NEVER, ALWAYS = "{{ messages[0].content }}", "{{ messages[0].content }}<think>\n"
+CHOOSES = "{{ messages[0].content }}{% if enable_thinking %}<think>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "chosen", "refusal"),
+    [
+        (NEVER, True, "has no reasoning"),
+        (NEVER, False, None),
+        (ALWAYS, True, None),
+        (ALWAYS, False, "the model always reasons"),
+        (CHOOSES, True, None),
+        (CHOOSES, False, None),
+        *((source, None, None) for source in (NEVER, ALWAYS, CHOOSES)),
+    ],
+)
+def test_a_choice_about_reasoning_that_cannot_be_followed_is_refused(
+    source: str, chosen: bool | None, refusal: str | None
+) -> None:
+    template = ChatTemplate(source)
+    if refusal is None:
+        require_thinking(template, chosen)
+        return
+    with pytest.raises(PromptError, match=refusal):
+        require_thinking(template, chosen)
