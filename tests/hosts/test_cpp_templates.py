@@ -175,13 +175,14 @@ def test_calls_cannot_be_continued(model: cpp.Model) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_arguments(name: str, library: Library, folder: Path, tmp_path: Path) -> None:
-    """null is an empty object, and what is no object is refused, as in Python and Node."""
+    """null and "" are an empty object, and what is no object is refused, as in the other hosts."""
     model = open_table(name, library, folder, tmp_path / "copy")
     table = build_chat_table(ChatTemplate(TEMPLATES[name][0]))
     assert table is not None
     if table.calls is not None:
         assert model.encode_chat(call_with(None)) == model.encode_chat(call_with({}))
-    texts = ("[1]", "null", "{bad", "") if name == "GLM-4.5" else ()
+        assert model.encode_chat(call_with("")) == model.encode_chat(call_with({}))
+    texts = ("[1]", "null", "{bad") if name == "GLM-4.5" else ()
     for given in ([1], 5, False, *texts):
         with pytest.raises(cpp.GlmError, match=r"call of 'f' has the arguments .* where an obj"):
             model.encode_chat(call_with(given))

@@ -78,6 +78,7 @@ CallText parse_call(std::string_view whole) {
   });
   check_name(call.name, "a call");
   if (!is_allowed) refuse_arguments(call);
+  if (call.arguments.empty()) call.arguments = "{}";  // some programs send "" for no arguments
   return call;
 }
 

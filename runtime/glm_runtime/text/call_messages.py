@@ -81,7 +81,7 @@ def describe_tools(messages: list[Message], tools: Sequence[Tool]) -> list[Messa
 
 
 def read_arguments(call: Mapping[str, object]) -> str | Mapping[str, object]:
-    """Return the arguments of a call, a text or an object; what is left out or null is {}.
+    """Return the arguments of a call, a text or an object; what is left out, null or empty is {}.
 
     Raises:
         PromptError: they are something else.
@@ -89,7 +89,7 @@ def read_arguments(call: Mapping[str, object]) -> str | Mapping[str, object]:
     function = call.get("function", call)
     assert isinstance(function, Mapping)
     arguments = function.get("arguments")
-    if arguments is None:
+    if arguments is None or arguments == "":  # some programs send "" for no arguments
         return {}
     if not isinstance(arguments, str | Mapping):
         refuse_arguments(call, arguments)

@@ -93,13 +93,14 @@ export function describeTools(messages, tools) {
 }
 
 /**
- * The arguments of a call, a text or an object; what is left out or null is {}.
+ * The arguments of a call, a text or an object; what is left out, null or empty is {}.
  * @param {any} call
  * @returns {string | Record<string, unknown>}
  * @throws {PromptError} they are something else.
  */
 export function readArguments(call) {
-  const args = (call.function ?? call).arguments ?? {};
+  const given = (call.function ?? call).arguments ?? "";
+  const args = given === "" ? {} : given; // some programs send "" for no arguments
   if (typeof args !== "string" && !isObject(args)) refuseArguments(call, args);
   return args;
 }
