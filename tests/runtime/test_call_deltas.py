@@ -55,7 +55,7 @@ def join(deltas: Sequence[ToolCallDelta]) -> tuple[ToolCall, ...]:
 @given(data=st.data())
 def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
     texts = DIALECTS[name]
-    choice = st.sampled_from([*texts.pieces, *texts.calls, " and", "\n", "```"])
+    choice = st.sampled_from([*texts.pieces, *texts.calls, *texts.wrong, " and", "\n", "```"])
     pieces = data.draw(st.lists(choice, max_size=10))
     text = "".join(pieces)
     expected = parse(texts.dialect, [text])

@@ -40,6 +40,7 @@ class DialectTexts:
         calls: complete calls; an answer of some text and then these has the same calls, eager or
             not.
         pieces: pieces of texts that look like calls.
+        wrong: texts that are nearly complete calls.
         tools: tools of the conversation.
         between: what stands between two calls.
     """
@@ -47,6 +48,7 @@ class DialectTexts:
     source: str
     calls: tuple[str, ...]
     pieces: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
     tools: tuple[dict[str, Any], ...] = FUNCTIONS
     between: str = "\n"
 
@@ -58,10 +60,11 @@ class DialectTexts:
 
     def draw(self, generator: random.Random) -> str:
         """A text of pieces and calls, of which about a third ends with a call."""
-        blanks = ("\n", "\r\n", "\x1c", "\ufeff")  # the last one is none
-        choice = (*self.pieces, *self.pieces, *self.calls, *blanks, " and", "```", "```json\n")
+        common = ("\n", "\r\n", "\x1c", "\ufeff", " and", "```", "```json\n")  # \ufeff is no blank
+        choice = (*self.pieces, *self.pieces, *self.calls, *self.wrong, *common)
         text = "".join(generator.choices(choice, k=generator.randrange(1, 10)))
-        return text + generator.choice(("", "", self.between + generator.choice(self.calls)))
+        last = generator.choice((*self.calls, *self.wrong))
+        return generator.choice((text, text, text + self.between + last, last))
 
 
 _TAGGED = "<tool_call>get_verse\n<arg_key>%s</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>"
@@ -89,6 +92,7 @@ DIALECTS = {
             *("<tool_call>get", "<tool_call>get_verse", "<arg_key>", "at</arg_key>", "n</arg_key>"),
             *("<arg_value>", "</arg_value>", "</tool_call>", "<", "1", '"', "true", "<tool_call>"),
         ),
+        (_TAGGED % ("a\nb", "1"), _TAGGED % (" ", "1"), _TAGGED % ("a<", "1")),
     ),
     "bare": DialectTexts(
         OWN_SYSTEM,
@@ -97,6 +101,7 @@ DIALECTS = {
             ' {"name": "search",\n "arguments": {"at": "诗"} }',
         ),
         ('{"name": ', '"get"', '"查诗"', ', "arguments": ', '{"a": ', "}", "1", "{", " ", "}}"),
+        ('{"name": "get", "arguments": {}]', '{"name": "gut", "arguments": {}}'),
     ),
     "python": DialectTexts(
         SOP_WITHOUT_BRACKETS,
@@ -110,6 +115,12 @@ DIALECTS = {
             *("get\ntool_call(", "a=", "b =", "1", ", ", "'", '"'),
             *("\\", ")", "x", "[", "]", "{", "}"),
             *(":", "tool_call(", "True", "\\u12", "\\7", "-", ".5", "'k': ", "诗"),
+        ),
+        (
+            "get\ntool_call(a=1, a=2)",
+            "get\ntool_call('x')",
+            "get\ntool_call(a='\\U00110000')",
+            "get\ntool_call(a='\\ud83d')",
         ),
     ),
     "tools": DialectTexts(
@@ -127,6 +138,7 @@ DIALECTS = {
             *("cogview\n", "get\n{", '"', "}", "simple_browser\n"),
             *("search(", "open_url(", "'x'", ")", "7", "action=", ", "),
         ),
+        ("python\n \n", f"python\n{TURN}", "simple_browser\nsearch('x', query='y')"),
         ({"name": "get"}, {"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}),
         TURN,
     ),
