@@ -285,7 +285,8 @@ def _describe_config(
 def _build_tokenizer(first_special_id: int) -> Tokenizer:
     """Ids below `first_special_id` are text, then come the special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = list(islice(_list_merges(alphabet), first_special_id - len(alphabet)))
+    letters = [letter for letter in alphabet if letter.isascii()]  # those of ASCII stay themselves
+    merges = list(islice(_list_merges(letters), first_special_id - len(alphabet)))
     tokens = chain(alphabet, (left + right for left, right in merges))
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
@@ -314,11 +315,14 @@ def _describe_tokenizer(context_length: int) -> dict[str, object]:
     }
 
 
-def _list_merges(alphabet: list[str]) -> Iterator[tuple[str, str]]:
-    """Every pair of bytes, then every pair with one byte more."""
-    yield from product(alphabet, alphabet)
-    for left, right in product(alphabet, alphabet):
-        yield from ((left + right, last) for last in alphabet)
+def _list_merges(letters: list[str]) -> Iterator[tuple[str, str]]:
+    """Every pair of letters, then every pair with one letter more.
+
+    Nearly every token is a whole character then, so that servers stream it at once.
+    """
+    yield from product(letters, letters)
+    for left, right in product(letters, letters):
+        yield from ((left + right, last) for last in letters)
 
 
 @click.command()

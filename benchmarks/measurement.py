@@ -1,5 +1,6 @@
 """Figures: the spread of several measurements, ratios of pairs, and the machine they came from."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -67,9 +68,10 @@ def as_json(spread: Spread) -> dict[str, float | int]:
 
 
 def describe_machine(packages: Sequence[str]) -> dict[str, object]:
-    """Device, instruction set and versions, for the head of the output and for the JSON line."""
+    """Date, device, instruction set and versions, for the head and for the JSON line."""
     features = read_cpu_features()
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cpu": read_cpu_name(),
         "instruction_set": next((one for one in _INSTRUCTION_SETS if one in features), "unknown"),
         "cpu_features": list(features),

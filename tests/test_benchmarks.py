@@ -16,7 +16,7 @@ from glm_export import ExportOptions, export
 from glm_runtime.graph.machine import read_cpu_features
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("speed", "quality", "memory", "hosts", "peers")
+ROOMS = ("speed", "quality", "memory", "hosts", "peers", "serve")
 
 
 def open_room(name: str) -> click.Command:
@@ -132,6 +132,15 @@ def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
     chosen = ("--systems", "ours-b128,genai-b128", "--shape", "tiny", "--rounds", 1)
     figures = run("peers", *chosen, "--work", tiny_work)
     assert list(figures["systems"]) == ["ours-b128", "genai-b128"]
+
+
+def test_serve_measures_our_server_alone(tiny_work: Path) -> None:
+    chosen = ("--rounds", 1, "--requests", 1, "--answer-tokens", 4, "--long-prompt", 256)
+    figures = run("serve", "--shape", "tiny", "--work", tiny_work, *chosen)
+    (ours,) = figures["servers"].values()
+    assert list(ours["clients"]) == ["1", "2", "4", "8"]
+    assert ours["second_turn_cached_share"]["median"] > 0.9
+    assert {"stall over one chunk", "HTTP's share of a step"} <= figures["ratios"].keys()
 
 
 @pytest.mark.exhaustive

@@ -8,7 +8,7 @@ from benchmarks.processes import run_child
 
 _HERE = Path(__file__).parent
 REQUIREMENTS = {
-    name: _HERE / f"{name}-requirements.txt" for name in ("llama-cpp", "mobius", "openvino")
+    name: _HERE / f"{name}-requirements.txt" for name in ("gguf", "llama-cpp", "mobius", "openvino")
 }
 
 

@@ -5,16 +5,15 @@
     python -m benchmarks.peers.llama_cpp logits FILE.gguf WINDOWS.json > LOGITS
     python -m benchmarks.peers.llama_cpp serve FILE.gguf THREADS CONTEXT
 
-This runs in an environment of its own (`llama-cpp-requirements.txt`). `gguf` writes the file, with
-the names and keys that llama.cpp's converter gives a Glm4ForCausalLM; `llama_cpp` does the rest.
-The file has no vocabulary, since token ids are fed directly.
+This runs in an environment of its own (`llama-cpp-requirements.txt`). `gguf_file.py` writes the
+file, without a vocabulary, since token ids are fed directly; `llama_cpp` does the rest.
 """
 
 import ctypes
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,65 +21,14 @@ import gguf
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from gguf.utility import SafetensorsLocal
 
+from benchmarks.peers.gguf_file import convert
 from benchmarks.processes import serve
 
 FloatArray = npt.NDArray[np.float32]
 _GGML_FLOAT32 = 0  # ggml.h, enum ggml_type
 # This must stay alive, since llama.cpp calls it as long as it runs.
 _SILENCE = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
-
-
-def convert(checkpoint: Path, target: Path) -> None:
-    """Write all tensors in float32, which holds a bfloat16 checkpoint exactly.
-
-    Queries and keys keep their order: llama.cpp rotates neighbouring pairs for this architecture,
-    as the checkpoint has them. Gate and up projection stay one matrix, the gate's rows first.
-    """
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    if config["model_type"] != "glm4":
-        sys.exit(f"llama_cpp.py: {config['model_type']!r} found; a glm4 is expected")
-    writer = gguf.GGUFWriter(target, "glm4")
-    _write_settings(writer, config)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GLM4, config["num_hidden_layers"])
-    for name, values in _read_tensors(checkpoint):
-        found = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if found is None:
-            sys.exit(f"llama_cpp.py: gguf knows no name for {name}")
-        writer.add_tensor(found, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _write_settings(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
-    rope = config["rope_parameters"]
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_rope_dimension_count(int(config["head_dim"] * rope["partial_rotary_factor"]))
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-
-
-def _read_tensors(checkpoint: Path) -> Iterator[tuple[str, FloatArray]]:
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        for name, tensor in SafetensorsLocal(path).tensors.items():
-            if tensor.dtype != "BF16":
-                sys.exit(f"llama_cpp.py: {name} is {tensor.dtype}; BF16 is expected")
-            # bfloat16 is the upper half of a float32.
-            widened = tensor.mmap_bytes().view(np.uint16).astype(np.uint32) << 16
-            yield name, widened.view(np.float32).reshape(tensor.shape)
 
 
 def quantize(source: Path, target: Path, file_type: str) -> None:

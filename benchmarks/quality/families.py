@@ -32,6 +32,7 @@ from glm_export import ExportOptions
 from glm_export.graph.logits_session import GraphSession
 
 _PEERS = ROOT / "benchmarks" / "peers"
+_SCRIPTS = (_PEERS / "llama_cpp.py", _PEERS / "gguf_file.py")
 _LLAMA_CHECK = "F32"  # the converted file itself
 # The rewritten graph that ONNX Runtime's variants start from.
 _ORT_CHECK = OrtVariant("float32", {"method": "none", "bits": 32, "block_size": 0})
@@ -127,7 +128,7 @@ def _export_floats(setting: Setting) -> Path:
 def build_llama(setting: Setting) -> list[Candidate]:
     """One candidate for each file type, after the unquantized one, from which all are made."""
     tool = find_module("peers.llama_cpp", provide_python(setting.work, "llama-cpp"))
-    script = {"script": hash_files([_PEERS / "llama_cpp.py", REQUIREMENTS["llama-cpp"]])}
+    script = {"script": hash_files([*_SCRIPTS, REQUIREMENTS["llama-cpp"]])}
     sources = {"checkpoint": setting.hash_checkpoint(), **script}
     floats = setting.work / "floats.gguf"
     command = [*tool, "convert", str(setting.checkpoint), str(floats)]
