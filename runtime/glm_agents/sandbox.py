@@ -6,6 +6,7 @@ an empty temporary folder that is gone afterwards. Time, memory, processes and o
 """
 
 import contextlib
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -135,15 +136,16 @@ async def open_sandbox(tool: PythonTool) -> Sandbox:
             f"the tool python needs bubblewrap ({_PROGRAM}), which is not installed; install it, "
             "or leave python out of the configuration."
         )
-    sandbox = Sandbox(tool, [program, *_list_options(), "--", *_list_interpreter()])
-    found = await sandbox.run("print('works')", _CHECK_SECONDS, 4096)
+    command = [program, *_list_options(), "--", *_list_interpreter()]
+    check = Sandbox(dataclasses.replace(tool, seconds=_CHECK_SECONDS), command)
+    found = await check.run("print('works')", _CHECK_SECONDS, 4096)
     if found.text.strip() != "works":
         reason = to_printable(" ".join(found.text.split()))[:300]
         raise AgentError(
             f"the tool python cannot run in a sandbox here ({reason}); allow user namespaces and "
             "use bubblewrap 0.8 or later, or leave python out of the configuration."
         )
-    return sandbox
+    return Sandbox(tool, command)
 
 
 def _list_options() -> list[str]:

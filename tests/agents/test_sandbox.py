@@ -1,5 +1,6 @@
 """The built-in tool `python` runs in a sandbox, or not at all."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -232,6 +233,11 @@ def test_a_python_beside_the_home_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def count_sandboxes() -> int:
-    """Processes of bubblewrap that this test process started."""
-    children = psutil.Process().children(recursive=True)
-    return sum(one.status() != psutil.STATUS_ZOMBIE for one in children)
+    """Processes of bubblewrap and of code in it that this test process started."""
+    found = 0
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end meanwhile
+            is_ended = one.status() == psutil.STATUS_ZOMBIE
+            is_ours = "Runs in the sandbox, alone" in " ".join(one.cmdline())
+            found += is_ours and not is_ended
+    return found

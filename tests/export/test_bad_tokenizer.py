@@ -160,7 +160,6 @@ def test_small_files(tmp_path: Path, damage: Damage, words: tuple[str, ...]) -> 
     [
         ("from the config", b"from the config"),
         ([{"name": "default", "template": "d"}, {"name": "rag", "template": "r"}], b"d"),
-        ([{"name": "rag", "template": "r"}, 3], None),
         (None, None),
     ],
 )

@@ -9,6 +9,7 @@ from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta
 from glm_server.answers import keep_first_call
 from glm_server.anthropic.request import read_prompt
 from glm_server.anthropic.schema import CountRequest
+from glm_server.openai.mcp_tools import McpTools
 from glm_server.openai.responses_request import read_question
 from glm_server.openai.responses_schema import ResponseRequest
 from support.server_bodies import USER, typed
@@ -69,7 +70,7 @@ THOUGHT = typed("reasoning", content=[typed("reasoning_text", text="so")])
     ],
 )
 def test_items_of_one_answer_become_one_message(items: list[Any], messages: list[Any]) -> None:
-    question = read_question(ResponseRequest.model_validate({"input": items}))
+    question = read_question(ResponseRequest.model_validate({"input": items}), McpTools())
     assert question.messages == messages
 
 
