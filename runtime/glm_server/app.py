@@ -26,7 +26,7 @@ from glm_server.openai import chat, completions, models, responses, tokens
 from glm_server.operator_tools import OperatorTools
 from glm_server.schema import require_json
 from glm_server.services import Services
-from glm_server.settings import MAX_BODY_BYTES, ServerSettings
+from glm_server.settings import ServerSettings
 from glm_server.store import ModelStore
 
 _LOG = logging.getLogger("glm_server")
@@ -161,6 +161,4 @@ def _explain_http(request: Request, error: HTTPException) -> str:
         )
     if error.status_code == 405:
         return f"{request.url.path} does not take {request.method}; see /openapi.json."
-    if error.status_code == 413:
-        return f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
     return str(error.detail)

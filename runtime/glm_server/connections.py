@@ -17,6 +17,7 @@ from glm_server.settings import MAX_BODY_BYTES
 _LOG = logging.getLogger(__name__)
 _BODY_SECONDS = 30.0
 _CLIENT_GONE = 499
+_TOO_LONG = f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
 
 
 class RequestCounter:
@@ -64,8 +65,7 @@ class SlowBodyCheck:
             await self._app(scope, receive, send)
             return
         if int(Headers(scope=scope).get("content-length", "0")) > MAX_BODY_BYTES:
-            message = f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
-            error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+            error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LONG)
             await respond(error, scope["path"])(scope, receive, send)
             return
         deadline = time.monotonic() + _BODY_SECONDS
@@ -82,7 +82,7 @@ class SlowBodyCheck:
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from error
             size += len(message.get("body", b""))
             if size > MAX_BODY_BYTES:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LONG)
             is_whole = not message.get("more_body", False)
             return message
 
