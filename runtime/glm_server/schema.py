@@ -5,6 +5,7 @@ server does not know must learn it, since an ignored field gives a wrong answer 
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings
+from glm_runtime.sampling.option import find_option
+from glm_runtime.sampling.settings import SamplingSettings
 from glm_server.errors import ApiError
 from glm_server.settings import MAX_STOP_CHARACTERS, MAX_STOP_STRINGS
 
@@ -71,14 +74,26 @@ class TextPart(Body):
         return given
 
 
+def _range_of(name: str) -> Any:
+    """Return the range that the runtime gives a setting.
+
+    OpenAI's ranges of temperature and of the two other penalties are smaller than the runtime's.
+    """
+    option = find_option(SamplingSettings, name)
+    largest = option.maximum if math.isfinite(option.maximum) else None
+    if option.is_above:
+        return Field(gt=option.minimum, le=largest)
+    return Field(ge=option.minimum, le=largest)
+
+
 class SamplingFields(Body):
     """How tokens are chosen; what is left out is as the model's folder recommends."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    top_p: Annotated[float, _range_of("top_p")] | None = None
+    top_k: Annotated[int, _range_of("top_k")] | None = None
+    min_p: Annotated[float, _range_of("min_p")] | None = None
+    repetition_penalty: Annotated[float, _range_of("repetition_penalty")] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: Seed | None = None

@@ -12,7 +12,8 @@ import pytest
 
 from glm_runtime import Model, load
 from glm_runtime.errors import FolderError, GenerationError, PromptError
-from glm_runtime.graph.decoding import Decoder, _fits, check_graph
+from glm_runtime.folder.manifest_entries import RopeEntry, Yarn
+from glm_runtime.graph.decoding import Decoder, _fits, check_graph, check_length
 from glm_runtime.graph.kv_cache import KvCache
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
@@ -257,3 +258,14 @@ def test_a_cache_that_could_not_grow_is_as_it_was(
         np.testing.assert_array_equal(values, expected.copy_values()[name])
     for tokens in ([7, 8], [9]):
         np.testing.assert_array_equal(decoder.append(tokens), expected.append(tokens))
+
+
+def test_a_sequence_beyond_the_context_names_the_options_that_extend_it(tiny_model: Model):
+    """The sentence once named the Python argument alone, also on the command line."""
+    model, words = tiny_model.manifest.model, "--rope-scaling yarn --factor 4"
+    plain = RopeEntry(theta=10000.0, periods=(1.0,), original_context=model.context_length)
+    scaled = dataclasses.replace(plain, yarn=Yarn(4.0, model.context_length, 1.0))
+    for rope, is_named in ((plain, True), (scaled, False), (None, False)):
+        with pytest.raises(PromptError, match="start a new conversation") as error:
+            check_length(model.context_length + 1, dataclasses.replace(model, rope=rope))
+        assert (words in str(error.value)) == is_named

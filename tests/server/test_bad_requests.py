@@ -44,6 +44,8 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("chat", {"temperature": -1}, "temperature", "greater than or equal to 0"),
     ("chat", {"temperature": "1"}, "temperature", "valid number"),
     ("chat", {"top_p": 0}, "top_p", "greater than 0"),
+    ("chat", {"repetition_penalty": 0}, "repetition_penalty", "greater than or equal to 0.01"),
+    ("chat", {"repetition_penalty": 2e6}, "repetition_penalty", "less than or equal to 1000000"),
     ("chat", {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ("chat", {"max_tokens": 1.5}, "max_tokens", "valid integer"),
     ("chat", {"max_tokens": 1, "max_completion_tokens": 1}, None, "choose one"),

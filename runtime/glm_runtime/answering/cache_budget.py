@@ -62,7 +62,7 @@ class CacheBudget:
             raise PromptError(
                 f"the sequence has {num_tokens} tokens, which need {needed:.2f} GB of KV cache, "
                 f"but the memory for contexts holds {self.longest} tokens; shorten the prompt, or "
-                "give more memory for them."
+                "give more memory for them (--context-memory of glm-run serve)."
             )
 
     def plan(self, num_rows: int, length: int, old: BufferShape) -> BufferShape | None:

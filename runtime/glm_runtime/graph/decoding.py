@@ -216,7 +216,10 @@ def check_length(num_tokens: int, model: ModelEntry) -> None:
     """
     if num_tokens > model.context_length:
         can_scale = model.rope is not None and model.rope.yarn is None
-        scaling = ", or load the model with YaRN (`rope_scaling` of glm_runtime.load)"
+        scaling = (
+            ", or load the model with YaRN (--rope-scaling yarn --factor 4 of glm-run, "
+            "rope_scaling of glm_runtime.load)"
+        )
         raise PromptError(
             f"the sequence has {num_tokens} tokens but the model's context length is "
             f"{model.context_length}; shorten the prompt, or start a new conversation"

@@ -94,6 +94,11 @@ def list_options(record: Any) -> Iterator[tuple[Field[Any], Option]]:
             yield one, one.metadata[_KEY]
 
 
+def find_option(record: Any, name: str) -> Option:
+    """Return the option that a field declares."""
+    return next(option for one, option in list_options(record) if one.name == name)
+
+
 def check_options(settings: object, prefix: str = "") -> None:
     """Refuse numbers outside their range, and what is no number; `None` passes where it is allowed.
 
