@@ -84,12 +84,13 @@ def test_a_tool_that_fails_is_no_crash(sample_folder: Path, tmp_path: Path) -> N
 
 
 def test_the_limit_of_turns(sample_folder: Path, tmp_path: Path) -> None:
-    """The sample calls the tool again when it gets no result."""
-    tools = configure(tmp_path, bible=stdio("bible"))
+    """The sample model calls the tool a second time, because it finds nothing."""
+    tools = configure(tmp_path, empty=stdio("empty"))
     typed = f"{QUESTION}\n/reset\n" * 2
     code, _, log = chat(sample_folder, tools, typed, "--yes", "--max-turns", "1")
     assert code == 0, log
-    assert log.count(f"-> {VERSE}.") == 2  # each question has turns of its own
+    # Each question has turns of its own.
+    assert log.count("-> none\n") == log.count("(the limit of 1 turns is reached.)") == 2
 
 
 @pytest.mark.parametrize(

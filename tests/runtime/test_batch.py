@@ -22,7 +22,7 @@ from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import Piece
 from glm_runtime.graph.decoding import PREFILL_CHUNK, Decoder
 from glm_runtime.text.answer import AnswerForm
-from runtime.test_generation import with_eos
+from runtime.greedy_answers import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 GREEDY = SamplingSettings(temperature=0)

@@ -7,8 +7,8 @@ import pytest
 
 from glm_runtime import Model, PromptError, SamplingError
 from glm_runtime.answering.beam_search import BeamSettings, search_beams
+from runtime.greedy_answers import plain_greedy, with_eos
 from runtime.test_decoding import run_plainly
-from runtime.test_generation import plain_greedy, with_eos
 
 PROMPT = [5, 6, 7, 200]
 

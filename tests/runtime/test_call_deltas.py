@@ -13,7 +13,7 @@ from glm_runtime.text.dialects.all_tools import TURN
 from glm_runtime.text.dialects.dialect import CallDialect
 from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
-from runtime.test_generation import write_tokens
+from runtime.greedy_answers import write_tokens
 from support.call_texts import DIALECTS
 from support.tiny_models import build_tokenizer
 

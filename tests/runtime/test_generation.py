@@ -1,58 +1,26 @@
 """Answers against a plain greedy loop; the tiny model is random, so its text is noise."""
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tokenizers import AddedToken
 
-from glm_runtime import (
-    DrySettings,
-    GenerationSettings,
-    Grammar,
-    Model,
-    Piece,
-    SamplingSettings,
-    load,
-)
+from glm_runtime import DrySettings, GenerationSettings, Model, SamplingSettings, load
 from glm_runtime.answering.generation import AnswerWriter, Request, generate
-from glm_runtime.answering.speculation import Drafter, PromptLookup
-from glm_runtime.errors import GenerationError, PromptError, SamplingError
+from glm_runtime.errors import PromptError, SamplingError
 from glm_runtime.graph.decoding import Decoder
-from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm
+from glm_runtime.text.answer import AnswerForm
 from glm_runtime.text.dialects.name_line import NameLineCalls
-from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall
-from runtime.test_decoding import run_plainly
-from runtime.tiny_folder import TinyShape, build_tiny_folder, train_tokenizer
-
-GREEDY = SamplingSettings(temperature=0)
-THINKING = AnswerForm(is_chat=True, is_thinking=True)
-PROMPT = "床前明月光 and the earth"
-
-
-def plain_greedy(model: Model, prompt_ids: list[int], count: int) -> list[int]:
-    """The reference: the whole text through the graph for every token."""
-    ids = list(prompt_ids)
-    for _ in range(count):
-        logits = run_plainly(model, ids, 1)[0][: model.manifest.model.tokenizer_vocab_size]
-        ids.append(int(np.argmax(logits)))
-    return ids[len(prompt_ids) :]
-
-
-def answer(model: Model, prompt: str | list[int] = PROMPT, **settings) -> list[Piece]:
-    settings.setdefault("sampling", GREEDY)
-    return list(model.generate(prompt, GenerationSettings(**settings)))
-
-
-def text_of(pieces: list[Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
-
-
-def with_eos(model: Model, *eos: int) -> Model:
-    entry = dataclasses.replace(model.manifest.model, eos_token_ids=eos)
-    return dataclasses.replace(model, manifest=dataclasses.replace(model.manifest, model=entry))
+from runtime.greedy_answers import (
+    GREEDY,
+    PROMPT,
+    answer,
+    plain_greedy,
+    text_of,
+    with_eos,
+    write_tokens,
+)
+from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 
 def test_greedy_tokens_are_those_of_a_plain_loop(tiny_model: Model):
@@ -139,80 +107,6 @@ def test_an_answer_goes_on_from_what_the_decoder_has_read(tiny_model: Model):
     assert pieces == answer(tiny_model, max_new_tokens=10)
 
 
-class DeviceDecoder(Decoder):
-    """A decoder that chooses tokens itself, as on a CUDA device, here from the CPU's logits."""
-
-    chooses_greedily = True
-    worst_logit = 0.0
-    chosen = 0
-
-    def choose_next(self, token: int) -> tuple[int, float]:
-        self.chosen += 1
-        logits = self.append([token])[-1][: self._model.tokenizer_vocab_size]
-        return int(logits.argmax()), float(logits.max()) + self.worst_logit
-
-
-def answer_on_device(
-    model: Model,
-    settings: GenerationSettings,
-    form: AnswerForm = PLAIN_TEXT,
-    drafter: Drafter | None = None,
-) -> tuple[DeviceDecoder, list[Piece]]:
-    entry, ids = model.manifest.model, model.tokenizer.encode(PROMPT)
-    request = Request(ids, settings, form, drafter)
-    decoder = DeviceDecoder(model.graph, entry)
-    writer = AnswerWriter(model.tokenizer, entry, request)
-    return decoder, list(generate(decoder, writer, request))
-
-
-@pytest.mark.parametrize("count", [1, 2, 30])
-def test_tokens_that_the_device_chooses_are_the_same_pieces(tiny_model: Model, count: int):
-    free = answer(with_eos(tiny_model), max_new_tokens=30)
-    for model in (with_eos(tiny_model), with_eos(tiny_model, free[9].token_id)):
-        decoder, pieces = answer_on_device(model, GenerationSettings(GREEDY, count))
-        assert pieces == answer(model, max_new_tokens=count)
-        assert decoder.chosen == len(pieces) - 1
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        GenerationSettings(SamplingSettings(temperature=1, seed=1), 20),
-        GenerationSettings(SamplingSettings(temperature=0, repetition_penalty=1.5), 20),
-        GenerationSettings(GREEDY, 20, grammar=Grammar("regex", "[a-f]{9}")),
-        GenerationSettings(GREEDY, 20, top_logprobs=2),
-        GenerationSettings(GREEDY, 20, max_thinking_tokens=3),
-        GenerationSettings(GREEDY, 20, is_eos_ignored=True),
-    ],
-)
-def test_the_device_chooses_only_what_is_plainly_greedy(
-    tiny_model: Model, settings: GenerationSettings
-):
-    """Every other setting changes the choice or needs the logits."""
-    model = with_eos(tiny_model, 40)
-    form = THINKING if settings.max_thinking_tokens else PLAIN_TEXT
-    decoder, pieces = answer_on_device(model, settings, form)
-    assert decoder.chosen == 0
-    ids = model.tokenizer.encode(PROMPT)
-    assert pieces == list(model.new_session().generate(ids, settings, form))
-
-
-def test_the_device_does_not_choose_where_draft_tokens_are_checked(tiny_model: Model):
-    model, settings = with_eos(tiny_model), GenerationSettings(GREEDY, 20)
-    decoder, pieces = answer_on_device(model, settings, drafter=PromptLookup())
-    assert decoder.chosen == 0
-    assert pieces == answer(model, max_new_tokens=20)
-
-
-@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
-def test_broken_logits_on_the_device_are_reported(
-    tiny_model: Model, monkeypatch: pytest.MonkeyPatch, logit: float
-):
-    monkeypatch.setattr(DeviceDecoder, "worst_logit", logit)
-    with pytest.raises(GenerationError, match=f"the model gave {logit} as its best logit"):
-        answer_on_device(with_eos(tiny_model), GenerationSettings(GREEDY, 5))
-
-
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
@@ -263,56 +157,6 @@ def test_an_empty_stop_string_is_refused():
         GenerationSettings(stop=("",))
 
 
-def think(model: Model, **settings) -> list[Piece]:
-    chosen = GenerationSettings(GREEDY, **settings)
-    ids = model.tokenizer.encode(PROMPT)
-    return list(with_eos(model).new_session().generate(ids, chosen, THINKING))
-
-
-@pytest.mark.parametrize("limit", [0, 1, 7])
-def test_long_thinking_is_closed_and_the_answer_begins(tiny_model: Model, limit: int):
-    """The first tokens are those without a limit; a character is never cut in two."""
-    free = [piece.token_id for piece in think(tiny_model, max_new_tokens=40)]
-    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=limit)
-    tokens = [piece.token_id for piece in pieces]
-    closing = tiny_model.tokenizer.encode("\n</think>\n\n")
-    begin = next(i for i in range(40) if tokens[i : i + len(closing)] == closing)
-    assert limit <= begin <= limit + 3
-    assert tokens[:begin] == free[:begin]
-    end = begin + len(closing)
-    assert not any(piece.text for piece in pieces[:end])
-    assert not any(piece.reasoning for piece in pieces[end:])
-    reasoning = "".join(piece.reasoning for piece in pieces)
-    assert reasoning == tiny_model.tokenizer.decode(tokens[:begin]).strip()
-    assert text_of(pieces).strip() == tiny_model.tokenizer.decode(tokens[end:]).strip()
-    assert text_of(pieces).strip()
-
-
-def test_an_answer_that_ends_inside_the_thinking_has_no_text(tiny_model: Model):
-    pieces = think(tiny_model, max_new_tokens=20)
-    assert text_of(pieces) == ""
-    tokens = [piece.token_id for piece in pieces]
-    assert (
-        "".join(p.reasoning for p in pieces).strip() == tiny_model.tokenizer.decode(tokens).strip()
-    )
-
-
-def test_stop_strings_end_the_answer_not_the_thinking(tiny_model: Model):
-    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7)
-    reasoning = "".join(piece.reasoning for piece in pieces)
-    stopped = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7, stop=(reasoning[:2],))
-    assert "".join(piece.reasoning for piece in stopped) == reasoning
-
-
-def test_tokens_of_the_reasoning_are_marked_with_those_that_end_it(tiny_model: Model):
-    pieces = think(tiny_model, max_new_tokens=40, max_thinking_tokens=7)
-    marked = [piece.token_id for piece in pieces if piece.is_reasoning]
-    assert marked == [piece.token_id for piece in pieces[: len(marked)]]
-    assert tiny_model.tokenizer.decode(marked).rstrip().endswith("</think>")
-    assert not any(piece.text for piece in pieces[: len(marked) - 1])
-    assert not any(piece.is_reasoning for piece in answer(tiny_model, max_new_tokens=5))
-
-
 def test_ignoring_the_end_of_text_never_chooses_it(tiny_model: Model):
     """Also where it would be the likeliest token by far, and where one is a padding id."""
     free = [piece.token_id for piece in answer(with_eos(tiny_model), max_new_tokens=30)]
@@ -321,20 +165,6 @@ def test_ignoring_the_end_of_text_never_chooses_it(tiny_model: Model):
     pieces = answer(model, max_new_tokens=30, is_eos_ignored=True)
     assert len(pieces) == 30 and pieces[-1].finish_reason == "length"
     assert not {piece.token_id for piece in pieces} & set(free[4:9])
-
-
-def test_a_forced_token_counts_for_penalties(tiny_model: Model):
-    """Each token at most once, those of the closing mark included."""
-    sampling = SamplingSettings(temperature=0, presence_penalty=1e6)
-    settings = GenerationSettings(sampling, 40, max_thinking_tokens=5)
-    ids = tiny_model.tokenizer.encode(PROMPT)
-    pieces = list(with_eos(tiny_model).new_session().generate(ids, settings, THINKING))
-    tokens = [piece.token_id for piece in pieces]
-    closing = tiny_model.tokenizer.encode("\n</think>\n\n")
-    free = [token for token in tokens if token not in closing]
-    assert len(set(free)) == len(free)
-    begin = next(i for i in range(40) if tokens[i : i + len(closing)] == closing)
-    assert not set(tokens[begin + len(closing) :]) & set(closing)
 
 
 @pytest.mark.parametrize(
@@ -348,12 +178,6 @@ def test_a_forced_token_counts_for_penalties(tiny_model: Model):
 def test_other_settings_out_of_range_are_refused(settings: dict, sentence: str):
     with pytest.raises(SamplingError, match=sentence):
         GenerationSettings(**settings)
-
-
-def write_tokens(writer: AnswerWriter, tokens: list[int]) -> list[Piece]:
-    """The pieces of an answer whose most likely tokens are these."""
-    rows = np.eye(writer._model.vocab_size, dtype=np.float32)
-    return [writer.write(rows[token]) for token in tokens]
 
 
 @pytest.mark.parametrize("limit", [None, 20])
@@ -371,20 +195,6 @@ def test_a_finished_call_is_the_reason_unless_the_answer_was_cut_off(
     assert pieces[-1].tool_calls == (ToolCall("get", '{"a": 1}'),)
     assert pieces[-1].finish_reason == ("length" if limit else "tool_calls")
     assert not any(piece.finish_reason or piece.tool_calls for piece in pieces[:-1])
-
-
-def test_text_in_the_token_that_ends_the_reasoning_counts_for_the_grammar(tiny_model: Model):
-    inner = train_tokenizer()
-    inner.add_tokens([AddedToken(">ab", special=False, normalized=False)])
-    tokenizer, entry = Tokenizer(inner), tiny_model.manifest.model
-    entry = dataclasses.replace(entry, tokenizer_vocab_size=inner.get_vocab_size())
-    settings = GenerationSettings(GREEDY, 40, grammar=Grammar("regex", "abc"))
-    writer = AnswerWriter(tokenizer, entry, Request([5], settings, THINKING))
-    last = tokenizer.find_id(">ab")
-    assert last == 337
-    pieces = write_tokens(writer, [*tokenizer.encode("so</think"), last, 0])
-    assert text_of(pieces) == "abc" and pieces[-1].finish_reason == "stop"
-    assert "".join(piece.reasoning for piece in pieces) == "so"
 
 
 def test_dry_breaks_a_loop(tiny_model: Model):

@@ -22,7 +22,7 @@ from glm_runtime import (
 from glm_runtime.answering.generation import AnswerWriter, Request, generate
 from glm_runtime.answering.speculation import DraftBudget, PromptLookup
 from glm_runtime.graph.decoding import Decoder
-from runtime.test_generation import with_eos
+from runtime.greedy_answers import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder, seal_folder
 
 PROMPT = [5, 6, 7, 5, 6, 7, 5, 6]

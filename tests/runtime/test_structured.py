@@ -25,7 +25,7 @@ from glm_runtime import (
 from glm_runtime.errors import GenerationError, GrammarStopError
 from glm_runtime.sampling.structured import GrammarMask
 from glm_runtime.text.answer import AnswerForm
-from runtime.test_generation import text_of, with_eos
+from runtime.greedy_answers import text_of, with_eos
 
 PERSON = {
     "type": "object",

@@ -7,6 +7,7 @@ import openai
 import pytest
 
 import glm_runtime
+from support.mcp_requests import OPTIONS, configure
 from support.servers import ServerProcess, start_server
 
 
@@ -21,6 +22,22 @@ def server(sample_folder: Path) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> openai.OpenAI:
     """OpenAI's own client of that server."""
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def operated(
+    sample_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server with the tools of the MCP server `bible`."""
+    tools = configure(tmp_path_factory.mktemp("tools"), "bible")
+    with start_server(f"sample={sample_folder}", "--tools", tools, *OPTIONS) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def operator(operated: ServerProcess) -> openai.OpenAI:
+    """OpenAI's own client of that server."""
+    return openai.OpenAI(base_url=f"{operated.url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.fixture(scope="session")

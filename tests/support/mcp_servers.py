@@ -39,6 +39,39 @@ def make_bible() -> MCPServer:
     return server
 
 
+def make_empty() -> MCPServer:
+    """A tool that finds nothing; the sample model then calls it once more."""
+    server = MCPServer("empty")
+
+    @server.tool(description="Look up a Bible verse.")
+    def get_verse(reference: str) -> str:
+        return "none"
+
+    return server
+
+
+def make_endless() -> MCPServer:
+    """A call that never returns, and one that waits until such a call has begun or ended."""
+    server = MCPServer("endless")
+    events = {"begun": asyncio.Semaphore(0), "ended": asyncio.Semaphore(0)}
+
+    @server.tool()
+    async def hang() -> str:
+        events["begun"].release()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            events["ended"].release()
+        return "never"
+
+    @server.tool()
+    async def wait_for(event: str) -> str:
+        await events[event].acquire()
+        return event
+
+    return server
+
+
 def make_odd() -> MCPServer:
     """Tools that behave badly."""
     server = MCPServer("odd")
@@ -155,6 +188,8 @@ def make_hostile() -> Server[Any]:
 
 MAKERS = {
     "bible": make_bible,
+    "empty": make_empty,
+    "endless": make_endless,
     "odd": make_odd,
     "slow": make_slow,
     "web": make_web,

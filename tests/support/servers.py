@@ -97,11 +97,13 @@ def start_server(*arguments: object, before: str = "") -> Iterator[ServerProcess
         process.stderr.close()
 
 
-def open_stream(server: ServerProcess, body: Mapping[str, Any]) -> socket.socket:
-    """Send a chat completion by hand, and return its connection."""
+def open_stream(
+    server: ServerProcess, body: Mapping[str, Any], path: str = "/v1/chat/completions"
+) -> socket.socket:
+    """Send a request by hand, and return its connection."""
     connection = connect(server)
     data = json.dumps(body).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     connection.sendall(head.encode() + data)
     return connection

@@ -3,7 +3,7 @@
 import pytest
 
 from glm_runtime import Model, load
-from runtime.test_generation import with_eos
+from runtime.greedy_answers import with_eos
 from runtime.tiny_folder import TinyShape, build_tiny_folder
 
 
