@@ -127,3 +127,14 @@ def test_peak_memory_is_not_that_of_the_process_which_started_us():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert 0 < int(result.stdout) < len(held) / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_freed_memory_is_given_back():
+    blocks = [bytes(60_000) for _ in range(1000)]
+    pinned = blocks[-1]  # glibc gives back by itself what lies behind the last block
+    before = psutil.Process().memory_info().rss
+    del blocks
+    machine.give_back_memory()
+    assert before - psutil.Process().memory_info().rss > 40_000_000
+    assert len(pinned) == 60_000

@@ -19,6 +19,7 @@ from support.servers import ServerProcess, start_server
 _SAMPLE = Path(__file__).parents[2] / "artifacts" / "glm4-sample"
 # Float kernels, one thread: the order of additions then depends on nothing else.
 _CONTEXT_GB = 0.1
+_PAUSE_SECONDS = 3.0
 _OPTIONS = ("--threads", 1, "--no-huge-pages", "--context-memory", _CONTEXT_GB)
 
 
@@ -61,12 +62,12 @@ def check_log(server: ServerProcess) -> None:
     assert not faults, "".join(server.log[-100:])
 
 
-def run_chaos(server: ServerProcess, model: glm_runtime.Model, visits: int) -> None:
+def run_chaos(server: ServerProcess, model: glm_runtime.Model, visits: int, growth: float) -> None:
     """Let clients visit a server; compare its answers with single runs, and its memory.
 
     The bounded caches fill up as long as there are new prompts, so their bytes are subtracted. The
-    rest, some 150 MB, may grow by 5 % in the second half: glibc's arenas are fragmented in another
-    way each time.
+    rest, some 170 MB, may grow by a share of it in the second half: glibc's arenas are fragmented
+    in another way each time, and the first visits of each kind import modules and fill pools.
     """
     chaos = Chaos(server)
     with connect(server), connect(server) as half:  # open from the beginning to the end
@@ -78,7 +79,7 @@ def run_chaos(server: ServerProcess, model: glm_runtime.Model, visits: int) -> N
         wait_until_idle(server)
         end = measure_memory(server)
     print(chaos.counts, f"{middle / 1e6:.1f} MB, then {end / 1e6:.1f} MB")
-    assert end < middle * 1.05
+    assert end < middle * (1 + growth)
     check_answers(server, model, chaos)
     assert server.request("/health").status == 200
     check_log(server)
@@ -86,6 +87,7 @@ def run_chaos(server: ServerProcess, model: glm_runtime.Model, visits: int) -> N
 
 def measure_memory(server: ServerProcess) -> float:
     """Return the resident memory without KV caches and prefix cache, in bytes."""
+    time.sleep(_PAUSE_SECONDS)  # in which the server gives freed memory back
     cached = read_metric(server, "glm_context_bytes{")
     assert cached <= _CONTEXT_GB * 1e9
     print(f"caches {cached / 1e6:.1f} MB")
@@ -116,13 +118,13 @@ def answer_alone(model: glm_runtime.Model, body: dict[str, Any]) -> str:
 
 
 def test_chaos(float_server: ServerProcess, float_model: glm_runtime.Model) -> None:
-    run_chaos(float_server, float_model, 300)
+    run_chaos(float_server, float_model, 300, 0.12)
 
 
 @pytest.mark.exhaustive
 def test_more_chaos(float_folder: Path, float_model: glm_runtime.Model) -> None:
     with start_server(f"sample={float_folder}", *_OPTIONS) as server:
-        run_chaos(server, float_model, 2000)
+        run_chaos(server, float_model, 2000, 0.05)
 
 
 def test_answers_do_not_depend_on_arrivals(

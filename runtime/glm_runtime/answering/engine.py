@@ -27,8 +27,10 @@ from glm_runtime.errors import (
     QueueFullError,
     first_line,
 )
+from glm_runtime.graph.machine import give_back_memory
 
 _LOGGER = logging.getLogger(__name__)
+_PAUSE_SECONDS = 2.0  # without a request, before memory is given back
 _OnEvent = Callable[[Event], None]
 
 
@@ -166,9 +168,8 @@ class Engine:
 
     def _take_orders(self) -> bool:
         """Wait for something to do; return False at the end."""
+        self._wait()
         with self._changed:
-            while not (self._submitted or self._cancelled or self._tickets or self._is_closed):
-                self._changed.wait()
             if self._is_aborted or (self._is_closed and not self._num_live):
                 return False
             submitted, cancelled = list(self._submitted), list(self._cancelled)
@@ -181,6 +182,18 @@ class Engine:
                 self._scheduler.cancel(ticket._answer.ticket)
                 self._tell(ticket, AnswerCancelledError("the answer was cancelled by its caller."))
         return True
+
+    def _wait(self) -> None:
+        """Sleep until there is something to do; in a pause, give back memory."""
+        with self._changed:
+            if self._changed.wait_for(self._has_orders, _PAUSE_SECONDS):
+                return
+        give_back_memory()
+        with self._changed:
+            self._changed.wait_for(self._has_orders)
+
+    def _has_orders(self) -> bool:
+        return bool(self._submitted or self._cancelled or self._tickets or self._is_closed)
 
     def _step(self) -> None:
         if self._scheduler.is_idle:

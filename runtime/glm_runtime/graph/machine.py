@@ -143,6 +143,19 @@ def move_to_huge_pages() -> int:
     return sum(size for start, size in spans if madvise(start, size, _MADV_COLLAPSE) == 0)
 
 
+def give_back_memory() -> None:
+    """Give freed memory back to the system, which the C library would keep for later.
+
+    Only glibc needs it: many threads allocate in many arenas, whose free parts add up. It takes
+    some milliseconds, in which other threads may wait for memory.
+    """
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in musl
+    if trim is not None:
+        trim(0)
+
+
 def measure_read_bytes_per_second(max_threads: int, buffer_bytes: int = _BUFFER_BYTES) -> float:
     """Return the memory bandwidth, which bounds decoding, in bytes per second.
 
