@@ -140,7 +140,7 @@ def test_serve_measures_our_server_alone(tiny_work: Path) -> None:
     (ours,) = figures["servers"].values()
     assert list(ours["clients"]) == ["1", "2", "4", "8"]
     assert ours["second_turn_cached_share"]["median"] > 0.9
-    assert {"stall over one chunk", "HTTP's share of a step"} <= figures["ratios"].keys()
+    assert {"delay over one chunk", "HTTP's share of a step"} <= figures["ratios"].keys()
 
 
 @pytest.mark.exhaustive

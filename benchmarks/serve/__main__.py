@@ -207,6 +207,7 @@ def describe(one: Measurements) -> dict[str, object]:
     """Return the figures of one server, without those that were not measured."""
     spreads = {
         "stall_seconds": one.stalls,
+        "delay_seconds": one.delays,
         "chunk_seconds": one.chunks,
         "long_prompt_first_token_seconds": one.long_firsts,
         "second_turn_first_token_seconds": one.turns,
@@ -223,7 +224,7 @@ def compare(found: Mapping[str, Measurements], alone: InProcess) -> dict[str, Sp
     ours, theirs = found[OURS], found.get(THEIRS)
     ratios: dict[str, Spread] = {}
     if ours.stalls:
-        ratios["stall over one chunk"] = compare_pairs(ours.stalls, ours.chunks)
+        ratios["delay over one chunk"] = compare_pairs(ours.delays, ours.chunks)
     if ours.turns:
         ratios["second turn over a session's"] = compare_pairs(ours.turns, alone.turns)
     if ours.steps:

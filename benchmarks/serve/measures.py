@@ -14,9 +14,10 @@ from benchmarks.measurement import as_json, summarize
 from benchmarks.processes import PAUSE_SECONDS, Worker
 from benchmarks.serve.load import Load, Pauses, Prompt, ask, run_load
 from benchmarks.serve.servers import Server
+from glm_runtime.answering.events import SchedulerLimits
 
 CLIENTS = (1, 2, 4, 8)
-CHUNK_TOKENS = 128  # what our scheduler reads between two steps
+CHUNK_TOKENS = SchedulerLimits().chunk_tokens
 _TEXT_TOKENS = 900  # smaller than the first special token of every shape
 _SHORT_TOKENS, _LONG_TOKENS = 32, 256
 _MEAN_PAUSE_SECONDS = 0.25
@@ -52,7 +53,8 @@ class Measurements:
         loads: by number of clients.
         stalls: the largest time between two tokens of the running answers while the long prompt is
             read.
-        chunks: the time to read one chunk after the long prompt, with one step.
+        delays: the same without the usual time between two tokens of that answer.
+        chunks: the time to the first token of one chunk after the long prompt.
         long_firsts: time to the first token of the long prompt.
         turns: time to the first token of a second turn.
         cached: share of the first turn that the second one did not read again.
@@ -61,6 +63,7 @@ class Measurements:
 
     loads: dict[int, list[Load]] = field(default_factory=lambda: {n: [] for n in CLIENTS})
     stalls: list[float] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
     chunks: list[float] = field(default_factory=list)
     long_firsts: list[float] = field(default_factory=list)
     turns: list[float] = field(default_factory=list)
@@ -121,7 +124,10 @@ def measure_stall(server: Server, work: Work, seed: int, found: Measurements) ->
         is_running.wait(600)
         reply = ask(server, long_prompt, 1)
         times = [future.result() for future in running]
-    found.stalls.append(max(_find_stall(one, reply.begin, reply.times[0]) for one in times))
+    stalls = [_find_stall(one, reply.begin, reply.times[0]) for one in times]
+    usual = [_find_usual(one, reply.begin) for one in times]
+    found.stalls.append(max(stalls))
+    found.delays.append(max(a - b for a, b in zip(stalls, usual, strict=True)))
     found.long_firsts.append(reply.first_seconds)
     time.sleep(PAUSE_SECONDS)
     more = long_prompt + make_prompt((seed, 102), CHUNK_TOKENS)
@@ -132,6 +138,12 @@ def _find_stall(times: Sequence[float], begin: float, end: float) -> float:
     """Return the longest time between two tokens that lies partly between `begin` and `end`."""
     pairs = itertools.pairwise(times)
     return max(later - earlier for earlier, later in pairs if later > begin and earlier < end)
+
+
+def _find_usual(times: Sequence[float], begin: float) -> float:
+    """Return the median time between two tokens before `begin`."""
+    pairs = itertools.pairwise(times)
+    return float(np.median([later - earlier for earlier, later in pairs if later <= begin]))
 
 
 def measure_steps(server: Server, seed: int, found: Measurements) -> None:
