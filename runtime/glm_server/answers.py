@@ -5,7 +5,6 @@ own format. Nothing here knows about a format.
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -185,15 +184,6 @@ async def begin_answers(
         await answers.close()
         raise
     return BegunAnswers(loaded, requests, answers)
-
-
-def keep_first_call(piece: Piece) -> Piece:
-    """Return a piece of an answer that may call only one tool.
-
-    Without a grammar the model may write several calls all the same.
-    """
-    first = tuple(delta for delta in piece.tool_call_deltas if not delta.index)
-    return dataclasses.replace(piece, tool_calls=piece.tool_calls[:1], tool_call_deltas=first)
 
 
 class Closable(Protocol):

@@ -2,7 +2,7 @@
 
 Rules are in llguidance's Lark syntax. Where the arguments are JSON, they match the tool's schema as
 a whole. In the two other dialects the names and the types of arguments match. Read
-`glm_runtime/text/dialects/` for how calls are read.
+`glm_runtime/text/dialects/` for how calls are read, and `free_text.py` for calls after text.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 from glm_runtime.errors import GrammarError
 from glm_runtime.sampling.structured import JSON_STYLE
+from glm_runtime.text.answer import TURN_NAME
 from glm_runtime.text.dialects.all_tools import AllToolsCalls
 from glm_runtime.text.dialects.argument_types import list_types
 from glm_runtime.text.dialects.bare_json import BareJsonCalls
@@ -26,24 +27,38 @@ _TAGGED_CHARACTER = "[^<]"
 _PYTHON_CHARACTER = r"([^'\\\n\r]|\\['\\n])"
 
 
-def write_calls(dialect: CallDialect, tools: Mapping[str, Schema], *, is_single: bool) -> list[str]:
-    """Return the rules of one or several calls; the first one is named `calls`.
+def write_calls(
+    dialect: CallDialect, tools: Mapping[str, Schema], *, is_single: bool, has_turns: bool
+) -> list[str]:
+    """Return the rules of one or several calls.
+
+    The first rule is named `calls`, `more_calls` is what may follow a call, and `body_0` is what
+    follows the name of the first tool.
 
     Args:
         dialect: how the model writes calls.
         tools: JSON schemas of the arguments of the tools that may be called, by name.
         is_single: whether only one call is allowed.
+        has_turns: whether the vocabulary has the special token that begins a turn.
 
     Raises:
         GrammarError: the dialect cannot express a schema.
     """
-    write = _WRITERS[type(dialect)]
+    head, end, write = _WRITERS[type(dialect)]
     names = [f"call_{index}" for index in range(len(tools))]
-    calls = "calls: call" if is_single else 'calls: call ("\\n" call)*'
-    rules = [calls, f"call: {' | '.join(names)}"]
-    for rule, (tool, schema) in zip(names, tools.items(), strict=True):
-        rules += write(rule, tool, schema)
+    between = f'("\\n" | {TURN_NAME})' if has_turns else '"\\n"'
+    more = '""' if is_single else f"({between} call)*"
+    rules = ["calls: call more_calls", f"more_calls: {more}", f"call: {' | '.join(names)}"]
+    for index, (tool, schema) in enumerate(tools.items()):
+        body = f"body_{index}"
+        rules.append(f"call_{index}: {_quote(head + write_name(dialect, tool) + end)} {body}")
+        rules += write(body, schema)
     return rules
+
+
+def write_name(dialect: CallDialect, tool: str) -> str:
+    """Return the name of a tool as a call has it."""
+    return json.dumps(tool) if isinstance(dialect, BareJsonCalls) else tool
 
 
 def write_json(rule: str, schema: Schema) -> str:
@@ -51,19 +66,18 @@ def write_json(rule: str, schema: Schema) -> str:
     return f"{rule}: %json {json.dumps({**schema, 'x-guidance': JSON_STYLE})}"
 
 
-def _write_name_line(rule: str, tool: str, schema: Schema) -> Sequence[str]:
+def _write_object(rule: str, schema: Schema) -> Sequence[str]:
+    return [write_json(rule, schema)]
+
+
+def _write_bare(rule: str, schema: Schema) -> Sequence[str]:
     arguments = f"{rule}_arguments"
-    return [f"{rule}: {_quote(tool + chr(10))} {arguments}", write_json(arguments, schema)]
+    head = _quote(', "arguments": ')
+    return [f'{rule}: {head} {arguments} "}}"', write_json(arguments, schema)]
 
 
-def _write_bare(rule: str, tool: str, schema: Schema) -> Sequence[str]:
-    arguments = f"{rule}_arguments"
-    head = f'{{"name": {json.dumps(tool)}, "arguments": '
-    return [f'{rule}: {_quote(head)} {arguments} "}}"', write_json(arguments, schema)]
-
-
-def _write_tagged(rule: str, tool: str, schema: Schema) -> Sequence[str]:
-    parts, rules = [_quote(f"<tool_call>{tool}\n")], []
+def _write_tagged(rule: str, schema: Schema) -> Sequence[str]:
+    parts, rules = ['"\\n"?'], []
     for number, (key, value) in enumerate(_list_properties(schema)):
         argument = f"{rule}_{number}"
         head = _quote(f"<arg_key>{key}</arg_key>\n<arg_value>")
@@ -80,7 +94,7 @@ def _write_tagged(rule: str, tool: str, schema: Schema) -> Sequence[str]:
     return [f"{rule}: {' '.join(parts)} {_quote('</tool_call>')}", *rules]
 
 
-def _write_python(rule: str, tool: str, schema: Schema) -> Sequence[str]:
+def _write_python(rule: str, schema: Schema) -> Sequence[str]:
     required: list[str] = []
     optional: list[str] = []
     rules: list[str] = []
@@ -94,7 +108,7 @@ def _write_python(rule: str, tool: str, schema: Schema) -> Sequence[str]:
     else:  # any of them may come first
         starts = [" ".join([one, *rest[place + 1 :]]) for place, one in enumerate(optional)]
         arguments = f"({' | '.join(starts)})?"
-    head, end = _quote(f"{tool}\n```python\ntool_call("), _quote(")\n```")
+    head, end = _quote("```python\ntool_call("), _quote(")\n```")
     return [f"{rule}: {head} {arguments} {end}", *rules]
 
 
@@ -148,12 +162,14 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-_WRITERS: Mapping[type, Callable[[str, str, Schema], Sequence[str]]] = MappingProxyType(
+# What stands before and after the name of a tool, and what writes the rule of the rest.
+_Writer = tuple[str, str, Callable[[str, Schema], Sequence[str]]]
+_WRITERS: Mapping[type, _Writer] = MappingProxyType(
     {
-        AllToolsCalls: _write_name_line,
-        BareJsonCalls: _write_bare,
-        NameLineCalls: _write_name_line,
-        PythonCalls: _write_python,
-        TaggedCalls: _write_tagged,
+        AllToolsCalls: ("", "\n", _write_object),
+        BareJsonCalls: ('{"name": ', "", _write_bare),
+        NameLineCalls: ("", "\n", _write_object),
+        PythonCalls: ("", "\n", _write_python),
+        TaggedCalls: ("<tool_call>", "", _write_tagged),
     }
 )

@@ -4,6 +4,7 @@ Each interface translates its bodies into a `Question`. Nothing here knows about
 `forms.py` for how a grammar makes the model call a tool.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from glm_runtime import ChatOptions, Model
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import make_settings
 from glm_runtime.errors import PromptError
+from glm_runtime.text.answer import TURN_NAME
 from glm_runtime.text.chat_prompt import ChatPrompt
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.thinking import is_open_thinking
 from glm_server.call_rules import Schema
-from glm_server.forms import make_grammar
+from glm_server.forms import CallRules, make_grammar
 from glm_server.schema import number_seed
 
 Message = Mapping[str, Any]
@@ -36,11 +38,14 @@ class OfferedTool:
         name: its name.
         description: what it does; `None` if nobody said so.
         parameters: JSON schema of its arguments; `None` admits no arguments.
+        is_strict: whether its arguments must follow the schema, also where the model is free to
+            call it.
     """
 
     name: str
     description: str | None = None
     parameters: Schema | None = None
+    is_strict: bool = False
 
     @property
     def schema(self) -> Schema:
@@ -120,13 +125,17 @@ class Question:
                 **{offer.name: offer.parameters for offer in self.offers},
             },
             prompt.form.dialect,
-            must_call=self.must_call,
-            is_single=self.is_single,
+            CallRules(
+                must_call=self.must_call,
+                is_single=self.is_single,
+                strict=tuple(tool.name for tool in self.tools if tool.is_strict),
+                has_turns=model.tokenizer.is_special(TURN_NAME),
+            ),
         )
+        form = dataclasses.replace(prompt.form, is_single=self.is_single)
         settings = make_settings(None, {**self.settings, "grammar": grammar})
         return [
-            Request(prompt.token_ids, number_seed(settings, index), prompt.form)
-            for index in range(count)
+            Request(prompt.token_ids, number_seed(settings, index), form) for index in range(count)
         ]
 
 

@@ -6,7 +6,7 @@ Several answers to one question, as OpenAI's `n` asks for, are not turns; see `o
 from collections.abc import AsyncIterator
 
 from glm_runtime.answering.events import Started
-from glm_server.answers import BegunAnswers, begin_answers, keep_first_call
+from glm_server.answers import BegunAnswers, begin_answers
 from glm_server.questions import Question
 from glm_server.sections import Change, SectionReader
 from glm_server.services import Services
@@ -22,17 +22,11 @@ class Turn:
         cached_tokens: number of prompt tokens that came from the prefix cache.
     """
 
-    def __init__(self, begun: BegunAnswers, *, is_single: bool) -> None:
-        """Start.
-
-        Args:
-            begun: one answer.
-            is_single: whether the answer keeps only its first call of a tool.
-        """
+    def __init__(self, begun: BegunAnswers) -> None:
+        """Start with one answer."""
         self.begun = begun
         self.reader = SectionReader(begun.loaded.model.manifest.model.eos_token_ids)
         self.cached_tokens = 0
-        self._is_single = is_single
 
     @property
     def loaded(self) -> LoadedModel:
@@ -56,7 +50,7 @@ class Turn:
                 self.cached_tokens = event.cached_tokens
                 yield event
                 continue
-            for change in self.reader.add(keep_first_call(event) if self._is_single else event):
+            for change in self.reader.add(event):
                 yield change
 
     async def close(self) -> None:
@@ -76,4 +70,4 @@ async def begin_turn(services: Services, name: str | None, question: Question) -
         ApiError: the model is unknown, or the question is refused.
     """
     begun = await begin_answers(services, name, lambda one: question.make_requests(one.model))
-    return Turn(begun, is_single=question.is_single)
+    return Turn(begun)

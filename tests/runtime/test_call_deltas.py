@@ -185,6 +185,38 @@ def test_pieces_have_the_parts(tiny_model: Model, streams_calls: bool):
     assert early is streams_calls
 
 
+@pytest.mark.parametrize("is_eager", [False, True])
+@pytest.mark.parametrize(
+    ("dialect", "first", "second"),
+    [
+        (LINES, "get\n{}", "\nget\n{"),
+        (TAGS, "<tool_call>get</tool_call>", "<tool_call>get</tool_call>"),
+        (PYTHON, "get\ntool_call()", "\nget\ntool_call("),
+    ],
+)
+def test_an_answer_with_one_call_ends_where_a_second_begins(
+    dialect: CallDialect, first: str, second: str, is_eager: bool
+):
+    """The second call was written to its end, and dropped."""
+    parser = ToolCallParser(dialect, is_eager=is_eager, is_single=True)
+    assert parser.add(f"So:\n{first}{second[:-1]}") == "So:\n"
+    assert not parser.has_ended
+    assert parser.add(second[-1]) == ""
+    assert parser.has_ended
+    assert parser.add("}and more") == ""
+    assert parser.finish() == ("", (ToolCall("get", "{}", "call_0"),))
+    assert {delta.index for delta in parser.take_deltas()} == {0}
+
+
+def test_the_answer_of_a_model_ends_there(tiny_model: Model):
+    entry, tokenizer = tiny_model.manifest.model, tiny_model.tokenizer
+    tokens = tokenizer.encode("get\n{}\nget\n{")
+    form = AnswerForm(is_chat=True, dialect=LINES, is_single=True)
+    request = Request([5], GenerationSettings(SamplingSettings(temperature=0)), form)
+    last = write_tokens(AnswerWriter(tokenizer, entry, request), tokens)[-1]
+    assert (last.finish_reason, len(last.tool_calls)) == ("tool_calls", 1)
+
+
 def read_answer(dialect: CallDialect, parts: Sequence[str]) -> tuple[str, tuple[ToolCall, ...]]:
     """The text and the calls of an answer; parts in angle brackets are special tokens."""
     inner = build_tokenizer()

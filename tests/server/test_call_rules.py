@@ -17,7 +17,7 @@ from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.dialects.python_call import PythonCalls
 from glm_runtime.text.dialects.tagged import TaggedCalls
 from glm_runtime.text.tool_calls import ToolCallParser
-from glm_server.forms import make_grammar
+from glm_server.forms import CallRules, make_grammar
 
 TOOLS: Mapping[str, Any] = {
     "get_verse": {
@@ -60,7 +60,8 @@ def test_random_answers_are_calls_that_match_their_schemas(
     model: glm_runtime.Model, dialect: CallDialect, is_single: bool
 ) -> None:
     """The temperature makes the model choose what the grammar allows, likely or not."""
-    grammar = make_grammar(None, TOOLS, dialect, must_call=True, is_single=is_single)
+    rules = CallRules(must_call=True, is_single=is_single, has_turns=True)
+    grammar = make_grammar(None, TOOLS, dialect, rules)
     called = set()
     for seed in range(10):
         pieces = list(
@@ -85,4 +86,4 @@ def test_random_answers_are_calls_that_match_their_schemas(
 def test_what_python_calls_cannot_express_is_refused() -> None:
     schema = {"type": "object", "properties": {"ids": {"type": "array"}}}
     with pytest.raises(GrammarError, match="the argument 'ids' has the types array"):
-        make_grammar(None, {"get": schema}, PythonCalls(("get",)), must_call=True, is_single=False)
+        make_grammar(None, {"get": schema}, PythonCalls(("get",)), CallRules(must_call=True))

@@ -224,6 +224,66 @@ class TestForms:
         assert json.loads(call.function.arguments).keys() == {"title", "line"}
 
 
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_a_strict_call_follows_its_schema(client: openai.OpenAI, is_streaming: bool) -> None:
+    """The model calls of its own accord, and would write other arguments."""
+    asked: Any = [{"role": "user", "content": "《静夜思》的第一句是什么？"}]
+    schema = {"type": "object", "properties": {"line": {"enum": [7, 8]}}, "required": ["line"]}
+    schema |= {"additionalProperties": False}
+    name = called_name(client, asked)
+    function = {"name": name, "parameters": schema, "strict": True}
+    tools: Any = [{"type": "function", "function": function}]
+    settings: Any = {"model": "sample", "messages": asked, "temperature": 0, "max_tokens": 80}
+    if is_streaming:
+        with client.chat.completions.stream(**settings, tools=tools) as stream:
+            reply = stream.get_final_completion()
+    else:
+        reply = client.chat.completions.create(**settings, tools=tools)
+    (call,) = reply.choices[0].message.tool_calls or []
+    assert json.loads(call.function.arguments)["line"] in (7, 8)
+
+
+def test_text_is_free_beside_strict_tools(client: openai.OpenAI) -> None:
+    def answer(**fields: Any) -> Any:
+        tools: Any = [{"type": "function", "function": {"name": "other", **fields}}]
+        reply = client.chat.completions.create(
+            model="sample", messages=ASKED, temperature=0, tools=tools, max_tokens=60
+        )
+        return reply.choices[0].message.content
+
+    assert answer(strict=True) == answer()
+    assert answer()
+
+
+def called_name(client: openai.OpenAI, asked: Any) -> str:
+    """The tool that the sample calls for a question."""
+    reply = client.chat.completions.create(
+        model="sample", messages=asked, temperature=0, tools=TOOLS
+    )
+    (call,) = reply.choices[0].message.tool_calls or []
+    return call.function.name
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_called(client: openai.OpenAI, mode: Any) -> None:
+    asked: Any = [{"role": "user", "content": "《静夜思》的第一句是什么？"}]
+    name = called_name(client, asked)
+    other = {"type": "function", "function": {"name": "other"}}
+    allowed = {"mode": mode, "tools": [other]}
+    reply = client.chat.completions.create(
+        model="sample",
+        messages=asked,
+        temperature=0,
+        tools=[*TOOLS, other],
+        tool_choice={"type": "allowed_tools", "allowed_tools": allowed},
+        max_tokens=60,
+        parallel_tool_calls=False,
+    )
+    called = [call.function.name for call in reply.choices[0].message.tool_calls or []]
+    assert name not in called
+    assert mode == "auto" or called == ["other"]
+
+
 def test_no_tool_is_called_with_none(client: openai.OpenAI) -> None:
     asked: Any = [{"role": "user", "content": "《静夜思》的第一句是什么？"}]
     called = client.chat.completions.create(

@@ -53,7 +53,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     (RESPONSES, "tools", [typed("custom", name="a")], "tools[0]"),
     (RESPONSES, "tools", [{**FUNCTION, "defer_loading": True}], "tools[0].defer_loading"),
     (RESPONSES, "tool_choice", typed("web_search_preview"), "tool_choice"),
-    (RESPONSES, "tool_choice", typed("allowed_tools", mode="auto", tools=[]), "tool_choice"),
+    (RESPONSES, "tool_choice", typed("mcp", server_label="a"), "tool_choice"),
     (RESPONSES, "input", message(typed("input_image", image_url="a")), "input[0].content[0]"),
     (RESPONSES, "input", message(typed("input_file", file_id="a")), "input[0].content[0]"),
     (RESPONSES, "input", [typed("item_reference", id="msg_1")], "input[0]"),

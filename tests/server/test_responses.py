@@ -134,6 +134,38 @@ def test_a_call_is_required(client: openai.OpenAI, choice: Any) -> None:
     assert choice == "required" or call.name == "get_poem"
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_called(client: openai.OpenAI, mode: Any) -> None:
+    tools: Any = [{"type": "function", "name": "get_poem"}]
+    reply = client.responses.create(
+        **GREEDY,
+        input=ASKED_VERSE,
+        tools=[TOOL, OTHER],
+        tool_choice={"type": "allowed_tools", "mode": mode, "tools": tools},
+        parallel_tool_calls=False,
+        max_output_tokens=80,
+    )
+    assert all(item.type != "function_call" or item.name == "get_poem" for item in reply.output)
+    assert mode == "auto" or reply.output[0].type == "function_call"
+
+
+def test_tokens_are_counted(client: openai.OpenAI) -> None:
+    asked: Any = {"input": ASKED_VERSE, "instructions": "Be short.", "tools": [TOOL, OTHER]}
+    reply = client.responses.create(**GREEDY, **asked, max_output_tokens=1)
+    assert reply.usage is not None
+    counted = client.responses.input_tokens.count(model="sample", **asked)
+    assert counted.input_tokens == reply.usage.input_tokens
+    chosen: Any = {"type": "allowed_tools", "mode": "auto", "tools": [typed_name("get_poem")]}
+    fewer = client.responses.input_tokens.count(model="sample", **asked, tool_choice=chosen)
+    assert fewer.input_tokens < counted.input_tokens
+    with pytest.raises(openai.BadRequestError, match="personality"):
+        client.responses.input_tokens.count(model="sample", **asked, personality="friendly")
+
+
+def typed_name(name: str) -> Any:
+    return {"type": "function", "name": name}
+
+
 def test_no_tool_is_called_with_none(client: openai.OpenAI) -> None:
     reply = client.responses.create(**GREEDY, input=ASKED_VERSE, tools=[TOOL], tool_choice="none")
     assert [item.type for item in reply.output] == ["message"]

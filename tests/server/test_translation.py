@@ -4,9 +4,6 @@ from typing import Any
 
 import pytest
 
-from glm_runtime.answering.settings import Piece
-from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta
-from glm_server.answers import keep_first_call
 from glm_server.anthropic.request import read_prompt
 from glm_server.anthropic.schema import CountRequest
 from glm_server.openai.mcp_tools import McpTools
@@ -130,10 +127,3 @@ def text(said: str) -> Any:
 def test_blocks_become_messages(given: list[Any], messages: list[Any]) -> None:
     question = read_prompt(CountRequest.model_validate({"messages": given}))
     assert [{**one} for one in question.messages] == messages
-
-
-def test_only_the_first_call_is_kept_where_one_is_allowed() -> None:
-    calls = (ToolCall("get", "{}", "call_0"), ToolCall("get", "{}", "call_1"))
-    deltas = (ToolCallDelta(1, "call_1", "get", ""), ToolCallDelta(0, "call_0", "", "}"))
-    kept = keep_first_call(Piece("", 1, "tool_calls", tool_calls=calls, tool_call_deltas=deltas))
-    assert (kept.tool_calls, kept.tool_call_deltas) == (calls[:1], deltas[1:])

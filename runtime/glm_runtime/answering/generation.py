@@ -21,7 +21,7 @@ from glm_runtime.graph.decoding import Decoder, check_length
 from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.sampling.sampler import Sampler, require_finite
 from glm_runtime.sampling.settings import SamplingSettings
-from glm_runtime.sampling.structured import GrammarMask
+from glm_runtime.sampling.structured import Grammar, GrammarMask
 from glm_runtime.text.answer import PLAIN_TEXT, AnswerForm, AnswerPart, AnswerReader
 from glm_runtime.text.tokenizer import Tokenizer
 
@@ -146,7 +146,7 @@ class AnswerWriter:
         self._settings = request.settings
         self._sampler = _make_sampler(tokenizer, model, request)
         grammar = request.settings.grammar
-        form = dataclasses.replace(request.form, keeps_blanks=grammar is not None)
+        form = dataclasses.replace(request.form, keeps_blanks=_keeps_blanks(grammar))
         self._reader = AnswerReader(tokenizer, form, request.settings.stop)
         self._mask = None if grammar is None else GrammarMask(grammar, tokenizer, model)
         self._forced: deque[int] = deque()
@@ -233,9 +233,13 @@ class AnswerWriter:
             return "stop"
         if self._reader.stop_string is not None:
             return "stop_string"
-        if self._mask is not None and self._mask.is_finished:
+        if self._reader.has_ended or (self._mask is not None and self._mask.is_finished):
             return "stop"
         return None if self.remaining else "length"
+
+
+def _keeps_blanks(grammar: Grammar | None) -> bool:
+    return grammar is not None and not grammar.has_free_text
 
 
 def count_new_tokens(settings: GenerationSettings, prompt_length: int, model: ModelEntry) -> int:

@@ -59,10 +59,13 @@ class Grammar:
         kind: language of `source`: a JSON schema as JSON text, a regular expression in Rust's
             syntax, or a Lark grammar in llguidance's syntax.
         source: text of the grammar.
+        has_free_text: whether the answer may begin with any text, as without a grammar. Then blank
+            lines before that text are left out.
     """
 
     kind: GrammarKind
     source: str
+    has_free_text: bool = False
 
     @classmethod
     def from_schema(cls, schema: JsonSchema) -> "Grammar":

@@ -15,7 +15,7 @@ from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 
 # The model writes this token between two tool calls.
-_TURN = "<|assistant|>"
+TURN_NAME = "<|assistant|>"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class AnswerForm:
         keeps_blanks: whether blank lines before the answer are part of it.
         dialect: how the model calls the declared tools; `None` if there are none.
         streams_calls: whether calls arrive while they are written; see `ToolCallParser`.
+        is_single: whether the answer ends where a second call begins.
         num_calls: number of tool calls in the conversation so far, from which ids go on.
     """
 
@@ -36,6 +37,7 @@ class AnswerForm:
     keeps_blanks: bool = False
     dialect: CallDialect | None = None
     streams_calls: bool = False
+    is_single: bool = False
     num_calls: int = 0
 
 
@@ -67,7 +69,10 @@ class AnswerReader:
         self._closing = f"\n{CLOSING}" + ("" if form.keeps_blanks else "\n\n")
         self._stop_strings = StopStrings(stop)
         self._parser = ToolCallParser(
-            form.dialect, is_eager=form.streams_calls, num_calls=form.num_calls
+            form.dialect,
+            is_eager=form.streams_calls,
+            is_single=form.is_single,
+            num_calls=form.num_calls,
         )
         self._marks = _find_marks(tokenizer, form.dialect)
         self._thinking_tokens = 0
@@ -76,6 +81,11 @@ class AnswerReader:
     def stop_string(self) -> str | None:
         """The stop string that has appeared."""
         return self._stop_strings.found
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a second call began where only one is allowed."""
+        return self._parser.has_ended
 
     @property
     def is_thinking(self) -> bool:
@@ -124,6 +134,6 @@ def _find_marks(tokenizer: Tokenizer, dialect: CallDialect | None) -> dict[int, 
     if dialect is None:
         return {}
     texts = {tag: tag for tag in TAGS if dialect.mark in TAGS}
-    texts[_TURN] = TURN if dialect.mark == TURN else "\n"
+    texts[TURN_NAME] = TURN if dialect.mark == TURN else "\n"
     found = {tokenizer.find_id(name): text for name, text in texts.items()}
     return {id_: text for id_, text in found.items() if id_ is not None}

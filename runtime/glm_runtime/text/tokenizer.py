@@ -36,6 +36,10 @@ class Tokenizer:
         id_: int | None = self._inner.token_to_id(text)
         return id_
 
+    def is_special(self, text: str) -> bool:
+        """Return whether a text is the name of a special token."""
+        return self.find_id(text) in self._special_ids
+
     def find_tokens_with(self, texts: Sequence[str]) -> frozenset[int]:
         """Return the ids of all tokens whose text contains one of `texts`; results are cached."""
         key = tuple(texts)

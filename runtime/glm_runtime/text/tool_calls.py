@@ -59,6 +59,7 @@ class _State(Enum):
     BODY = auto()  # after the head of a call
     AFTER_CALL = auto()  # white space, another call or the end may come
     BROKEN = auto()  # the rest belongs to a call that cannot be taken back
+    ENDED = auto()  # the only call that is allowed is complete, and another one began
 
 
 class ToolCallParser:
@@ -68,17 +69,24 @@ class ToolCallParser:
     """
 
     def __init__(
-        self, dialect: CallDialect | None, *, is_eager: bool = False, num_calls: int = 0
+        self,
+        dialect: CallDialect | None,
+        *,
+        is_eager: bool = False,
+        is_single: bool = False,
+        num_calls: int = 0,
     ) -> None:
         """Start an answer.
 
         Args:
             dialect: how calls are written; `None` if all is text.
             is_eager: whether text is a call as soon as its arguments begin.
+            is_single: whether the answer ends where a second call begins.
             num_calls: number of calls in the conversation so far, from which ids go on.
         """
         self._dialect = dialect
         self._is_eager = is_eager
+        self._is_single = is_single
         self._num_calls = num_calls
         self._state = _State.LINE_START
         self._is_first = True  # nothing was passed through
@@ -94,6 +102,11 @@ class ToolCallParser:
         self._num_sent = 0  # parts of its arguments that deltas have
         self._calls: list[ToolCall] = []
         self._deltas: list[ToolCallDelta] = []
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the answer ends here, because a second call began where one is allowed."""
+        return self._state is _State.ENDED
 
     def add(self, text: str) -> str:
         """Take new text; return the text that cannot be part of a call."""
@@ -157,6 +170,9 @@ class ToolCallParser:
             return self._take_body(dialect)
         if self._state is _State.AFTER_CALL:
             return self._follow_call(dialect)
+        if self._state is _State.ENDED:
+            self._unread = ""
+            return None
         self._body.arguments.append(self._unread)
         self._unread = ""
         self._send()
@@ -246,6 +262,9 @@ class ToolCallParser:
 
     def _begin_call(self, head: CallHead) -> None:
         assert self._dialect is not None
+        if self._is_single and self._calls:
+            self._state, self._held, self._unread = _State.ENDED, "", ""
+            return
         self._name, self._is_fence_open = head.name, head.has_fence
         self._body, self._state = self._dialect.start_body(head.name), _State.BODY
         self._is_certain, self._num_sent = False, 0

@@ -81,7 +81,10 @@ def _offer_tools(body: PromptFields) -> list[OfferedTool]:
     tools = body.tools or []
     if isinstance(choice, NamedChoice):
         tools = [tool for tool in tools if tool.name == choice.name]
-    return [OfferedTool(tool.name, tool.description, tool.input_schema) for tool in tools]
+    return [
+        OfferedTool(tool.name, tool.description, tool.input_schema, bool(tool.strict))
+        for tool in tools
+    ]
 
 
 def _read_messages(body: PromptFields) -> Iterable[dict[str, Any]]:

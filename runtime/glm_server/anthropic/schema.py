@@ -114,8 +114,7 @@ class Tool(Body):
         default=None, description="Has no effect: all prompts are cached."
     )
     strict: bool | None = Field(
-        default=None,
-        description="Has no effect: input follows the schema where a call is required.",
+        default=None, description="Whether input must follow the schema; false by default."
     )
     eager_input_streaming: bool | None = Field(
         default=None, description="Has no effect: streams always send input while it arrives."

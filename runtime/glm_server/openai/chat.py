@@ -44,7 +44,7 @@ async def _begin(services: Services, body: ChatCompletionRequest) -> Job:
     begun = await begin_answers(
         services, body.model, lambda loaded: question.make_requests(loaded.model, count)
     )
-    return Job(begun, "chatcmpl", count, is_single=question.is_single)
+    return Job(begun, "chatcmpl", count)
 
 
 async def _answer(services: Services, body: ChatCompletionRequest) -> ChatCompletion:

@@ -7,7 +7,6 @@ from glm_server.openai.chat_schema import (
     ChatCompletionRequest,
     ChatPromptFields,
     Message,
-    NamedToolChoice,
 )
 from glm_server.questions import OfferedTool, Question, read_effort
 from glm_server.schema import TextPart, read_biases, read_sampling, read_stop
@@ -19,7 +18,7 @@ def read_question(body: ChatCompletionRequest) -> Question:
     return dataclasses.replace(
         read_prompt(body),
         settings=_read_settings(body),
-        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice),
+        must_call=body.must_call,
         is_single=body.parallel_tool_calls is False,
         answer_schema=answer,
         streams_calls=bool(body.stream),
@@ -59,10 +58,12 @@ def _offer_tools(body: ChatPromptFields) -> list[OfferedTool]:
     if body.tool_choice == "none":
         return []
     functions = [tool.function for tool in body.tools or []]
-    if isinstance(body.tool_choice, NamedToolChoice):
-        name = body.tool_choice.function.name
-        functions = [function for function in functions if function.name == name]
-    return [OfferedTool(one.name, one.description, one.parameters) for one in functions]
+    if (names := body.chosen_names) is not None:
+        functions = [function for function in functions if function.name in names]
+    return [
+        OfferedTool(one.name, one.description, one.parameters, bool(one.strict))
+        for one in functions
+    ]
 
 
 def _read_settings(body: ChatCompletionRequest) -> dict[str, Any]:

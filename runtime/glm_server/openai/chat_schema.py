@@ -133,16 +133,49 @@ class NamedToolChoice(Body):
     function: FunctionName
 
 
+class AllowedTools(Body):
+    """Some of the tools, and whether the model must call one of them."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedToolChoice], Field(min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolsChoice(Body):
+    """The tools that the model may use."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 class ChatPromptFields(Body):
     """The fields that determine the prompt of a chat completion."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: str | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    tool_choice: (
+        Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice | None
+    ) = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     chat_template_kwargs: TemplateVariables | None = None
     continue_final_message: bool | None = None
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the model must call a tool."""
+        choice = self.tool_choice
+        if isinstance(choice, AllowedToolsChoice):
+            return choice.allowed_tools.mode == "required"
+        return choice == "required" or isinstance(choice, NamedToolChoice)
+
+    @property
+    def chosen_names(self) -> list[str] | None:
+        """The names of the tools that `tool_choice` lists; `None` if it lists none."""
+        if isinstance(self.tool_choice, NamedToolChoice):
+            return [self.tool_choice.function.name]
+        if isinstance(self.tool_choice, AllowedToolsChoice):
+            return [one.function.name for one in self.tool_choice.allowed_tools.tools]
+        return None
 
     @model_validator(mode="after")
     def _require_tools(self) -> "ChatPromptFields":
@@ -150,8 +183,7 @@ class ChatPromptFields(Body):
         names = [tool.function.name for tool in self.tools or []]
         if self.tool_choice not in (None, "none", "auto") and not names:
             raise ValueError("tool_choice asks for a tool but tools is empty")
-        named = self.tool_choice
-        if isinstance(named, NamedToolChoice) and named.function.name not in names:
+        if not set(names).issuperset(self.chosen_names or ()):
             raise ValueError("tool_choice names a tool that tools does not have")
         if self.continue_final_message and self.messages[-1].role != "assistant":
             raise ValueError("continue_final_message needs a last message of the assistant")

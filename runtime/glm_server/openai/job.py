@@ -10,7 +10,7 @@ from typing import Any
 from glm_runtime.answering.events import Started
 from glm_runtime.answering.settings import Piece
 from glm_runtime.text.tool_calls import ToolCall
-from glm_server.answers import BegunAnswers, keep_first_call
+from glm_server.answers import BegunAnswers
 from glm_server.openai.chat_schema import (
     CompletionTokensDetails,
     PromptTokensDetails,
@@ -71,28 +71,19 @@ class Job:
         created: Unix time at which it began.
     """
 
-    def __init__(
-        self,
-        begun: BegunAnswers,
-        prefix: str,
-        choices_per_prompt: int,
-        *,
-        is_single: bool = False,
-    ) -> None:
+    def __init__(self, begun: BegunAnswers, prefix: str, choices_per_prompt: int) -> None:
         """Start.
 
         Args:
             begun: the answers.
             prefix: beginning of the response's id.
             choices_per_prompt: number of answers to each prompt.
-            is_single: whether an answer keeps only its first call of a tool.
         """
         self.begun = begun
         self.choices = [ChoiceState() for _ in begun.requests]
         self.id = f"{prefix}-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self._step = choices_per_prompt
-        self._is_single = is_single
         self._cached = [0] * len(begun.requests)
 
     @property
@@ -126,9 +117,8 @@ class Job:
             if isinstance(event, Started):
                 self._cached[numbered.index] = event.cached_tokens
                 continue
-            piece = keep_first_call(event) if self._is_single else event
-            self.choices[numbered.index].add(piece)
-            yield numbered.index, piece
+            self.choices[numbered.index].add(event)
+            yield numbered.index, event
 
     async def collect(self) -> None:
         """Wait for the ends of all answers, and close them.

@@ -22,8 +22,7 @@ from glm_server.openai.mcp_schema import (
 from glm_server.openai.responses_schema import (
     FunctionTool,
     InputItem,
-    NamedFunction,
-    ResponseRequest,
+    ResponsePromptFields,
 )
 from glm_server.operator_tools import OperatorTools
 from glm_server.services import Services
@@ -80,7 +79,7 @@ class McpTools:
             yield OutputToolList(id=make_id("mcpl"), server_label=label, tools=tools)
 
 
-async def choose_tools(services: Services, body: ResponseRequest) -> McpTools:
+async def choose_tools(services: Services, body: ResponsePromptFields) -> McpTools:
     """Return the operator's tools that a body asks for.
 
     Raises:
@@ -112,12 +111,11 @@ async def choose_tools(services: Services, body: ResponseRequest) -> McpTools:
             param="tools",
         )
     known = {(offer.server, offer.tool): offer.name for offer in all_offers}
-    if body.tool_choice == "none" or isinstance(body.tool_choice, NamedFunction):
-        offers = []
+    offers = [offer for offer in offers if body.allows(offer.server, offer.tool)]
     return McpTools(toolbox, asked, offers, known)
 
 
-def _is_asked(body: ResponseRequest) -> bool:
+def _is_asked(body: ResponsePromptFields) -> bool:
     """Return whether a body has to do with MCP servers; others do not wait for their start."""
     items = [] if isinstance(body.input, str) else body.input
     return any(isinstance(tool, McpTool) for tool in body.tools or []) or any(

@@ -12,6 +12,7 @@ from glm_server.openai.mcp_schema import (
     OutputToolList,
 )
 from glm_server.openai.responses_schema import (
+    AllowedTools,
     FunctionTool,
     ItemStatus,
     NamedFunction,
@@ -103,6 +104,13 @@ class ResponseUsage(Reply):
     total_tokens: int
 
 
+class InputTokenCount(Reply):
+    """Response of `POST /v1/responses/input_tokens`."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
 class IncompleteDetails(Reply):
     """Why an answer is incomplete."""
 
@@ -137,7 +145,7 @@ class ResponseReply(Reply):
     text: TextSettings
     reasoning: ReasoningSettings
     tools: list[FunctionTool | McpTool]
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools
     parallel_tool_calls: bool
     metadata: dict[str, str]
     previous_response_id: None = None

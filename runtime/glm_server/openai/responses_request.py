@@ -1,5 +1,6 @@
 """The body of a response to a question in the runtime's terms."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from glm_server.openai.responses_schema import (
     InputText,
     NamedFunction,
     OutputTextPart,
+    ResponsePromptFields,
     ResponseRequest,
     SchemaFormat,
 )
@@ -37,24 +39,30 @@ def read_question(body: ResponseRequest, tools: McpTools) -> Question:
         body: the body, without requests for approvals; see `run_approved`.
         tools: the operator's tools that the model may call.
     """
-    return Question(
-        _read_messages(body, tools),
-        settings={
-            **read_sampling(body),
-            "max_new_tokens": body.max_output_tokens,
-            "top_logprobs": (body.top_logprobs or 0) if body.has_logprobs else None,
-        },
-        tools=_offer_tools(body),
-        offers=tools.offers,
-        must_call=body.tool_choice == "required" or isinstance(body.tool_choice, NamedFunction),
-        is_single=body.parallel_tool_calls is False,
-        answer_schema=_read_schema(body),
-        enable_thinking=None if body.reasoning is None else read_effort(body.reasoning.effort),
-        streams_calls=bool(body.stream),
+    settings = {
+        **read_sampling(body),
+        "max_new_tokens": body.max_output_tokens,
+        "top_logprobs": (body.top_logprobs or 0) if body.has_logprobs else None,
+    }
+    return dataclasses.replace(
+        read_prompt(body, tools), settings=settings, streams_calls=bool(body.stream)
     )
 
 
-def _read_messages(body: ResponseRequest, tools: McpTools) -> list[dict[str, Any]]:
+def read_prompt(body: ResponsePromptFields, tools: McpTools) -> Question:
+    """Return the question of a body without the settings of its answer."""
+    return Question(
+        _read_messages(body, tools),
+        tools=_offer_tools(body),
+        offers=tools.offers,
+        must_call=body.must_call,
+        is_single=body.parallel_tool_calls is False,
+        answer_schema=_read_schema(body),
+        enable_thinking=None if body.reasoning is None else read_effort(body.reasoning.effort),
+    )
+
+
+def _read_messages(body: ResponsePromptFields, tools: McpTools) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if body.instructions is not None:
         messages.append({"role": "system", "content": body.instructions})
@@ -122,18 +130,21 @@ def _join(content: str | Sequence[InputText | OutputTextPart]) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def _offer_tools(body: ResponseRequest) -> list[OfferedTool]:
+def _offer_tools(body: ResponsePromptFields) -> list[OfferedTool]:
     """Return the tools that the model may call."""
     if body.tool_choice == "none":
         return []
     tools = [tool for tool in body.tools or [] if isinstance(tool, FunctionTool)]
-    if isinstance(body.tool_choice, NamedFunction):
-        name = body.tool_choice.name
-        tools = [tool for tool in tools if tool.name == name]
-    return [OfferedTool(tool.name, tool.description, tool.parameters) for tool in tools]
+    if body.chosen is not None:
+        names = {one.name for one in body.chosen if isinstance(one, NamedFunction)}
+        tools = [tool for tool in tools if tool.name in names]
+    return [
+        OfferedTool(tool.name, tool.description, tool.parameters, bool(tool.strict))
+        for tool in tools
+    ]
 
 
-def _read_schema(body: ResponseRequest) -> dict[str, Any] | None:
+def _read_schema(body: ResponsePromptFields) -> dict[str, Any] | None:
     """Return the JSON schema that the answer must match."""
     form = None if body.text is None else body.text.format
     if isinstance(form, SchemaFormat):

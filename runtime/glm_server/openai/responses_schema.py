@@ -125,8 +125,7 @@ class FunctionTool(Body):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = Field(
-        default=None,
-        description="Has no effect: arguments follow the schema where a call is required.",
+        default=None, description="Whether arguments must follow the schema; false by default."
     )
 
 
@@ -138,6 +137,25 @@ class NamedFunction(Body):
 
     type: Literal["function"]
     name: ToolName
+
+
+class NamedServer(Body):
+    """Tools of one of the operator's MCP servers, or one of them."""
+
+    type: Literal["mcp"]
+    server_label: str
+    name: str | None = None
+
+
+class AllowedTools(Body):
+    """The tools that the model may use, and whether it must call one of them."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[
+        list[Annotated[NamedFunction | NamedServer, Field(discriminator="type")]],
+        Field(min_length=1, max_length=MAX_TOOLS),
+    ]
 
 
 class PlainFormat(Body):
@@ -179,26 +197,68 @@ class ResponseStreamOptions(Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class ResponseRequest(SamplingFields, UnsupportedFields):
-    """Body of `POST /v1/responses`."""
+class ResponsePromptFields(Body):
+    """The fields that determine the prompt of a response, and those that count it."""
 
     input: str | Annotated[InputItems, Field(min_length=1, max_length=MAX_MESSAGES)]
     model: str | None = None
     instructions: str | None = None
-    max_output_tokens: TokenCount | None = None
     tools: Annotated[list[RequestTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
+    truncation: Literal["disabled"] | None = None
+    previous_response_id: None = None
+    conversation: None = None
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the model must call a tool."""
+        choice = self.tool_choice
+        if isinstance(choice, AllowedTools):
+            return choice.mode == "required"
+        return choice == "required" or isinstance(choice, NamedFunction)
+
+    @property
+    def chosen(self) -> list[NamedFunction | NamedServer] | None:
+        """What `tool_choice` lists; `None` if it lists nothing."""
+        if isinstance(self.tool_choice, NamedFunction):
+            return [self.tool_choice]
+        return self.tool_choice.tools if isinstance(self.tool_choice, AllowedTools) else None
+
+    def allows(self, server: str, tool: str) -> bool:
+        """Return whether `tool_choice` lets the model call a tool of a server."""
+        if self.chosen is None:
+            return self.tool_choice != "none"
+        named = [one for one in self.chosen if isinstance(one, NamedServer)]
+        return any(one.server_label == server and one.name in (None, tool) for one in named)
+
+    @model_validator(mode="after")
+    def _require_tools(self) -> "ResponsePromptFields":
+        """Refuse a choice among tools that are not there."""
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise ValueError("tool_choice asks for a tool but tools is empty")
+        names = {tool.name for tool in self.tools or [] if isinstance(tool, FunctionTool)}
+        labels = {tool.server_label for tool in self.tools or [] if isinstance(tool, McpTool)}
+        for one in self.chosen or []:
+            is_known = (
+                one.name in names if isinstance(one, NamedFunction) else one.server_label in labels
+            )
+            if not is_known:
+                raise ValueError("tool_choice names a tool that tools does not have")
+        return self
+
+
+class ResponseRequest(ResponsePromptFields, SamplingFields, UnsupportedFields):
+    """Body of `POST /v1/responses`."""
+
+    max_output_tokens: TokenCount | None = None
     include: list[Includable] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
-    truncation: Literal["disabled"] | None = None
     background: Literal[False] | None = None
-    previous_response_id: None = None
-    conversation: None = None
     prompt: None = None
     max_tool_calls: None = None
 
@@ -209,12 +269,7 @@ class ResponseRequest(SamplingFields, UnsupportedFields):
 
     @model_validator(mode="after")
     def _require_use(self) -> "ResponseRequest":
-        """Refuse fields that would have no effect, and a choice among tools that are not there."""
-        names = [tool.name for tool in self.tools or [] if isinstance(tool, FunctionTool)]
-        if self.tool_choice not in (None, "none", "auto") and not self.tools:
-            raise ValueError("tool_choice asks for a tool but tools is empty")
-        if isinstance(self.tool_choice, NamedFunction) and self.tool_choice.name not in names:
-            raise ValueError("tool_choice names a tool that tools does not have")
+        """Refuse fields that would have no effect."""
         if self.top_logprobs and not self.has_logprobs:
             raise ValueError(
                 "top_logprobs has no effect without include: ['message.output_text.logprobs']"

@@ -1,0 +1,74 @@
+"""Every parameter of the newest clients is obeyed, documented as without effect, or refused.
+
+The clients' own signatures are read, so that a parameter of a newer client fails here.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from glm_server.anthropic.schema import CountRequest, MessageRequest
+from glm_server.openai.chat_schema import ChatCompletionRequest
+from glm_server.openai.completions_schema import CompletionRequest
+from glm_server.openai.responses_schema import ResponsePromptFields, ResponseRequest
+from glm_server.schema import Body
+from support.server_bodies import BODIES, COUNT, MESSAGES, RESPONSES, USER
+from support.servers import ServerProcess
+
+DOCS = Path(__file__).parents[2] / "docs" / "server-refused.md"
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+INPUT_TOKENS = "/v1/responses/input_tokens"
+OPENAI = openai.OpenAI(api_key="none", base_url="http://127.0.0.1:1")
+ANTHROPIC = anthropic.Anthropic(api_key="none")
+# How the client itself sends a request; none of these is a field of a body.
+TRANSPORT = {"extra_headers", "extra_query", "extra_body", "timeout", "betas"}
+METHODS: list[tuple[str, type[Body], Callable[..., Any]]] = [
+    (CHAT, ChatCompletionRequest, OPENAI.chat.completions.create),
+    (COMPLETIONS, CompletionRequest, OPENAI.completions.create),
+    (RESPONSES, ResponseRequest, OPENAI.responses.create),
+    (INPUT_TOKENS, ResponsePromptFields, OPENAI.responses.input_tokens.count),
+    (MESSAGES, MessageRequest, ANTHROPIC.messages.create),
+    (MESSAGES, MessageRequest, ANTHROPIC.beta.messages.create),
+    (COUNT, CountRequest, ANTHROPIC.messages.count_tokens),
+    (COUNT, CountRequest, ANTHROPIC.beta.messages.count_tokens),
+]
+SMALLEST = {
+    **BODIES,
+    CHAT: {"messages": [USER], "max_tokens": 1},
+    COMPLETIONS: {"prompt": "x", "max_tokens": 1},
+    INPUT_TOKENS: {"input": "?"},
+}
+
+
+def list_fields(schema: type[Body]) -> set[str]:
+    return {field.alias or name for name, field in schema.model_fields.items()}
+
+
+def list_refused() -> list[tuple[str, str]]:
+    return sorted(
+        {
+            (path, name)
+            for path, schema, method in METHODS
+            for name in inspect.signature(method).parameters.keys() - TRANSPORT
+            if name not in list_fields(schema)
+        }
+    )
+
+
+@pytest.mark.parametrize(("path", "name"), list_refused())
+def test_what_the_schema_does_not_have_is_refused_and_documented(
+    server: ServerProcess, path: str, name: str
+) -> None:
+    for value in (None, "x", {}):
+        reply = server.request(path, {**SMALLEST[path], name: value})
+        assert reply.status == 400
+        assert name in reply.json["error"]["message"]
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith(f"| `{path}` |")]
+    is_general = any("all fields that do not change the prompt" in row for row in rows)
+    assert is_general or any(f"`{name}`" in row.split("|")[2] for row in rows)
