@@ -36,9 +36,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadscope -m "not exhaustive"
 
-# The variants that `make test` leaves out.
+# The variants that `make test` leaves out, and property tests with more examples.
 test-exhaustive: $(READY)
-	$(BIN)/pytest -n 2 --dist loadscope -m exhaustive
+	$(BIN)/pytest -n 2 --dist loadscope -m "exhaustive or sampled" --hypothesis-profile thorough
 
 test-optimum: $(OPTIMUM)/.ready
 	$(OPTIMUM)/bin/pytest $(OPTIMUM_TESTS)

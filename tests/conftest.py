@@ -1,4 +1,4 @@
-"""One exported folder for many tests, tests shared out between workers, and a list of skips."""
+"""One exported folder for many tests, the order of tests in workers, and a list of skips."""
 
 import signal
 import threading
@@ -10,11 +10,25 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from glm_export import ExportOptions, export
+from support.property_tests import THOROUGH
 
 _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _LINES = 12
-# Files whose tests share what takes minutes to build; every other file is a unit of its own.
-_BUILDS = ("tests/hosts/test_cpp", "tests/hosts/test_windows")
+# Files whose tests share a build or a server run in one worker; every other file is a unit.
+_UNITS = ("tests/hosts/test_cpp", "tests/hosts/test_windows", "tests/server/")
+# Units that take minutes begin first, or one worker would be left with them in the end.
+_LONGEST = (
+    "tests/hosts/test_cpp",
+    "tests/hosts/test_web.py",
+    "tests/server/",
+    "tests/test_release.py",
+    "tests/hosts/test_windows",
+    "tests/hosts/test_node",
+    "tests/hosts/",
+    "tests/agents/",
+    "tests/end_to_end/",
+    "tests/test_",
+)
 
 # A shell starts programs in the background with Ctrl-C ignored, and their children inherit it.
 if threading.current_thread() is threading.main_thread():
@@ -23,21 +37,42 @@ if threading.current_thread() is threading.main_thread():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `pytest -n 2 --dist loadscope`, tests that share a build run in one worker."""
+    """With `pytest -n 2 --dist loadscope`, tests of one unit run in one worker, in our order."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  # absent without workers
 
-    class BuildScheduling(LoadScopeScheduling):
+    class UnitScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return next((build for build in _BUILDS if file.startswith(build)), file)
+            return _find_unit(nodeid)
 
-    return BuildScheduling(config, log)
+    config.option.loadscopereorder = False  # units with most tests first
+    return UnitScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In workers, put the longest units first, and then those with most tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    sizes = Counter(_find_unit(item.nodeid) for item in items)
+
+    def rank(item: pytest.Item) -> tuple[int, int, str]:
+        unit = _find_unit(item.nodeid)
+        place = next((i for i, one in enumerate(_LONGEST) if unit.startswith(one)), len(_LONGEST))
+        return place, -sizes[unit], unit
+
+    items.sort(key=rank)
+
+
+def _find_unit(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return next((unit for unit in _UNITS if file.startswith(unit)), file)
 
 
 # On a busy machine Hypothesis's own limits of time fail tests that are right.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile(THOROUGH, settings.get_profile("any machine"))
 settings.load_profile("any machine")
 
 

@@ -22,6 +22,7 @@ from support.broken_checkpoints import (
     write_safetensors,
     write_small,
 )
+from support.property_tests import examples
 from support.refusals import assert_sentence
 
 
@@ -263,7 +264,7 @@ ENTRIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(
     header=st.dictionaries(st.text(max_size=3), ENTRIES | JSON_VALUES, max_size=4) | JSON_VALUES,
     data=st.binary(max_size=40),
@@ -274,7 +275,7 @@ def test_random_headers_are_never_a_traceback(
     open_or_refuse(tmp_path_factory, encode_header(header) + data)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     place=st.integers(0, 10_000),
     replacement=st.binary(min_size=1, max_size=4),

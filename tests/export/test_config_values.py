@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_export.errors import UnsupportedModelError
 from glm_export.model.architectures import ARCHITECTURES, DecoderConfig
 from support.broken_checkpoints import CONFIG
+from support.property_tests import examples
 from support.refusals import assert_sentence
 
 
@@ -148,7 +149,7 @@ VALUES = st.recursive(
 KEYS = (*CONFIG, "rope_scaling", "rope_parameters", "quantization_config")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(values=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
 def test_random_values_are_never_a_traceback(values: dict[str, object]) -> None:
     config = json.loads(json.dumps(dict(CONFIG) | values))

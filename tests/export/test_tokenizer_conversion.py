@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tiktoken
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -18,6 +18,7 @@ from glm_export.tokenizer.files import choose_template, read_tokenizer_json
 from glm_export.tokenizer.from_tiktoken import _PATTERN, convert_tiktoken
 from glm_runtime.text.chat_messages import ChatOptions
 from glm_runtime.text.chat_template import ChatTemplate
+from support.property_tests import examples
 
 DATA = Path(__file__).parents[2] / "export" / "glm_export" / "data"
 TEXT = (DATA / "evaluation.txt").read_text(encoding="utf-8")
@@ -101,7 +102,7 @@ def test_tiktoken_ids_are_the_same(from_tiktoken: Tokenizer, original: tiktoken.
 
 
 @given(text=ANY_TEXT)
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_any_text_has_tiktokens_ids(
     from_tiktoken: Tokenizer, original: tiktoken.Encoding, text: str
 ) -> None:

@@ -63,15 +63,15 @@ def test_vectors(model: Any, tokenizer: Any, vectors: list[dict[str, Any]]) -> N
         assert tokenizer.decode(answer) == vector["greedy"]["text"]
 
 
-def test_rows_of_different_length(exact_folder: Path) -> None:
+def test_rows_of_different_length(float_folder: Path) -> None:
     """The engine pads rows on the right, and writes zeros into the mask for them.
 
     A batch adds up in another order than a single row does, and kernels that round activations to
     int8 make more of it: only float kernels give the same tokens on every processor.
     """
-    vectors = read_vectors(exact_folder)
+    vectors = read_vectors(float_folder)
     assert min(vector["smallest_margin"] for vector in vectors) > SUM_ORDER
-    model = genai.Model(str(exact_folder))
+    model = genai.Model(str(float_folder))
     prompts = genai.Tokenizer(model).encode_batch([vector["rendered"] for vector in vectors])
     parameters = genai.GeneratorParams(model)
     length = prompts.as_numpy().shape[1]

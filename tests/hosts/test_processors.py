@@ -48,14 +48,14 @@ def read_vectors(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("processor", [NEHALEM, HASWELL, CORTEX_A72], ids=lambda one: one.name)
 def test_float_activations(
     processor: Processor,
-    exact_folder: Path,
+    float_folder: Path,
     programs: dict[str, Path],
     tmp_path: Path,
     pytestconfig: pytest.Config,
 ) -> None:
     program = find_program(processor, programs, tmp_path, pytestconfig)
-    vector = read_vectors(exact_folder)[-1]  # the one that is hard to cut into characters
-    found = processors.answer(processor, program, exact_folder, vector, LIMIT)
+    vector = read_vectors(float_folder)[-1]  # the one that is hard to cut into characters
+    found = processors.answer(processor, program, float_folder, vector, LIMIT)
     assert found["token_ids"] == vector["token_ids"]
     logits = np.array(found["logits"])[vector["logit_ids"]]
     np.testing.assert_allclose(logits, vector["logits"], rtol=0, atol=TOLERANCE)

@@ -4,12 +4,13 @@ import json
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glm_runtime.text.dialects.all_tools import TURN, AllToolsCalls, write_body
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
 from runtime.test_python_calls import scan
+from support.property_tests import examples
 
 DIALECT = AllToolsCalls(("get", "python_path"), ("python", "simple_browser", "cogview"))
 PYTHON = "python\nprint(6 * 7)\n"
@@ -111,62 +112,6 @@ def close_fence(
     return name, arguments, text
 
 
-CASES = {
-    PYTHON: ("", (CODE,)),
-    " python \r\nx": ("", (ToolCall("python", '{"code": "x"}'),)),
-    f"I compute.{TURN}{PYTHON}": ("I compute.", (CODE,)),
-    f"I compute.\n{TURN}{PYTHON}{TURN}\n": ("I compute.\n", (CODE,)),
-    BROWSER: ("", (SEARCH,)),
-    f"I look.\n{BROWSER}": ("I look.\n", (SEARCH,)),
-    "simple_browser\nmclick([0, 1, 5])": (
-        "",
-        (ToolCall("simple_browser", '{"action": "mclick", "ids": [0, 1, 5]}'),),
-    ),
-    "simple_browser\n```python\nopen_url('https://a.b/(c)')\n```": (
-        "",
-        (ToolCall("simple_browser", '{"action": "open_url", "url": "https://a.b/(c)"}'),),
-    ),
-    'cogview\nA "cat"\non the moon.': (
-        "",
-        (ToolCall("cogview", '{"prompt": "A \\"cat\\"\\non the moon."}'),),
-    ),
-    f"So:\nget\n{{}}{TURN}cogview\nx": (
-        "So:\n",
-        (ToolCall("get", "{}"), ToolCall("cogview", '{"prompt": "x"}', "call_1")),
-    ),
-    f"```\nx{TURN}{PYTHON}": ("```\nx", (CODE,)),
-}
-TEXTS = [
-    f"You can use\n{PYTHON}",
-    "python is a language.",
-    "pythons\nx",
-    "python",
-    "python\n",
-    "python\n \n",
-    f"python\n{TURN}x",
-    f"{PYTHON}{TURN}\nThat is how.",
-    "```python\nprint(1)\n```",
-    f"{BROWSER} is how.",
-    f"```\n{BROWSER}\n```",
-    "simple_browser\nlook('x')",
-    "simple_browser\nsearch(x)",
-    "simple_browser\nsearch('x', action='y')",
-    "simple_browser\nsearch('x'",
-    "The cat【3†source】 sat.",
-]
-
-
-@pytest.mark.parametrize("text", CASES)
-def test_calls_at_the_end_are_calls(text: str):
-    assert parse([text]) == parse(list(text)) == CASES[text]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_what_only_looks_like_a_call_stays_text(text: str):
-    expected = text.replace(TURN, "\n"), ()
-    assert parse([text]) == parse(list(text)) == expected
-
-
 def test_only_declared_tools_are_called():
     for text in (PYTHON, BROWSER, "get\n{}"):
         parser = ToolCallParser(AllToolsCalls((), ("cogview",)))
@@ -191,7 +136,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@examples(2000)
 @given(PIECES)
 @example(["```\n", TURN, PYTHON])
 @example(["get\n", "{", "\n", TURN, "python\n", "x"])

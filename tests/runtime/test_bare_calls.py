@@ -4,12 +4,13 @@ import json
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glm_runtime.text.dialects.bare_json import BareJsonCalls
 from glm_runtime.text.dialects.json_scanner import JsonScanner
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
+from support.property_tests import examples
 
 NAMES = ("search", "finish", 'a "b"')
 CALL = '{"name": "search", "arguments": {"query": "诗"}}'
@@ -62,48 +63,6 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-CASES = {
-    CALL: ("", (ToolCall("search", '{"query": "诗"}'),)),
-    f"I look.\n {FINISH}\n": ("I look.\n", (ToolCall("finish", "{}"),)),
-    f"{CALL}\n{FINISH}": (
-        "",
-        (ToolCall("search", '{"query": "诗"}'), ToolCall("finish", "{}", "call_1")),
-    ),
-    '{\n "name" :"finish",\n "arguments": {"a": {}}\n}': ("", (ToolCall("finish", '{"a": {}}'),)),
-    f'{{"name": "finish", "arguments": {{}}]\n{FINISH}': (
-        '{"name": "finish", "arguments": {}]\n',
-        (ToolCall("finish", "{}"),),
-    ),
-    '{"name": "a \\"b\\"", "arguments": {}}': ("", (ToolCall('a "b"', "{}"),)),
-}
-TEXTS = [
-    f"{CALL} is how.",
-    f"{CALL}\nThat is how.",
-    f"Use {CALL}",
-    f"```json\n{CALL}\n```",
-    '{"name": "other", "arguments": {}}',
-    '{"arguments": {}, "name": "finish"}',
-    '{"name": "finish"}',
-    '{"name": "finish", "arguments": "{}"}',
-    '{"name": "finish", "arguments": {}, "id": 1}',
-    '{"name": "finish", "arguments": {}',
-    '{"name": "finish", "arguments": {"a": NaN}}',
-    "finish\n{}",
-    '{"na',
-    "{",
-]
-
-
-@pytest.mark.parametrize("text", CASES)
-def test_calls_at_the_end_are_calls(text: str):
-    assert parse([text]) == parse(list(text)) == CASES[text]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_what_only_looks_like_a_call_stays_text(text: str):
-    assert parse([text]) == parse(list(text)) == (text, ())
-
-
 PIECES = st.lists(
     st.sampled_from(
         [
@@ -115,7 +74,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(PIECES)
 @example([" ", "\n", FINISH])
 def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):

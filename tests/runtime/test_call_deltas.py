@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_runtime import GenerationSettings, Model, Request, SamplingSettings
@@ -15,6 +15,7 @@ from glm_runtime.text.tokenizer import Tokenizer
 from glm_runtime.text.tool_calls import ToolCall, ToolCallDelta, ToolCallParser
 from runtime.greedy_answers import write_tokens
 from support.call_texts import DIALECTS
+from support.property_tests import examples
 from support.tiny_models import build_tokenizer
 
 LINES, TAGS, BARE, PYTHON, TOOLS = (texts.dialect for texts in DIALECTS.values())
@@ -51,7 +52,7 @@ def join(deltas: Sequence[ToolCallDelta]) -> tuple[ToolCall, ...]:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(data=st.data())
 def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
     texts = DIALECTS[name]
@@ -64,7 +65,7 @@ def test_the_parts_do_not_depend_on_the_pieces(name: str, data: st.DataObject):
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: st.DataObject):
     said = data.draw(st.sampled_from(["", "I look.\n", "```\nget\n{}\n<tool_call>get\n```\n"]))
@@ -77,7 +78,7 @@ def test_whole_calls_at_the_end_are_those_of_a_patient_parser(name: str, data: s
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_without_a_certain_head_all_is_text(name: str, data: st.DataObject):
     parts = ["get", "\n", "{x", "{ ", "[", " <", "tool_call>", "<tool_call>go", "search(", "a"]

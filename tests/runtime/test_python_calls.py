@@ -7,12 +7,13 @@ import warnings
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glm_runtime.text.dialects.python_call import PythonCalls, write_body
 from glm_runtime.text.dialects.python_literals import ArgumentScanner
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
+from support.property_tests import examples
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = "get_verse\n ```python\ntool_call(reference='Micah 6:8', count=2)\n```"
@@ -184,7 +185,7 @@ LITERALS = st.lists(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@examples(3000)
 @given(LITERALS)
 @example(["a=", "1", " ", "]"])
 def test_what_is_accepted_means_what_it_means_to_python(pieces: list[str]):
@@ -201,7 +202,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.dictionaries(st.sampled_from(["a", "b_c", "诗"]), VALUES))
 def test_what_is_written_is_read(arguments: dict[str, Any]):
     body = write_body(json.dumps(arguments, ensure_ascii=False))
@@ -252,42 +253,6 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
     return tuple(calls)
 
 
-CASES = {
-    CALL: ("", (ToolCall("get_verse", ARGUMENTS),)),
-    BARE: ("", (ToolCall("get", "{}"),)),
-    f"So:\n{BARE}\n{CALL}": (
-        "So:\n",
-        (ToolCall("get", "{}"), ToolCall("get_verse", ARGUMENTS, "call_1")),
-    ),
-}
-TEXTS = [
-    f"{CALL} is how.",
-    f"{BARE}\nThat is how.",
-    f"Use {BARE}",
-    f"```\n{BARE}\n```",
-    "get tool_call()",
-    "other\ntool_call()",
-    "get\ntool_call(a=b)",
-    "get\ntool_call('x')",
-    "get\ntool_call(a=__import__('os').system('x'))",
-    "get\ntool_calls()",
-    "get\ntool_call (",
-    'get\n{"a": 1}',
-    "get\ntool_call(a='x'",
-    "get\n```python\nx = 1\ntool_call()\n```",
-]
-
-
-@pytest.mark.parametrize("text", CASES)
-def test_calls_at_the_end_are_calls(text: str):
-    assert parse([text]) == parse(list(text)) == CASES[text]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_what_only_looks_like_a_call_stays_text(text: str):
-    assert parse([text]) == parse(list(text)) == (text, ())
-
-
 PIECES = st.lists(
     st.sampled_from(
         [
@@ -312,7 +277,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 @given(PIECES)
 def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):
     text = "".join(pieces)

@@ -5,13 +5,14 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.dialects.tagged import TaggedCalls
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
 from support.chat_templates import READS_CALLS
+from support.property_tests import examples
 
 PARAMETERS: dict[str, Any] = {
     "get_verse": {
@@ -128,53 +129,6 @@ def test_a_string_stays_one_and_other_values_are_json(key: str, value: str, expe
     assert parse(list(text)) == ("", (expected_call,))
 
 
-CASES = {
-    BARE: ("", [("get", {})]),
-    CALL: ("", [("get_verse", {"reference": "Micah 6:8"})]),
-    f"I look.\n{CALL}\n": ("I look.\n", [("get_verse", {"reference": "Micah 6:8"})]),
-    f"I look.{BARE}{BARE}": ("I look.", [("get", {}), ("get", {})]),
-    f"{BARE}\n{CALL}": ("", [("get", {}), ("get_verse", {"reference": "Micah 6:8"})]),
-    "<tool_call>\nget\n</tool_call>": ("", [("get", {})]),
-    f"<tool_call>{BARE}": ("<tool_call>", [("get", {})]),
-    f"```\n{BARE}\n```\n{BARE}": (f"```\n{BARE}\n```\n", [("get", {})]),
-}
-TEXTS = [
-    f"{BARE} is how you call.",
-    f"{BARE}\nThat is how you call.",
-    f"Write `{BARE}`",
-    f"```\n{BARE}\n```",
-    f"```xml\n{CALL}",
-    f"``` {BARE}",
-    "<tool_call>get_verses</tool_call>",
-    "<tool_call>other</tool_call>",
-    "<tool_call>get</tool_call",
-    "<tool_call>get",
-    "<tool_call>get and more</tool_call>",
-    "<tool_call>get\n<arg_key>a</arg_key></tool_call>",
-    "<tool_call>get\n<arg_key></arg_key><arg_value>1</arg_value></tool_call>",
-    "<tool_call>get\n<arg_key>a\nb</arg_key><arg_value>1</arg_value></tool_call>",
-    "<tool_call>get\n<arg_key>a</arg_key>x<arg_value>1</arg_value></tool_call>",
-    "<tool_call>get\n<arg_key>a</arg_key><arg_value>1</tool_call>",
-    '<tool_call>{"name": "get", "arguments": {}}</tool_call>',
-    "<tool_ca",
-    "a < b <",
-    "",
-]
-
-
-@pytest.mark.parametrize("text", CASES)
-def test_calls_at_the_end_are_calls(text: str):
-    for parts in ([text], list(text)):
-        shown, calls = parse(parts)
-        assert (shown, loaded(calls)) == CASES[text]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_what_only_looks_like_a_call_stays_text(text: str):
-    assert parse([text]) == (text, ())
-    assert parse(list(text)) == (text, ())
-
-
 def test_text_is_not_held_back_longer_than_it_may_be_a_call():
     parser = ToolCallParser(TaggedCalls(PARAMETERS))
     assert parser.add("I look <") == "I look "
@@ -196,7 +150,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(PIECES)
 @example(["```", BARE])
 def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):
@@ -214,7 +168,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.dictionaries(st.sampled_from(["a", "b c", "诗", "d"]), VALUES))
 def test_what_the_template_writes_is_read_back(arguments: dict[str, Any]):
     """A string that is JSON needs a schema, which says that it is a string."""

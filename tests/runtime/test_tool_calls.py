@@ -2,15 +2,15 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glm_runtime.text.dialects.json_scanner import JsonScanner
 from glm_runtime.text.dialects.name_line import NameLineCalls
 from glm_runtime.text.tool_calls import ToolCall, ToolCallParser
+from support.property_tests import examples
 
 NAMES = ("get_verse", "get", "查诗")
 CALL = 'get_verse\n{"reference": "Micah 6:8"}'
@@ -66,73 +66,6 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
         if text and "\n" not in rest[: len(rest) - len(text)]:
             return ()
     return tuple(calls)
-
-
-VERSE = ToolCall("get_verse", '{"reference": "Micah 6:8"}')
-CASES = {
-    CALL: ("", (VERSE,)),
-    "\n" + CALL: ("\n", (VERSE,)),
-    "I look it up.\n" + CALL + "\n": ("I look it up.\n", (VERSE,)),
-    CALL + "\n" + CALL: ("", (VERSE, replace(VERSE, id="call_1"))),
-    CALL + "\n\n查诗\n{}": ("", (VERSE, ToolCall("查诗", "{}", "call_1"))),
-    'get\n{"a": "}\\"{", "b": {"c": [1]}}': (
-        "",
-        (ToolCall("get", '{"a": "}\\"{", "b": {"c": [1]}}'),),
-    ),
-    'get\n{"a":\n 1}': ("", (ToolCall("get", '{"a":\n 1}'),)),
-    # What GLM's own server accepts, too: it strips the name and the object.
-    f"get_verse \n{OBJECT}": ("", (VERSE,)),
-    f"  get_verse\t\n  {OBJECT}": ("", (VERSE,)),
-    f"get_verse\r\n{OBJECT}\r\n": ("", (VERSE,)),
-    f"get_verse\n\n \r\n{OBJECT}": ("", (VERSE,)),
-    f"get_verse\n```json\n{OBJECT}\n```": ("", (VERSE,)),
-    f"get_verse\n\n```\n{OBJECT}\n```\n\nget\r\n{{}}": (
-        "",
-        (VERSE, ToolCall("get", "{}", "call_1")),
-    ),
-    f"get_verse\n``` json\n{OBJECT}": (f"get_verse\n``` json\n{OBJECT}", ()),
-    f"See:\n get_verse\n```json\n{OBJECT}": ("See:\n", (VERSE,)),
-    "get\n{bad\n" + CALL: ("get\n{bad\n", (VERSE,)),
-}
-TEXTS = [
-    CALL + " is how you ask.",
-    CALL + "\nThat is how you ask.",
-    CALL + "查诗\n{}",
-    "```\n" + CALL + "\n```",
-    "```\n" + CALL,
-    'Use get_verse\n{"reference": "x"}',
-    f"get_verse\n```json\n{OBJECT}\n``` and",
-    f"get_verse\n```json\n{OBJECT}\nand\n```",
-    f"get_verse\n```c++\n{OBJECT}\n```",
-    f"get_verse\n```\n```\n{OBJECT}\n```",
-    f"get_verse {OBJECT}",
-    f"get_verse\r{OBJECT}",
-    'get_verses\n{"reference": "x"}',
-    "get_verse\n[1]",
-    'get_verse\n{"a": NaN}',
-    "get_verse\n{'reference': 'x'}",
-    'get_verse\n{"reference": "x"',
-    'get_verse\n{"reference": "x\n"}',
-    'get_verse\n{"reference": "}',
-    'get_verse\n{"reference": {}',
-    'get_verse\n{"reference": {"a": 1}\nget_verse\n{"reference": {}',
-    "get_verse",
-    "get_verse\n",
-    "get_",
-    "",
-]
-
-
-@pytest.mark.parametrize("text", CASES)
-def test_calls_at_the_end_are_calls(text: str):
-    assert parse([text]) == CASES[text]
-    assert parse(list(text)) == CASES[text]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_what_only_looks_like_a_call_stays_text(text: str):
-    assert parse([text]) == (text, ())
-    assert parse(list(text)) == (text, ())
 
 
 def test_without_tools_everything_is_text_at_once():
@@ -197,7 +130,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(PIECES)
 @example(["get", "\n", "{", "\n", "get", "\n", "{}"])
 def test_adversarial_texts_are_read_as_by_the_rules(pieces: list[str]):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_the_limit_of_turns(client: openai.OpenAI) -> None:
 
 
 def wait_for(event: str, client: openai.OpenAI) -> str | None:
-    """Wait until the call of `hang` has begun or ended, by a call of another tool."""
+    """Wait until `hang` has begun or ended, or its end is waited for; by a call of a tool."""
     tool: Any = {"type": "mcp", "server_label": "endless"}
     items: Any = approve("endless", "wait_for", json.dumps({"event": event}))
     call = client.responses.create(**GREEDY, input=items, tools=[tool]).output[1]
@@ -63,12 +64,18 @@ def wait_for(event: str, client: openai.OpenAI) -> str | None:
 def test_a_client_that_goes_away_cancels_the_call(
     brief: ServerProcess, client: openai.OpenAI, stream: bool
 ) -> None:
-    """The MCP server is told, and the other requests go on."""
+    """The MCP server is told, and the other requests go on.
+
+    The wait for the end begins before the call, so that its limit of time would end it first.
+    """
     tool = {"type": "mcp", "server_label": "endless"}
     body = {"input": approve("endless", "hang"), "tools": [tool], "stream": stream}
-    with open_stream(brief, body, RESPONSES):
-        assert wait_for("begun", client) == "begun"
-    assert wait_for("ended", client) == "ended"
+    with ThreadPoolExecutor() as pool:
+        end = pool.submit(wait_for, "ended", client)
+        assert wait_for("waited for", client) == "waited for"
+        with open_stream(brief, body, RESPONSES):
+            assert wait_for("begun", client) == "begun"
+        assert end.result() == "ended"
 
 
 def test_tools_that_cannot_start_end_the_server_in_a_sentence(

@@ -59,12 +59,16 @@ def serve() -> Iterator[Hub]:
     """Run a server in a thread; `address` is its endpoint."""
     hub = Hub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         hub.address = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield hub
         server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the library opens connections side by side, and 5 is the default
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -51,9 +51,9 @@ def make_empty() -> MCPServer:
 
 
 def make_endless() -> MCPServer:
-    """A call that never returns, and one that waits until such a call has begun or ended."""
+    """A call that never returns, and one that waits for what happens to others."""
     server = MCPServer("endless")
-    events = {"begun": asyncio.Semaphore(0), "ended": asyncio.Semaphore(0)}
+    events = {name: asyncio.Semaphore(0) for name in ("waited for", "begun", "ended")}
 
     @server.tool()
     async def hang() -> str:
@@ -66,6 +66,8 @@ def make_endless() -> MCPServer:
 
     @server.tool()
     async def wait_for(event: str) -> str:
+        if event == "ended":
+            events["waited for"].release()
         await events[event].acquire()
         return event
 

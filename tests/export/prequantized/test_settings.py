@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glm_export.checkpoint.prequantized import FORMATS, find_format
 from glm_export.errors import UnsupportedModelError
 from support.prequantized_tensors import AWQ, COMPRESSED, GPTQ, Recipe, describe
+from support.property_tests import examples
 from support.refusals import assert_sentence
 
 GPTQ_V1 = Recipe(GPTQ)
@@ -170,7 +171,7 @@ MORE_KEYS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     method=st.sampled_from([GPTQ, AWQ, COMPRESSED, "fp8", "auto-round"]),
     values=st.dictionaries(st.sampled_from(KEYS + MORE_KEYS), VALUES, max_size=3),
