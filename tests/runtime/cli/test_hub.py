@@ -132,9 +132,8 @@ def test_a_plan_downloads_headers_only(hub: Hub, tmp_path: Path, is_sharded: boo
         hub.add("zai-org/small", folder)
         files = hub.models["zai-org/small"]
     hub.sent.clear()
-    code, out, err = run_command(
-        "glm-export", "zai-org/small", "--plan", "--json", "--method", "rtn"
-    )
+    options = ("--plan", "--json", "--method", "rtn")
+    code, out, err = run_command("glm-export", "zai-org/small", *options)
     assert code == 0, err
     found = json.loads(out)
     weights = [name for name in files if name.endswith(".safetensors")]
@@ -142,10 +141,8 @@ def test_a_plan_downloads_headers_only(hub: Hub, tmp_path: Path, is_sharded: boo
     for name in weights:
         assert 0 < hub.sent[name] <= 100_001 < len(files[name])
     assert f"reading the headers of {len(weights)} weight files" in err
-    code, out, err = run_command(
-        "glm-export", tmp_path / "source" / "checkpoint", "--plan", "--json"
-    )
-    local = json.loads(out)
+    checkpoint = tmp_path / "source" / "checkpoint"
+    local = json.loads(run_command("glm-export", checkpoint, *options)[1])
     for key in ("parameters", "schemes", "tensors", "size_bytes", "bits_per_weight"):
         assert found[key] == local[key]
     assert found["name"] == "small"
