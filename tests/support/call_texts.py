@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from glm_runtime import ChatOptions
@@ -52,7 +53,7 @@ class DialectTexts:
     tools: tuple[dict[str, Any], ...] = FUNCTIONS
     between: str = "\n"
 
-    @property
+    @cached_property  # choosing it renders the template
     def dialect(self) -> CallDialect:
         found = ChatTemplate(self.source).choose_dialect(ChatOptions(self.tools))
         assert found is not None
