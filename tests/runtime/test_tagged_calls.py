@@ -37,6 +37,7 @@ CALL = (
     "</tool_call>"
 )
 BARE = "<tool_call>get</tool_call>"
+TEMPLATE = ChatTemplate(READS_CALLS)
 PATTERN = re.compile(
     r"<tool_call>[ \t\r\n]*(?P<name>get_verse|get|查诗)[ \t\r\n]*(?P<pairs>"
     r"(?:<arg_key>[^<\n]*[^<\s][^<\n]*</arg_key>[ \t\r\n]*"
@@ -176,7 +177,7 @@ def test_what_the_template_writes_is_read_back(arguments: dict[str, Any]):
     properties = {key: {"type": kinds.get(type(value), "null")} for key, value in arguments.items()}
     call = {"function": {"name": "get", "arguments": json.dumps(arguments)}}
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
-    text = ChatTemplate(READS_CALLS).render(messages, is_answer_next=False)
+    text = TEMPLATE.render(messages, is_answer_next=False)
     answer = text[text.index("<tool_call>") :].rstrip()
     if any("</arg_value>" in value for value in arguments.values() if isinstance(value, str)):
         return

@@ -144,7 +144,7 @@ def test_the_limit_of_tokens_holds_over_all_answers(operator: openai.OpenAI) -> 
         (
             [typed("mcp", server_label="other")],
             "tools[0].server_label",
-            "this server this server has bible",
+            "this server has bible",
         ),
         ([NEVER, NEVER], "tools[1].server_label", "two tools have"),
         (
