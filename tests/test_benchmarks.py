@@ -10,13 +10,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.bulk.simulation import Service, simulate
 from benchmarks.checkpoints import SHAPES, write_checkpoint
 from benchmarks.measurement import describe_machine
 from glm_export import ExportOptions, export
 from glm_runtime.graph.machine import read_cpu_features
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("speed", "quality", "memory", "hosts", "peers", "serve")
+ROOMS = ("speed", "quality", "memory", "hosts", "peers", "serve", "bulk")
 
 
 def open_room(name: str) -> click.Command:
@@ -141,6 +142,27 @@ def test_serve_measures_our_server_alone(tiny_work: Path) -> None:
     assert list(ours["clients"]) == ["1", "2", "4", "8"]
     assert ours["second_turn_cached_share"]["median"] > 0.9
     assert {"delay over one chunk", "HTTP's share of a step"} <= figures["ratios"].keys()
+
+
+def test_the_simulation_of_machines_keeps_to_its_bounds() -> None:
+    """One machine never waits; a driver at its limit is the bound; the longest answers are one."""
+    alone = simulate(Service(2.0, 1e-6, 8), 2000, 1)
+    assert 0.98 < alone.efficiency <= 1.0
+    full = simulate(Service(2.0, 0.05, 8), 5000, 500)
+    assert full.rows_per_second == pytest.approx(1 / 0.05, rel=0.02)
+    few = simulate(Service(2.0, 1e-6, 8), 10_000, 5000)
+    assert few.efficiency < 0.2  # two rows for each machine
+
+
+@pytest.mark.exhaustive
+def test_bulk_measures_both_commands(tiny_work: Path) -> None:
+    pytest.importorskip("ray", reason="needs the package ray")
+    chosen = ("--rounds", 1, "--prompts", 16, "--new-tokens", 8, "--most-workers", 1)
+    sizes = ("--driver-rows", 200, "--simulated-rows", 1000, "--threads", 1)
+    folder = ("--folder", tiny_work / "ours-b128", "--work", tiny_work)
+    figures = run("bulk", *folder, *chosen, *sizes)
+    assert figures["plain"]["median"] > 0 and figures["workers"]["1"]["median"] > 0
+    assert [one["machines"] for one in figures["machines"]][-1] == 1000
 
 
 @pytest.mark.exhaustive

@@ -47,8 +47,8 @@ ROOMS = {
         estimates pipeline plan_text command_line evaluate_cli cli __main__
     """,
     "glm_runtime": """
-        errors arrays file_lock progress folder text sampling graph health answering model benchmark
-        conversation . cli __main__
+        errors arrays file_lock progress folder text sampling graph health answering model
+        prompt_lines benchmark conversation . ray cli __main__
     """,
     "glm_agents": """
         . errors limits configuration texts offers observation last_words bounded_http

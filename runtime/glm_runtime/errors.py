@@ -69,6 +69,10 @@ class HubError(GlmRuntimeError):
     """A model of the Hugging Face Hub cannot be downloaded or uploaded."""
 
 
+class RayError(GlmRuntimeError):
+    """A Ray cluster cannot be reached, or its workers cannot do their work."""
+
+
 class MissingDependencyError(GlmRuntimeError):
     """A package that is needed is not installed."""
 

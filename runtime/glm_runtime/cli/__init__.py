@@ -6,6 +6,7 @@ Only this package parses arguments, prints and exits.
 import click
 
 import glm_runtime
+from glm_runtime.cli.batch import batch
 from glm_runtime.cli.bench import bench
 from glm_runtime.cli.chat import chat
 from glm_runtime.cli.doctor import doctor
@@ -32,7 +33,7 @@ def cli() -> None:
     """Run a model that glm-export wrote on ONNX Runtime."""
 
 
-for _command in (generate, chat, serve, bench, info, doctor, prepare):
+for _command in (generate, batch, chat, serve, bench, info, doctor, prepare):
     _command.context_settings = cli.context_settings  # click caches -h also without the group
     cli.add_command(_command)
 

@@ -20,7 +20,6 @@ from glm_runtime.cli.generate_many import (
     BatchOptions,
     PromptFileRun,
     batch_options,
-    describe_pieces,
     sample_completions,
     search_beams,
 )
@@ -43,11 +42,10 @@ from glm_runtime.cli.options import (
     suggest_yarn,
 )
 from glm_runtime.cli.progress import quiet_option, say
-from glm_runtime.cli.prompt_lines import read_prompts
-from glm_runtime.cli.prompts_file import Result
 from glm_runtime.cli.terminal import make_harmless, read_text, show_pieces
 from glm_runtime.errors import PromptError
 from glm_runtime.model import Model
+from glm_runtime.prompt_lines import Result, describe_pieces, read_prompts
 from glm_runtime.sampling.settings import SamplingSettings
 from glm_runtime.text.chat_messages import ChatOptions
 

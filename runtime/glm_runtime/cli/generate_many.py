@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.generation_options import make_options
 from glm_runtime.cli.options import PATH, Command, gather, suggest_yarn
 from glm_runtime.cli.progress import say, show_progress
-from glm_runtime.cli.prompt_lines import PromptLine
-from glm_runtime.cli.prompts_file import Result, ResultsFile, make_key
+from glm_runtime.cli.prompts_file import ResultsFile, make_key
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.model import Model
-from glm_runtime.text.chat_messages import ChatOptions, describe_call
+from glm_runtime.prompt_lines import PromptLine, Result, describe_pieces
+from glm_runtime.text.chat_messages import ChatOptions
+
+
+_MANY_PROMPTS = 10_000  # which take hours on one machine
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class BatchOptions:
             raise click.UsageError(
                 "--length-penalty needs --beams; give a number of beams, or leave it out."
             )
+        if self.prompts is not None and _is_for_batch(self.prompts):
+            raise click.UsageError(
+                f"--prompts is {self.prompts} where one file of JSON Lines is expected; "
+                "`glm-run batch` reads tables, several files and addresses."
+            )
         kinds = [self.prompts is not None, self.completions > 1, self.num_beams is not None]
         if kinds.count(True) > 1:
             raise click.UsageError(
@@ -72,6 +81,12 @@ class BatchOptions:
         return dataclasses.replace(settings, length_penalty=self.length_penalty)
 
 
+def _is_for_batch(prompts: Path) -> bool:
+    is_table = prompts.suffix.lower() in (".parquet", ".orc", ".avro")
+    is_many = prompts.is_dir() or (not prompts.exists() and "*" in str(prompts))
+    return is_table or is_many or re.match(r"[a-z0-9]{2,}:/", str(prompts)) is not None
+
+
 def batch_options(command: Command) -> Command:
     """Add the options of `BatchOptions`, as one argument `batch`."""
     options = (
@@ -81,7 +96,7 @@ def batch_options(command: Command) -> Command:
             type=PATH,
             help="JSON Lines file of prompts; each line has `prompt` or `messages`, and may have "
             "`custom_id`, `tools`, `enable_thinking`, `continue_final_message`, `is_sanitized`, "
-            "and settings such as `max_new_tokens`.",
+            "and settings such as `max_new_tokens`.  For tables and several machines see `glm-run batch`.",
         ),
         click.option(
             "--output",
@@ -109,36 +124,6 @@ def batch_options(command: Command) -> Command:
         *make_options(BeamSettings, ["length_penalty"], has_defaults=True),
     )
     return gather("batch", options, lambda values: BatchOptions(**values), command)
-
-
-def describe_pieces(pieces: list[Piece]) -> Result:
-    """Return a complete answer for JSON."""
-    calls = [describe_call(call) for call in pieces[-1].tool_calls]
-    logprobs = list_logprobs(pieces)
-    return {
-        "text": "".join(piece.text for piece in pieces),
-        "reasoning": "".join(piece.reasoning for piece in pieces),
-        "tool_calls": calls,
-        "token_ids": [piece.token_id for piece in pieces],
-        "new_tokens": len(pieces),
-        "finish_reason": pieces[-1].finish_reason,
-        **({} if logprobs is None else {"logprobs": logprobs}),
-    }
-
-
-def list_logprobs(pieces: list[Piece]) -> list[Result] | None:
-    """Return the log-probabilities for JSON; `None` if none were requested."""
-    found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
-    if not found:
-        return None
-    return [
-        {
-            "token_id": token,
-            "logprob": of_token.chosen,
-            "top": [{"token_id": id_, "logprob": value} for id_, value in of_token.top],
-        }
-        for token, of_token in found
-    ]
 
 
 def sample_completions(model: Model, request: Request, count: int, rows: int) -> list[Result]:
@@ -200,6 +185,8 @@ class PromptFileRun:
             num_done = len(self._lines) - len(missing)
             if num_done:
                 say(f"{num_done} of {len(self._lines)} are answered already")
+            if len(missing) >= _MANY_PROMPTS:
+                say("`glm-run batch` shares so many prompts out to several machines")
             start = time.perf_counter()
             with show_progress() as progress:
                 progress("answering", num_done, len(self._lines))

@@ -146,6 +146,34 @@ def _use_processors(
     return processors
 
 
+_ROPE_OPTIONS = (
+    click.option(
+        "--rope-scaling",
+        type=click.Choice(ROPE_SCALINGS),
+        help="On the CPU, replace the folder's rotary settings: yarn extends the context by "
+        "--factor, none turns YaRN off.  [default: as exported]",
+    ),
+    click.option("--factor", metavar="X", type=float, help="YaRN scaling factor, for example 4."),
+    click.option(
+        "--original-context",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Number of tokens of the training context, for YaRN.  [default: the folder's]",
+    ),
+)
+
+
+def rope_options(command: Command) -> Command:
+    """Add the options about rotary settings alone, as an argument `machine` on the CPU."""
+
+    def build(values: dict[str, Any]) -> MachineOptions:
+        return MachineOptions(
+            device="cpu", threads=None, verify=True, huge_pages=None, cuda_graph=None, **values
+        )
+
+    return gather("machine", _ROPE_OPTIONS, build, command)
+
+
 def machine_options(command: Command) -> Command:
     """Add the options of `MachineOptions`, as one argument `machine`."""
     options = (
@@ -178,21 +206,7 @@ def machine_options(command: Command) -> Command:
             help="On CUDA, record the decode step once and replay it.  "
             "[default: on where the folder allows it]",
         ),
-        click.option(
-            "--rope-scaling",
-            type=click.Choice(ROPE_SCALINGS),
-            help="On the CPU, replace the folder's rotary settings: yarn extends the context by "
-            "--factor, none turns YaRN off.  [default: as exported]",
-        ),
-        click.option(
-            "--factor", metavar="X", type=float, help="YaRN scaling factor, for example 4."
-        ),
-        click.option(
-            "--original-context",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Number of tokens of the training context, for YaRN.  [default: the folder's]",
-        ),
+        *_ROPE_OPTIONS,
     )
     return gather("machine", options, lambda values: MachineOptions(**values), command)
 

@@ -7,12 +7,11 @@ from typing import IO
 
 import click
 
-from glm_runtime.cli.prompt_lines import PromptLine
 from glm_runtime.errors import PromptError
 from glm_runtime.file_lock import try_lock
 from glm_runtime.model import Model
+from glm_runtime.prompt_lines import PromptLine, Result
 
-Result = dict[str, object]
 _LINE_START = b'{"index": '
 
 

@@ -110,6 +110,9 @@ def test_a_prompt_that_fails_leaves_the_others_alone(
         (("--prompt", "a", "--length-penalty", "2"), "--length-penalty needs --beams"),
         (("--prompts", "a", "--draft", "b"), "--draft has no effect on several answers side by"),
         (("--prompt", "a", "--regex", "a", "--lark", "b"), "only one of --json-schema, --regex"),
+        (("--prompts", "a.parquet"), "`glm-run batch` reads tables, several files and addresses"),
+        (("--prompts", "in/*.jsonl"), "`glm-run batch` reads tables"),
+        (("--prompts", "s3://bucket/in.jsonl"), "`glm-run batch` reads tables"),
         (("--prompt", "a", "--logit-bias", "7"), "'7' where ID=NUMBER is expected"),
     ],
 )
@@ -153,3 +156,12 @@ def test_a_text_that_the_tokenizer_fails_on_costs_one_answer(tiny_copy: Path, tm
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [("error" in one) for one in answers] == [False, True, False]
     assert "the tokenizer fails on this text" in answers[1]["error"]
+
+
+def test_a_file_for_several_machines_is_told_so(
+    tiny_folder: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("glm_runtime.cli.generate_many._MANY_PROMPTS", 7)
+    assert "`glm-run batch` shares" in run(tiny_folder, "--prompts", str(prompts), *SHORT).stderr
+    monkeypatch.setattr("glm_runtime.cli.generate_many._MANY_PROMPTS", 8)
+    assert "glm-run batch" not in run(tiny_folder, "--prompts", str(prompts), *SHORT).stderr

@@ -1,6 +1,7 @@
-"""The lines of a JSON Lines file of prompts, with settings of their own.
+"""Prompts as lines of JSON, with settings of their own, and their answers as JSON.
 
-A line that cannot be read costs its own answer and not the file.
+A line that cannot be read costs its own answer and not the file. Lines of files and rows of tables
+are read alike.
 """
 
 import codecs
@@ -12,15 +13,16 @@ from pathlib import Path
 
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import KEYWORDS, make_settings, require_known
-from glm_runtime.answering.settings import GenerationSettings
+from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.errors import GlmRuntimeError, PromptError
 from glm_runtime.model import Model
-from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.text.chat_messages import ChatOptions, describe_call
 
+Result = dict[str, object]
 # Keys that an answer repeats; OpenAI's batches have the second one.
 ID_KEYS = ("id", "custom_id")
 # Keys of a chat, and the fields of `ChatOptions` that they set; the third one is OpenAI's.
-_CHAT_KEYS = {
+CHAT_KEYS = {
     "tools": "tools",
     "enable_thinking": "enable_thinking",
     "continue_final_message": "continues_answer",
@@ -28,7 +30,7 @@ _CHAT_KEYS = {
 }
 # A grammar is written as `json_schema`, and batches do not use speculative decoding.
 _SETTINGS = tuple(name for name in KEYWORDS if name not in ("grammar", "is_speculative"))
-_KEYS = ("prompt", "messages", *ID_KEYS, *_CHAT_KEYS, *_SETTINGS)
+KNOWN_KEYS = ("prompt", "messages", *ID_KEYS, *CHAT_KEYS, *_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class PromptLine:
         """
         if self.error is not None:
             raise self.error
-        require_known(self.content, _KEYS)
+        require_known(self.content, KNOWN_KEYS)
         given = {name: self.content[name] for name in _SETTINGS if name in self.content}
         settings = make_settings(settings, given)
         messages = self.content.get("messages")
@@ -79,12 +81,12 @@ class PromptLine:
         return Request(prepared.token_ids, settings, prepared.form)
 
     def _choose_options(self, options: ChatOptions | None) -> ChatOptions:
-        given = {key: self.content.get(key) for key in _CHAT_KEYS}
-        changes = {_CHAT_KEYS[key]: value for key, value in given.items() if value is not None}
+        given = {key: self.content.get(key) for key in CHAT_KEYS}
+        changes = {CHAT_KEYS[key]: value for key, value in given.items() if value is not None}
         return dataclasses.replace(options or ChatOptions(), **changes)  # type: ignore[arg-type]
 
     def _refuse_chat_keys(self) -> None:
-        found = next((key for key in _CHAT_KEYS if self.content.get(key) is not None), None)
+        found = next((key for key in CHAT_KEYS if self.content.get(key) is not None), None)
         if found is not None:
             raise PromptError(
                 f"{found} has no effect on a raw prompt; leave out --raw, or write `messages`."
@@ -100,7 +102,11 @@ def read_prompts(path: Path) -> list[PromptLine]:
     """
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # editors of Windows write it
     numbered = enumerate(content.split(b"\n"), 1)
-    prompts = [_read_line(path, number, line) for number, line in numbered if line.strip()]
+    prompts = [
+        read_line(f"{path}, line {number}", number, line)
+        for number, line in numbered
+        if line.strip()
+    ]
     if not prompts:
         raise PromptError(
             f"{path} holds no prompts; write one JSON object on each line, such as "
@@ -111,28 +117,70 @@ def read_prompts(path: Path) -> list[PromptLine]:
     return prompts
 
 
-def _read_line(path: Path, number: int, line: bytes) -> PromptLine:
+def read_line(place: str, number: int, line: bytes) -> PromptLine:
+    """Read one line; a line that holds no prompt has an error.
+
+    Args:
+        place: where the line stands, as the error names it.
+        number: number of the line, from 1.
+        line: its bytes.
+    """
     text = line.decode("utf-8", "replace").strip()
     try:
         content = _read_object(line)
     except GlmRuntimeError as reason:
-        return PromptLine(number, text, {}, PromptError(f"{path}, line {number} {reason}"))
+        return PromptLine(number, text, {}, PromptError(f"{place} {reason}"))
+    return check_content(place, PromptLine(number, text, content))
+
+
+def check_content(place: str, line: PromptLine) -> PromptLine:
+    """Return a line with an error if its content is no prompt."""
+    content = line.content
     is_prompt = isinstance(content.get("prompt"), str) and content["prompt"]
     messages = content.get("messages")
     if content.get("prompt") is not None and messages is not None:
         error = PromptError(
-            f"{path}, line {number} has both `prompt` and `messages`, which exclude each other; "
+            f"{place} has both `prompt` and `messages`, which exclude each other; "
             "leave one of them out."
         )
-        return PromptLine(number, text, content, error)
+        return dataclasses.replace(line, error=error)
     is_chat = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
     if bool(is_prompt) != bool(is_chat and messages):
-        return PromptLine(number, text, content)
+        return line
     error = PromptError(
-        f"{path}, line {number} is not an object with either `prompt`, a text, or "
-        "`messages`, a list; correct it."
+        f"{place} is not an object with either `prompt`, a text, or `messages`, a list; correct it."
     )
-    return PromptLine(number, text, content, error)
+    return dataclasses.replace(line, error=error)
+
+
+def describe_pieces(pieces: list[Piece]) -> Result:
+    """Return a complete answer for JSON."""
+    calls = [describe_call(call) for call in pieces[-1].tool_calls]
+    logprobs = list_logprobs(pieces)
+    return {
+        "text": "".join(piece.text for piece in pieces),
+        "reasoning": "".join(piece.reasoning for piece in pieces),
+        "tool_calls": calls,
+        "token_ids": [piece.token_id for piece in pieces],
+        "new_tokens": len(pieces),
+        "finish_reason": pieces[-1].finish_reason,
+        **({} if logprobs is None else {"logprobs": logprobs}),
+    }
+
+
+def list_logprobs(pieces: list[Piece]) -> list[Result] | None:
+    """Return the log-probabilities for JSON; `None` if none were requested."""
+    found = [(piece.token_id, piece.logprobs) for piece in pieces if piece.logprobs is not None]
+    if not found:
+        return None
+    return [
+        {
+            "token_id": token,
+            "logprob": of_token.chosen,
+            "top": [{"token_id": id_, "logprob": value} for id_, value in of_token.top],
+        }
+        for token, of_token in found
+    ]
 
 
 def _read_object(line: bytes) -> dict[str, object]:
