@@ -22,7 +22,6 @@ from glm_runtime.model import Model
 from glm_runtime.prompt_lines import PromptLine, Result, describe_pieces
 from glm_runtime.text.chat_messages import ChatOptions
 
-
 _MANY_PROMPTS = 10_000  # which take hours on one machine
 
 
@@ -96,7 +95,8 @@ def batch_options(command: Command) -> Command:
             type=PATH,
             help="JSON Lines file of prompts; each line has `prompt` or `messages`, and may have "
             "`custom_id`, `tools`, `enable_thinking`, `continue_final_message`, `is_sanitized`, "
-            "and settings such as `max_new_tokens`.  For tables and several machines see `glm-run batch`.",
+            "and settings such as `max_new_tokens`.  For tables and several machines see "
+            "`glm-run batch`.",
         ),
         click.option(
             "--output",

@@ -143,11 +143,16 @@ class Pool:
         """Take what a worker replied, and send it new rows."""
         try:
             reply = self._ray.get(member.call)
-        except self._ray.exceptions.RayActorError as error:
-            self._lose(member, plan, queue, take, error)
-            return
         except GlmRuntimeError as error:  # Ray's error is also of the class of its cause
             self._fail(member, error)
+            return
+        except self._ray.exceptions.RayTaskError as error:
+            raise RayError(
+                f"a worker failed ({_describe_death(error.cause)}), which is a fault of "
+                "glm-export, or another version runs there; install the same one everywhere."
+            ) from error
+        except self._ray.exceptions.RayError as error:  # the process or its machine is gone
+            self._lose(member, plan, queue, take, error)
             return
         if isinstance(reply, Place):
             member.is_started = True
