@@ -14,8 +14,13 @@ from support.property_tests import THOROUGH
 
 _SAMPLE = Path(__file__).parents[1] / "artifacts" / "glm4-sample"
 _LINES = 12
-# Files whose tests share a build or a server run in one worker; every other file is a unit.
-_UNITS = ("tests/hosts/test_cpp", "tests/hosts/test_windows", "tests/server/")
+# Files whose tests share a build or servers run in one worker; every other file is a unit.
+_UNITS = (
+    "tests/hosts/test_cpp",
+    "tests/hosts/test_windows",
+    "tests/server/",
+    "tests/runtime/ray/",
+)
 # Units that take minutes begin first, or one worker would be left with them in the end.
 _LONGEST = (
     "tests/hosts/test_cpp",
@@ -25,6 +30,7 @@ _LONGEST = (
     "tests/hosts/test_windows",
     "tests/hosts/test_node",
     "tests/hosts/",
+    "tests/runtime/ray/",
     "tests/agents/",
     "tests/end_to_end/",
     "tests/test_",

@@ -7,7 +7,7 @@ and `output.py` for the three steps.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -143,13 +143,20 @@ def run_batch(  # noqa: PLR0913  # most arguments are optional keywords
     describe_rounding(manifest, say)
     files = find_files(input_rows) if isinstance(input_rows, str) else None
     storage = Storage(output)
-    with storage.lock(), connect(address) as ray:
-        _silence_data(ray)
-        rows = _read(input_rows, files, options.columns, say)
-        with closing(make_plan(rows, options.shard_rows, progress)) as plan:
-            job = _describe_job(plan, wanted, options)
-            results = Output(storage, plan, job, options.kind)
-            report = _answer(ray, results, plan, wanted, options, (say, progress))
+    with storage.lock(), ExitStack() as stack:
+        # A few rows are read before Ray starts, so that what is wrong with them is said at once.
+        rows = None if files is None else read_few(files, options.columns)
+        if rows is None:
+            _silence_data(stack.enter_context(connect(address)))
+            rows = _read(input_rows, files, options.columns, say)
+        plan = stack.enter_context(closing(make_plan(rows, options.shard_rows, progress)))
+        job = _describe_job(plan, wanted, options)
+        results = Output(storage, plan, job, options.kind)
+        report = PoolReport()
+        if results.num_done < len(plan):
+            ray = stack.enter_context(connect(address))
+            report = _answer(ray, results, plan, _Frame(wanted, options, say, progress))
+        results.finish({"rows": len(plan), "failed": results.num_failed})
     total = time.perf_counter() - begin
     return _describe(report, results, plan, output, total)
 
@@ -157,47 +164,45 @@ def run_batch(  # noqa: PLR0913  # most arguments are optional keywords
 def _read(
     given: Any, files: InputFiles | None, columns: Columns, say: Callable[[str], None]
 ) -> Any:
-    """Return rows: a list if they are few, else a Ray Dataset."""
     if files is None:
         return prepare_table(given, columns, say)
-    few = read_few(files, columns)
-    return read_rows(files, columns, say) if few is None else few
+    return read_rows(files, columns, say)
 
 
-def _answer(  # the parts of one job
-    ray: Any,
-    results: Output,
-    plan: Plan,
-    wanted: FolderAddress,
-    options: BatchOptions,
-    reporters: tuple[Callable[[str], None], Progress],
-) -> PoolReport:
-    say, progress = reporters
+@dataclass(frozen=True)
+class _Frame:
+    """What a job is done with."""
+
+    wanted: FolderAddress
+    options: BatchOptions
+    say: Callable[[str], None]
+    progress: Progress
+
+
+def _answer(ray: Any, results: Output, plan: Plan, frame: _Frame) -> PoolReport:
+    """Answer the rows that have no answer."""
+    say, options = frame.say, frame.options
     for name in results.damaged:
         say(f"{name} is damaged; its rows are answered again")
+    if results.num_done:
+        say(f"{results.num_done} of {len(plan)} rows are answered already")
     missing = list(results.list_missing())
-    if len(missing) < len(plan):
-        say(f"{len(plan) - len(missing)} of {len(plan)} rows are answered already")
-    report = PoolReport()
-    if missing:
-        settings, num_workers = _size_workers(ray, wanted, options)
-        pool = Pool(ray, settings, min(num_workers, len(missing)), say)
-        progress("answering", results.num_done, len(plan))
+    settings, num_workers = _size_workers(ray, frame.wanted, options)
+    pool = Pool(ray, settings, min(num_workers, len(missing)), say)
+    frame.progress("answering", results.num_done, len(plan))
 
-        def take(answered: list[Answered]) -> None:
-            results.add(answered)
-            progress("answering", results.num_done, len(plan))
+    def take(answered: list[Answered]) -> None:
+        results.add(answered)
+        frame.progress("answering", results.num_done, len(plan))
 
-        try:
-            pool.run(plan, RowQueue(missing, options.rows), take)
+    try:
+        pool.run(plan, RowQueue(missing, options.rows), take)
+        results.close()
+    except BaseException:
+        with suppress(OSError):
             results.close()
-        except BaseException:
-            with suppress(OSError):
-                results.close()
-            raise
-        report = pool.report
-    results.finish({"rows": len(plan), "failed": results.num_failed})
-    return report
+        raise
+    return pool.report
 
 
 def _size_workers(

@@ -121,9 +121,9 @@ class Processor:
             compute=data.ActorPoolStrategy(
                 min_size=low,
                 max_size=high,
-                max_tasks_in_flight_per_actor=config.max_concurrent_batches,
+                max_tasks_in_flight_per_actor=2 * config.max_concurrent_batches,
+                max_concurrent_calls_per_actor=config.max_concurrent_batches,
             ),
-            max_concurrency=config.max_concurrent_batches,
             num_cpus=config.num_cpus,
         )
         after = _After(self._postprocess, config.should_continue_on_error)

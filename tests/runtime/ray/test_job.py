@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from glm_runtime import FolderError, Model
 from glm_runtime.cli import cli
 from glm_runtime.errors import PromptError, RayError
+from glm_runtime.folder.manifest import read_manifest
 from glm_runtime.ray import BatchOptions, BatchReport, Columns, run_batch
+from glm_runtime.ray.job import describe_rounding
 from runtime.ray.conftest import require_ray
 from runtime.ray.jobs import (
     GREEDY,
@@ -96,6 +98,7 @@ def test_jobs_whole_and_with_lost_workers_and_machines(
     def remove_machine() -> None:
         node = next(iter(cluster.worker_nodes))
         cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(wait=False, num_cpus=1)
 
     lost = run(tiny_folder, given, tmp_path / "lost", cluster, once(8, remove_machine))
     assert lost.lost_workers >= 1
@@ -175,9 +178,7 @@ def test_a_folder_that_differs_on_a_machine(
     assert not list((tmp_path / "out").glob("part-*"))
 
 
-def test_a_folder_at_an_address_is_copied_once(
-    tiny_folder: Path, tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_at_an_address_is_copied_once(tiny_folder: Path, tmp_path: Path) -> None:
     require_ray()
     from glm_runtime.ray.folders import provide_folder, read_address  # noqa: PLC0415
 
@@ -224,11 +225,9 @@ def test_without_ray_a_sentence_says_what_to_install(
     assert "pip install 'ray[data]'" in result.stderr and "--prompts" in result.stderr
 
 
-def test_int8_activations_are_said(sample_folder: Path, tmp_path: Path) -> None:
-    """The sample has accuracy level 4; the tiny folder has none."""
-    from glm_runtime.folder.manifest import read_manifest  # noqa: PLC0415
-    from glm_runtime.ray.job import describe_rounding  # noqa: PLC0415
-
-    said: list[str] = []
-    describe_rounding(read_manifest(sample_folder), said.append)
-    assert "accuracy level 4" in said[0]
+@pytest.mark.parametrize(("level", "count"), [(4, 1), (0, 0), (None, 0)])
+def test_int8_activations_are_said(tiny_folder: Path, level: int | None, count: int) -> None:
+    manifest, said = read_manifest(tiny_folder), []
+    recipe = replace(manifest.recipe, accuracy_level=level)
+    describe_rounding(replace(manifest, recipe=recipe), said.append)
+    assert len(said) == count and all("accuracy level 4" in one for one in said)
