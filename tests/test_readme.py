@@ -1,8 +1,9 @@
 """README.md, CONTRIBUTING.md and docs/ as a newcomer reads them.
 
 Commands parse, files and links exist, no sentence stands twice. The Python blocks of docs/python.md
-run in tests/runtime/test_guide.py, those of docs/hosts.md in tests/hosts/test_page.py; docs/cpp.md,
-docs/node.md and docs/web.md have tests of their own hosts.
+run in tests/runtime/test_guide.py, those of docs/hosts.md in tests/hosts/test_page.py, that of
+docs/batch.md in tests/runtime/ray/test_processor.py;
+docs/cpp.md, docs/node.md and docs/web.md have tests of their own hosts.
 """
 
 import re
@@ -155,6 +156,7 @@ def test_python_blocks_run(
     with_python = [page.name for page in CHECKED if find_blocks(page, "python")]
     assert with_python == [
         "README.md",
+        "batch.md",
         "hosts.md",
         "python.md",
         "server.md",
