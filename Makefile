@@ -57,7 +57,7 @@ $(HEADER)/.ready: runtime/cpp/tools/onnxruntime_header.sh
 	$< $(HEADER)
 	@touch $@
 
-# What glm-run serve shows at /. A wheel holds it.
+# What glm-run serve shows at / and /docs. A wheel holds it.
 page:
 	cd runtime/web && npm ci --no-audit --no-fund && npm run build:server
 

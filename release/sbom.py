@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 _SPEC_VERSION = "1.5"  # what npm writes
 # What runtime/web builds and tests with; all its other packages become part of the page.
 _WEB_TOOLS = {
+    "@scarf/scarf",  # counts installations of swagger-ui-dist; package.json turns it off
     "@types/node",
     "@types/trusted-types",
     "axe-core",

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from glm_server.errors import ApiError, respond
 from glm_server.settings import ServerSettings
 
+_PAGES = frozenset({"/", "/docs", "/service_worker.js"})
 _OPEN_PATHS = frozenset({"/health"})
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
@@ -87,8 +88,8 @@ class AccessCheck:
 
 
 def _is_page(path: str) -> bool:
-    """Return whether a path is a file of the page, which asks for the key itself."""
-    return path == "/" or path.startswith("/page/")
+    """Return whether a path is a file of a page, which asks for the key itself."""
+    return path in _PAGES or path.startswith("/page/")
 
 
 def _name_of(url: str) -> str | None:

@@ -64,6 +64,8 @@ def create_app(
         summary="GLM models on ONNX Runtime, with the interfaces of OpenAI and Anthropic.",
         lifespan=_make_lifespan(services, is_lazy=is_lazy),
         dependencies=[Depends(require_json)],
+        docs_url=None,  # page.py has a page that loads nothing from other servers
+        redoc_url=None,
     )
     app.state.services = services
     app.state.is_ready = False

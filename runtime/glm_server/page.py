@@ -1,4 +1,4 @@
-"""The chat page: `GET /` and `GET /page/...`.
+"""The chat page and that of the endpoints: `GET /`, `GET /docs` and `GET /page/...`.
 
 `make page` builds the files of `runtime/web` into `page_files`, which a wheel holds and a fresh
 clone does not. The page has two filters for what a model writes; the headers here are the third
@@ -13,7 +13,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 PAGE_FILES = Path(__file__).parent / "page_files"
-_INDEX = "index.html"
+_INDEX, _DOCS = "index.html", "docs.html"
+# Replaces the worker of the page with a model in the browser, if that was at this address before.
+_WORKER = "service_worker.js"
 # Not those of `mimetypes`, which reads the registry on Windows, where programs change them.
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -45,8 +47,13 @@ _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# Swagger UI sets HTML as text, so the page sanitizes it in its default policy.
+_DOCS_HEADERS = {
+    **_HEADERS,
+    "Content-Security-Policy": f"{_POLICY} dompurify#swagger default",
+}
 _NOT_BUILT = (
-    "The chat page is not built; run `make page` in the clone of glm-export, which needs Node 20 "
+    "The page is not built; run `make page` in the clone of glm-export, which needs Node 20 "
     "or later, and load this page again.\n"
 )
 
@@ -56,23 +63,39 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/", methods=["GET", "HEAD"])
 async def read_page(http: Request) -> Response:
     """Return the page."""
-    if not (PAGE_FILES / _INDEX).is_file():
-        return PlainTextResponse(_NOT_BUILT, 404, _HEADERS)
-    return _respond(_INDEX, http)
+    return _respond_built(_INDEX, http, _HEADERS)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def read_docs(http: Request) -> Response:
+    """Return the page of the endpoints."""
+    return _respond_built(_DOCS, http, _DOCS_HEADERS)
+
+
+@router.api_route(f"/{_WORKER}", methods=["GET", "HEAD"])
+async def read_worker(http: Request) -> Response:
+    """Return the service worker that removes itself."""
+    return _respond(_WORKER, http, _HEADERS)
 
 
 @router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
 async def read_page_file(name: str, http: Request) -> Response:
-    """Return a file that the page uses."""
-    return _respond(name, http)
+    """Return a file that a page uses."""
+    return _respond(name, http, _HEADERS)
 
 
-def _respond(name: str, http: Request) -> Response:
+def _respond_built(name: str, http: Request, headers: Mapping[str, str]) -> Response:
+    if not (PAGE_FILES / name).is_file():
+        return PlainTextResponse(_NOT_BUILT, 404, headers)
+    return _respond(name, http, headers)
+
+
+def _respond(name: str, http: Request, policy: Mapping[str, str]) -> Response:
     if name not in _list_files():
-        return PlainTextResponse("There is no such file of the page.\n", 404, _HEADERS)
+        return PlainTextResponse("There is no such file of the page.\n", 404, policy)
     content = (PAGE_FILES / name).read_bytes()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {**_HEADERS, "ETag": tag}
+    headers = {**policy, "ETag": tag}
     if {tag, "*"} & _read_tags(http.headers.get("if-none-match", "")):
         return Response(None, 304, headers)
     return Response(content, 200, headers, _TYPES[PurePath(name).suffix])

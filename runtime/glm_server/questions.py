@@ -22,6 +22,7 @@ from glm_runtime.text.chat_template import ChatTemplate
 from glm_runtime.text.thinking import is_open_thinking
 from glm_server.call_rules import Schema
 from glm_server.forms import CallRules, make_grammar
+from glm_server.resent_calls import complete_calls
 from glm_server.schema import number_seed
 
 Message = Mapping[str, Any]
@@ -109,7 +110,18 @@ class Question:
             is_sanitized=True,
             streams_calls=self.streams_calls,
         )
-        return model.prepare_chat(pair_results(self.messages), options)
+        return model.prepare_chat(self.list_messages(model.chat_template), options)
+
+    def list_messages(self, template: ChatTemplate | None) -> list[Message]:
+        """Return the messages as a template takes them.
+
+        Raises:
+            PromptError: a call has no result, or a result has no call.
+        """
+        messages = pair_results(self.messages)
+        if template is not None and template.features.has_tagged_calls:
+            return complete_calls(messages)
+        return messages
 
     def make_requests(self, model: Model, count: int = 1) -> list[Request]:
         """Return requests for a number of answers, which differ by their seeds.

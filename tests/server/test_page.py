@@ -56,6 +56,9 @@ def test_the_page_and_its_files(open_server: ServerProcess, built: Path) -> None
     index = open_server.request("/")
     assert index.body == (built / "index.html").read_bytes()
     check_headers(index)
+    docs = open_server.request("/docs")
+    assert docs.body == (built / "docs.html").read_bytes()
+    check_headers(docs)
     head = open_server.request("/", method="HEAD")
     assert (head.status, head.body) == (HTTPStatus.OK, b"")
 
@@ -91,7 +94,9 @@ def test_nothing_else_is_served(path: str, open_server: ServerProcess) -> None:
 
 def test_the_page_asks_for_the_key_itself(locked_server: ServerProcess) -> None:
     assert locked_server.request("/").status == HTTPStatus.OK
-    assert locked_server.request("/page/page.js").status == HTTPStatus.OK
+    for path in ("/page/page.js", "/docs", "/service_worker.js"):
+        assert locked_server.request(path).status == HTTPStatus.OK
+    assert locked_server.request("/openapi.json").status == HTTPStatus.UNAUTHORIZED
     assert locked_server.request("/v1/models").status == HTTPStatus.UNAUTHORIZED
 
 
@@ -101,13 +106,14 @@ def test_a_clone_without_a_build_says_how_to_build(sample_folder: Path, tmp_path
         f"page.PAGE_FILES = pathlib.Path({str(tmp_path)!r})"
     )
     with start_server(f"sample={sample_folder}", "--lazy", before=before) as server:
-        reply = server.request("/")
-    assert reply.status == HTTPStatus.NOT_FOUND
-    assert b"run `make page`" in reply.body
+        replies = [server.request(path) for path in ("/", "/docs")]
+    for reply in replies:
+        assert reply.status == HTTPStatus.NOT_FOUND
+        assert b"run `make page`" in reply.body
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["server_page", "server_safety"])
+@pytest.mark.parametrize("name", ["server_docs", "server_page", "server_safety"])
 def test_the_page_in_a_browser(
     name: str, open_server: ServerProcess, locked_server: ServerProcess
 ) -> None:

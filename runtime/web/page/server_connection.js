@@ -32,6 +32,11 @@ export class Connection {
     return this.#key !== "";
   }
 
+  /** The headers that have the key. @returns {Record<string, string>} */
+  get headers() {
+    return this.hasKey ? { Authorization: `Bearer ${this.#key}` } : {};
+  }
+
   /** Forget the key, and ask for another one. */
   async changeKey() {
     const key = await this.#askForKey(false);
@@ -62,8 +67,7 @@ export class Connection {
    * @param {AbortSignal | null} [signal]
    */
   async #fetch(path, body, signal) {
-    /** @type {Record<string, string>} */
-    const headers = this.hasKey ? { Authorization: `Bearer ${this.#key}` } : {};
+    const { headers } = this;
     const content = body && { method: "POST", body: JSON.stringify(body), headers: { ...headers, "Content-Type": "application/json" } };
     try {
       return await fetch(new URL(path, document.baseURI), { headers, signal, ...content });
