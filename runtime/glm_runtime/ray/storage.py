@@ -112,15 +112,13 @@ class Storage:
         if not self.is_local:
             yield
             return
-        path = self._folder / _LOCK_NAME
-        with path.open("ab") as file:
+        with (self._folder / _LOCK_NAME).open("ab") as file:
             if not try_lock(file.fileno()):
                 raise PromptError(
                     f"another process writes to {self.address} now; wait for it, or choose another "
                     "--output."
                 )
-            yield
-            path.unlink(missing_ok=True)
+            yield  # the file stays, since another process may have opened it by now
 
     def _exists_remotely(self) -> Any:
         return self._remote.exists(self._root)
