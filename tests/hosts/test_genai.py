@@ -26,6 +26,8 @@ PROMPT = "[gMASK]<sop><|user|>\nRecite John 3:16.<|assistant|>\n"
 # What the engine reads otherwise, as docs/hosts.md says.
 OTHER_SPACE = "\x85"
 OTHER_STRIP = "\u3000"
+# Simpler forms of the other templates; `test_vectors` renders the sample's, too.
+VARIANTS = ("sample", "tiny", "GLM-4-9B-chat")
 SUM_ORDER = 1e-3  # far above what another order of float32 sums does to a logit
 
 
@@ -164,7 +166,13 @@ def test_lines(tokenizer: Any, folder: Path) -> None:
     assert others < 20
 
 
-@pytest.mark.parametrize("name", sorted(EXPRESSED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive if name in VARIANTS else ())
+        for name in sorted(EXPRESSED)
+    ],
+)
 def test_plain_template(name: str, tokenizer: Any) -> None:
     """What the engine's Jinja cannot do, the plain template of the chat table does."""
     template = ChatTemplate(EXPRESSED[name], {"bos_token": "[gMASK]"})
