@@ -9,6 +9,7 @@ from glm_export.tokenizer import chat_table
 from glm_export.tokenizer.chat_table_guess import (
     build_chat_table,
     generate_conversations,
+    generate_metadata_conversations,
     generate_tool_conversations,
 )
 from glm_export.tokenizer.chat_table_jinja import write_jinja
@@ -103,6 +104,7 @@ def test_the_file() -> None:
     content = json.loads(table.to_json(""))
     assert (content["format"], content["format_version"]) == ("glm-chat-table", 1)
     assert content["not_expressed"] == list(chat_table.NOT_EXPRESSED)
+    assert content["metadata"] == {"assistant": "\n"}
     assert content["system_first"] is True
     assert content["roles"]["user"] == {
         "first": "[gMASK]<sop><|user|>\n",
@@ -120,19 +122,58 @@ def test_tools_and_calls_equal_jinja(name: str) -> None:
     template = ChatTemplate(source)
     table = build_chat_table(template)
     assert table is not None
-    assert (table.calls is None) == (style == "python")  # ChatGLM3's calls need Python literals
+    assert table.calls is not None
+    assert (table.calls.is_python, table.has_system_tools) == (style == "python",) * 2
     assert (table.tools is not None) == (name in ("GLM-4-0414", "GLM-4-9B-chat", "GLM-4.5"))
+    has_tools = table.tools is not None or table.has_system_tools
     for messages, tools in generate_tool_conversations(table, seed=1):
-        given = tools if table.tools is not None else ()
+        given = tools if has_tools else ()
         expected = template.render(messages, ChatOptions(given))
         assert table.render(messages, tools=given) == expected
-    if table.tools is None:
+    for messages in generate_metadata_conversations(table, seed=1):
+        assert table.render(messages) == template.render(messages)
+    if not has_tools:
         return
     for chosen in CONVERSATIONS.values():
         is_plain = all(isinstance(one["content"], str) for one in chosen.messages)
         if chosen.tools and is_plain:
             expected = render_reference(source, chosen, style)
             assert table.render(chosen.messages, tools=chosen.tools) == expected
+
+
+def test_the_tools_of_glm_4_all_tools() -> None:
+    """The text of each, between functions or alone; calls in their own form, named results."""
+    table = build_chat_table(ChatTemplate(EXPRESSED["GLM-4-9B-chat's own"]))
+    assert table is not None and table.tools is not None
+    assert {name: text.strip() for name, text in table.tools.built_in.items()} == {
+        "python": "## python\n\nRuns code.",
+        "cogview": "## cogview\n\nDraws.",
+        "simple_browser": "## simple_browser\n\nOpens pages.",
+    }
+    call = {"name": "simple_browser", "arguments": {"action": "mclick", "ids": [1]}}
+    messages: list[Message] = [
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "a page"},
+    ]
+    text = table.render(messages, tools=[{"type": "cogview"}])
+    assert text is not None
+    assert "# tools\n## cogview\n\nDraws.<|user|>" in text
+    assert "<|assistant|>simple_browser\nmclick([1])<|observation|>browser_result\na page" in text
+    other = build_chat_table(ChatTemplate(EXPRESSED["GLM-4-0414"]))
+    assert other is not None and other.render(messages, tools=[{"type": "cogview"}]) is None
+    assert "metadata of a message" not in json.loads(table.to_json(""))["not_expressed"]
+
+
+def test_other_hosts_refuse_the_calls_of_chatglm3() -> None:
+    """A library that knows only `calls` would write their arguments as JSON."""
+    table = build_chat_table(ChatTemplate(RELEASED_STYLES["ChatGLM3"][0]))
+    assert table is not None
+    content = json.loads(table.to_json(""))
+    assert "calls" not in content and "tools" not in content
+    assert content["python_calls"]["prefix"] == "<|assistant|>\n "
+    assert content["system_tools"].startswith("Answer the following questions")
+    assert "tools and tool calls" not in content["not_expressed"]
 
 
 def test_what_the_file_says_of_tools() -> None:

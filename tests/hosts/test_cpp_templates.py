@@ -12,11 +12,15 @@ import glm_runtime
 from glm_export.tokenizer.chat_table_guess import (
     build_chat_table,
     generate_conversations,
+    generate_metadata_conversations,
     generate_tool_conversations,
 )
-from glm_runtime import ChatOptions
+from glm_runtime import ChatOptions, GenerationSettings, SamplingSettings
+from glm_runtime.errors import PromptError
 from glm_runtime.text.chat_prompt import prepare_prompt
 from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.dialects.all_tools import TURN
+from glm_runtime.text.tool_calls import ToolCallParser
 from support import cpp_library as cpp
 from support.call_texts import DIALECTS, list_readings
 from support.chat_conversations import CONVERSATIONS, render_reference
@@ -112,11 +116,12 @@ def test_tools_and_calls(
     template, encode = ChatTemplate(source), python_model.tokenizer.encode
     table = build_chat_table(template)
     assert table is not None
+    has_tools = table.tools is not None or table.has_system_tools
     for conversation, chosen in CONVERSATIONS.items():
         is_plain = all(isinstance(one["content"], str | None) for one in chosen.messages)
         if not chosen.tools or not is_plain:
             continue
-        if table.tools is None:
+        if not has_tools:
             with pytest.raises(cpp.GlmError, match=r"no rule for|is unknown in chat_table"):
                 model.encode_chat(chosen.messages, tools=chosen.tools)
             continue
@@ -125,7 +130,7 @@ def test_tools_and_calls(
         found = model.encode_chat(chosen.messages, tools=chosen.tools)
         assert found == encode(expected), conversation
     for messages, tools in generate_tool_conversations(table, seed=4):
-        given = tools if table.tools is not None else ()
+        given = tools if has_tools else ()
         text = template.render(messages, ChatOptions(given))
         assert model.encode_chat(messages, tools=given) == encode(text)
         sanitized = prepare_prompt(
@@ -133,6 +138,32 @@ def test_tools_and_calls(
         )
         found = model.encode_chat(messages, tools=given, is_sanitized=True)
         assert found == sanitized.token_ids
+    for messages in generate_metadata_conversations(table, seed=4):
+        try:
+            sanitized = prepare_prompt(
+                template, python_model.tokenizer, messages, ChatOptions(is_sanitized=True)
+            )
+        except PromptError:  # a message without content, which the template drops
+            with pytest.raises(cpp.GlmError, match="no rule for the metadata"):
+                model.encode_chat(messages)
+            continue
+        assert model.encode_chat(messages, is_sanitized=True) == sanitized.token_ids
+        assert model.encode_chat(messages) == encode(template.render(messages))
+    model.close()
+
+
+@pytest.mark.parametrize("name", ["GLM-4-0414", "GLM-4.5", "ChatGLM3", "GLM-Edge"])
+def test_tools_that_a_template_does_not_describe(
+    name: str, library: Library, folder: Path, tmp_path: Path
+) -> None:
+    model = open_table(name, library, folder, tmp_path / "copy")
+    question = {"role": "user", "content": "x"}
+    with pytest.raises(cpp.GlmError, match=r"no text for the tool 'python'|no rule for tools"):
+        model.encode_chat([question], tools=[{"type": "python"}])
+    with pytest.raises(cpp.GlmError, match="no rule for the metadata 'm' of the role 'user'"):
+        model.encode_chat([{**question, "metadata": "m"}])
+    with pytest.raises(cpp.GlmError, match="not valid UTF-8 at byte 0"):
+        model.encode_chat([{**question, "content": b"\xff".decode("utf-8", "surrogateescape")}])
     model.close()
 
 
@@ -195,6 +226,10 @@ LOOPS = (
     ("GLM-4.5", "<tool_call>get<arg_key>a</arg_key>"),
     ("Rumination", '{"name": "get", "arguments": {}}\n'),
     ("Rumination", '{"name": "get", "arguments": {\n'),
+    *(("ChatGLM3", f"get\ntool_call({given}\n") for given in (")", "", "a='", "a=[1,")),
+    ("GLM-4-9B-chat", f"python\nx{TURN}"),
+    ("GLM-4-9B-chat", "simple_browser\nmclick([1])\n"),
+    ("GLM-4-9B-chat", f"python\n \n{TURN}"),
 )
 
 
@@ -205,7 +240,8 @@ def test_a_loop_of_calls_is_read_once(
     """40,000 calls before a text are no calls; reading each of them to the end would take hours."""
     model = open_table(name, library, folder, tmp_path / "copy")
     text = loop * 40_000 + "and more"
-    assert model.find_calls(text, [{"name": "get"}]) == (text, [])
+    tools = [{"name": "get"}, {"type": "python"}, {"type": "simple_browser"}]
+    assert model.find_calls(text, tools) == (text, [])
     model.close()
 
 
@@ -219,7 +255,13 @@ def test_texts_that_are_no_utf8(model: cpp.Model) -> None:
         model.find_calls(b"a\n \xe5", [{"name": "a"}])
 
 
-FORMS = {"GLM-4-0414": "lines", "GLM-4.5": "tags", "Rumination": "bare"}
+FORMS = {
+    "GLM-4-0414": "lines",
+    "GLM-4.5": "tags",
+    "Rumination": "bare",
+    "ChatGLM3": "python",
+    "GLM-4-9B-chat": "tools",
+}
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -231,8 +273,67 @@ def test_calls_of_an_answer(name: str, library: Library, folder: Path, tmp_path:
         tools += [{"name": "search"}, {"name": "finish"}]
     readings = list(list_readings(FORMS[name], 4000, seed=1))
     for row in readings:
-        assert model.find_calls(row["text"], tools) == (row["shown"], row["calls"]), row["text"]
+        text, calls = model.find_calls(row["text"], tools)
+        shown = text.replace(TURN, "\n") if name == "GLM-4-9B-chat" else text
+        assert (shown, calls) == (row["shown"], row["calls"]), row["text"]
     assert sum(bool(row["calls"]) for row in readings) > 100
+    model.close()
+
+
+LONG = "9" * 4300
+LIMITS = (
+    ("GLM-4-0414", "get\n%s", '{"a": %s}'),
+    ("ChatGLM3", "get\ntool_call(%s)", "a=%s"),
+)
+
+
+@pytest.mark.parametrize(("name", "text", "arguments"), LIMITS)
+def test_limits_of_json(
+    name: str, text: str, arguments: str, library: Library, folder: Path, tmp_path: Path
+) -> None:
+    """Depth and integers, as Python's; 64 levels were too deep, and no integer too long."""
+    model = open_table(name, library, folder, tmp_path / "copy")
+    dialect = DIALECTS[FORMS[name]].dialect
+    for value in (LONG, LONG + "9", f"-{LONG}", LONG + "9.5", "[" * 500 + "]" * 500, "[" * 5000):
+        given = text % (arguments % (value + "]" * value.count("[") * ("]" not in value)))
+        parser = ToolCallParser(dialect)
+        shown = parser.add(given) + parser.finish()[0]
+        assert (model.find_calls(given, [{"name": "get"}])[0] == "") == (shown == ""), value[:9]
+    model.close()
+
+
+def test_only_declared_tools_are_called(library: Library, folder: Path, tmp_path: Path) -> None:
+    """A tool that is built in elsewhere is none, and a function may have its name."""
+    model = open_table("GLM-4-9B-chat", library, folder, tmp_path / "copy")
+    for text in ("python\nx", "simple_browser\nmclick([1])", "get\n{}"):
+        assert model.find_calls(text, [{"type": "cogview"}]) == (text, [])
+    called = [{"name": "python", "arguments": "{}"}]
+    assert model.find_calls("python\n{}", [{"name": "python"}]) == ("", called)
+    assert model.find_calls("python\nx", [{"name": "python"}]) == ("python\nx", [])
+    model.close()
+    other = open_table("GLM-4-0414", library, folder, tmp_path / "other")
+    assert other.find_calls("python\nx", [{"type": "python"}]) == ("python\nx", [])
+    other.close()
+
+
+TURNS = (("GLM-4-9B-chat", 2, TURN), ("GLM-4-9B-chat", 1, "\n"), ("GLM-4-0414", 2, "\n"))
+
+
+@pytest.mark.parametrize(("name", "has_tools", "text"), TURNS)
+def test_the_beginning_of_a_turn(
+    name: str, has_tools: int, text: str, library: Library, folder: Path, tmp_path: Path
+) -> None:
+    """A model that is made to write its token."""
+    model = open_table(name, library, folder, tmp_path / "copy")
+    (turn,) = model.tokenize(b"<|assistant|>")
+    settings = cpp.Settings.of(
+        GenerationSettings(SamplingSettings(temperature=0, logit_bias=((turn, 1000.0),)), 2)
+    )
+    settings.has_tools = has_tools
+    session = model.new_session()
+    pieces = session.generate(model.tokenize("床前".encode()), settings)
+    assert [piece.text for piece in pieces] == [text, text]
+    session.close()
     model.close()
 
 

@@ -72,8 +72,12 @@ _TAGGED = "<tool_call>get_verse\n<arg_key>%s</arg_key>\n<arg_value>%s</arg_value
 DIALECTS = {
     "lines": DialectTexts(
         LIKE_0414,
-        ("get\n{}", 'get_verse\n{"at": "x"}', ' 查诗 \r\n\n```json\n{"a": [1, {}]}\n```'),
+        (
+            *("get\n{}", 'get_verse\n{"at": "x"}', ' 查诗 \r\n\n```json\n{"a": [1, {}]}\n```'),
+            *("get\n```éß诗\n{}\n```", 'get\n{"a": "\\ud83d"}'),  # any letters; half a pair
+        ),
         ("get", "get\n", "查诗\n", '{"a', '": ', "{", "}", '"', "\\", "1", "E", "[", "true", ","),
+        ("get\n```é1\n{}\n```", "get\n```ｊs on\n{}\n```", "get\n```１\n{}\n```"),
     ),
     "tags": DialectTexts(
         READS_CALLS,
@@ -137,7 +141,7 @@ DIALECTS = {
         (
             *(TURN, TURN, "python\n", "python"),
             *("cogview\n", "get\n{", '"', "}", "simple_browser\n"),
-            *("search(", "open_url(", "'x'", ")", "7", "action=", ", "),
+            *("search(", "open_url(", "'x'", ")", "7", "action=", ", ", 'get\n{"a": "'),
         ),
         ("python\n \n", f"python\n{TURN}", "simple_browser\nsearch('x', query='y')"),
         ({"name": "get"}, {"type": "python"}, {"type": "simple_browser"}, {"type": "cogview"}),

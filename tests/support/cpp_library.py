@@ -55,6 +55,7 @@ class ChatOptions(Structure):
         ("continues_answer", c_int32),
         ("is_sanitized", c_int32),
         ("tools", c_char_p),
+        ("metadata", POINTER(c_char_p)),
     )
 
 
@@ -91,6 +92,7 @@ class Settings(Structure):
         ("dry_breakers", POINTER(c_char_p)),
         ("dry_breaker_count", c_size_t),
         ("max_length", c_int32),
+        ("has_tools", c_int32),
     )
 
     @classmethod
@@ -266,6 +268,9 @@ class Model:
         size = ctypes.sizeof(ChatOptions)
         text = dump_json(tools) if tools else None
         options = ChatOptions(size, thinking, int(continues_answer), int(is_sanitized), text)
+        options.metadata = (c_char_p * len(messages))(
+            *(None if "metadata" not in one else one["metadata"].encode() for one in messages)
+        )
         call, count, found = self.library.c.glm_encode_chat, c_size_t(len(messages)), c_size_t()
         ids = (c_int32 * 100_000)()
         status = call(

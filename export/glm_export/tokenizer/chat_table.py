@@ -1,26 +1,35 @@
 """`chat_table.json`: prefix and suffix of each role's messages, for hosts without Jinja.
 
 `chat_table_guess.py` derives the table from a few renderings of the checkpoint's chat template, and
-`chat_table_jinja.py` writes it as a simple template without tools. `chat_table_tools.py` has the
-rules of tools and calls.
+`chat_table_jinja.py` writes it as a simple template without tools. `chat_table_tools.py` and
+`chat_table_calls.py` have the rules of tools and calls.
 """
 
+import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
-from glm_export.tokenizer.chat_table_tools import CallsRule, ToolsRule
+from glm_export.tokenizer.chat_table_calls import (
+    CallsRule,
+    list_calls,
+    name_results,
+    part_calls,
+)
+from glm_export.tokenizer.chat_table_tools import ToolsRule
+from glm_runtime.text.call_messages import TOOLS_FOLLOW, describe_tools
 from glm_runtime.text.chat_messages import Message, Tool
 from glm_runtime.text.chat_template import TABLE_NAME
+from glm_runtime.text.tool_names import find_built_in, read_tool_name
 
 FILE_NAME = TABLE_NAME
 # Version 1 has the first four keys of a role alone; a table without other keys is still written so.
 FORMAT_NAME, FORMAT_VERSION = "glm-chat-table", 2
 # Features that a table does not support; hosts are told about them.
 TOOLS_NOT_EXPRESSED = "tools and tool calls"
+METADATA_NOT_EXPRESSED = "metadata of a message"
 NOT_EXPRESSED = (
-    "metadata of a message",
     "contents in parts, as for images",
     "templates whose text depends on a date or a count of rounds",
 )
@@ -114,6 +123,8 @@ class ChatTable:
         is_system_first: True if system messages are written before all others.
         tools: block of tools; None if the table has no rule for them.
         calls: how calls are written; None if the table has no rule for them.
+        has_system_tools: True if tools are a JSON list below the system message, as ChatGLM3's.
+        metadata: the end of a role's prefixes, before which metadata of its messages stand.
     """
 
     roles: Mapping[str, RoleRule]
@@ -121,21 +132,29 @@ class ChatTable:
     is_system_first: bool
     tools: ToolsRule | None = None
     calls: CallsRule | None = None
+    has_system_tools: bool = False
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def render(
         self, messages: Sequence[Message], thinking: str = "default", tools: Sequence[Tool] = ()
     ) -> str | None:
         """Render the prompt as a host does; return None if something has no rule."""
-        text = self._render_messages(messages, thinking)
-        if text is None or not tools:
+        functions = {read_tool_name(tool) for tool in tools if not find_built_in(tool)}
+        built_in = set(self.tools.built_in if self.tools else ()) - functions
+        if tools and self.has_system_tools:
+            messages = describe_tools(list(messages), tools)
+        text = self._render_messages(name_results(messages, built_in), thinking, built_in)
+        if text is None or not tools or self.has_system_tools:
             return text
         return None if self.tools is None else self.tools.insert(text, tools)
 
-    def _render_messages(self, messages: Sequence[Message], thinking: str) -> str | None:
+    def _render_messages(
+        self, messages: Sequence[Message], thinking: str, built_in: Collection[str]
+    ) -> str | None:
         if self.is_system_first:
             messages = sorted(messages, key=lambda message: message["role"] != "system")
         if self.calls is not None and self.calls.is_message:
-            messages = [part for message in messages for part in _part_calls(message)]
+            messages = [part for message in messages for part in part_calls(message)]
         roles = [str(message["role"]) for message in messages]
         parts = []
         for index, message in enumerate(messages):
@@ -145,26 +164,59 @@ class ChatTable:
                 is_after_last_user="user" not in roles[index:],
                 is_thinking_off=thinking == "not_thinking",
             )
-            text = self._write(message, place)
+            text = self._write(message, place, built_in)
             if text is None:
                 return None
             parts.append(text)
         return "".join(parts) + self.generation_prompt[thinking]
 
-    def _write(self, message: Message, place: _Place) -> str | None:
-        calls = message.get("tool_calls") or ()
-        rule = self.roles.get(str(message["role"]))
+    def _write(self, message: Message, place: _Place, built_in: Collection[str]) -> str | None:
+        calls = list_calls(message)
+        rule = self._find_rule(message)
         if rule is None or (calls and self.calls is None):
             return None
-        assert isinstance(calls, list | tuple)
-        written = [self.calls.write(call, is_first=place.is_first) for call in calls if self.calls]
-        if None in written:
+        if self.calls is not None and self.calls.is_message and calls:
+            is_empty = not self.calls.write_arguments(calls[0], built_in)
+            if not is_empty or not rule.skips_empty:
+                return self.calls.write(calls[0], is_first=place.is_first, built_in=built_in)
+        elif self.calls is not None:
+            called = "".join(str(self.calls.write(call, is_first=place.is_first)) for call in calls)
+            rule = replace(rule, suffix=called + rule.suffix)
+        return _write_message(rule, str(message["content"]), place)
+
+    def _find_rule(self, message: Message) -> RoleRule | None:
+        """Return the rule of a message's role, with the message's metadata in its prefixes."""
+        name, metadata = str(message["role"]), message.get("metadata")
+        rule = self.roles.get(name)
+        if rule is None or not metadata:
+            return rule
+        end = self.metadata.get(name)
+        if end is None:
             return None
-        called = "".join(map(str, written))
-        if called and self.calls is not None and self.calls.is_message:
-            return called
-        text = _write_message(rule, str(message["content"]), place)
-        return None if text is None else text.removesuffix(rule.suffix) + called + rule.suffix
+
+        def insert(prefix: str | None) -> str | None:
+            return None if prefix is None else f"{prefix.removesuffix(end)}{metadata}{end}"
+
+        first, prefix, repeated = map(insert, (rule.first, rule.prefix, rule.repeated))
+        return replace(rule, first=first, prefix=prefix, repeated=repeated)
+
+    def _describe_tools(self) -> dict[str, object]:
+        """Return the parts for tools as JSON, and what the table does not express."""
+        has_tools = self.tools is not None or self.has_system_tools
+        found: dict[str, object] = {
+            "not_expressed": (
+                *([] if has_tools and self.calls else [TOOLS_NOT_EXPRESSED]),
+                *([] if self.metadata else [METADATA_NOT_EXPRESSED]),
+                *NOT_EXPRESSED,
+            )
+        }
+        if self.tools is not None:
+            found["tools"] = self.tools.to_json()
+        if self.calls is not None:  # hosts that do not know the second key refuse such calls
+            found["python_calls" if self.calls.is_python else "calls"] = self.calls.to_json()
+        if self.has_system_tools:
+            found["system_tools"] = TOOLS_FOLLOW
+        return found | ({"metadata": dict(self.metadata)} if self.metadata else {})
 
     def to_json(self, jinja: str) -> bytes:
         """Return the file's content, with the table as Jinja; equal tables give equal bytes."""
@@ -176,27 +228,10 @@ class ChatTable:
             "system_first": self.is_system_first,
             "roles": roles,
             "generation_prompt": dict(self.generation_prompt),
-            "not_expressed": NOT_EXPRESSED,
             "jinja": jinja,
         }
-        if self.tools is None or self.calls is None:
-            content["not_expressed"] = (TOOLS_NOT_EXPRESSED, *NOT_EXPRESSED)
-        content |= {} if self.tools is None else {"tools": vars(self.tools)}
-        content |= {} if self.calls is None else {"calls": vars(self.calls)}
+        content |= self._describe_tools()
         return (json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _part_calls(message: Message) -> list[Message]:
-    """Return the message of the content, if there is any, and one message for each call."""
-    calls = message.get("tool_calls") or ()
-    if not calls:
-        return [message]
-    assert isinstance(calls, list | tuple)
-    parts: list[Message] = [
-        {"role": "assistant", "content": "", "tool_calls": [call]} for call in calls
-    ]
-    content = message.get("content")
-    return [{"role": "assistant", "content": content}, *parts] if content else parts
 
 
 def _write_message(rule: RoleRule, content: str, place: _Place) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from glm_export.tokenizer.chat_table import CHANGES, CLOSING, ChatTable, RoleRule, Thoughts
-from glm_export.tokenizer.chat_table_tools import guess_calls, guess_tools
+from glm_export.tokenizer.chat_table_calls import guess_calls
+from glm_export.tokenizer.chat_table_tools import guess_built_in, guess_tools
 from glm_runtime.errors import HostileTemplateError, PromptError
 from glm_runtime.text.chat_messages import ChatOptions, Message, Tool
 from glm_runtime.text.chat_template import ChatTemplate
@@ -58,7 +59,15 @@ _ARGUMENTS: tuple[dict[str, object], ...] = (
     {},
     {"at": '诗篇 1 "q"\n'},
     {"at": "x", "n": 3, "list": [1, {"a": None}], "empty": {}},
+    {"at": "it's \\ \x1f", "is_new": True, "ids": [False, {"k'": '"'}], "rate": -1.5},
 )
+_BUILT_IN_ARGUMENTS: tuple[dict[str, object], ...] = (
+    {"code": 'print("诗")\n', "prompt": "A cat.", "action": "open_url", "url": "x"},
+    {"code": "", "prompt": "", "action": "search", "recency_days": 7, "query": 'it\'s "x"'},
+    {"code": 1, "action": "mclick", "ids": [1, 2], "more": {"a": None}},
+    {"action": "other"},
+)
+_METADATA = ("", "browser_result", "quote_result [7†来源]", " <|user|>\n", "get")
 
 
 def build_chat_table(template: ChatTemplate) -> ChatTable | None:
@@ -81,10 +90,56 @@ def _add_tools(table: ChatTable, renderer: "_Renderer", template: ChatTemplate) 
     with_calls = replace(table, calls=calls)
     if calls is not None and _writes_tools(with_calls, template, has_tools=False):
         table = with_calls
-    with_tools = replace(table, tools=guess_tools(render))
-    if with_tools.tools is not None and _writes_tools(with_tools, template, has_tools=True):
-        table = with_tools
+    with_metadata = replace(table, metadata=_guess_metadata(renderer, table))
+    if with_metadata.metadata and _writes_metadata(with_metadata, template):
+        table = with_metadata
+    tools = guess_tools(render)
+    if tools is None:
+        with_list = replace(table, has_system_tools=True)
+        return with_list if _writes_tools(with_list, template, has_tools=True) else table
+    all_tools = guess_built_in(render, tools, template.features.built_in_tools)
+    for rule in (all_tools, tools):
+        with_tools = replace(table, tools=rule)
+        if _writes_tools(with_tools, template, has_tools=True):
+            return with_tools
     return table
+
+
+def _guess_metadata(renderer: "_Renderer", table: ChatTable) -> dict[str, str]:
+    """Find between which parts of a role's prefix metadata stand, for roles that have them."""
+    found = {}
+    for role, rule in table.roles.items():
+        message = {"role": role, "content": _MARKS[0], "metadata": _MARKS[1]}
+        later = [{"role": "user", "content": _MARKS[2]}, message]
+        text = renderer.render([message] if rule.prefix is None else later, is_answer_next=False)
+        end = (text or "").partition(_MARKS[1])[2].partition(_MARKS[0])[0]
+        if (text or "").count(_MARKS[1]) == 1 and (rule.prefix or rule.first or "").endswith(end):
+            found[role] = end
+    return found
+
+
+def _writes_metadata(table: ChatTable, template: ChatTemplate) -> bool:
+    """Return True if both give the same text for conversations with metadata."""
+    for messages in generate_metadata_conversations(table):
+        try:
+            text = template.render(messages)
+        except _REFUSALS:
+            return False
+        if table.render(messages) != text:
+            return False
+    return True
+
+
+def generate_metadata_conversations(table: ChatTable, seed: int = 0) -> Iterator[list[Message]]:
+    """Yield conversations in which messages have metadata, of the roles that may have them."""
+    generator = random.Random(seed)
+    for messages in itertools.islice(generate_conversations(table, seed), _CONVERSATIONS // 4):
+        yield [
+            {**one, "metadata": generator.choice(_METADATA)}
+            if one["role"] in table.metadata and generator.random() < 0.5
+            else one
+            for one in messages
+        ]
 
 
 def _writes_tools(table: ChatTable, template: ChatTemplate, *, has_tools: bool) -> bool:
@@ -105,6 +160,7 @@ def generate_tool_conversations(
 ) -> Iterator[tuple[list[Message], tuple[Tool, ...]]]:
     """Yield conversations with tools, and with calls if the table has a rule for them."""
     generator = random.Random(seed)
+    built_in = tuple(table.tools.built_in) if table.tools is not None else ()
     later = [role for role, rule in table.roles.items() if rule.prefix is not None]
     results = [role for role in later if role == "tool"]
     for _ in range(_CONVERSATIONS // 4):
@@ -114,17 +170,20 @@ def generate_tool_conversations(
         for _ in range(generator.randrange(3)):
             content = generator.choice(("", "", "I look.", "Hm </think>\n\nLook: "))
             answer: Message = {"role": "assistant", "content": content}
+            count = generator.randrange(1, 3)
             if table.calls is not None:
-                calls = [_make_call(generator) for _ in range(generator.randrange(1, 3))]
+                calls = [_make_call(generator, built_in) for _ in range(count)]
                 answer = {**answer, "tool_calls": calls}
             messages.append(answer)
-            messages += [{"role": role, "content": "result 结果"} for role in results]
-        yield messages, tuple(generator.sample(_TOOLS, k=generator.randrange(1, 3)))
+            messages += [{"role": role, "content": "result 结果"} for role in results] * count
+        described = ({"type": name} for name in built_in)
+        yield messages, tuple(generator.sample((*_TOOLS, *described), k=generator.randrange(1, 4)))
 
 
-def _make_call(generator: random.Random) -> dict[str, object]:
-    arguments = generator.choice(_ARGUMENTS)
-    return {"type": "function", "function": {"name": "look_up", "arguments": arguments}}
+def _make_call(generator: random.Random, built_in: Sequence[str]) -> dict[str, object]:
+    name = generator.choice(("look_up", *built_in))
+    arguments = generator.choice(_BUILT_IN_ARGUMENTS if name in built_in else _ARGUMENTS)
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class _Renderer:

@@ -1,23 +1,23 @@
-"""The parts of a chat table for tools: the block that describes them, and calls in the history.
+"""The part of a chat table for tools: the block that describes them.
 
-Both are derived from renderings of one or two tools and calls, as the rest of the table is.
+It is derived from renderings of one or two tools, as the rest of the table is.
 """
 
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glm_runtime.text.chat_messages import Message, Tool
+from glm_runtime.text.tool_names import find_built_in
 
 # Renders messages with tools, without a generation prompt; `None` if the template refuses them.
 Renderer = Callable[[Sequence[Message], Sequence[Tool]], str | None]
 
 # Digits, which no template contains.
 _NAMES = ("5203617480911", "5203617480912")
-_KEYS, _VALUES = ("5203617480921", "5203617480922"), ("5203617480931", "5203617480932")
-_QUESTION = {"role": "user", "content": "5203617480941"}
+QUESTION = {"role": "user", "content": "5203617480941"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class ToolsRule:
         after: text after the last tool.
         value: "tool" if the whole tool is written as JSON, "function" for its inner object.
         indent: number of spaces of an indentation of the JSON; None for one line.
+        built_in: texts of the tools of GLM-4 All Tools that the template describes, by their names.
+        item_start: the end of `before` and `between` that is left out before such a text. The rest
+            of `between`, with which `after` begins, is left out after it.
     """
 
     start: str
@@ -41,63 +44,38 @@ class ToolsRule:
     after: str
     value: str
     indent: int | None
+    built_in: Mapping[str, str] = field(default_factory=dict)
+    item_start: str = ""
 
     def insert(self, text: str, tools: Sequence[Tool]) -> str | None:
-        """Insert the block into a prompt; None if the prompt has another start."""
+        """Insert the block into a prompt; None if the prompt starts otherwise, or lacks a text."""
         if not text.startswith(self.start):
             return None
-        block = self.between.join(map(self._write, tools))
-        return self.start + self.before + block + self.after + text.removeprefix(self.start)
+        item_end = self.between.removesuffix(self.item_start)
+        block, was_function = self.before.removesuffix(self.item_start), False
+        for tool in tools:
+            block += item_end if was_function else ""
+            built_in = find_built_in(tool)
+            if built_in is not None and built_in not in self.built_in:
+                return None
+            block += self._write(tool) if built_in is None else self.built_in[built_in]
+            was_function = built_in is None
+        block += self.after if was_function else self.after.removeprefix(item_end)
+        return self.start + block + text.removeprefix(self.start)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the rule as JSON; only that of GLM-4 All Tools has all keys."""
+        found = dict(vars(self))
+        if not self.built_in:
+            del found["built_in"], found["item_start"]
+        return found
 
     def _write(self, tool: Tool) -> str:
         function = tool.get("function", tool)
         assert isinstance(function, Mapping)
         name = "" if self.name_end is None else str(function["name"]) + self.name_end
-        return name + write_json(tool if self.value == "tool" else function, self.indent)
-
-
-@dataclass(frozen=True)
-class CallsRule:
-    """How calls of earlier answers are written.
-
-    Attributes:
-        is_message: True if each call is a message of its own; then calls follow the content's
-            message. Otherwise they stand after the content, within its message.
-        first: text before the name of a call that is the conversation's first message.
-        prefix: text before the name of any other call.
-        name_end: text between the name and the arguments.
-        middle: text between a key and its value; None if the arguments are one JSON object.
-        between: text between a value and the next key.
-        suffix: text after the arguments.
-        empty: text after the name of a call without arguments, if they are not one JSON object.
-    """
-
-    is_message: bool
-    first: str | None
-    prefix: str
-    name_end: str
-    middle: str | None
-    between: str
-    suffix: str
-    empty: str
-
-    def write(self, call: Mapping[str, Any], *, is_first: bool) -> str | None:
-        """Write one call; None if it cannot be the first message."""
-        function = call.get("function", call)
-        before = self.first if is_first and self.is_message else self.prefix
-        if before is None:
-            return None
-        given = function.get("arguments", {})
-        if self.middle is None:
-            text = given if isinstance(given, str) else write_json(given, None)
-            return before + str(function["name"]) + self.name_end + text + self.suffix
-        arguments = json.loads(given) if isinstance(given, str) else given
-        if not arguments:
-            return before + str(function["name"]) + self.empty
-        pairs = (f"{key}{self.middle}{_write_value(value)}" for key, value in arguments.items())
-        return (
-            before + str(function["name"]) + self.name_end + self.between.join(pairs) + self.suffix
-        )
+        content = write_json(tool if self.value == "tool" else function, self.indent)
+        return self.item_start + name + content
 
 
 def write_json(value: object, indent: int | None) -> str:
@@ -108,7 +86,7 @@ def write_json(value: object, indent: int | None) -> str:
 def guess_tools(render: Renderer) -> ToolsRule | None:
     """Derive the block of tools; None if the template writes none, or writes them otherwise."""
     tools = [_make_tool(name) for name in _NAMES]
-    plain, one, two = (render([_QUESTION], tools[:count]) for count in range(3))
+    plain, one, two = (render([QUESTION], tools[:count]) for count in range(3))
     if plain is None or one is None or two is None:
         return None
     for value, indent in itertools.product(("tool", "function"), (None, 4, 2)):
@@ -141,53 +119,24 @@ def _divide_block(
     return None
 
 
-def guess_calls(render: Renderer, *, is_message: bool) -> CallsRule | None:
-    """Derive how calls are written; None if no rule gives the template's text."""
-    asked = render([_QUESTION], ())
-    silent = render([_QUESTION, _make_answer()], ())
-    called = [render([_QUESTION, _make_answer(count)], ()) for count in range(3)]
-    alone = render([_make_answer(1)], ())
-    if asked is None or any(text is None for text in called):
-        return None
-    empty, one, two = map(str, called)
-    start = asked if is_message or silent is None else silent
-    if not all(text.startswith(start) for text in (empty, one, two)):
-        return None
-    parts = [text.removeprefix(start) for text in (empty, one, two)]
-    if any(part.count(_NAMES[0]) != 1 for part in parts):
-        return None
-    prefix, rest = parts[1].split(_NAMES[0])
-    first = None
-    if is_message and alone is not None and alone.endswith(_NAMES[0] + rest):
-        first = alone.removesuffix(_NAMES[0] + rest)
-    text = write_json({_KEYS[0]: _VALUES[0]}, None)
-    if rest.count(text) == 1:
-        name_end, suffix = rest.split(text)
-        return CallsRule(is_message, first, prefix, name_end, None, "", suffix, "")
-    rests = [part.partition(_NAMES[0])[2] for part in parts]
-    return _divide_pairs(CallsRule(is_message, first, prefix, "", None, "", "", rests[0]), rests)
-
-
-def _divide_pairs(rule: CallsRule, rests: Sequence[str]) -> CallsRule | None:
-    marks = (_KEYS[0], _VALUES[0], _KEYS[1], _VALUES[1])
-    if any(rests[2].count(mark) != 1 for mark in marks):
-        return None
-    parts, text = [], rests[2]
-    for mark in marks:
-        before, _, text = text.partition(mark)
-        parts.append(before)
-    if parts[1] != parts[3]:
-        return None
-    return CallsRule(
-        rule.is_message,
-        rule.first,
-        rule.prefix,
-        parts[0],
-        parts[1],
-        parts[2],
-        text,
-        rule.empty,
-    )
+def guess_built_in(render: Renderer, rule: ToolsRule, names: Sequence[str]) -> ToolsRule:
+    """Add the texts of the built-in tools that the template describes to a rule for functions."""
+    pairs = zip(rule.between, rule.after, strict=False)
+    item_end = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    item_start = rule.between.removeprefix(item_end)
+    one = _make_tool(_NAMES[0])
+    plain, called = render([QUESTION], ()), render([QUESTION], [one])
+    if plain is None or called is None or not rule.before.endswith(item_start):
+        return rule
+    end = rule.after.removeprefix(item_end) + plain.removeprefix(rule.start)
+    start = called.removesuffix(end)
+    built_in = {}
+    for name in names:
+        text = render([QUESTION], [one, {"type": name}])
+        if text is None or not text.startswith(start) or not text.endswith(end):
+            return rule
+        built_in[name] = text.removeprefix(start).removesuffix(end)
+    return replace(rule, built_in=built_in, item_start=item_start)
 
 
 def _make_tool(name: str) -> dict[str, Any]:
@@ -195,17 +144,3 @@ def _make_tool(name: str) -> dict[str, Any]:
     parameters = {"type": "object", "properties": properties}
     function = {"name": name, "description": f"d{name}", "parameters": parameters}
     return {"type": "function", "function": function}
-
-
-def _make_answer(count: int | None = None) -> dict[str, Any]:
-    """Return an answer without text, with one call of `count` arguments; `None` for no call."""
-    answer: dict[str, Any] = {"role": "assistant", "content": ""}
-    if count is None:
-        return answer
-    arguments = dict(zip(_KEYS[:count], _VALUES, strict=False))
-    function = {"name": _NAMES[0], "arguments": arguments}
-    return {**answer, "tool_calls": [{"id": "call_0", "type": "function", "function": function}]}
-
-
-def _write_value(value: object) -> str:
-    return value if isinstance(value, str) else write_json(value, None)

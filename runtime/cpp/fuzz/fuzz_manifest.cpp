@@ -6,8 +6,9 @@
 namespace {
 
 glm::Chat make_chat() {
-  glm::ChatMessage call{"assistant", "b", {{"f", "{\"a\": [1, \"c\"]}"}}};
-  return {{{"user", "a"}, call, {"tool", "d"}}, {{"f", "{}", "{}"}}, 1, false};
+  glm::ChatMessage call{"assistant", "b", {{"f", "{\"a\": [1, \"c\"]}"}, {"python", "{}"}}};
+  glm::ChatMessage result{"tool", "d", {}, "m"};
+  return {{{"user", "a"}, call, result}, {{"f", "{}", "{}"}, {"python", "{}", "", true}}, 1, false};
 }
 
 }  // namespace

@@ -21,6 +21,14 @@ from support.cpp_build import build, find_fuzzing_clang  # noqa: E402
 
 _KEPT = 300  # tokens in the mutated tokenizer.json; a small file is mutated faster
 _FLAGS = ("-rss_limit_mb=2048", "-timeout=10", "-max_len=8192")
+_CALLS = (  # the first byte of the input selects the dialect; see fuzz_calls.cpp
+    'So:\nget\n```json\n{"a": [1, "\\u8bd7"]}\n```',
+    "<tool_call>get\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    '{"name": "get", "arguments": {"a": null}}',
+    "get\n```python\ntool_call(a='\\x41\\101', b=[1, {'k': None}], c=-1.5e3)\n```",
+    "python\nprint(1)\ufdd2simple_browser\nsearch('a', recency_days=7)\ufdd2cogview\nA cat.",
+    '{"a": "it\'s", "b": [true, {"k": 1}], "c": null}',
+)
 # The first byte of the input selects the file; see fuzz_manifest.cpp.
 _JSON_FILES = ("glm_manifest.json", "generation_config.json", "chat_table.json")
 
@@ -63,6 +71,7 @@ def write_examples(folder: Path, corpus: Path) -> None:
     examples: Mapping[str, list[str]] = {
         "tokenizer": [shrink_tokenizer(tokenizer), build_sentencepiece()],
         "manifest": jsons,
+        "calls": [chr(place % 5) + text for place, text in enumerate(_CALLS)],
         "prompt": ["<|user|>\n床前 In the 'll 123 👩‍🚀\r\n  x"],
     }
     for name, texts in examples.items():
@@ -94,7 +103,7 @@ def main(checkpoint: Path, seconds: int) -> None:
         byte_level = folder / "tokenizer.json"
         sentencepiece = Path(scratch) / "sentencepiece.json"
         sentencepiece.write_text(build_sentencepiece(), encoding="utf-8")
-        for name in ("tokenizer", "manifest", "prompt"):
+        for name in ("tokenizer", "manifest", "calls", "prompt"):
             corpus = Path(scratch) / "corpus" / name
             run_fuzzer(built / f"fuzz_{name}", corpus, seconds, byte_level)
         run_fuzzer(built / "fuzz_prompt", corpus, seconds, sentencepiece)

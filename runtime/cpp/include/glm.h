@@ -127,7 +127,12 @@ typedef struct glm_chat_options {
   int32_t thinking;         /* as in glm_render_chat; -1 is the template's default */
   int32_t continues_answer; /* non-zero: the model continues the last message, an assistant's */
   int32_t is_sanitized;     /* non-zero: names of control tokens in messages are plain text */
-  const char* tools;        /* NULL, or a JSON list of tools in OpenAI's format */
+  /* NULL, or a JSON list of tools in OpenAI's format. {"type": "python"}, "simple_browser" and
+   * "cogview" are the built-in tools of GLM-4 All Tools. */
+  const char* tools;
+  /* NULL, or for each message NULL or its metadata, as "quote_result [7]" of a result of GLM-4 All
+   * Tools. Results of the browser and of cogview have the usual ones by default. */
+  const char* const* metadata;
 } glm_chat_options;
 
 /* Converts a conversation to the ids of a prompt. `ids`, `capacity` and `found` are as in
@@ -138,10 +143,12 @@ GLM_API glm_status glm_encode_chat(const glm_model* model, const glm_chat_messag
                                    size_t capacity, size_t* found);
 
 /* Finds tool calls at the end of a whole answer, which was generated with `has_tools`, in the format
- * of the model: as GLM-4-0414, GLM-4.5 or GLM-Z1-Rumination writes them. `tools` is the JSON list of
- * the prompt. Writes a JSON list of objects with `name` and `arguments`, the
- * latter as JSON text; `calls`, `capacity` and `length` are as in glm_detokenize. `*text_size`
- * becomes the number of bytes of the answer before the calls. */
+ * of the model: as GLM-4-0414, GLM-4.5, GLM-Z1-Rumination, ChatGLM3 or GLM-4 All Tools writes them.
+ * `tools` is the JSON list of the prompt. Writes a JSON list of objects with `name` and `arguments`,
+ * the latter as the JSON text of an object: of `python` {"code": ...}, of `cogview` {"prompt": ...},
+ * and of `simple_browser` {"action": "search", "query": ...} or another action with its parameters.
+ * `calls`, `capacity` and `length` are as in glm_detokenize. `*text_size` becomes the number of bytes
+ * of the answer before the calls. */
 GLM_API glm_status glm_find_calls(const glm_model* model, const char* answer, size_t size,
                                   const char* tools, char* calls, size_t capacity, size_t* length,
                                   size_t* text_size);
@@ -185,7 +192,10 @@ typedef struct glm_settings {
   const char* const* dry_breakers;
   size_t dry_breaker_count;
   int32_t max_length; /* limit for prompt and answer together; 0: none. max_new_tokens wins. */
-  int32_t has_tools;  /* non-zero: <|assistant|> between two calls becomes a line end in the text */
+  /* Non-zero: <|assistant|>, which begins a turn, becomes a line end in the text. 2: of GLM-4 All
+   * Tools it becomes U+FDD2 instead, which is no character of a text. Code and prompts are calls at
+   * the beginning of a turn only, so glm_find_calls needs it; show it as a line end. */
+  int32_t has_tools;
 } glm_settings;
 
 /* Returns the settings that the folder recommends, with its limit of tokens if it has one. There is

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <mutex>
 #include <stdexcept>
+#include <string_view>
 
 #include "console.hpp"
 
@@ -102,6 +103,11 @@ std::string part_calls(const glm_model* model, const std::string& tools, std::st
     calls.resize(length);
   }
   answer->resize(text_size);
+  // Of GLM-4 All Tools: the beginning of a turn; see has_tools in glm.h.
+  constexpr std::string_view kTurn = "\xEF\xB7\x92";
+  for (size_t place = 0; (place = answer->find(kTurn, place)) != std::string::npos;) {
+    answer->replace(place, kTurn.size(), "\n");
+  }
   return calls;
 }
 

@@ -221,7 +221,7 @@ glm_settings merge_settings(const Arguments& a, glm_settings s) {
   s.stop = a.stop.data();
   s.stop_count = a.stop.size();
   s.parts_thinking = !a.is_raw;
-  s.has_tools = a.tools_file.has_value();
+  s.has_tools = a.tools_file ? 2 : 0;
   s.limits_thinking = a.max_thinking_tokens.has_value();
   s.max_thinking_tokens = static_cast<int32_t>(a.max_thinking_tokens.value_or(0));
   return s;

@@ -97,12 +97,12 @@ std::vector<int32_t> encode_chat(const Model& model, const Messages& messages,
                                  const Arguments& arguments, bool is_sanitized) {
   glm_chat_options options{sizeof options, arguments.thinking, arguments.prefill.has_value(),
                            arguments.is_sanitized.value_or(is_sanitized),
-                           arguments.tools ? arguments.tools->c_str() : nullptr};
+                           arguments.tools ? arguments.tools->c_str() : nullptr, nullptr};
   return encode(model, view(messages), options);
 }
 
 bool reads_thinking(const Model& model, const Messages& messages, int thinking) {
-  glm_chat_options asked{sizeof asked, thinking, 0, 0, nullptr};
-  glm_chat_options plain{sizeof plain, -1, 0, 0, nullptr};
+  glm_chat_options asked{sizeof asked, thinking, 0, 0, nullptr, nullptr};
+  glm_chat_options plain{sizeof plain, -1, 0, 0, nullptr, nullptr};
   return encode(model, view(messages), asked) != encode(model, view(messages), plain);
 }

@@ -44,14 +44,15 @@ bool ends_inside_thinking(const Tokenizer& tokenizer, const std::vector<int32_t>
 }  // namespace
 
 Answer::Answer(const Tokenizer& tokenizer, const ModelShape& model, const glm_settings& settings,
-               const std::vector<int32_t>& prompt)
+               const std::vector<int32_t>& prompt, std::string turn)
     : tokenizer_(tokenizer),
       model_(model),
       settings_(read_settings(settings, model)),
       remaining_(count_room(model, settings, prompt.size())),
       sampler_(make_sampler(tokenizer, model, settings_, prompt)),
       stream_(tokenizer),
-      stop_strings_(settings_.stop) {
+      stop_strings_(settings_.stop),
+      turn_text_(std::move(turn)) {
   if (settings.has_tools) turn_ = tokenizer.find_id(kTurn);
   if (settings.parts_thinking) splitter_.emplace(ends_inside_thinking(tokenizer, prompt));
 }
@@ -94,7 +95,7 @@ void Answer::close_thinking() {
 AnswerPart Answer::read(int32_t token) {
   if (is_thinking()) ++thinking_tokens_;
   bool is_turn = turn_ != kNoToken && token == turn_;
-  AnswerPart part = split(is_turn ? "\n" : stream_.add(token));
+  AnswerPart part = split(is_turn ? turn_text_ : stream_.add(token));
   part.text = stop_strings_.add(part.text);
   return part;
 }

@@ -20,9 +20,10 @@ namespace glm {
 
 class Answer {
  public:
-  // `model` and `tokenizer` must outlive this object. Throws GLM_BAD_SETTING.
+  // `model` and `tokenizer` must outlive this object. `turn` is the text of the token between two
+  // tool calls, if there are tools. Throws GLM_BAD_SETTING.
   Answer(const Tokenizer& tokenizer, const ModelShape& model, const glm_settings& settings,
-         const std::vector<int32_t>& prompt);
+         const std::vector<int32_t>& prompt, std::string turn = "\n");
 
   struct Piece {
     int32_t token;
@@ -54,6 +55,7 @@ class Answer {
   std::deque<int32_t> forced_;
   int64_t thinking_tokens_ = 0;
   int32_t turn_ = kNoToken;  // the token between two tool calls, if there are tools
+  std::string turn_text_;
 };
 
 }  // namespace glm

@@ -1,6 +1,7 @@
 #include "chat_table.hpp"
 
 #include <algorithm>
+#include <deque>
 
 #include "errors.hpp"
 #include "json_reader.hpp"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int64_t kFormatVersion = 2;
 constexpr std::string_view kOpening = "<think>", kClosing = "</think>";
+constexpr std::string_view kPythonStart = "[gMASK]sop";  // of ChatGLM3's prompts
 
 std::optional<std::string> read_optional(JsonReader* json) {
   if (json->take_null()) return std::nullopt;
@@ -47,8 +49,10 @@ void require_answer(const ChatMessage& message) {
               "end the messages with one of the role 'assistant' that is not empty.");
 }
 
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+[[noreturn]] void refuse_metadata(const ChatMessage& message) {
+  throw Error(GLM_BAD_PROMPT, "chat_table.json has no rule for the metadata '" + message.metadata +
+                                  "' of the role '" + message.role +
+                                  "' here; leave them out, or write them into the content.");
 }
 
 }  // namespace
@@ -86,8 +90,13 @@ struct ChatTableReader {
       json.object([&](const std::string& name) { read_prompt(name); });
     } else if (key == "tools") {
       table->tools_ = read_tools_rule(&json);
-    } else if (key == "calls") {
+    } else if (key == "calls" || key == "python_calls") {
       table->calls_ = read_calls_rule(&json);
+      table->calls_->is_python = key == "python_calls";
+    } else if (key == "system_tools") {
+      table->system_tools_ = json.string();
+    } else if (key == "metadata") {
+      json.object([&](const std::string& name) { table->metadata_[name] = json.string(); });
     } else if (key == "roles") {
       json.object([&](const std::string& name) { table->roles_[name] = read_role(); });
     } else {
@@ -160,9 +169,15 @@ ChatTable::ChatTable(std::string_view text) {
 }
 
 CallForm ChatTable::call_form() const {
-  if (!calls_) return CallForm::kNameLine;
-  if (calls_->middle && calls_->prefix.find(kCallTag) != std::string::npos) return CallForm::kTagged;
-  return ends_with(calls_->prefix, "{\"name\": \"") ? CallForm::kBareJson : CallForm::kNameLine;
+  std::string_view prefix = calls_ ? std::string_view(calls_->prefix) : std::string_view();
+  if (ends_with(prefix, "{\"name\": \"")) return CallForm::kBareJson;
+  if (tools_ && !tools_->built_in.empty()) return CallForm::kAllTools;
+  bool is_tagged = calls_ && calls_->middle && prefix.find(kCallTag) != std::string_view::npos;
+  if (is_tagged) return CallForm::kTagged;
+  auto user = roles_.find("user");
+  bool is_python = user != roles_.end() && user->second.first &&
+                   user->second.first->compare(0, kPythonStart.size(), kPythonStart) == 0;
+  return is_python ? CallForm::kPython : CallForm::kNameLine;
 }
 
 RenderedChat ChatTable::render(Chat given) const {
@@ -170,8 +185,12 @@ RenderedChat ChatTable::render(Chat given) const {
   if (messages.empty()) {
     throw Error(GLM_BAD_PROMPT, "the conversation is empty; pass at least one message.");
   }
-  for (const ChatMessage& message : messages) require_utf8(message.content);
+  for (const ChatMessage& message : messages) {
+    require_utf8(message.content);
+    require_utf8(message.metadata);
+  }
   if (given.continues_answer) require_answer(messages.back());
+  adapt(&given);
   auto is_system = [](const ChatMessage& message) { return message.role == "system"; };
   if (is_system_first_) std::stable_partition(messages.begin(), messages.end(), is_system);
   messages = part_calls(std::move(messages));
@@ -184,23 +203,61 @@ RenderedChat ChatTable::render(Chat given) const {
     Place place{i == 0, i > 0 && messages[i - 1].role == name, i >= last_user, given.thinking == 0,
                 is_continued};
     bool is_call = calls_ && calls_->is_message && !messages[i].calls.empty();
-    if (is_call) {
+    bool is_skipped = is_call && messages[i].calls[0].arguments.empty() && skips_empty(name);
+    if (is_call && !is_skipped) {
       write_calls(messages[i], place, &chat);
     } else {
       const std::string& prefix = find_prefix(name, place, i);
       write(roles_.at(name), prefix, messages[i], place, &chat);
     }
   }
-  if (!given.tools.empty() && !tools_) {
+  if (!given.tools.empty() && !tools_ && !system_tools_) {
     throw Error(GLM_BAD_PROMPT,
                 "chat_table.json has no rule for tools, because the chat template does not write "
                 "them; leave the tools out, or describe them in a system message.");
   }
-  if (!given.tools.empty()) tools_->insert(given.tools, &chat);
+  if (!given.tools.empty() && tools_) tools_->insert(given.tools, &chat);
   if (given.continues_answer) return chat;
   const std::string& asked = given.thinking > 0 ? prompt_thinking_ : prompt_not_thinking_;
   chat.text += given.thinking < 0 ? prompt_ : asked;
   return chat;
+}
+
+bool ChatTable::skips_empty(const std::string& name) const {
+  auto found = roles_.find(name);
+  return found != roles_.end() && found->second.skips_empty;
+}
+
+void ChatTable::adapt(Chat* chat) const {
+  adapt_calls(chat->tools, &chat->messages);
+  if (chat->tools.empty() || tools_ || !system_tools_) return;
+  bool has_system = chat->messages[0].role == "system";
+  if (!has_system) chat->messages.insert(chat->messages.begin(), {"system", *system_tools_});
+  chat->messages[0].content += "\n" + describe_tools(chat->tools);
+}
+
+// Names the results of built-in tools, which follow their calls in the same order.
+void ChatTable::adapt_calls(const std::vector<ToolText>& tools,
+                            std::vector<ChatMessage>* messages) const {
+  auto is_built_in = [&](const std::string& name) {
+    auto has_name = [&](const ToolText& tool) { return !tool.is_built_in && tool.name == name; };
+    bool is_function = std::any_of(tools.begin(), tools.end(), has_name);
+    return tools_ && tools_->built_in.count(name) > 0 && !is_function;
+  };
+  std::deque<std::string> waiting;  // names of called tools without a result
+  for (ChatMessage& message : *messages) {
+    for (CallText& call : message.calls) {
+      waiting.push_back(call.name);
+      if (is_built_in(call.name)) call.arguments = write_built_in_call(call);
+      if (calls_ && calls_->is_python) call.arguments = write_python_call(call.arguments);
+    }
+    if (message.role != "tool" || waiting.empty()) continue;
+    std::string name = std::move(waiting.front());
+    waiting.pop_front();
+    if (!is_built_in(name) || !message.metadata.empty()) continue;
+    if (name == "simple_browser") message.metadata = "browser_result";
+    if (name == "cogview") message.metadata = "cogview_result";
+  }
 }
 
 // Where each call is a message: the content first, if there is any, and then the calls.
@@ -209,7 +266,7 @@ std::vector<ChatMessage> ChatTable::part_calls(std::vector<ChatMessage> messages
   std::vector<ChatMessage> parts;
   for (ChatMessage& message : messages) {
     if (message.calls.empty() || !message.content.empty()) {
-      parts.push_back({message.role, message.content});
+      parts.push_back({message.role, message.content, {}, message.metadata});
     }
     for (CallText& call : message.calls) parts.push_back({message.role, "", {std::move(call)}});
   }
@@ -241,18 +298,35 @@ const std::string& ChatTable::find_prefix(const std::string& name, const Place& 
                                   "text.");
 }
 
+// Metadata stand within the prefix.
+void ChatTable::write_prefix(const std::string& prefix, const ChatMessage& message,
+                             RenderedChat* chat) const {
+  auto end = metadata_.find(message.role);
+  bool has_rule = end != metadata_.end() && ends_with(prefix, end->second);
+  if (message.metadata.empty()) {
+    chat->text += prefix;
+    return;
+  }
+  if (!has_rule) refuse_metadata(message);
+  chat->text.append(prefix, 0, prefix.size() - end->second.size());
+  chat->add_content(message.metadata);
+  chat->text += end->second;
+}
+
 void ChatTable::write(const Role& role, const std::string& prefix, const ChatMessage& message,
                       const Place& place, RenderedChat* chat) const {
   const std::string& content = message.content;
   std::string* text = &chat->text;
   if (role.skips_empty && content.empty()) {
+    // A name of a tool would be lost without a word.
+    if (message.role == "assistant" && !strip(message.metadata).empty()) refuse_metadata(message);
     // What starts the conversation stays: the first prefix without that of a later message.
     std::string_view start = prefix;
     if (role.prefix && ends_with(start, *role.prefix)) start.remove_suffix(role.prefix->size());
     if (place.is_first) text->append(start);
     return;
   }
-  text->append(prefix);
+  write_prefix(prefix, message, chat);
   if (role.thoughts) {
     std::string_view reasoning = find_reasoning(content);
     bool is_shown = place.is_after_last_user && !reasoning.empty();

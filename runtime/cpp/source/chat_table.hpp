@@ -16,6 +16,7 @@ namespace glm {
 struct ChatMessage {
   std::string role, content;
   std::vector<CallText> calls = {};
+  std::string metadata = {};
 };
 
 struct Chat {
@@ -59,12 +60,20 @@ class ChatTable {
   void write(const Role& role, const std::string& prefix, const ChatMessage& message,
              const Place& place, RenderedChat* chat) const;
 
+  void write_prefix(const std::string& prefix, const ChatMessage& message,
+                    RenderedChat* chat) const;
   void write_calls(const ChatMessage& message, const Place& place, RenderedChat* chat) const;
+  bool skips_empty(const std::string& role) const;
+  // Writes tools into the system message, and calls in the model's own form.
+  void adapt(Chat* chat) const;
+  void adapt_calls(const std::vector<ToolText>& tools, std::vector<ChatMessage>* messages) const;
   std::vector<ChatMessage> part_calls(std::vector<ChatMessage> messages) const;
 
   std::map<std::string, Role> roles_;
   std::optional<ToolsRule> tools_;
   std::optional<CallsRule> calls_;
+  std::optional<std::string> system_tools_;  // a system message above a list of tools
+  std::map<std::string, std::string> metadata_;  // ends of prefixes, before which metadata stand
   std::string prompt_, prompt_thinking_, prompt_not_thinking_;  // text that asks for the answer
   bool is_system_first_ = false;
 };

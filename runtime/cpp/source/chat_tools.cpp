@@ -5,6 +5,7 @@
 
 #include "errors.hpp"
 #include "json_text.hpp"
+#include "white_space.hpp"
 
 namespace glm {
 namespace {
@@ -46,7 +47,27 @@ std::string_view find_function(std::string_view object, const char* name) {
   return found;
 }
 
+// The name of a built-in tool, such as {"type": "python"}; empty for a function.
+std::string find_built_in(std::string_view whole) {
+  std::string type;
+  bool is_function = false;
+  JsonReader json(whole, "tools");
+  json.object([&](const std::string& key) {
+    is_function = is_function || key == "function" || key == "name";
+    if (key == "type" && json.kind() == JsonReader::Kind::kString) {
+      type = json.string();
+    } else {
+      json.skip();
+    }
+  });
+  bool is_known = type == "python" || type == "simple_browser" || type == "cogview";
+  return is_known && !is_function ? type : "";
+}
+
 ToolText parse_tool(std::string_view whole) {
+  if (std::string name = find_built_in(whole); !name.empty()) {
+    return {name, std::string(whole), "", true};
+  }
   std::string_view function = find_function(whole, "tools");
   ToolText tool{"", std::string(whole), std::string(function)};
   JsonReader json(function, "tools");
@@ -119,26 +140,62 @@ void RenderedChat::add_content(std::string_view part) {
   text.append(part);
 }
 
+void refuse_built_in(const std::string& name) {
+  refuse("chat_table.json has no text for the tool '" + name +
+         "', because the chat template does not describe it; leave the tool out.");
+}
+
+std::string describe_tools(const std::vector<ToolText>& tools) {
+  std::string list = "[";
+  for (const ToolText& tool : tools) {
+    if (tool.is_built_in) refuse_built_in(tool.name);
+    list += (list.size() > 1 ? "," : "") + tool.function;
+  }
+  list += "]";
+  JsonReader json(list, "tools", true);
+  return rewrite_json(&json, 4);
+}
+
+bool ToolsRule::is_divided() const {
+  if (!ends_with(before, item_start) || !ends_with(between, item_start)) return false;
+  size_t item_end = between.size() - item_start.size();
+  return built_in.empty() || after.compare(0, item_end, between, 0, item_end) == 0;
+}
+
 void ToolsRule::insert(const std::vector<ToolText>& tools, RenderedChat* chat) const {
   if (chat->text.compare(0, start.size(), start) != 0) {
     refuse("chat_table.json has no rule for tools in this conversation; pass the prompt as text.");
   }
   RenderedChat block;
-  block.text = start + before;
+  block.text = start + before.substr(0, before.size() - item_start.size());
   for (size_t i = 0; i < tools.size(); ++i) {
-    if (i > 0) block.text += between;
-    if (name_end) block.add_content(tools[i].name);
-    block.text += name_end.value_or("");
-    JsonReader json(writes_function ? tools[i].function : tools[i].whole, "tools");
-    block.add_content(rewrite_json(&json, indent));
+    bool is_next = i > 0 && !tools[i - 1].is_built_in;
+    if (is_next) block.text.append(between, 0, between.size() - item_start.size());
+    write(tools[i], &block);
   }
-  block.text += after;
+  size_t item_end = between.size() - item_start.size();
+  block.text.append(after, tools.back().is_built_in ? item_end : 0, std::string::npos);
   size_t added = block.text.size() - start.size();
   for (const TextRange& range : chat->contents) {
     block.contents.push_back({range.begin + added, range.end + added});
   }
   block.text.append(chat->text, start.size(), std::string::npos);
   *chat = std::move(block);
+}
+
+// Writes a tool, without the end of a function's text, with which `between` and `after` begin.
+void ToolsRule::write(const ToolText& tool, RenderedChat* chat) const {
+  if (tool.is_built_in) {
+    auto found = built_in.find(tool.name);
+    if (found == built_in.end()) refuse_built_in(tool.name);
+    chat->text += found->second;
+    return;
+  }
+  chat->text += item_start;
+  if (name_end) chat->add_content(tool.name);
+  chat->text += name_end.value_or("");
+  JsonReader json(writes_function ? tool.function : tool.whole, "tools");
+  chat->add_content(rewrite_json(&json, indent));
 }
 
 void CallsRule::write(const CallText& call, bool is_first, RenderedChat* chat) const {
@@ -177,12 +234,15 @@ ToolsRule read_tools_rule(JsonReader* json) {
   const std::map<std::string, std::string*> texts = {{"start", &rule.start},
                                                      {"before", &rule.before},
                                                      {"between", &rule.between},
-                                                     {"after", &rule.after}};
+                                                     {"after", &rule.after},
+                                                     {"item_start", &rule.item_start}};
   json->object([&](const std::string& key) {
     if (auto text = texts.find(key); text != texts.end()) {
       *text->second = json->string();
     } else if (key == "name_end") {
       rule.name_end = read_optional(json);
+    } else if (key == "built_in") {
+      json->object([&](const std::string& name) { rule.built_in[name] = json->string(); });
     } else if (key == "value") {
       rule.writes_function = json->string() == "function";
     } else if (key == "indent" && !json->take_null()) {
@@ -193,6 +253,7 @@ ToolsRule read_tools_rule(JsonReader* json) {
       json->skip();
     }
   });
+  if (!rule.is_divided()) json->fail("item_start is not the end of before and between");
   return rule;
 }
 

@@ -2,6 +2,7 @@
 // Corresponds to chat_table_tools.py in glm_export.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@ namespace glm {
 // A tool: its name, and the JSON of the whole and of the inner function.
 struct ToolText {
   std::string name, whole, function;
+  bool is_built_in = false;  // a tool of GLM-4 All Tools, such as {"type": "python"}
 };
 
 // A call: its tool's name, and its arguments as the text of a JSON object.
@@ -40,13 +42,27 @@ struct ToolsRule {
   std::optional<std::string> name_end;  // text between a tool's name and its JSON
   bool writes_function = false;         // the JSON of the inner function, not of the whole tool
   std::optional<int> indent;
+  std::string item_start;                       // the end of `before` and `between`, of a function
+  std::map<std::string, std::string> built_in;  // descriptions of built-in tools, by their names
 
-  // Throws GLM_BAD_PROMPT if the prompt begins otherwise.
+  // Throws GLM_BAD_PROMPT if the prompt begins otherwise, or if there is no text for a built-in tool.
   void insert(const std::vector<ToolText>& tools, RenderedChat* chat) const;
+
+  bool is_divided() const;  // whether `item_start` and `built_in` fit the other texts
+
+ private:
+  void write(const ToolText& tool, RenderedChat* chat) const;
 };
+
+// Throws GLM_BAD_PROMPT: the table has no text for this built-in tool.
+[[noreturn]] void refuse_built_in(const std::string& name);
+
+// Tools as ChatGLM3 reads them: a JSON list below the system message.
+std::string describe_tools(const std::vector<ToolText>& tools);
 
 struct CallsRule {
   bool is_message = false;  // each call is a message of its own
+  bool is_python = false;   // the arguments are written as ChatGLM3's
   std::optional<std::string> first;
   std::string prefix, name_end, between, suffix, empty;
   std::optional<std::string> middle;  // between a key and its value; none: one JSON object

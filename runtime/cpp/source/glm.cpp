@@ -137,6 +137,8 @@ glm::Chat read_chat(const glm_chat_message* messages, size_t count,
     require(role != nullptr && content != nullptr, "a message");
     chat.messages.push_back({role, content});
     if (calls != nullptr) chat.messages.back().calls = glm::parse_calls(calls);
+    const char* metadata = options.metadata == nullptr ? nullptr : options.metadata[i];
+    if (metadata != nullptr) chat.messages.back().metadata = metadata;
   }
   return chat;
 }
@@ -219,7 +221,7 @@ glm_status glm_encode_chat(const glm_model* model, const glm_chat_message* messa
                            size_t* found) {
   return guard([&] {
     const glm::ChatTable& table = require_table(model);
-    glm_chat_options chosen{sizeof chosen, -1, 0, 0, nullptr};
+    glm_chat_options chosen{sizeof chosen, -1, 0, 0, nullptr, nullptr};
     if (options != nullptr) {
       chosen = read_struct(*options, chosen, kFirstChatOptions, "glm_chat_options");
     }

@@ -9,6 +9,9 @@ namespace glm {
 namespace {
 
 constexpr int kMaxDepth = 64;  // tokenizer.json has 6
+// Python's limits depend on its version; these are near those of 3.11.
+constexpr int kMaxCallDepth = 900;
+constexpr size_t kMaxCallDigits = 4300;
 
 bool is_digit(char character) { return character >= '0' && character <= '9'; }
 
@@ -21,6 +24,12 @@ JsonReader::JsonReader(std::string_view text, std::string name, bool is_utf8)
   if (wrong == std::string_view::npos) return;
   place_ = wrong;
   fail("not valid UTF-8");
+}
+
+JsonReader JsonReader::of_call(std::string_view text) {
+  JsonReader reader(text, "a call", true);
+  reader.is_call_ = true;
+  return reader;
 }
 
 void JsonReader::fail(const std::string& what) const {
@@ -77,16 +86,20 @@ void JsonReader::read_escape(std::string* text) {
   }
   if (letter != 'u') fail("a string contains an unknown escape");
   char32_t code_point = read_hex();
-  if (code_point >= 0xD800 && code_point < 0xDC00) {
-    bool is_pair = text_.substr(place_, 2) == "\\u";
-    place_ += is_pair ? 2 : 0;
-    unsigned low = is_pair ? read_hex() : 0;
-    if (low < 0xDC00 || low > 0xDFFF) fail("a surrogate is not paired");
-    code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
-  } else if (code_point >= 0xDC00 && code_point <= 0xDFFF) {
-    fail("a surrogate is not paired");
-  }
+  if (code_point >= 0xD800 && code_point <= 0xDFFF) code_point = read_low_half(code_point);
   if (text != nullptr) append_code_point(text, code_point);
+}
+
+// Reads the second half of a pair of surrogates.
+char32_t JsonReader::read_low_half(char32_t high) {
+  bool is_pair = high < 0xDC00 && text_.substr(std::min(place_, text_.size()), 2) == "\\u";
+  size_t before = place_;
+  place_ += is_pair ? 2 : 0;
+  unsigned low = is_pair ? read_hex() : 0;
+  if (low >= 0xDC00 && low <= 0xDFFF) return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+  if (!is_call_) fail("a surrogate is not paired");
+  place_ = before;
+  return 0xFFFD;
 }
 
 unsigned JsonReader::read_hex() {
@@ -106,9 +119,13 @@ std::string_view JsonReader::number_text() {
   if (kind() != Kind::kNumber) fail("a number is expected");
   size_t start = place_;
   if (text_[place_] == '-') ++place_;
+  size_t digits = place_;
   bool is_zero = place_ < text_.size() && text_[place_] == '0';
   if (is_zero) ++place_;
   if (!is_zero && !take_digits()) fail("a digit is expected");
+  char next = place_ < text_.size() ? text_[place_] : '\0';
+  bool is_whole = next != '.' && next != 'e' && next != 'E';
+  if (is_call_ && is_whole && place_ - digits > kMaxCallDigits) fail("an integer is too long");
   if (place_ < text_.size() && text_[place_] == '.') {
     ++place_;
     if (!take_digits()) fail("a digit is expected");
@@ -193,7 +210,7 @@ void JsonReader::finish() {
 void JsonReader::enter(char opening, const char* expected) {
   skip_blanks();
   if (!take(opening)) fail(std::string(expected) + " is expected");
-  if (++depth_ > kMaxDepth) fail("values are nested too deeply");
+  if (++depth_ > (is_call_ ? kMaxCallDepth : kMaxDepth)) fail("values are nested too deeply");
 }
 
 void JsonReader::skip_blanks() {

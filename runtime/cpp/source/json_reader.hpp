@@ -18,6 +18,10 @@ class JsonReader {
   // the text was checked already.
   JsonReader(std::string_view text, std::string name, bool is_utf8 = false);
 
+  // Reads what a model wrote, which is valid UTF-8. It accepts what Python's json accepts: more depth,
+  // surrogates without a pair, which become U+FFFD, and integers of up to 4,300 digits.
+  static JsonReader of_call(std::string_view text);
+
   Kind kind();  // the kind of the next value
 
   // Each of these reads one value, and fails if the value is of another kind.
@@ -67,6 +71,7 @@ class JsonReader {
   void expect_word(std::string_view word);
   void take_string(std::string* value);  // `value` may be NULL
   void read_escape(std::string* text);
+  char32_t read_low_half(char32_t high);
   unsigned read_hex();
   std::string_view number_text();
   bool take_digits();
@@ -75,6 +80,7 @@ class JsonReader {
   std::string name_;
   size_t place_ = 0;
   int depth_ = 0;
+  bool is_call_ = false;
 };
 
 }  // namespace glm

@@ -157,7 +157,10 @@ void glm_session::generate(const std::vector<int32_t>& prompt, const glm_setting
                            glm_callback callback, void* user) {
   const glm::ModelShape& shape = model.manifest.model;
   check_prompt(prompt, shape);
-  glm::Answer answer(model.tokenizer, shape, settings, prompt);
+  bool has_turns = settings.has_tools == 2 && model.chat_table &&
+                   model.chat_table->call_form() == glm::CallForm::kAllTools;
+  glm::Answer answer(model.tokenizer, shape, settings, prompt,
+                     std::string(has_turns ? glm::kTurn : "\n"));
   BusySession running(this);
   const float* logits = read(prompt, std::min(answer.remaining(), kRoomAhead));
   while (true) {

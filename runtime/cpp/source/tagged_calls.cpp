@@ -8,7 +8,6 @@
 namespace glm {
 namespace {
 
-constexpr std::string_view kCallEnd = "</tool_call>";
 constexpr std::string_view kKey = "<arg_key>", kKeyEnd = "</arg_key>";
 constexpr std::string_view kValue = "<arg_value>", kValueEnd = "</arg_value>";
 constexpr char kSpaces[] = " \t\r\n";
@@ -97,7 +96,7 @@ Types list_types(const Raw& parameters, std::string_view key) {
 // The JSON type of a text; empty if it is not JSON, or a string.
 std::string name_kind(std::string_view text) {
   try {
-    JsonReader json(text, "a call", true);
+    JsonReader json = JsonReader::of_call(text);
     JsonReader::Kind kind = json.kind();
     json.skip();
     json.finish();

@@ -19,7 +19,7 @@ Message = Mapping[str, object]
 Tool = Mapping[str, object]
 
 # ChatGLM3's system message where there are tools.
-_TOOLS_FOLLOW = (
+TOOLS_FOLLOW = (
     "Answer the following questions as best as you can. You have access to the following tools:"
 )
 
@@ -75,7 +75,7 @@ def describe_tools(messages: list[Message], tools: Sequence[Tool]) -> list[Messa
     functions = [tool.get("function", tool) for tool in tools]
     described = json.dumps(functions, ensure_ascii=False, indent=4)
     has_system = bool(messages) and messages[0].get("role") == "system"
-    said = messages[0].get("content") if has_system else _TOOLS_FOLLOW
+    said = messages[0].get("content") if has_system else TOOLS_FOLLOW
     first = {"role": "system", "content": f"{said}\n{described}"}
     return [first, *messages[has_system:]]
 
