@@ -242,8 +242,25 @@ class Model:
             whole = self.tokenizer.encode(prompt + continuation)
             shared = count_shared(whole, ids)
             ids, following = whole[:shared], whole[shared:]
+        return next(self.score_many([(ids, following)]))[1]
+
+    def score_many(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> Iterator[tuple[int, Score]]:
+        """Measure how likely continuations are after prompts; a shared prefix is read once.
+
+        Args:
+            pairs: token ids of prompts and of their continuations.
+
+        Yields:
+            The number of a pair and its score, in the order in which they are read.
+
+        Raises:
+            PromptError, GenerationError: as for `score`.
+        """
         model = self.manifest.model
-        return score_tokens(Decoder(self.graph, model), model, ids, following)
+        ids = [(list_ids(prompt), list_ids(following)) for prompt, following in pairs]
+        return score_tokens(Decoder(self.graph, model), model, ids)
 
     def search(
         self, prompt: str | Sequence[int], settings: BeamSettings | None = None

@@ -5,7 +5,9 @@ import dataclasses
 import gc
 import itertools
 import json
+import random
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from glm_runtime import (
     Request,
     load,
 )
+from glm_runtime.arrays import FloatArray
 from glm_runtime.graph.decoding import Decoder
 from glm_runtime.text.answer import AnswerForm, AnswerReader
 from glm_runtime.text.chat_messages import count_calls
@@ -220,6 +223,34 @@ def test_scores_are_the_log_softmax_of_each_step(tiny_model: Model):
         assert score.token_ids == tuple(ids[first:])
         assert score.logprobs == pytest.approx(expected[first - 1 :], abs=1e-4)
         assert score.total == pytest.approx(sum(score.logprobs))
+
+
+def test_shared_prefixes_are_read_once(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pairs score as each one alone, and every different prefix is one token that is read."""
+    draw = random.Random(3)
+    shared = [draw.randrange(300) for _ in range(200)]
+    pairs = [([7], [8, 9, 10]), ([7, 8], [9, 10]), ([7, 8], [9]), ([7], [8, 9, 10])]
+    for _ in range(30):
+        first, length = draw.randrange(1, 200), draw.randrange(1, 5)
+        pairs.append((shared[:first], [draw.choice((5, 6)) for _ in range(length)]))
+    pairs.append((shared, [5] * 57))  # one token more than the context of 256
+    alone = [tiny_model.score(*pair) for pair in pairs]
+    read: list[int] = []
+    append = Decoder.append
+
+    def count(self: Decoder, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
+        read.append(len(tokens))
+        return append(self, tokens, num_logits)
+
+    monkeypatch.setattr(Decoder, "append", count)
+    found = dict(tiny_model.score_many(pairs))
+    prefixes = {(*first, *rest)[:end] for first, rest in pairs for end in range(len(first + rest))}
+    assert sum(read) == len(prefixes - {()})
+    assert sorted(found) == list(range(len(pairs)))
+    for index, score in enumerate(alone):
+        assert found[index].token_ids == score.token_ids
+        assert found[index].logprobs == pytest.approx(score.logprobs, abs=1e-4)
+        assert found[index].is_greedy == score.is_greedy
 
 
 def test_a_greedy_answer_scores_as_greedy(tiny_model: Model):

@@ -78,7 +78,8 @@ class BatchDecoder:
             self.drop()
             raise
         self.finish()
-        return logits
+        last: FloatArray = logits[-1]
+        return last
 
     def resize(self, num_slots: int, capacity: int) -> None:
         """Change the shape of the buffers and keep all rows, which must fit.
@@ -146,8 +147,15 @@ class BatchDecoder:
             of_buffer[:] = buffer[row, :, start:stop]
         return values
 
-    def read(self, tokens: Sequence[int]) -> FloatArray:
-        """Append tokens to the open row, which has room for them; return the logits [V].
+    def read(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
+        """Append tokens to the open row, which has room for them.
+
+        Args:
+            tokens: the ids, at least one.
+            num_logits: number K of last positions whose logits are returned, at most all.
+
+        Returns:
+            logits [K, V].
 
         Raises:
             GenerationError: ONNX Runtime failed; the row is as it was before.
@@ -155,7 +163,8 @@ class BatchDecoder:
         start = self._require_open()
         mask = np.ones((1, start + len(tokens)), np.int64)
         slot = self.num_slots - 1
-        logits: FloatArray = self._run(np.array([tokens], np.int64), mask, slot, slot + 1)[0]
+        ids = np.array([tokens], np.int64)
+        logits: FloatArray = self._run(ids, mask, slot, slot + 1, num_logits)[0]
         self.open_length = start + len(tokens)
         return logits
 
@@ -186,7 +195,8 @@ class BatchDecoder:
         mask = (np.arange(longest) < totals[:, None]).astype(np.int64)
         logits = self._run(np.array(tokens, np.int64)[:, None], mask, 0, self.num_rows)
         self.lengths = totals.tolist()
-        return logits
+        last: FloatArray = logits[:, -1]
+        return last
 
     def remove(self, row: int) -> None:
         """Remove a row; the last row takes its number."""
@@ -222,19 +232,29 @@ class BatchDecoder:
             capacity = choose_capacity(length, self.capacity, self._model)
             self.resize(max(self._max_rows, self.num_slots), capacity)
 
-    def _run(self, ids: TokenArray, mask: TokenArray, first: int, last: int) -> FloatArray:
-        """Run slots first ... last - 1; return the logits [rows, V] of their last tokens."""
+    def _run(
+        self, ids: TokenArray, mask: TokenArray, first: int, last: int, num_logits: int = 1
+    ) -> FloatArray:
+        """Run slots first ... last - 1; return the logits [rows, K, V] of their last tokens."""
         binding = self._graph.session.io_binding()
         for name, buffer in self._buffers.items():
             value = self._ort_value.ortvalue_from_numpy(buffer[first:last])
             binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
-        logits = np.empty((last - first, 1, self._model.vocab_size), self._graph.logits_dtype)
+        shape = (last - first, 1, self._model.vocab_size)
+        logits = np.empty(shape, self._graph.logits_dtype)
         binding.bind_cpu_input("input_ids", ids)
         binding.bind_cpu_input("attention_mask", mask)
-        binding.bind_ortvalue_output("logits", self._ort_value.ortvalue_from_numpy(logits))
+        if num_logits == 1:
+            binding.bind_ortvalue_output("logits", self._ort_value.ortvalue_from_numpy(logits))
+        else:  # ONNX Runtime refuses a bound buffer of another shape than the declared one
+            count = self._ort_value.ortvalue_from_numpy(np.array([num_logits], np.int64))
+            binding.bind_ortvalue_input("num_logits_to_keep", count)
+            binding.bind_output("logits", "cpu")
         place = f"with {last - first} rows at token {mask.shape[1]}"
         with explain_failure(place, "try fewer rows, or "):
             self._graph.run(binding)
-        found: FloatArray = logits[:, 0]
-        return found
+        if num_logits != 1:
+            # `numpy()` is a view that does not keep its buffer alive.
+            logits = binding.get_outputs()[len(self._buffers)].numpy().copy()
+        return logits

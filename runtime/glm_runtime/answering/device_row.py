@@ -95,9 +95,9 @@ class DeviceRow:
             self._copied = np.stack([values[name] for name in list_buffers(self._model)])
         return self._copied[:, :, start:stop].copy()
 
-    def read(self, tokens: Sequence[int]) -> FloatArray:
-        """Append tokens to the open row; return the logits [V]."""
-        logits: FloatArray = self._decoder.append(tokens)[-1]
+    def read(self, tokens: Sequence[int], num_logits: int = 1) -> FloatArray:
+        """Append tokens to the open row; return the logits [K, V] of its last positions."""
+        logits: FloatArray = self._decoder.append(tokens, num_logits)
         self.open_length = self._decoder.length
         return logits
 

@@ -37,6 +37,8 @@ class Request:
         settings: settings of the answer; what they leave out is as the folder recommends.
         form: parts that the answer may have.
         drafter: proposes draft tokens for speculative decoding; `None` turns it off.
+        scores_prompt: whether an `Engine` reports log-probabilities of the prompt's tokens, as many
+            at each position as the settings say; the whole prompt is then read.
 
     Raises:
         PromptError: the prompt is no list of whole numbers.
@@ -46,6 +48,7 @@ class Request:
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     form: AnswerForm = PLAIN_TEXT
     drafter: Drafter | None = None
+    scores_prompt: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", list_ids(self.prompt_ids))

@@ -80,7 +80,11 @@ class RowCache:
         self.resize(self.budget.trim(num_rows, length, self._shape))
 
     def open_row(
-        self, tokens: Sequence[int], others: Sequence[Sequence[int]], shape: BufferShape
+        self,
+        tokens: Sequence[int],
+        others: Sequence[Sequence[int]],
+        shape: BufferShape,
+        most: int | None = None,
     ) -> int:
         """Open a row for a sequence, which begins with the longest prefix that is known.
 
@@ -88,6 +92,7 @@ class RowCache:
             tokens: the sequence; its last token is not loaded, because its logits are needed.
             others: the tokens of the complete rows.
             shape: the new shape of the buffers.
+            most: the largest number of tokens to load; `None` sets no limit.
 
         Returns:
             the number of tokens that were loaded.
@@ -95,7 +100,7 @@ class RowCache:
         Raises:
             GenerationError: there is not enough memory; all rows are then lost.
         """
-        known = tokens[: len(tokens) - 1]
+        known = tokens[: len(tokens) - 1 if most is None else min(most, len(tokens) - 1)]
         self._tree.measure(known)  # marked as used, so that it is not evicted for the row
         self.resize(shape)
         self.rows.open()

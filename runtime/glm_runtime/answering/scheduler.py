@@ -28,7 +28,9 @@ from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.arrays import FloatArray
 from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.graph.decoding import PREFILL_CHUNK
 from glm_runtime.graph.inference import OpenGraph
+from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.sampling.sampler import require_finite
 from glm_runtime.text.tokenizer import Tokenizer
 
@@ -44,12 +46,17 @@ class Answer:
         tokens: the prompt, then the tokens of the answer.
         ticket: its number, which tells the order of arrival.
         has_started: whether its first event has been told.
+        scores: log-probabilities of the prompt's tokens from the second one on, as far as it has
+            been read; `None` if nobody wants them (any more).
+        num_top: number of most likely tokens to report with each of them.
     """
 
     writer: AnswerWriter
     tokens: list[int]
     ticket: int = -1
     has_started: bool = False
+    scores: list[TokenLogprobs] | None = None
+    num_top: int = 0
 
     def __post_init__(self) -> None:
         self.reserve()
@@ -63,6 +70,22 @@ class Answer:
     def needed(self) -> int:
         """Number of tokens that its row should have memory for."""
         return max(self._reserved, len(self.tokens))
+
+    def score(self, start: int, logits: FloatArray) -> None:
+        """Add log-probabilities, by the logits [K, V] of the prompt's tokens from `start` on."""
+        if self.scores is None:
+            return
+        # A row that gave up its memory may read tokens again that have been scored before.
+        first = len(self.scores)
+        following = self.tokens[first + 1 : start + len(logits) + 1]
+        # All logits count, the padding of the vocabulary too; see `scoring.py`.
+        for row, token in zip(logits[first - start :], following, strict=False):
+            self.scores.append(measure_logprobs(row, token, self.num_top))
+
+    def take_scores(self) -> tuple[TokenLogprobs, ...]:
+        """Return the log-probabilities of the prompt, the first time only."""
+        scores, self.scores = self.scores or [], None
+        return tuple(scores)
 
 
 class Scheduler:
@@ -134,7 +157,10 @@ class Scheduler:
         request = dataclasses.replace(request, prompt_ids=tuple(tokens), settings=settings)
         writer = AnswerWriter(self._tokenizer, self._model, request)
         writer.remaining = min(writer.remaining, budget.longest - len(tokens) + 1)
-        return Answer(writer, tokens)
+        answer = Answer(writer, tokens)
+        if request.scores_prompt:
+            answer.scores, answer.num_top = [], settings.top_logprobs or 0
+        return answer
 
     def submit(self, answer: Answer) -> int:
         """Put a prepared request at the end of the queue; return its ticket."""
@@ -204,20 +230,24 @@ class Scheduler:
             left = len(answer.tokens) - start
             if left > room and room < min(self._chunk, self._rows.largest_read) // 4:
                 return  # a run of few tokens takes nearly as long as one of many
-            count = min(left, room, self._rows.largest_read)
+            is_scored = answer.scores is not None
+            largest = PREFILL_CHUNK if is_scored else self._rows.largest_read
+            count = min(left, room, largest)
+            tokens = answer.tokens[start : start + count]
             try:
-                logits = self._rows.read(answer.tokens[start : start + count])
+                logits = self._rows.read(tokens, count if is_scored else 1)
             except GlmRuntimeError as error:
                 self._tell(answer, error)
                 self._release(answer)
                 continue
+            answer.score(start, logits)
             room -= count
             self._counts["prompt_tokens_read"] += count
             if count == left:
                 self._rows.finish()
                 self._open = None
                 self._running.append(answer)
-                self._write(answer, logits)
+                self._write(answer, logits[-1])
 
     def _admit(self) -> None:
         """Open a row for the first waiting request, if there is room for it."""
@@ -227,7 +257,9 @@ class Scheduler:
         answer = self._waiting.popleft()
         others = [other.tokens for other in self._running]
         try:
-            cached = self._cache.open_row(answer.tokens, others, shape)
+            # The logits of tokens that come from the cache are not known.
+            most = None if answer.scores is None else len(answer.scores)
+            cached = self._cache.open_row(answer.tokens, others, shape, most)
         except GlmRuntimeError as error:
             self._tell(answer, error)
             self._fail_all(error)
@@ -260,6 +292,8 @@ class Scheduler:
         try:
             event = answer.writer.write(logits)
             answer.tokens.append(event.token_id)
+            if answer.scores is not None:
+                event = dataclasses.replace(event, prompt_logprobs=answer.take_scores())
         except GlmRuntimeError as error:
             event = error
         self._conclude(answer, event)

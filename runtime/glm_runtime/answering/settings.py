@@ -156,6 +156,8 @@ class Piece:
         tool_call_deltas: parts of tool calls. With `ChatOptions.streams_calls` they come while the
             model writes the call, otherwise on the last piece.
         is_reasoning: whether the token belongs to the reasoning or ends it.
+        prompt_logprobs: log-probabilities of the prompt's tokens from the second one on, on the
+            first piece only, if the request asks for them.
     """
 
     text: str
@@ -167,3 +169,4 @@ class Piece:
     stop_string: str | None = None
     tool_call_deltas: tuple[ToolCallDelta, ...] = ()
     is_reasoning: bool = False
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()

@@ -63,7 +63,11 @@ __all__ = [
 
 
 class ChatTemplate:
-    """A compiled chat template, with the special tokens that it may use."""
+    """A compiled chat template, with the special tokens that it may use.
+
+    Attributes:
+        source: its Jinja source.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class ChatTemplate:
         Raises:
             FolderError: the template is not valid Jinja.
         """
+        self.source = source
         self._special_tokens = dict(special_tokens or {})
         self._named = dict(named or {})
         environment = _make_environment()

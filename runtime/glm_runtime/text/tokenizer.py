@@ -22,12 +22,16 @@ TOKENIZER_NAME = "tokenizer.json"
 
 
 class Tokenizer:
-    """The tokenizer of one folder."""
+    """The tokenizer of one folder.
+
+    Attributes:
+        special_ids: ids of the special tokens, which have no text in an answer.
+    """
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
         self._added = inner.get_added_tokens_decoder()
-        self._special_ids = frozenset(id_ for id_, token in self._added.items() if token.special)
+        self.special_ids = frozenset(id_ for id_, token in self._added.items() if token.special)
         self._tokens_with: dict[tuple[str, ...], frozenset[int]] = {(): frozenset()}
         self._grammar_vocabularies: dict[tuple[int, ...], llguidance.LLTokenizer] = {}
 
@@ -84,8 +88,13 @@ class Tokenizer:
             ids += [names[part]] if is_control else self._encode_plain(part)
         return ids
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, adds_special_tokens: bool = False) -> list[int]:
         """Return the ids of a text; the names of special tokens in it become their ids.
+
+        Args:
+            text: the text.
+            adds_special_tokens: whether the tokenizer adds the tokens with which it is used in
+                transformers, such as `[gMASK]<sop>` at the beginning; not all tokenizers have some.
 
         Raises:
             PromptError: the text has half a surrogate pair, as undecodable input does, or the
@@ -100,7 +109,7 @@ class Tokenizer:
             ) from error
         try:
             with panics_as_errors():
-                return list(self._inner.encode(text, add_special_tokens=False).ids)
+                return list(self._inner.encode(text, add_special_tokens=adds_special_tokens).ids)
         except RuntimeError as error:
             raise PromptError(
                 f"the tokenizer fails on this text of {len(text)} characters ({error}); shorten "
@@ -126,7 +135,7 @@ class Tokenizer:
 
     def stream(self) -> StreamDecoder:
         """Return a decoder for tokens that arrive one by one."""
-        return StreamDecoder(self._inner, self._special_ids)
+        return StreamDecoder(self._inner, self.special_ids)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -1,6 +1,6 @@
 """`POST /v1/completions`: prompts without a chat template."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,14 +11,13 @@ from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import make_settings
 from glm_server.answers import AnswerResponse, begin_answers, run_while_connected
 from glm_server.errors import ApiError
-from glm_server.openai.chat_schema import TokenLogprob
+from glm_server.openai.completion_logprobs import LogprobWriter
 from glm_server.openai.completions_schema import (
     Completion,
     CompletionChoice,
-    CompletionLogprobs,
     CompletionRequest,
 )
-from glm_server.openai.job import DONE, Job, read_finish, write_event
+from glm_server.openai.job import DONE, ChoiceState, Job, read_finish, write_event
 from glm_server.schema import number_seed, read_biases, read_sampling, read_stop
 from glm_server.services import Services, services_of
 
@@ -40,15 +39,18 @@ async def _begin(services: Services, body: CompletionRequest) -> Job:
     begun = await begin_answers(
         services, body.model, lambda loaded: _make_requests(loaded.model, body)
     )
-    return Job(begun, "cmpl", body.n or 1)
+    # With the prompt, clients count tokens from both ends of the list.
+    return Job(begun, "cmpl", body.n or 1, names_end=bool(body.echo))
 
 
 def _make_requests(model: Model, body: CompletionRequest) -> list[Request]:
+    limit = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     settings = make_settings(
         None,
         {
             **read_sampling(body),
-            "max_new_tokens": body.max_tokens or _DEFAULT_MAX_TOKENS,
+            # The logits of the prompt's last token give one token without a run of the graph.
+            "max_new_tokens": max(limit, 1),
             "stop": read_stop(body.stop),
             "logit_bias": read_biases(body.logit_bias),
             "top_logprobs": body.logprobs,
@@ -56,8 +58,9 @@ def _make_requests(model: Model, body: CompletionRequest) -> list[Request]:
     )
     encode = model.tokenizer.encode
     prompts = [encode(one) if isinstance(one, str) else one for one in body.prompts]
+    is_scored = bool(body.echo) and body.logprobs is not None
     return [
-        Request(prompt, number_seed(settings, index))
+        Request(prompt, number_seed(settings, index), scores_prompt=is_scored)
         for prompt in prompts
         for index in range(body.n or 1)
     ]
@@ -66,15 +69,23 @@ def _make_requests(model: Model, body: CompletionRequest) -> list[Request]:
 async def _answer(services: Services, body: CompletionRequest) -> Completion:
     job = await _begin(services, body)
     await job.collect()
-    choices = [
-        CompletionChoice(
-            index=index,
-            text=choice.text,
-            logprobs=_describe_logprobs(choice.logprobs, 0, body),
-            finish_reason="length" if choice.finish_reason == "length" else "stop",
+    choices = []
+    for index, choice in enumerate(job.choices):
+        writer, prompt = LogprobWriter(body.logprobs), _begin_text(job, body, index)
+        if body.max_tokens == 0:
+            _drop_answer(choice)
+        if body.echo:
+            _add_prompt(writer, job, index)
+        for named in choice.logprobs:
+            writer.add(named)
+        choices.append(
+            CompletionChoice(
+                index=index,
+                text=prompt + choice.text,
+                logprobs=writer.take(),
+                finish_reason="length" if choice.finish_reason == "length" else "stop",
+            )
         )
-        for index, choice in enumerate(job.choices)
-    ]
     return Completion(
         id=job.id,
         created=job.created,
@@ -86,18 +97,32 @@ async def _answer(services: Services, body: CompletionRequest) -> Completion:
 
 
 async def _stream(job: Job, body: CompletionRequest) -> AsyncIterator[str]:
-    offsets = [0] * len(job.choices)
+    writers = [LogprobWriter(body.logprobs) for _ in job.choices]
+    has_begun = [False] * len(job.choices)
     try:
         async for index, piece in job.pieces():
+            writer, text, finish = (
+                writers[index],
+                piece.text,
+                piece.finish_reason and read_finish(piece),
+            )
             named = job.name_logprobs(piece)
-            logprobs = _describe_logprobs([] if named is None else [named], offsets[index], body)
-            offsets[index] += 0 if named is None else len(named.token)
-            if piece.text or named is not None or piece.finish_reason is not None:
+            if body.max_tokens == 0:
+                _drop_answer(job.choices[index])
+                text, finish, named = "", "length", None
+            if body.echo and not has_begun[index]:
+                text = _begin_text(job, body, index) + text
+                _add_prompt(writer, job, index)
+            has_begun[index] = True
+            if named is not None:
+                writer.add(named)
+            if text or named is not None or finish is not None:
+                logprobs = writer.take()
                 choice = {
                     "index": index,
-                    "text": piece.text,
+                    "text": text,
                     "logprobs": None if logprobs is None else logprobs.model_dump(),
-                    "finish_reason": None if piece.finish_reason is None else read_finish(piece),
+                    "finish_reason": finish,
                 }
                 yield job.write("text_completion", {"choices": [choice]})
         if body.stream_options is not None and body.stream_options.include_usage:
@@ -108,24 +133,23 @@ async def _stream(job: Job, body: CompletionRequest) -> AsyncIterator[str]:
     yield DONE
 
 
-def _describe_logprobs(
-    named: Sequence[TokenLogprob], offset: int, body: CompletionRequest
-) -> CompletionLogprobs | None:
-    """Return log-probabilities in the form of this endpoint.
+def _begin_text(job: Job, body: CompletionRequest, index: int) -> str:
+    """Return the text of the prompt if the answer is to begin with it."""
+    if not body.echo:
+        return ""
+    prompt = body.prompts[index // (body.n or 1)]
+    if isinstance(prompt, str):
+        return prompt
+    raw = map(job.loaded.model.tokenizer.token_bytes, prompt)
+    return b"".join(raw).decode("utf-8", "replace")
 
-    Args:
-        named: log-probabilities of tokens in order.
-        offset: number of characters of the answer before the first of them.
-        body: what was requested.
-    """
-    if body.logprobs is None:
-        return None
-    lengths = [len(one.token) for one in named]
-    offsets = [offset + sum(lengths[:place]) for place in range(len(named))]
-    top = [{one.token: one.logprob for one in position.top_logprobs} for position in named]
-    return CompletionLogprobs(
-        tokens=[one.token for one in named],
-        token_logprobs=[one.logprob for one in named],
-        top_logprobs=top if body.logprobs else None,
-        text_offset=offsets,
-    )
+
+def _add_prompt(writer: LogprobWriter, job: Job, index: int) -> None:
+    ids = job.begun.requests[index].prompt_ids
+    writer.add_prompt(job.loaded.model.tokenizer, ids, job.choices[index].prompt_logprobs)
+
+
+def _drop_answer(choice: ChoiceState) -> None:
+    """Remove the one token that was computed where none was wanted."""
+    choice.text, choice.logprobs, choice.num_tokens = "", [], 0
+    choice.finish_reason = "length"

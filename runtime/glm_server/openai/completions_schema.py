@@ -14,7 +14,6 @@ from glm_server.schema import (
     StopText,
     StopTexts,
     StreamOptions,
-    TokenCount,
     UnsupportedFields,
 )
 from glm_server.settings import MAX_BIASES, MAX_CHOICES, MAX_PROMPTS, MAX_TOP_LOGPROBS
@@ -29,7 +28,9 @@ class CompletionRequest(SamplingFields, UnsupportedFields):
 
     prompt: str | TokenIds | Prompts
     model: str | None = None
-    max_tokens: TokenCount | None = Field(None, description="16 if it is left out, as OpenAI's.")
+    max_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="16 if it is left out, as OpenAI's. 0 needs echo."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop: StopText | StopTexts | None = None
@@ -37,7 +38,11 @@ class CompletionRequest(SamplingFields, UnsupportedFields):
     best_of: Literal[1] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     logit_bias: Annotated[dict[TokenIdText, Bias], Field(max_length=MAX_BIASES)] | None = None
-    echo: Literal[False] | None = None
+    echo: bool | None = Field(
+        None,
+        description="Begin the answer with the prompt; with logprobs, the prompt's tokens have "
+        "log-probabilities, too.",
+    )
     suffix: None = None
 
     @property
@@ -54,17 +59,19 @@ class CompletionRequest(SamplingFields, UnsupportedFields):
         """Refuse fields that would have no effect, and too many answers."""
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options has no effect without stream: true")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 leaves nothing to answer without echo: true")
         if len(self.prompts) * (self.n or 1) > MAX_PROMPTS:
             raise ValueError(f"prompts times n is limited to {MAX_PROMPTS}")
         return self
 
 
 class CompletionLogprobs(Reply):
-    """Log-probabilities of the answer's tokens, in the form of this endpoint."""
+    """Log-probabilities in the form of this endpoint; the first token of a prompt has none."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from glm_runtime.answering.events import Started
 from glm_runtime.answering.settings import Piece
+from glm_runtime.sampling.logprobs import TokenLogprobs
 from glm_runtime.text.tool_calls import ToolCall
 from glm_server.answers import BegunAnswers
 from glm_server.openai.chat_schema import (
@@ -32,6 +33,8 @@ class ChoiceState:
         reasoning: its reasoning.
         calls: its calls of tools, which come with the last piece.
         logprobs: log-probabilities of its tokens, if they were requested.
+        prompt_logprobs: log-probabilities of the prompt's tokens from the second one on, if they
+            were requested.
         finish_reason: the reason why it ended.
         num_tokens: number of its tokens.
         num_reasoning: how many of them are reasoning.
@@ -41,6 +44,7 @@ class ChoiceState:
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: str = "stop"
     num_tokens: int = 0
     num_reasoning: int = 0
@@ -52,6 +56,7 @@ class ChoiceState:
         self.text += piece.text
         self.reasoning += piece.reasoning
         self.calls = piece.tool_calls
+        self.prompt_logprobs = self.prompt_logprobs or piece.prompt_logprobs
         if piece.finish_reason is not None:
             self.finish_reason = read_finish(piece)
 
@@ -71,19 +76,23 @@ class Job:
         created: Unix time at which it began.
     """
 
-    def __init__(self, begun: BegunAnswers, prefix: str, choices_per_prompt: int) -> None:
+    def __init__(
+        self, begun: BegunAnswers, prefix: str, choices_per_prompt: int, *, names_end: bool = False
+    ) -> None:
         """Start.
 
         Args:
             begun: the answers.
             prefix: beginning of the response's id.
             choices_per_prompt: number of answers to each prompt.
+            names_end: whether the token that ends an answer has its log-probability, too.
         """
         self.begun = begun
         self.choices = [ChoiceState() for _ in begun.requests]
         self.id = f"{prefix}-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self._step = choices_per_prompt
+        self._names_end = names_end
         self._cached = [0] * len(begun.requests)
 
     @property
@@ -136,7 +145,7 @@ class Job:
     def name_logprobs(self, piece: Piece) -> TokenLogprob | None:
         """Return the log-probabilities of a token of the answer, if they were requested."""
         model = self.loaded.model
-        is_end = piece.token_id in model.manifest.model.eos_token_ids
+        is_end = not self._names_end and piece.token_id in model.manifest.model.eos_token_ids
         if piece.logprobs is None or is_end or piece.is_reasoning:
             return None
         return name_tokens(model.tokenizer, piece.token_id, piece.logprobs)
