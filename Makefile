@@ -83,7 +83,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	@echo 'Installing the tested versions into $(VENV). This takes a few minutes.'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev,docs$(PEERS)]'
+	@$(BIN)/pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[$(ORT),export,dev,lm-eval,docs$(PEERS)]'
 	@touch $@
 
 $(VENV)/.ready-release: $(READY) release/requirements.txt

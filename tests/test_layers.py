@@ -18,6 +18,7 @@ FOLDERS = {
     "glm_quantize": ROOT / "quantize" / "glm_quantize",
     "glm_runtime": ROOT / "runtime" / "glm_runtime",
     "glm_agents": ROOT / "runtime" / "glm_agents",
+    "glm_lm_eval": ROOT / "runtime" / "glm_lm_eval",
     "glm_server": ROOT / "runtime" / "glm_server",
 }
 FORBIDDEN = {
@@ -26,12 +27,14 @@ FORBIDDEN = {
         "glm_export",
         "glm_quantize",
         "glm_agents",
+        "glm_lm_eval",
         "glm_server",
         "torch",
         "onnx",
         "transformers",
     },
     "glm_agents": {"glm_export", "glm_quantize", "glm_server", "torch", "onnx", "transformers"},
+    "glm_lm_eval": {"glm_export", "glm_quantize", "glm_server", "torch", "onnx", "transformers"},
     "glm_server": {"glm_export", "glm_quantize", "torch", "onnx", "transformers"},
 }
 STARTS_SERVER = ROOT / "runtime" / "glm_runtime" / "cli" / "serve.py"
@@ -54,6 +57,7 @@ ROOMS = {
         . errors limits configuration texts offers observation last_words bounded_http
         sandbox_program sandbox connection toolbox strategy turns loop
     """,
+    "glm_lm_eval": ". options answers model __main__",
     "glm_server": """
         . settings errors ids store metrics operator_tools services schema call_rules forms
         . settings errors ids store metrics operator_tools services schema call_rules forms
