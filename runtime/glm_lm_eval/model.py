@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+# lm-eval's --device where the user gives none; then we choose. `device=cuda` insists on CUDA.
+_DEFAULT_DEVICE = "cuda:0"
 # Tokens before a continuation: (texts for lm-eval's cache, context, continuation).
 _Encoded = tuple[tuple[str, str] | None, list[int], list[int]]
 
@@ -79,9 +81,10 @@ class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         Raises:
             GlmRuntimeError: an argument is not valid, or the folder cannot be loaded.
         """
-        added = {
-            key: value for key, value in (additional_config or {}).items() if value is not None
-        }
+        given = (additional_config or {}).items()
+        added = {key: value for key, value in given if value is not None}
+        if added.get("device") == _DEFAULT_DEVICE:
+            del added["device"]
         return cls(read_options({**added, **arg_dict}))
 
     def get_model_info(self) -> dict[str, object]:
