@@ -42,7 +42,7 @@ class Tokenizer:
 
     def is_special(self, text: str) -> bool:
         """Return whether a text is the name of a special token."""
-        return self.find_id(text) in self._special_ids
+        return self.find_id(text) in self.special_ids
 
     def find_tokens_with(self, texts: Sequence[str]) -> frozenset[int]:
         """Return the ids of all tokens whose text contains one of `texts`; results are cached."""
