@@ -30,15 +30,20 @@ void read(std::string_view answer, glm::CallForm form) {
   }
 }
 
-// What is written as Python is read as the same object.
-void write(const std::string& arguments) {
-  std::string text = glm::write_python_call(arguments);
-  if (text == arguments) return;
+std::optional<std::string> read_written(const std::string& text) {
   std::string_view rest = text;
   require(glm::take_start(&rest, "```python\ntool_call("));
   std::optional<std::string> json = glm::take_python_arguments({}, "", "{", &rest);
-  bool is_read = json && rest == "\n```";
-  if (is_read) require(glm::write_python_call(*json) == text);
+  return rest == "\n```" ? json : std::nullopt;
+}
+
+// What is read is written so that the same is read again. Keys that are no names are not read, or
+// without the blanks around them.
+void write(const std::string& arguments) {
+  std::string text = glm::write_python_call(arguments);
+  if (text == arguments) return;
+  std::optional<std::string> json = read_written(text);
+  if (json) require(read_written(glm::write_python_call(*json)) == json);
 }
 
 }  // namespace
