@@ -6,17 +6,23 @@ The clients' own signatures are read, so that a parameter of a newer client fail
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import openai
+import pydantic
 import pytest
+from anthropic import types as blocks
+from openai.types import chat, responses, shared
+from openai.types.responses import response_output_item as items
 
+from glm_server.anthropic import schema as anthropic_schema
 from glm_server.anthropic.schema import CountRequest, MessageRequest
+from glm_server.openai import chat_schema, mcp_schema, responses_schema
 from glm_server.openai.chat_schema import ChatCompletionRequest
 from glm_server.openai.completions_schema import CompletionRequest
 from glm_server.openai.responses_schema import ResponsePromptFields, ResponseRequest
-from glm_server.schema import Body
+from glm_server.schema import Body, Effort
 from support.server_bodies import BODIES, COUNT, MESSAGES, RESPONSES, USER
 from support.servers import ServerProcess
 
@@ -37,6 +43,21 @@ METHODS: list[tuple[str, type[Body], Callable[..., Any]]] = [
     (COUNT, CountRequest, ANTHROPIC.messages.count_tokens),
     (COUNT, CountRequest, ANTHROPIC.beta.messages.count_tokens),
 ]
+# What clients make of our answers, and what takes it when it comes back in a conversation.
+ROUND_TRIPS: list[tuple[type[pydantic.BaseModel], type[Body]]] = [
+    (chat.ChatCompletionMessage, chat_schema.AssistantMessage),
+    (chat.ChatCompletionMessageFunctionToolCall, chat_schema.MessageToolCall),
+    (responses.ResponseOutputMessage, responses_schema.InputMessage),
+    (responses.ResponseOutputText, responses_schema.OutputTextPart),
+    (responses.ResponseReasoningItem, responses_schema.InputReasoning),
+    (responses.ResponseFunctionToolCall, responses_schema.InputCall),
+    (items.McpCall, mcp_schema.InputMcpCall),
+    (items.McpListTools, mcp_schema.InputToolList),
+    (items.McpApprovalRequest, mcp_schema.InputApprovalRequest),
+    (blocks.TextBlock, anthropic_schema.TextBlock),
+    (blocks.ThinkingBlock, anthropic_schema.ThinkingBlock),
+    (blocks.ToolUseBlock, anthropic_schema.ToolUseBlock),
+]
 SMALLEST = {
     **BODIES,
     CHAT: {"messages": [USER], "max_tokens": 1},
@@ -45,7 +66,7 @@ SMALLEST = {
 }
 
 
-def list_fields(schema: type[Body]) -> set[str]:
+def list_fields(schema: type[pydantic.BaseModel]) -> set[str]:
     return {field.alias or name for name, field in schema.model_fields.items()}
 
 
@@ -72,3 +93,17 @@ def test_what_the_schema_does_not_have_is_refused_and_documented(
     rows = [line for line in lines if line.startswith(f"| `{path}` |")]
     is_general = any("all fields that do not change the prompt" in row for row in rows)
     assert is_general or any(f"`{name}`" in row.split("|")[2] for row in rows)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), ROUND_TRIPS)
+def test_whole_objects_of_a_client_come_back(
+    theirs: type[pydantic.BaseModel], ours: type[Body]
+) -> None:
+    """`namespace: null` of a call was refused, so that `model_dump` could not be sent back."""
+    assert list_fields(theirs) <= list_fields(ours)
+
+
+def test_all_levels_of_effort_are_known() -> None:
+    """Chat completions refused `xhigh` and `max`, which responses took."""
+    literal, _ = get_args(shared.ReasoningEffort)
+    assert set(get_args(literal)) == set(get_args(Effort))

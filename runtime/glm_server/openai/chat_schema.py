@@ -16,6 +16,7 @@ from pydantic import (
 
 from glm_server.schema import (
     Body,
+    Effort,
     Reply,
     ResponseFormat,
     SamplingFields,
@@ -156,7 +157,7 @@ class ChatPromptFields(Body):
     tool_choice: (
         Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice | None
     ) = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateVariables | None = None
     continue_final_message: bool | None = None
 

@@ -17,6 +17,7 @@ from glm_server.openai.mcp_schema import (
 )
 from glm_server.schema import (
     Body,
+    Effort,
     SamplingFields,
     TokenCount,
     ToolName,
@@ -85,6 +86,10 @@ class InputCall(Body):
     arguments: str
     id: str | None = None
     status: ItemStatus | None = None
+    # Clients that write whole objects send these, too.
+    namespace: None = None
+    caller: None = None
+    async_: None = Field(default=None, alias="async")
 
 
 class InputResult(Body):
@@ -184,7 +189,7 @@ class TextSettings(Body):
 class ReasoningSettings(Body):
     """How much the model reasons: its chat template can only turn reasoning on or off."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     summary: None = Field(
         default=None, description="Reasoning items hold the whole text; there are no summaries."
     )
