@@ -177,6 +177,15 @@ class BatchDecoder:
         self.lengths.append(length)
         self.open_length = None
 
+    def reopen(self) -> None:
+        """Make the only complete row, in the only slot, the open row."""
+        assert self.num_slots == self.num_rows == 1
+        self.lengths, self.open_length = [], self.lengths[0]
+
+    def shorten(self, length: int) -> None:
+        """Forget the tokens of the open row from position `length` on."""
+        self.open_length = min(length, self._require_open())
+
     def drop(self) -> None:
         """Forget the open row."""
         self.open_length = None

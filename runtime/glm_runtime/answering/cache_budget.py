@@ -107,6 +107,10 @@ class CacheBudget:
         wanted = choose_capacity(length, 0, self.model)
         return BufferShape(old.num_slots, wanted if 2 * wanted <= old.capacity else old.capacity)
 
+    def trim_alone(self, length: int, old: BufferShape) -> BufferShape:
+        """Return the shape for the only row of `length` tokens, so that others fit beside it."""
+        return BufferShape(1, min(choose_capacity(length, 0, self.model), old.capacity))
+
     def measure(self, shape: BufferShape) -> int:
         """Return the bytes of buffers of a shape."""
         return shape.num_slots * shape.capacity * self.token_bytes

@@ -105,6 +105,15 @@ class DeviceRow:
         """Make the open row the complete row."""
         self.lengths, self.open_length = [self._decoder.length], None
 
+    def reopen(self) -> None:
+        """Make the complete row the open row."""
+        self.lengths, self.open_length = [], self._decoder.length
+
+    def shorten(self, length: int) -> None:
+        """Forget the tokens of the open row from position `length` on."""
+        self._decoder.truncate(length)
+        self.open_length, self._copied = self._decoder.length, None
+
     def drop(self) -> None:
         """Forget the open row."""
         self.open_length, self._copied = None, None

@@ -18,7 +18,8 @@ from glm_runtime.answering.events import EngineStatistics, Event, SchedulerLimit
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.loaded_model import LoadedModel
 from glm_runtime.answering.prefix_files import PrefixFiles
-from glm_runtime.answering.scheduler import Answer, Scheduler
+from glm_runtime.answering.request_queue import Answer
+from glm_runtime.answering.scheduler import Scheduler
 from glm_runtime.errors import (
     AnswerCancelledError,
     EngineClosedError,

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import queue
+import re
 import tempfile
 import threading
 import time
@@ -31,8 +32,11 @@ BLOCK_TOKENS = 32  # up to 31 tokens at the end of a prefix are read again after
 FORMAT_VERSION = 1
 _SUFFIX = ".kv"
 _UNFINISHED = ".making-"
+_HEX = "[0-9a-f]"
+_FINGERPRINT_DIGITS = 32
 _LOGGER = logging.getLogger(__name__)
 _DIGEST_BYTES = 32
+_BLOCK_NAME = re.compile(f"{_HEX}{{{2 * _DIGEST_BYTES}}}{re.escape(_SUFFIX)}")
 _MOST_PENDING_BYTES = 256 << 20
 _SCANS = 32  # the folder is scanned when this part of its limit was written
 
@@ -213,9 +217,9 @@ class PrefixFiles:
         for _, size, path in found:
             if used + step <= self._limit_bytes:
                 break
-            with contextlib.suppress(OSError):
-                path.unlink()
-            used -= size
+            with contextlib.suppress(OSError):  # Windows keeps a file that another process reads
+                path.unlink(missing_ok=True)
+                used -= size
         if used + step > self._limit_bytes:
             raise OSError(f"its {self._limit_bytes} bytes hold no block of {self._file_bytes}")
         self._free_bytes = step
@@ -235,7 +239,7 @@ def _compute_fingerprint(model: LoadedModel) -> str:
         entry.cache_dtype,
         str(BLOCK_TOKENS),
     )
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _sign(key: str, data: memoryview) -> bytes:
@@ -257,12 +261,15 @@ def _take(parts: Sequence[CacheArray], ends: Sequence[int], start: int, stop: in
 
 
 def _list_files(root: Path) -> Iterator[tuple[int, int, Path]]:
-    """Yield time of use, size and path of every file; what killed processes left is deleted."""
-    for path in root.glob("*/*"):
+    """Yield time of use, size and path of every block; what killed processes left is deleted.
+
+    Files and folders with names of another form belong to somebody else.
+    """
+    for path in root.glob(f"{_HEX * _FINGERPRINT_DIGITS}/*"):
         with contextlib.suppress(OSError):  # another process has just deleted it
             status = path.stat()
             process = path.name.removeprefix(_UNFINISHED).partition("-")[0]
-            if path.suffix == _SUFFIX:
+            if _BLOCK_NAME.fullmatch(path.name):
                 yield status.st_mtime_ns, status.st_size, path
             elif process.isdigit() and not is_made_by_running(path, int(process)):
                 path.unlink()

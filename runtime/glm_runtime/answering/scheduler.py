@@ -7,8 +7,7 @@ in another order. Read `generation.py` and `row_cache.py` before.
 """
 
 import dataclasses
-from collections import Counter, deque
-from dataclasses import dataclass
+from collections import Counter
 
 from glm_runtime.answering.batch_decoder import OPEN_ROW
 from glm_runtime.answering.cache_budget import BufferShape
@@ -23,6 +22,7 @@ from glm_runtime.answering.events import (
 )
 from glm_runtime.answering.generation import AnswerWriter, Request, check_prompt
 from glm_runtime.answering.prefix_files import PrefixFiles
+from glm_runtime.answering.request_queue import Answer, RequestQueue
 from glm_runtime.answering.row_cache import RowCache
 from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.arrays import FloatArray
@@ -30,62 +30,12 @@ from glm_runtime.errors import GlmRuntimeError
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.decoding import PREFILL_CHUNK
 from glm_runtime.graph.inference import OpenGraph
-from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
 from glm_runtime.sampling.sampler import require_finite
 from glm_runtime.text.tokenizer import Tokenizer
 
-_RESERVED_TOKENS = 256  # tokens of an answer for which memory is reserved before it starts
-
-
-@dataclass(eq=False)
-class Answer:
-    """A checked request, on its way to an answer.
-
-    Attributes:
-        writer: chooses the tokens.
-        tokens: the prompt, then the tokens of the answer.
-        ticket: its number, which tells the order of arrival.
-        has_started: whether its first event has been told.
-        scores: log-probabilities of the prompt's tokens from the second one on, as far as it has
-            been read; `None` if nobody wants them (any more).
-        num_top: number of most likely tokens to report with each of them.
-    """
-
-    writer: AnswerWriter
-    tokens: list[int]
-    ticket: int = -1
-    has_started: bool = False
-    scores: list[TokenLogprobs] | None = None
-    num_top: int = 0
-
-    def __post_init__(self) -> None:
-        self.reserve()
-
-    def reserve(self) -> None:
-        """Reserve memory for the tokens so far and some more."""
-        # The last token needs no place in the cache, since the graph never reads it.
-        self._reserved = len(self.tokens) + min(self.writer.remaining - 1, _RESERVED_TOKENS)
-
-    @property
-    def needed(self) -> int:
-        """Number of tokens that its row should have memory for."""
-        return max(self._reserved, len(self.tokens))
-
-    def score(self, start: int, logits: FloatArray) -> None:
-        """Add log-probabilities, by the logits [K, V] of the prompt's tokens from `start` on."""
-        if self.scores is None:
-            return
-        # A row that gave up its memory may read tokens again that have been scored before.
-        first = len(self.scores)
-        following = self.tokens[first + 1 : start + len(logits) + 1]
-        # All logits count, the padding of the vocabulary too; see `scoring.py`.
-        for row, token in zip(logits[first - start :], following, strict=False):
-            self.scores.append(measure_logprobs(row, token, self.num_top))
-
-    def take_scores(self) -> tuple[TokenLogprobs, ...]:
-        """Return the log-probabilities of the prompt, the first time only."""
-        scores, self.scores = self.scores or [], None
-        return tuple(scores)
+# Tokens that are loaded from disk instead of reading one. A token's float32 keys and values of a
+# model of 1.5 billion weights took 0.25 ms of an AVX2 core; the model reads it in 10 ms or more.
+_LOADS_PER_READ = 8
 
 
 class Scheduler:
@@ -107,7 +57,7 @@ class Scheduler:
         self._rows = self._cache.rows
         # Elsewhere nobody waits for a step while a prompt is read.
         self._chunk = limits.chunk_tokens if graph.device == "cpu" else self._rows.largest_read
-        self._waiting: deque[Answer] = deque()  # by their tickets
+        self._waiting = RequestQueue()
         self._open: Answer | None = None  # its prompt is being read into the open row
         self._running: list[Answer] = []  # in the order of the rows
         self._next_ticket = 0
@@ -166,7 +116,7 @@ class Scheduler:
         """Put a prepared request at the end of the queue; return its ticket."""
         answer.ticket = self._next_ticket
         self._next_ticket += 1
-        self._waiting.append(answer)
+        self._waiting.add(answer)
         return answer.ticket
 
     def cancel(self, ticket: int) -> bool:
@@ -193,7 +143,7 @@ class Scheduler:
         answer that took part ends with a GenerationError, and the others go on.
         """
         self._events = []
-        is_reading = self._open is not None or self._plan_first() is not None
+        is_reading = self._open is not None or self._choose_next() is not None
         if is_reading and (self._reads_next or not self._running):
             self._read_chunk()
             self._reads_next = False
@@ -206,69 +156,95 @@ class Scheduler:
         """Return the answers that have a row; the open row is the last one."""
         return [*self._running] if self._open is None else [*self._running, self._open]
 
-    def _plan_first(self) -> BufferShape | None:
-        """Return the shape of the buffers with the first waiting request; `None` if it must wait.
-
-        Later ones do not overtake it, so that it does not wait forever.
-        """
+    def _choose_next(self) -> Answer | None:
+        """Return the waiting request that gets a row next; `None` if all must wait."""
         if not self._waiting or len(self._running) >= self._cache.max_rows:
             return None
-        needed = max(answer.needed for answer in (*self._running, self._waiting[0]))
+        return self._waiting.choose(lambda answer: self._plan(answer) is not None)
+
+    def _plan(self, answer: Answer) -> BufferShape | None:
+        """Return the shape of the buffers with one more request; `None` without memory for it."""
+        needed = max(other.needed for other in (*self._running, answer))
         return self._cache.plan(len(self._running) + 1, needed)
 
     def _read_chunk(self) -> None:
         """Read prompts, the first one first, until a chunk is full or no row is free."""
-        # Where no answer waits for its next token, larger chunks are a little faster.
-        room = self._chunk if self._running else max(self._chunk, self._rows.largest_read)
-        while room > 0:
+        done = 0
+        while (room := self._chunk_room - done) > 0:
             if self._open is None:
                 self._admit()
             answer = self._open
             if answer is None:
                 return
-            start = self._rows.open_length or 0
-            left = len(answer.tokens) - start
+            if self._cache.is_loading:
+                done += self._load(answer, room)
+                continue
+            left = len(answer.tokens) - (self._rows.open_length or 0)
             if left > room and room < min(self._chunk, self._rows.largest_read) // 4:
                 return  # a run of few tokens takes nearly as long as one of many
-            is_scored = answer.scores is not None
-            largest = PREFILL_CHUNK if is_scored else self._rows.largest_read
-            count = min(left, room, largest)
-            tokens = answer.tokens[start : start + count]
-            try:
-                logits = self._rows.read(tokens, count if is_scored else 1)
-            except GlmRuntimeError as error:
-                self._tell(answer, error)
-                self._release(answer)
-                continue
-            answer.score(start, logits)
-            room -= count
-            self._counts["prompt_tokens_read"] += count
-            if count == left:
-                self._rows.finish()
-                self._open = None
-                self._running.append(answer)
-                self._write(answer, logits[-1])
+            largest = self._rows.largest_read if answer.scores is None else PREFILL_CHUNK
+            done += self._read(answer, min(left, room, largest))
+
+    @property
+    def _chunk_room(self) -> int:
+        """Number of prompt tokens that may be read in one step."""
+        # Where no answer waits for its next token, larger chunks are a little faster.
+        return self._chunk if self._running else max(self._chunk, self._rows.largest_read)
+
+    def _read(self, answer: Answer, count: int) -> int:
+        """Read tokens of the open row; return how many were read."""
+        start = self._rows.open_length or 0
+        tokens = answer.tokens[start : start + count]
+        try:
+            logits = self._rows.read(tokens, 1 if answer.scores is None else count)
+        except GlmRuntimeError as error:
+            self._tell(answer, error)
+            self._release(answer)
+            return 0
+        answer.score(start, logits)
+        self._counts["prompt_tokens_read"] += count
+        if start + count == len(answer.tokens):
+            self._rows.finish()
+            self._open = None
+            self._running.append(answer)
+            self._write(answer, logits[-1])
+        return count
 
     def _admit(self) -> None:
-        """Open a row for the first waiting request, if there is room for it."""
-        shape = self._plan_first()
-        if shape is None:
+        """Open a row for the next waiting request, if there is room for it."""
+        answer = self._choose_next()
+        shape = None if answer is None else self._plan(answer)
+        if answer is None or shape is None:
             return
-        answer = self._waiting.popleft()
+        self._waiting.admit(answer)
         others = [other.tokens for other in self._running]
         try:
             # The logits of tokens that come from the cache are not known.
             most = None if answer.scores is None else len(answer.scores)
-            cached = self._cache.open_row(answer.tokens, others, shape, most)
+            self._cache.open_row(answer.tokens, others, shape, most)
         except GlmRuntimeError as error:
             self._tell(answer, error)
             self._fail_all(error)
             return
         self._open = answer
-        if not answer.has_started:
-            answer.has_started = True
-            self._counts["prompt_tokens_cached"] += cached
-            self._tell(answer, Started(cached))
+        if not self._cache.is_loading:
+            self._start(answer)
+
+    def _load(self, answer: Answer, room: int) -> int:
+        """Load a part of the open row from disk; return as how much reading it counts."""
+        loaded = self._cache.load_stored(room * _LOADS_PER_READ)
+        if not self._cache.is_loading:
+            self._start(answer)
+        return -(-loaded // _LOADS_PER_READ)
+
+    def _start(self, answer: Answer) -> None:
+        """Tell that the prompt is being read, once for each request."""
+        if answer.has_started:
+            return
+        answer.has_started = True
+        cached = self._rows.open_length or 0
+        self._counts["prompt_tokens_cached"] += cached
+        self._tell(answer, Started(cached))
 
     def _write_tokens(self) -> None:
         """Give every running answer one more token."""
@@ -328,11 +304,11 @@ class Scheduler:
             self._preempt(max(answers, key=lambda answer: answer.ticket))
 
     def _preempt(self, answer: Answer) -> None:
-        """Let an answer wait at the head of the queue; it goes on from its tokens."""
+        """Let an answer wait in its old place; it goes on from its tokens."""
         self._counts["preemptions"] += 1
         self._close_row(answer)
         answer.reserve()
-        self._waiting.appendleft(answer)
+        self._waiting.add(answer)
 
     def _release(self, answer: Answer) -> None:
         """Remove the row of an answer that has ended, and give back its memory."""
@@ -360,7 +336,7 @@ class Scheduler:
         for answer in self._list_admitted():
             self._tell(answer, error)
         self._running, self._open = [], None
-        self._rows.clear()
+        self._cache.drop_rows()
 
     def _tell(self, answer: Answer, event: Event) -> None:
         self._events.append(TicketEvent(answer.ticket, event))

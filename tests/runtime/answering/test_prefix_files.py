@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_runtime import FolderError, GenerationSettings, Model, Request, SamplingError, load
+from glm_runtime import (
+    FolderError,
+    GenerationSettings,
+    Model,
+    Piece,
+    Request,
+    SamplingError,
+    load,
+)
 from glm_runtime.answering.events import SchedulerLimits, Started
 from glm_runtime.answering.prefix_files import BLOCK_TOKENS, PrefixFiles
 from glm_runtime.answering.scheduler import Scheduler
@@ -49,11 +57,14 @@ def read(files: PrefixFiles, tokens: list[int], start: int = 0) -> CacheArray:
     return np.concatenate([empty, *files.read(tokens, start)], axis=2)
 
 
+def open_scheduler(model: Model, files: PrefixFiles, limits: SchedulerLimits) -> Scheduler:
+    parts = (model.graph, model.manifest.model, model.tokenizer, model.default_settings)
+    return Scheduler(*parts, limits, files)
+
+
 def answer(model: Model, files: PrefixFiles, request: Request) -> tuple[int, list[object]]:
     """Tokens that a fresh process takes from the files, and its pieces."""
-    limits = SchedulerLimits(2, 128, 10**8)
-    parts = (model.graph, model.manifest.model, model.tokenizer, model.default_settings)
-    scheduler = Scheduler(*parts, limits, files)
+    scheduler = open_scheduler(model, files, SchedulerLimits(2, 128, 10**8))
     ticket = scheduler.submit(scheduler.prepare(request))
     events = run_to_end(scheduler)[ticket]
     assert isinstance(events[0], Started)
@@ -202,6 +213,105 @@ def test_a_process_that_is_killed_damages_nothing(tmp_path: Path, seed: int):
         assert blocks == found == len(list_blocks(tmp_path / "cache"))
         files.write([500] * 640, [make_values(1, 640)])
     assert not list((tmp_path / "cache").glob("*/.making-*"))
+
+
+def test_files_of_others_in_the_folder_are_neither_counted_nor_deleted(
+    long_model: Model, tmp_path: Path
+):
+    """A user may name a folder of documents; those with names of another form stay."""
+    block = "ab" * 32
+    others = [
+        tmp_path / "notes" / f"{block}.kv",
+        tmp_path / ("c" * 32) / "notes.kv",
+        tmp_path / ("c" * 32) / f"{block}.txt",
+        tmp_path / "notes" / ".making-999999999-x",
+        tmp_path / ("c" * 32) / ".making-it-x",
+    ]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"0" * 20 * BLOCK_BYTES)
+        os.utime(path, (1, 1))
+    with open_files(tmp_path, long_model, 8 * BLOCK_BYTES) as files:
+        for first in range(6):
+            files.write([first] * 64, [make_values(first, 64)])
+    assert all(path.exists() for path in others)
+    with open_files(tmp_path, long_model) as files:
+        assert read(files, [5] * 64).shape[2] == 64
+        assert read(files, [0] * 64).shape[2] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder has no write permission")
+def test_a_file_that_cannot_be_deleted_still_counts(long_model: Model, tmp_path: Path):
+    """A directory with a block's name stands for such a file."""
+    with open_files(tmp_path, long_model, 8 * BLOCK_BYTES) as files:
+        kept = files._locate("ab" * 32)
+        kept.mkdir()
+        os.utime(kept, (1, 1))
+        (kept / "file").write_bytes(b"")
+        size = kept.stat().st_size
+        for first in range(12):
+            files.write([first] * 32, [make_values(first, 32)])
+    blocks = [path for path in list_blocks(tmp_path) if path != kept]
+    assert sum(path.stat().st_size for path in blocks) + size <= 8 * BLOCK_BYTES
+    assert len(blocks) >= 4
+
+
+def test_stored_blocks_are_loaded_between_the_tokens_of_others(long_model: Model, tmp_path: Path):
+    """1,472 tokens from disk beside a running answer, which gets a token after every 128."""
+    request = Request([5, 6, 7] * 500, SHORT)
+    with open_files(tmp_path, long_model) as files:
+        expected = answer(long_model, files, request)[1]
+    with open_files(tmp_path, long_model) as files:
+        scheduler = open_scheduler(long_model, files, SchedulerLimits(2, 16, 10**8))
+        endless = GenerationSettings(GREEDY, 500, is_eos_ignored=True)
+        running = scheduler.submit(scheduler.prepare(Request([9], endless)))
+        scheduler.step()
+        ticket = scheduler.submit(scheduler.prepare(request))
+        events: list[object] = []
+        loaded, turns = 0, 0
+        while not events:
+            found = scheduler.step()
+            length = scheduler._rows.open_length or 0
+            assert length - loaded <= 8 * 16
+            # A step loads blocks, or gives the running answer a token.
+            written = [one.ticket for one in found if isinstance(one.event, Piece)]
+            assert written == ([] if length > loaded else [running])
+            turns += written != []
+            loaded = length
+            events += [one.event for one in found if one.ticket == ticket]
+        assert events == [Started(46 * BLOCK_TOKENS)] and turns >= 11
+        events += run_to_end(scheduler)[ticket]
+        assert pieces_of(events) == expected  # type: ignore[arg-type]
+        assert scheduler.statistics.prompt_tokens_read == 1 + 1500 - 46 * BLOCK_TOKENS
+
+
+def test_an_answer_that_ends_meanwhile_ends_no_loading(long_model: Model, tmp_path: Path):
+    request = Request([5, 6, 7] * 500, SHORT)
+    with open_files(tmp_path, long_model) as files:
+        expected = answer(long_model, files, request)[1]
+    with open_files(tmp_path, long_model) as files:
+        scheduler = open_scheduler(long_model, files, SchedulerLimits(2, 16, 10**8))
+        scheduler.submit(scheduler.prepare(Request([9] * 10, SHORT)))
+        scheduler.step()
+        ticket = scheduler.submit(scheduler.prepare(request))
+        events = run_to_end(scheduler)[ticket]
+        assert events[0] == Started(46 * BLOCK_TOKENS)
+        assert pieces_of(events) == expected
+
+
+def test_a_request_is_cancelled_while_its_blocks_are_loaded(long_model: Model, tmp_path: Path):
+    request = Request([5, 6, 7] * 500, SHORT)
+    with open_files(tmp_path, long_model) as files:
+        expected = answer(long_model, files, request)[1]
+    with open_files(tmp_path, long_model) as files:
+        scheduler = open_scheduler(long_model, files, SchedulerLimits(2, 16, 10**8))
+        ticket = scheduler.submit(scheduler.prepare(request))
+        assert scheduler.step() == [] and scheduler._cache.is_loading
+        assert scheduler.cancel(ticket) and not scheduler._cache.is_loading
+        other = scheduler.submit(scheduler.prepare(Request([9] * 10, SHORT)))
+        assert len(pieces_of(run_to_end(scheduler)[other])) == 9
+        ticket = scheduler.submit(scheduler.prepare(request))
+        assert pieces_of(run_to_end(scheduler)[ticket]) == expected
 
 
 def test_a_full_disk_or_a_deleted_folder_ends_no_answer(

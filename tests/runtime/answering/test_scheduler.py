@@ -75,7 +75,8 @@ def test_answers_are_those_of_single_runs(long_model: Model, memory: int | None,
 def assert_nothing_left(scheduler: Scheduler) -> None:
     statistics = scheduler.statistics
     assert scheduler.is_idle and statistics.running == statistics.waiting == 0
-    assert scheduler._rows.lengths == [] and scheduler._rows.open_length is None
+    assert scheduler._rows.lengths == []
+    assert scheduler._cache._parked or scheduler._rows.open_length is None
 
 
 def test_rows_that_grow_preempt_the_newest_and_no_answer_changes(long_model: Model):
