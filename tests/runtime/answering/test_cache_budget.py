@@ -91,3 +91,25 @@ def test_what_does_not_fit_alone_is_refused():
         budget.check(3001)
     small = dataclasses.replace(ENTRY, cache_dtype="int8")
     assert CacheBudget(small, 1, 1000 * TOKEN_BYTES).longest == 2000
+
+
+def test_shapes_at_their_bounds():
+    budget = CacheBudget(ENTRY, 8, 10_000 * TOKEN_BYTES)
+    # No slot is added where only the rows grow, and a buffer halves as soon as it can.
+    assert budget.plan(4, 600, BufferShape(4, 512)) == BufferShape(4, 768)
+    assert budget.trim(1, 256, BufferShape(1, 512)) == BufferShape(1, 256)
+    assert budget.trim_alone(300, BufferShape(4, 600)) == BufferShape(1, 512)
+    assert budget.trim_alone(300, BufferShape(4, 310)) == BufferShape(1, 310)
+    assert budget.measure(BufferShape(2, 100)) == 200 * TOKEN_BYTES
+    # Memory that is just enough is used: for spare slots, and for a buffer that grows.
+    half = CacheBudget(ENTRY, 8, 2 * 4 * 256 * TOKEN_BYTES)
+    assert half.plan(3, 256, BufferShape(2, 256)) == BufferShape(4, 256)
+    full = CacheBudget(ENTRY, 8, 2 * 2560 * TOKEN_BYTES)
+    assert full.plan(2, 2049, BufferShape(2, 2048)) == BufferShape(2, 2560)
+
+
+def test_a_refusal_names_the_memory_in_gigabytes():
+    entry = dataclasses.replace(ENTRY, num_layers=100, num_kv_heads=50, head_dim=100)
+    budget = CacheBudget(entry, 1, 10**9)
+    with pytest.raises(PromptError, match=r"1001 tokens, which need 2\.00 GB of KV cache"):
+        budget.check(1001)

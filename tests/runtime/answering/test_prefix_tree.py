@@ -84,7 +84,7 @@ def test_a_long_sequence_is_kept_as_far_as_it_fits_and_evicted_from_its_end():
     tree = PrefixTree(TOKEN_BYTES, 2 * SEGMENT_TOKENS * TOKEN_BYTES)
     tokens = tuple(range(3 * SEGMENT_TOKENS))
     add(tree, tokens)
-    assert check(tree, tokens) == 2 * SEGMENT_TOKENS
+    assert check(tree, tokens) == tree.measure(tokens) == 2 * SEGMENT_TOKENS
     add(tree, (-1, -2))
     assert check(tree, tokens) == SEGMENT_TOKENS
     assert check(tree, (-1, -2)) == 2
