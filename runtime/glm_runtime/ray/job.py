@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from glm_runtime.answering.settings import GenerationSettings
@@ -287,4 +287,4 @@ def _describe(
 
 def as_json(report: BatchReport) -> Mapping[str, object]:
     """Return a report for JSON."""
-    return asdict(replace(report))
+    return asdict(report)
