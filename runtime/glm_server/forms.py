@@ -52,11 +52,15 @@ def make_grammar(
     is_free = answer is None and not rules.must_call
     if is_free and not rules.strict:
         return None
+    parts = {f"tool {name!r:.80}": Grammar.from_schema(schema) for name, schema in tools.items()}
+    if answer is not None:
+        parts["response format"] = Grammar.from_schema(answer)
     calls = write_calls(dialect, tools, is_single=rules.is_single, has_turns=rules.has_turns)
     if is_free:
         names = list(tools)
         text = write_free_text(dialect, names, rules.strict, has_turns=rules.has_turns)
-        return Grammar("lark", "\n".join(["start: free", *text, *calls]), has_free_text=True)
+        source = "\n".join(["start: free", *text, *calls])
+        return Grammar("lark", source, has_free_text=True, parts=parts)
     lines = [] if answer is None or rules.must_call else [write_json("answer", answer)]
     start = "start: answer | calls" if lines else "start: calls"
-    return Grammar("lark", "\n".join([start, *lines, *calls]))
+    return Grammar("lark", "\n".join([start, *lines, *calls]), parts=parts)

@@ -331,3 +331,14 @@ def test_models(client: openai.OpenAI) -> None:
         client.models.retrieve("other")
     with pytest.raises(openai.NotFoundError, match="there is no model"):
         client.chat.completions.create(model="other", messages=ASKED)
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_the_tool_whose_schema_is_wrong_is_named(client: openai.OpenAI, choice: Any) -> None:
+    wrong = {"type": "object", "properties": {"title": {"type": "nothing"}}}
+    function = {"name": "get_poem", "parameters": wrong, "strict": True}
+    tools: Any = [TOOLS[0], {"type": "function", "function": function}]
+    with pytest.raises(openai.BadRequestError, match="tool 'get_poem': the json schema"):
+        client.chat.completions.create(
+            model="sample", messages=ASKED, tools=tools, tool_choice=choice
+        )

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -61,11 +61,14 @@ class Grammar:
         source: text of the grammar.
         has_free_text: whether the answer may begin with any text, as without a grammar. Then blank
             lines before that text are left out.
+        parts: grammars that are parts of it, by what users call them. If it is not valid, the error
+            names the part that is not.
     """
 
     kind: GrammarKind
     source: str
     has_free_text: bool = False
+    parts: Mapping[str, "Grammar"] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_schema(cls, schema: JsonSchema) -> "Grammar":
@@ -117,9 +120,14 @@ class GrammarMask:
         """
         library = _import_llguidance()
         self._vocabulary = tokenizer.grammar_vocabulary(model.vocab_size, model.eos_token_ids)
-        self._matcher: llguidance.LLMatcher = _run_deep(
-            lambda: _compile(grammar, library, self._vocabulary), grammar
-        )
+        try:
+            self._matcher: llguidance.LLMatcher = _run_deep(
+                lambda: _compile(grammar, library, self._vocabulary), grammar
+            )
+        except GrammarError:
+            for name, part in grammar.parts.items():
+                _require_valid(name, part, library, self._vocabulary)
+            raise
         self._require_no_error()
 
     @property
@@ -181,6 +189,15 @@ def _compile(
         matcher: llguidance.LLMatcher = library.LLMatcher(vocabulary, text, log_level=0)
         matcher.compute_bitmask()  # the first one builds what later ones need
         return matcher
+
+
+def _require_valid(
+    name: str, part: Grammar, library: ModuleType, vocabulary: "llguidance.LLTokenizer"
+) -> None:
+    try:
+        _run_deep(lambda: _compile(part, library, vocabulary), part)
+    except GrammarError as error:
+        raise GrammarError(f"{name}: {error}") from error
 
 
 def _run_deep(function: Callable[[], _Result], grammar: Grammar) -> _Result:
