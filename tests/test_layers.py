@@ -60,8 +60,8 @@ ROOMS = {
     "glm_lm_eval": ". options answers model __main__",
     "glm_server": """
         . settings errors ids store metrics operator_tools services schema call_rules free_text
-        forms questions answers sections turns access connections openai anthropic status page
-        description app program
+        forms resent_calls questions answers sections turns access connections openai anthropic
+        status page description app program
     """,
 }
 

@@ -39,6 +39,9 @@ CHECKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"] 
 MADE = ("artifacts/",)  # what the commands make
 # Of a benchmark, of all commands, and of optimum-cli.
 FOREIGN_OPTIONS = {"--cpp", "--help", "--model", "--task"}
+FOREIGN_OPTIONS |= {"--model_args", "--tasks", "--batch_size", "--limit", "--include_path"}
+FOREIGN_OPTIONS |= {"--apply_chat_template", "--system_instruction", "--fewshot_as_multiturn"}
+FOREIGN_OPTIONS |= {"--log_samples", "--use_cache", "--gen_kwargs"}
 
 
 def list_markdown() -> list[Path]:
@@ -59,7 +62,7 @@ def list_shell_lines() -> list[tuple[str, str]]:
         (page.name, line)
         for page in CHECKED
         for block in find_blocks(page, "sh", "bash", "")
-        for line in block.splitlines()
+        for line in block.replace("\\\n", " ").splitlines()
         if line.strip()
     ]
 
@@ -96,6 +99,11 @@ def test_a_shell_line_works(page: str, line: str) -> None:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["pip", "install", *arguments]:
             check_install(arguments)
+        case ["lm_eval", *options] | ["python", "-m", "glm_lm_eval", *options]:
+            pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra lm-eval)")
+            from lm_eval._cli.harness import HarnessCLI  # noqa: PLC0415
+
+            HarnessCLI()._parser.parse_args(["run", *options])
         case [".venv/bin/pytest" | ".venv/bin/python" | "python", path, *_]:
             assert (ROOT / path).exists()
         case ["docker", "build", "-t", "glm-run", "."]:
@@ -117,7 +125,7 @@ def check_install(arguments: list[str]) -> None:
         if match := re.fullmatch(r"(\.|glm-export)\[([\w,-]+)\]", word):
             assert set(match[2].split(",")) <= PROJECT["optional-dependencies"].keys()
         else:
-            assert word == "-c" or (ROOT / word).exists()
+            assert word in ("-c", "lm-eval[hf]") or (ROOT / word).exists()
 
 
 def list_options(command: click.Command) -> set[str]:

@@ -30,6 +30,7 @@ from glm_server.settings import ServerSettings
 from glm_server.store import ModelStore
 
 _LOG = logging.getLogger("glm_server")
+_ENDPOINTS = (page, status, models, chat, completions, responses, messages, tokens)
 
 
 def create_app(
@@ -69,16 +70,7 @@ def create_app(
     )
     app.state.services = services
     app.state.is_ready = False
-    for module in (
-        page,
-        status,
-        models,
-        chat,
-        completions,
-        responses,
-        messages,
-        tokens,
-    ):
+    for module in _ENDPOINTS:
         app.include_router(module.router)
     app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's own way
     _handle_errors(app)

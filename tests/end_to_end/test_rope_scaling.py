@@ -94,7 +94,7 @@ def test_a_given_original_context_is_that_of_the_export(make: Make, checkpoint: 
 def test_the_context_is_longer(make: Make) -> None:
     folder = make("plain fp32")
     with pytest.raises(
-        glm_runtime.PromptError, match=r"length is 256; .*with YaRN \(`rope_scaling`"
+        glm_runtime.PromptError, match=r"length is 256; .*with YaRN \(--rope-scaling yarn"
     ):
         compute(folder, 257)
     model = glm_runtime.load(folder, device="cpu", rope_scaling=YARN)

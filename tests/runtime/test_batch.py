@@ -132,10 +132,10 @@ def test_completions_of_one_prompt_share_its_reading(
     read: list[int] = []
     run = BatchDecoder._run
 
-    def count(decoder: BatchDecoder, ids, mask, first: int, last: int):
+    def count(decoder: BatchDecoder, ids, mask, first: int, last: int, num_logits: int = 1):
         if last - first == 1 and ids.shape[1] > 0:
             read.append(ids.shape[1])
-        return run(decoder, ids, mask, first, last)
+        return run(decoder, ids, mask, first, last, num_logits)
 
     monkeypatch.setattr(BatchDecoder, "_run", count)
     ids = model.tokenizer.encode(PROMPTS[3])
@@ -179,10 +179,10 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     read: list[int] = []
     run = BatchDecoder._run
 
-    def count(decoder: BatchDecoder, ids, mask, first: int, last: int):
+    def count(decoder: BatchDecoder, ids, mask, first: int, last: int, num_logits: int = 1):
         if ids.shape[1] > 1:
             read.append(ids.shape[1])
-        return run(decoder, ids, mask, first, last)
+        return run(decoder, ids, mask, first, last, num_logits)
 
     monkeypatch.setattr(BatchDecoder, "_run", count)
     return read
