@@ -204,6 +204,7 @@ def test_the_wheels_bring_their_own_files_only() -> None:
     packages = {
         "glm_agents",
         "glm_export",
+        "glm_lm_eval",
         "glm_programs",
         "glm_quantize",
         "glm_runtime",
