@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.failure import debug_option
@@ -220,8 +221,7 @@ def _fix_seed(settings: GenerationSettings) -> GenerationSettings:
     """Choose a seed if the user gave none, so that --json can report it."""
     if settings.sampling.seed is not None:
         return settings
-    sampling = dataclasses.replace(settings.sampling, seed=secrets.randbits(32))
-    return dataclasses.replace(settings, sampling=sampling)
+    return make_settings(settings, {"seed": secrets.randbits(32)})
 
 
 def _describe_run(model: Model, request: Request) -> dict[str, object]:

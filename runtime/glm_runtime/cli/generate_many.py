@@ -12,6 +12,7 @@ import click
 
 from glm_runtime.answering.beam_search import BeamSettings
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.generation_options import make_options
 from glm_runtime.cli.options import PATH, Command, gather, suggest_yarn
@@ -251,9 +252,8 @@ class PromptFileRun:
 
 
 def _reseed(request: Request, index: int) -> Request:
-    sampling = request.settings.sampling
-    if sampling.seed is None:
+    seed = request.settings.sampling.seed
+    if seed is None:
         return request
-    sampling = dataclasses.replace(sampling, seed=sampling.seed + index)
-    settings = dataclasses.replace(request.settings, sampling=sampling)
+    settings = make_settings(request.settings, {"seed": seed + index})
     return dataclasses.replace(request, settings=settings)

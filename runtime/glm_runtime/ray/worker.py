@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from glm_runtime.answering.engine import Engine
 from glm_runtime.answering.events import Event, SchedulerLimits, Started
 from glm_runtime.answering.generation import Request
+from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.errors import GlmRuntimeError, RayError, describe_os_error
 from glm_runtime.graph.machine import count_usable_cores
@@ -136,11 +137,9 @@ class RowEngine:
 
     def _make_request(self, line: PromptLine, row_id: str) -> Request:
         request = line.make_request(self.model, self._settings.settings, self._settings.options)
-        sampling = request.settings.sampling
-        if sampling.seed is not None:
+        if request.settings.sampling.seed is not None:
             return request
-        sampling = dataclasses.replace(sampling, seed=derive_seed(row_id))
-        settings = dataclasses.replace(request.settings, sampling=sampling)
+        settings = make_settings(request.settings, {"seed": derive_seed(row_id)})
         return dataclasses.replace(request, settings=settings)
 
 
