@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import math
 import signal
 import socket
 import ssl
@@ -21,15 +22,23 @@ from glm_server.errors import ServerError
 from glm_server.settings import ServerSettings
 
 _BACKLOG = 128
+_LAST_SECONDS = 2  # for the last events of answers that are ended, and for calls of tools
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens as soon as the models are loaded, and ends if one cannot be."""
+    """Says where it listens as soon as the models are loaded, and ends if one cannot be.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None]) -> None:
+    When it stops, answers that take too long end with an error that their clients can read, before
+    uvicorn would cancel them.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None], grace: float
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._announce = announce
+        self._grace_seconds = grace
         self.failure: BaseException | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -37,6 +46,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._app.state.loading.add_done_callback(self._finish_loading)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and wait for the ends of those that run."""
+        ending = asyncio.create_task(self._end_answers())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    async def _end_answers(self) -> None:
+        await asyncio.sleep(self._grace_seconds)
+        await self._app.state.services.store.end_answers()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,7 +110,7 @@ def run_server(
         log_config=_log_config(),
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+        timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + _LAST_SECONDS,
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
@@ -101,7 +122,7 @@ def run_server(
         ) from error
     with _listen(settings) as listener:
         url = _describe_address(listener, is_tls=tls is not None)
-        server = _Server(config, app, lambda: announce(url))
+        server = _Server(config, app, lambda: announce(url), settings.grace_seconds)
         server.run([listener])
     if server.failure is not None:
         raise ServerError(str(server.failure)) from server.failure

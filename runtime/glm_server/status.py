@@ -22,9 +22,9 @@ class Health(Reply):
 
 @router.get("/health")
 async def check_health(http: HttpRequest) -> Health:
-    """Say whether the server answers requests; 503 while it loads or stops."""
+    """Say whether the server answers requests; 503 while it loads."""
     if not http.app.state.is_ready:
-        raise ApiError(503, "the server is loading its models or stopping; try again later.")
+        raise ApiError(503, "the server is loading its models; try again later.")
     return Health()
 
 

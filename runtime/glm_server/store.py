@@ -145,6 +145,11 @@ class ModelStore:
                 if time.monotonic() - place.last_use >= limit:
                     await self._unload(place)
 
+    async def end_answers(self) -> None:
+        """End all answers with an error, and refuse new ones."""
+        closings = [asyncio.to_thread(one.engine.close) for one in self.loaded]
+        await asyncio.gather(*closings)
+
     async def close(self) -> None:
         """End all answers, and unload all models."""
         for place in self._places.values():

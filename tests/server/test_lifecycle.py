@@ -22,6 +22,15 @@ def read_metric(server: ServerProcess, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the server closes a connection."""
+    received = b""
+    with connection:
+        while part := connection.recv(1 << 16):
+            received += part
+    return received
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what must come; only a server that stands still takes minutes."""
     deadline = time.monotonic() + 300
@@ -59,13 +68,19 @@ def test_sigterm_lets_answers_finish(sample_folder: Path) -> None:
 def test_answers_that_take_longer_than_the_grace_end(
     sample_folder: Path, one: signal.Signals
 ) -> None:
-    options = ("--no-huge-pages", "--threads", 1, "--grace", 1)
+    """They were cancelled: clients got no reason, and the log a traceback."""
+    options = ("--no-huge-pages", "--threads", 1, "--grace", 0.5)
     with start_server(sample_folder, *options) as found:
-        connection = open_stream(found, {**LONG, "stream": True})
-        assert connection.recv(4096)
+        streamed, whole = (open_stream(found, {**LONG, "stream": value}) for value in (True, False))
+        assert streamed.recv(4096)
+        wait_until(lambda: read_metric(found, "glm_running{") == 2)
         found.process.send_signal(one)
+        last = read_all(streamed).rpartition(b"data: ")[2]
+        assert b'"type": "server_error"' in last, last
+        assert b"0\r\n\r\n" in last  # the end of the body
+        assert read_all(whole).startswith(b"HTTP/1.1 503")
         assert wait(found.process) == 0
-        connection.close()
+    assert not [line for line in found.log if "Traceback" in line]
 
 
 def test_several_models(sample_folder: Path) -> None:
