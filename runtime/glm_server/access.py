@@ -65,10 +65,11 @@ class AccessCheck:
         return None
 
     def _has_key(self, headers: Headers) -> bool:
-        """Compare with every key, each in constant time."""
+        """Compare both headers with every key, each in constant time."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        found = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        bearer = token.strip() if scheme.lower() == "bearer" else ""
+        given = [one.encode("latin-1") for one in (bearer, headers.get("x-api-key", ""))]
+        found = [hmac.compare_digest(one, key) for one in given for key in self._keys]
         return any(found)
 
     def _is_known_host(self, host: str) -> bool:

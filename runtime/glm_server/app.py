@@ -139,7 +139,9 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refuse_http(request: Request, error: HTTPException) -> Response:
         found = ApiError(error.status_code, _explain_http(request, error))
-        return respond(found, request.url.path)
+        response = respond(found, request.url.path)
+        response.headers.update(error.headers or {})  # such as Allow with 405
+        return response
 
     @app.exception_handler(Exception)
     async def fail(request: Request, error: Exception) -> Response:

@@ -27,7 +27,8 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenCount = Annotated[int, Field(ge=1)]
 _UNUSUAL_JSON = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+DirectCallers = Annotated[list[Literal["direct"]], Field(min_length=1)]
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
 async def require_json(http: Request) -> None:
@@ -59,11 +60,21 @@ class Reply(BaseModel):
     """A part of a response."""
 
 
+class CacheBreakpoint(Body):
+    """A mark where a prefix is to be cached. It has no effect: all prompts are cached."""
+
+    mode: Literal["explicit"]
+    ttl: Literal["30m", "12h"] | None = None
+
+
 class TextPart(Body):
     """A part of a message's content."""
 
     type: Literal["text", "input_text", "output_text"] = "text"
     text: str
+    prompt_cache_breakpoint: CacheBreakpoint | None = Field(
+        None, description="Has no effect: all prompts are cached."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -104,7 +115,26 @@ class SamplingFields(Body):
 class StreamOptions(Body):
     """What a stream reports besides the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class StreamFields(Body):
+    """Whether the answer is a stream."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def streams_usage(self) -> bool:
+        """Whether a stream reports the number of tokens at its end."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @model_validator(mode="after")
+    def _require_stream(self) -> "StreamFields":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options has no effect without stream: true")
+        return self
 
 
 class UnsupportedFields(Body):

@@ -53,6 +53,14 @@ def test_each_key_opens(guarded: ServerProcess, key: str, header: str) -> None:
     assert guarded.request("/v1/models", headers={header: value}).status == 200
 
 
+def test_a_right_key_beside_a_wrong_one_opens(guarded: ServerProcess) -> None:
+    """Clients send what their environment has in `Authorization`, and the key was not looked at."""
+    headers = {"Authorization": "Bearer other-service", "x-api-key": KEYS[0]}
+    assert guarded.request("/v1/models", headers=headers).status == 200
+    headers = {"Authorization": f"Bearer {KEYS[1]}", "x-api-key": "other-service"}
+    assert guarded.request("/v1/models", headers=headers).status == 200
+
+
 def test_health_needs_no_key(guarded: ServerProcess) -> None:
     assert guarded.request("/health").status == 200
 

@@ -169,7 +169,8 @@ def test_deep_and_wide_values_end(server: ServerProcess) -> None:
 
 def test_what_is_not_there(server: ServerProcess) -> None:
     assert server.request("/v1/nothing").json["error"]["message"].startswith("there is no GET")
-    assert server.request("/v1/chat/completions").status == 405
+    wrong = server.request("/v1/chat/completions")
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
     assert server.request("/v1/models/x").status == 404
     assert server.request("/v1/models", b"{}").status == 405
 

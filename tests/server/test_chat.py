@@ -72,6 +72,7 @@ def test_a_stream_says_the_same(client: openai.OpenAI) -> None:
     ]
     assert last.choices == []
     assert last.usage is not None
+    assert all("usage" in part.model_fields_set and part.usage is None for part in parts)
     assert whole.usage is not None
     assert last.usage.completion_tokens == whole.usage.completion_tokens
     assert len({chunk.id for chunk in chunks}) == 1

@@ -55,9 +55,18 @@ def test_a_stream_says_the_same(client: openai.OpenAI) -> None:
     )
     chunks = list(
         client.completions.create(
-            model="sample", prompt=BEGUN, temperature=0, max_tokens=9, logprobs=2, stream=True
+            model="sample",
+            prompt=BEGUN,
+            temperature=0,
+            max_tokens=9,
+            logprobs=2,
+            stream=True,
+            stream_options={"include_usage": True},
         )
     )
+    last = chunks.pop()
+    assert last.usage is not None
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in chunks)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert whole.choices[0].logprobs is not None
     offsets = [

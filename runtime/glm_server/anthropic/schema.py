@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from glm_server.schema import Body, StopTexts, TokenCount
+from glm_server.schema import Body, DirectCallers, StopTexts, TokenCount, ToolName
 from glm_server.settings import MAX_MESSAGES, MAX_TOOLS
 
 MIN_THINKING_TOKENS = 1024  # the API's own limit
-ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 CallId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Unused = Annotated[list[Any], Field(max_length=0)]
 
@@ -120,7 +119,7 @@ class Tool(Body):
         default=None, description="Has no effect: streams always send input while it arrives."
     )
     defer_loading: Literal[False] | None = None
-    allowed_callers: list[Literal["direct"]] | None = None
+    allowed_callers: DirectCallers | None = None
 
 
 class AnyChoice(Body):

@@ -44,7 +44,7 @@ async def _begin(services: Services, body: ChatCompletionRequest) -> Job:
     begun = await begin_answers(
         services, body.model, lambda loaded: question.make_requests(loaded.model, count)
     )
-    return Job(begun, "chatcmpl", count)
+    return Job(begun, "chatcmpl", count, streams_usage=body.streams_usage)
 
 
 async def _answer(services: Services, body: ChatCompletionRequest) -> ChatCompletion:
@@ -92,7 +92,7 @@ async def _stream(job: Job, body: ChatCompletionRequest) -> AsyncIterator[str]:
                 yield _write_chunk(job, index, delta, named)
             if piece.finish_reason is not None:
                 yield _write_chunk(job, index, {}, finish_reason=read_finish(piece))
-        if body.stream_options is not None and body.stream_options.include_usage:
+        if body.streams_usage:
             yield job.write(
                 "chat.completion.chunk", {"choices": [], "usage": job.usage.model_dump()}
             )

@@ -22,7 +22,7 @@ from glm_server.schema import (
     SamplingFields,
     StopText,
     StopTexts,
-    StreamOptions,
+    StreamFields,
     TemplateVariables,
     TextPart,
     TokenCount,
@@ -191,11 +191,9 @@ class ChatPromptFields(Body):
         return self
 
 
-class ChatCompletionRequest(ChatPromptFields, SamplingFields, UnsupportedFields):
+class ChatCompletionRequest(ChatPromptFields, SamplingFields, StreamFields, UnsupportedFields):
     """Body of `POST /v1/chat/completions`."""
 
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_completion_tokens: TokenCount | None = None
     max_tokens: TokenCount | None = None
     stop: StopText | StopTexts | None = None
@@ -211,8 +209,6 @@ class ChatCompletionRequest(ChatPromptFields, SamplingFields, UnsupportedFields)
     @model_validator(mode="after")
     def _require_use(self) -> "ChatCompletionRequest":
         """Refuse fields that would have no effect."""
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options has no effect without stream: true")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs has no effect without logprobs: true")
         if self.max_tokens is not None and self.max_completion_tokens is not None:

@@ -40,7 +40,13 @@ async def _begin(services: Services, body: CompletionRequest) -> Job:
         services, body.model, lambda loaded: _make_requests(loaded.model, body)
     )
     # With the prompt, clients count tokens from both ends of the list.
-    return Job(begun, "cmpl", body.n or 1, names_end=bool(body.echo))
+    return Job(
+        begun,
+        "cmpl",
+        body.n or 1,
+        names_end=bool(body.echo),
+        streams_usage=body.streams_usage,
+    )
 
 
 def _make_requests(model: Model, body: CompletionRequest) -> list[Request]:
@@ -125,7 +131,7 @@ async def _stream(job: Job, body: CompletionRequest) -> AsyncIterator[str]:
                     "finish_reason": finish,
                 }
                 yield job.write("text_completion", {"choices": [choice]})
-        if body.stream_options is not None and body.stream_options.include_usage:
+        if body.streams_usage:
             yield job.write("text_completion", {"choices": [], "usage": job.usage.model_dump()})
     except ApiError as error:
         yield write_event(error.to_openai())

@@ -13,7 +13,7 @@ from glm_server.schema import (
     SamplingFields,
     StopText,
     StopTexts,
-    StreamOptions,
+    StreamFields,
     UnsupportedFields,
 )
 from glm_server.settings import MAX_BIASES, MAX_CHOICES, MAX_PROMPTS, MAX_TOP_LOGPROBS
@@ -23,7 +23,7 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Prompts = Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
-class CompletionRequest(SamplingFields, UnsupportedFields):
+class CompletionRequest(SamplingFields, StreamFields, UnsupportedFields):
     """Body of `POST /v1/completions`."""
 
     prompt: str | TokenIds | Prompts
@@ -31,8 +31,6 @@ class CompletionRequest(SamplingFields, UnsupportedFields):
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(
         None, description="16 if it is left out, as OpenAI's. 0 needs echo."
     )
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     stop: StopText | StopTexts | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     best_of: Literal[1] | None = None
@@ -57,8 +55,6 @@ class CompletionRequest(SamplingFields, UnsupportedFields):
     @model_validator(mode="after")
     def _require_use(self) -> "CompletionRequest":
         """Refuse fields that would have no effect, and too many answers."""
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options has no effect without stream: true")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens: 0 leaves nothing to answer without echo: true")
         if len(self.prompts) * (self.n or 1) > MAX_PROMPTS:

@@ -77,7 +77,13 @@ class Job:
     """
 
     def __init__(
-        self, begun: BegunAnswers, prefix: str, choices_per_prompt: int, *, names_end: bool = False
+        self,
+        begun: BegunAnswers,
+        prefix: str,
+        choices_per_prompt: int,
+        *,
+        names_end: bool = False,
+        streams_usage: bool = False,
     ) -> None:
         """Start.
 
@@ -86,6 +92,8 @@ class Job:
             prefix: beginning of the response's id.
             choices_per_prompt: number of answers to each prompt.
             names_end: whether the token that ends an answer has its log-probability, too.
+            streams_usage: whether the last event of a stream has the number of tokens; it is null
+                in all others then, as OpenAI's.
         """
         self.begun = begun
         self.choices = [ChoiceState() for _ in begun.requests]
@@ -93,6 +101,7 @@ class Job:
         self.created = int(time.time())
         self._step = choices_per_prompt
         self._names_end = names_end
+        self.streams_usage = streams_usage
         self._cached = [0] * len(begun.requests)
 
     @property
@@ -158,6 +167,7 @@ class Job:
             "created": self.created,
             "model": self.loaded.name,
             "system_fingerprint": self.loaded.fingerprint,
+            **({"usage": None} if self.streams_usage else {}),
         }
         return write_event({**head, **content})
 

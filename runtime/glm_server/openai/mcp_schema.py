@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from glm_server.schema import Body, Reply
+from glm_server.schema import Body, DirectCallers, Reply
 
 ServerLabel = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 McpName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -40,6 +40,8 @@ class McpTool(Body):
     require_approval: Literal["always", "never"] | ApprovalFilter | None = Field(
         None, description="`always` unless it is given."
     )
+    allowed_callers: DirectCallers | None = None
+    defer_loading: Literal[False] | None = None
 
     def allows(self, tool: str) -> bool:
         """Return whether a tool of the server is offered."""

@@ -17,6 +17,8 @@ from glm_server.openai.mcp_schema import (
 )
 from glm_server.schema import (
     Body,
+    CacheBreakpoint,
+    DirectCallers,
     Effort,
     SamplingFields,
     TokenCount,
@@ -34,6 +36,9 @@ class InputText(Body):
 
     type: Literal["input_text"]
     text: str
+    prompt_cache_breakpoint: CacheBreakpoint | None = Field(
+        default=None, description="Has no effect: all prompts are cached."
+    )
 
 
 class OutputTextPart(Body):
@@ -100,6 +105,10 @@ class InputResult(Body):
     output: str | list[InputText]
     id: str | None = None
     status: ItemStatus | None = None
+    # Clients that write whole objects send these, too.
+    name: None = None
+    namespace: None = None
+    caller: None = None
 
 
 def _complete_type(item: object) -> object:
@@ -132,6 +141,11 @@ class FunctionTool(Body):
     strict: bool | None = Field(
         default=None, description="Whether arguments must follow the schema; false by default."
     )
+    # The only values of these that a model which calls tools itself and at once can follow.
+    allowed_callers: DirectCallers | None = None
+    async_: Literal[False] | None = Field(default=None, alias="async")
+    defer_loading: Literal[False] | None = None
+    output_schema: None = None
 
 
 RequestTool = Annotated[FunctionTool | McpTool, Field(discriminator="type")]
