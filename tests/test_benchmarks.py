@@ -128,6 +128,7 @@ def test_decode_gives_the_same_tokens_as_genai(tiny_work: Path) -> None:
     assert {"instruction_set", "cpu", "versions"} <= figures["machine"].keys()
 
 
+@pytest.mark.exhaustive
 def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
     pytest.importorskip("onnxruntime_genai", reason="pip install onnxruntime-genai")
     chosen = ("--systems", "ours-b128,genai-b128", "--shape", "tiny", "--rounds", 1)
@@ -135,6 +136,7 @@ def test_peers_takes_what_is_in_the_work_folder(tiny_work: Path) -> None:
     assert list(figures["systems"]) == ["ours-b128", "genai-b128"]
 
 
+@pytest.mark.exhaustive
 def test_serve_measures_our_server_alone(tiny_work: Path) -> None:
     chosen = ("--rounds", 1, "--requests", 1, "--answer-tokens", 4, "--long-prompt", 256)
     figures = run("serve", "--shape", "tiny", "--work", tiny_work, *chosen)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 SAMPLE = ROOT / "artifacts" / "glm4-sample"
 
 
-@pytest.fixture(scope="session", params=["none", "int4"])
+@pytest.fixture(
+    scope="session", params=[pytest.param("none", marks=pytest.mark.exhaustive), "int4"]
+)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample with float activations, so that only rounding differs from transformers."""
     output = tmp_path_factory.mktemp("evaluated") / f"sample-{request.param}"

@@ -45,7 +45,11 @@ def read_vectors(folder: Path) -> list[dict[str, Any]]:
     return list(content["vectors"])
 
 
-@pytest.mark.parametrize("processor", [NEHALEM, HASWELL, CORTEX_A72], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "processor",
+    [HASWELL, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in (NEHALEM, CORTEX_A72))],
+    ids=lambda one: one.name,
+)
 def test_float_activations(
     processor: Processor,
     float_folder: Path,
@@ -63,7 +67,11 @@ def test_float_activations(
     assert found["sampled"] == vector["sampled"]["token_ids"][:LIMIT]
 
 
-@pytest.mark.parametrize("processor", [HASWELL, NEOVERSE_N1], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "processor",
+    [HASWELL, pytest.param(NEOVERSE_N1, marks=pytest.mark.exhaustive)],
+    ids=lambda one: one.name,
+)
 def test_int8_activations(
     processor: Processor,
     folder: Path,

@@ -52,7 +52,13 @@ def environment(browser: str, folder: Path, float_folder: Path) -> dict[str, str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*NAMES, "readme"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("conformance", "page", "opening", "bad_input", "readme"),
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("storage", "webgpu")),
+    ],
+)
 def test_the_page(name: str, package: Path, environment: dict[str, str]) -> None:
     npm_packages.run_tests(package, name, environment)
 

@@ -26,6 +26,8 @@ from support.windows_build import (
 )
 from support.windows_console import Console
 
+pytestmark = pytest.mark.exhaustive
+
 HEADER = (SOURCE / "include" / "glm.h").read_text(encoding="utf-8")
 ODD_NAME = "圣经 模型 👩‍🚀 x"
 OLD_VERSION = "1.19.2"  # the oldest wheel with a library of its own

@@ -21,6 +21,8 @@ SHA512 = "JCwLL25UBIyiXLXUN6dfb/AMZTBtV5LUugV+DpurEn3uAM/GKm7Z/rgR4aV5Z76UHSbzK4
 PROGRAM = "package/bin/node.exe"
 NUM_CHECKS = 17  # prompt, logits, greedy and sampled answer of four vectors; one more
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def package() -> Path:

@@ -113,7 +113,10 @@ def test_a_clone_without_a_build_says_how_to_build(sample_folder: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["server_docs", "server_page", "server_safety"])
+@pytest.mark.parametrize(
+    "name",
+    ["server_page", "server_safety", pytest.param("server_docs", marks=pytest.mark.exhaustive)],
+)
 def test_the_page_in_a_browser(
     name: str, open_server: ServerProcess, locked_server: ServerProcess
 ) -> None:
