@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from glm_runtime import Model
-from glm_runtime.answering.engine import Engine, Ticket
+from glm_runtime.answering.engine import Engine, OnEvent, Ticket
 from glm_runtime.answering.events import Event, Started
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.settings import Piece
@@ -73,21 +73,20 @@ class Answers:
             ApiError: a request is refused, or too many wait already.
         """
         loop = asyncio.get_running_loop()
-        for index, request in enumerate(requests):
-            take = self._make_taker(loop, index)
-            try:
-                # In a thread, because a grammar may take a second to compile.
-                await asyncio.to_thread(self._give, engine, request, take)
-            except GlmRuntimeError as error:
-                raise translate(error) from error
-            self._num_open += 1
+        orders = [(one, self._make_taker(loop, index)) for index, one in enumerate(requests)]
+        try:
+            # In a thread, because a grammar may take a second to compile.
+            await asyncio.to_thread(self._give, engine, orders)
+        except GlmRuntimeError as error:
+            raise translate(error) from error
+        self._num_open = len(requests)
 
-    def _give(self, engine: Engine, request: Request, take: Callable[[Event], None]) -> None:
-        """Give a request to the engine, also if the client has gone away in the meantime."""
-        ticket = engine.submit(request, take)
-        self._tickets.append(ticket)
+    def _give(self, engine: Engine, orders: Sequence[tuple[Request, OnEvent]]) -> None:
+        """Give requests to the engine, also if the client has gone away in the meantime."""
+        self._tickets += engine.submit_all(orders)
         if self._is_closed:
-            ticket.cancel()
+            for ticket in self._tickets:
+                ticket.cancel()
 
     async def events(self) -> AsyncIterator[Numbered]:
         """Yield the events of all answers as they arrive, until the last answer has ended.
@@ -122,7 +121,7 @@ class Answers:
         self._texts.clear()
         await self._stack.aclose()
 
-    def _make_taker(self, loop: asyncio.AbstractEventLoop, index: int) -> Callable[[Event], None]:
+    def _make_taker(self, loop: asyncio.AbstractEventLoop, index: int) -> OnEvent:
         def take(event: Event) -> None:
             try:
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, event))

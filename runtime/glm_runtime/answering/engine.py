@@ -11,7 +11,7 @@ Read `scheduler.py` for how requests are answered together.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from glm_runtime.answering.events import EngineStatistics, Event, SchedulerLimits, is_last
@@ -26,13 +26,14 @@ from glm_runtime.errors import (
     GenerationError,
     GlmRuntimeError,
     QueueFullError,
+    SamplingError,
     first_line,
 )
 from glm_runtime.graph.machine import give_back_memory
 
 _LOGGER = logging.getLogger(__name__)
 _PAUSE_SECONDS = 2.0  # without a request, before memory is given back
-_OnEvent = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(eq=False)
@@ -41,7 +42,7 @@ class Ticket:
 
     _engine: "Engine"
     _answer: Answer
-    _on_event: _OnEvent
+    _on_event: OnEvent
     _has_ended: bool = False
 
     def cancel(self) -> None:
@@ -87,7 +88,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="glm_runtime engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, on_event: _OnEvent) -> Ticket:
+    def submit(self, request: Request, on_event: OnEvent) -> Ticket:
         """Queue a request, after its check in the caller's thread.
 
         Args:
@@ -105,14 +106,34 @@ class Engine:
             GrammarError: the grammar is not valid.
             MissingDependencyError: a grammar is given and llguidance is not installed.
         """
-        self._require_place()
-        ticket = Ticket(self, self._scheduler.prepare(request), on_event)
+        return self.submit_all([(request, on_event)])[0]
+
+    def submit_all(self, requests: Sequence[tuple[Request, OnEvent]]) -> list[Ticket]:
+        """Queue requests that belong together, all of them or none.
+
+        They arrive at once, so an idle engine always runs them in the same steps, and the same
+        seeds give the same answers again.
+
+        Args:
+            requests: each request, and what is called with its events, as in `submit`.
+
+        Raises:
+            SamplingError: more are given than can ever wait together, or one has a wrong setting.
+            GlmRuntimeError: one is refused, as in `submit`.
+        """
+        if len(requests) > self._most:
+            raise SamplingError(
+                f"{len(requests)} answers are asked for at once where {self._most} can run or "
+                "wait; ask for fewer, or allow more to wait."
+            )
+        self._require_places(len(requests))
+        tickets = [Ticket(self, self._scheduler.prepare(one), listen) for one, listen in requests]
         with self._changed:
-            self._require_place()
-            self._num_live += 1
-            self._submitted.append(ticket)
+            self._require_places(len(tickets))
+            self._num_live += len(tickets)
+            self._submitted.extend(tickets)
             self._changed.notify()
-        return ticket
+        return tickets
 
     @property
     def statistics(self) -> EngineStatistics:
@@ -144,12 +165,12 @@ class Engine:
         if self._files is not None:
             self._files.close()
 
-    def _require_place(self) -> None:
+    def _require_places(self, count: int) -> None:
         if self._is_closed:
             raise EngineClosedError(
                 "the engine is closed and takes no requests; load the model again."
             )
-        if self._num_live >= self._most:
+        if self._num_live + count > self._most:
             raise QueueFullError(
                 f"{self._num_live} requests are running or waiting where {self._most} are allowed; "
                 "try again later, or allow more to wait."

@@ -1,5 +1,6 @@
 """The engine with many threads: every request has exactly one last event, whatever happens."""
 
+import functools
 import queue
 import random
 import threading
@@ -16,6 +17,7 @@ from glm_runtime.errors import (
     EngineClosedError,
     GenerationError,
     QueueFullError,
+    SamplingError,
 )
 from runtime.answering.random_requests import GREEDY, answer_alone, make_request, pieces_of
 
@@ -120,6 +122,50 @@ def test_beyond_the_queue_requests_are_refused(long_model: Model):
     second.wait()
     third, _ = ask(engine, Request([7], GenerationSettings(GREEDY, 1)))
     assert isinstance(third.wait()[-1], Piece)
+    engine.close()
+
+
+def test_requests_that_belong_together_are_taken_whole_or_not(long_model: Model):
+    engine = Engine(long_model, SchedulerLimits(2, 64, max_waiting=1))
+    running, ticket = ask(engine, Request([5], ENDLESS))
+    short = GenerationSettings(GREEDY, 1)
+    with pytest.raises(QueueFullError, match="1 requests are running or waiting where 3 are"):
+        engine.submit_all([(Request([6 + i], short), Listener()) for i in range(3)])
+    with pytest.raises(SamplingError, match="4 answers are asked for at once where 3 can run"):
+        engine.submit_all([(Request([6 + i], short), Listener()) for i in range(4)])
+    with pytest.raises(PromptError, match="the prompt is empty"):
+        engine.submit_all([(Request([6], short), Listener()), (Request([], short), Listener())])
+    assert engine.statistics.waiting + engine.statistics.running == 1
+    listeners = [Listener(), Listener()]
+    engine.submit_all([(Request([6], short), one) for one in listeners])
+    for listener in listeners:
+        assert isinstance(listener.wait()[-1], Piece)
+    ticket.cancel()
+    running.wait()
+    engine.close()
+
+
+def test_requests_that_belong_together_start_in_the_same_step(long_model: Model):
+    """Then the sizes of all runs are the same each time, and so is every bit of the answers."""
+    engine = Engine(long_model, SchedulerLimits(4, 64))
+    order: list[tuple[int, Event]] = []
+    done = threading.Event()
+
+    def take(index: int, event: Event) -> None:
+        order.append((index, event))
+        if sum(is_last(found) for _, found in order) == 4:
+            done.set()
+
+    for _ in range(20):
+        order.clear()
+        done.clear()
+        settings = GenerationSettings(GREEDY, 2, is_eos_ignored=True)
+        engine.submit_all(
+            [(Request([5, i], settings), functools.partial(take, i)) for i in range(4)]
+        )
+        assert done.wait(HANG_SECONDS)
+        pieces = [index for index, event in order if isinstance(event, Piece)]
+        assert pieces == [0, 1, 2, 3, 0, 1, 2, 3]
     engine.close()
 
 
