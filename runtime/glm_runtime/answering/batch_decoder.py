@@ -16,6 +16,7 @@ from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.decoding import PREFILL_CHUNK, check_length, explain_failure
 from glm_runtime.graph.inference import OpenGraph, import_onnxruntime
 from glm_runtime.graph.kv_cache import choose_capacity, list_buffers
+from glm_runtime.graph.machine import allocate_zeros
 
 OPEN_ROW = -1  # the number of the open row
 
@@ -99,7 +100,7 @@ class BatchDecoder:
         try:
             for name in list_buffers(self._model):
                 # Zeros, because a NaN at a masked position would spread through the product.
-                buffer = np.zeros(shape, self._model.cache_dtype)
+                buffer = allocate_zeros(shape, self._model.cache_dtype)
                 for row, length in lengths.items() if self._buffers else ():
                     buffer[row, :, :length] = self._buffers[name][row, :, :length]
                 self._buffers[name] = buffer

@@ -8,6 +8,7 @@ behind it wait, rows end, and it fits.
 import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from glm_runtime.answering.generation import AnswerWriter
 from glm_runtime.arrays import FloatArray
@@ -16,6 +17,7 @@ from glm_runtime.sampling.logprobs import TokenLogprobs, measure_logprobs
 _RESERVED_TOKENS = 256  # tokens of an answer for which memory is reserved before it starts
 # As many as usually run at the same time, so that waiting becomes about twice as long at most.
 MOST_PASSES = 8
+_Plan = TypeVar("_Plan")
 
 
 @dataclass(eq=False)
@@ -87,11 +89,16 @@ class RequestQueue:
         """Put a request in its place by its ticket, also one that had a row before."""
         bisect.insort(self._answers, answer, key=lambda other: other.ticket)
 
-    def choose(self, fits: Callable[[Answer], bool]) -> Answer | None:
-        """Return the first request that fits, unless one before it was passed too often."""
+    def choose(self, plan: Callable[[Answer], _Plan | None]) -> tuple[Answer, _Plan] | None:
+        """Return the first request for which there is a plan, unless one before was passed often.
+
+        Args:
+            plan: returns what is needed to admit a request; `None` if it must wait.
+        """
         for answer in self._answers:
-            if fits(answer):
-                return answer
+            found = plan(answer)
+            if found is not None:
+                return answer, found
             if answer.num_passes >= MOST_PASSES:
                 return None
         return None

@@ -143,11 +143,11 @@ class Scheduler:
         answer that took part ends with a GenerationError, and the others go on.
         """
         self._events = []
-        is_reading = self._open is not None or self._choose_next() is not None
-        if is_reading and (self._reads_next or not self._running):
-            self._read_chunk()
+        if self._reads_next or not self._running:
             self._reads_next = False
-        elif self._running:
+            if self._read_chunk():
+                return self._events
+        if self._running:
             self._write_tokens()
             self._reads_next = True
         return self._events
@@ -156,34 +156,42 @@ class Scheduler:
         """Return the answers that have a row; the open row is the last one."""
         return [*self._running] if self._open is None else [*self._running, self._open]
 
-    def _choose_next(self) -> Answer | None:
-        """Return the waiting request that gets a row next; `None` if all must wait."""
-        if not self._waiting or len(self._running) >= self._cache.max_rows:
+    def _choose_next(self) -> tuple[Answer, BufferShape] | None:
+        """Return who gets a row next, and the buffers with that row; `None` if all must wait."""
+        rows = len(self._running) + 1
+        if rows > self._cache.max_rows:
             return None
-        return self._waiting.choose(lambda answer: self._plan(answer) is not None)
+        longest = max((answer.needed for answer in self._running), default=0)
+        return self._waiting.choose(
+            lambda answer: self._cache.plan(rows, max(longest, answer.needed))
+        )
 
-    def _plan(self, answer: Answer) -> BufferShape | None:
-        """Return the shape of the buffers with one more request; `None` without memory for it."""
-        needed = max(other.needed for other in (*self._running, answer))
-        return self._cache.plan(len(self._running) + 1, needed)
+    def _read_chunk(self) -> bool:
+        """Read prompts, the first one first, until a chunk is full or no row is free.
 
-    def _read_chunk(self) -> None:
-        """Read prompts, the first one first, until a chunk is full or no row is free."""
-        done = 0
+        Return False if there was nothing to read.
+        """
+        done, has_begun = 0, False
         while (room := self._chunk_room - done) > 0:
             if self._open is None:
-                self._admit()
+                before = self._cache.row_bytes
+                if not self._admit():
+                    return has_begun
+                if self._running and self._cache.row_bytes != before:
+                    return True  # other rows were moved, which takes time as reading does
+            has_begun = True
             answer = self._open
             if answer is None:
-                return
+                return True
             if self._cache.is_loading:
                 done += self._load(answer, room)
                 continue
             left = len(answer.tokens) - (self._rows.open_length or 0)
             if left > room and room < min(self._chunk, self._rows.largest_read) // 4:
-                return  # a run of few tokens takes nearly as long as one of many
+                return True  # a run of few tokens takes nearly as long as one of many
             largest = self._rows.largest_read if answer.scores is None else PREFILL_CHUNK
             done += self._read(answer, min(left, room, largest))
+        return True
 
     @property
     def _chunk_room(self) -> int:
@@ -210,12 +218,12 @@ class Scheduler:
             self._write(answer, logits[-1])
         return count
 
-    def _admit(self) -> None:
-        """Open a row for the next waiting request, if there is room for it."""
-        answer = self._choose_next()
-        shape = None if answer is None else self._plan(answer)
-        if answer is None or shape is None:
-            return
+    def _admit(self) -> bool:
+        """Open a row for the next waiting request; return False if there is no room for one."""
+        chosen = self._choose_next()
+        if chosen is None:
+            return False
+        answer, shape = chosen
         self._waiting.admit(answer)
         others = [other.tokens for other in self._running]
         try:
@@ -225,10 +233,11 @@ class Scheduler:
         except GlmRuntimeError as error:
             self._tell(answer, error)
             self._fail_all(error)
-            return
+            return True
         self._open = answer
         if not self._cache.is_loading:
             self._start(answer)
+        return True
 
     def _load(self, answer: Answer, room: int) -> int:
         """Load a part of the open row from disk; return as how much reading it counts."""

@@ -6,11 +6,10 @@ H key/value heads, C capacity, D head size. Read `decoding.py` for how it is bou
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from glm_runtime.arrays import CacheArray
 from glm_runtime.folder.manifest import ModelEntry
 from glm_runtime.graph.inference import import_onnxruntime
+from glm_runtime.graph.machine import allocate_zeros
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -74,7 +73,7 @@ class KvCache:
         model = self._model
         shape = (1, model.num_kv_heads, capacity, model.head_dim)
         # Zeros, because a NaN at a masked position would spread through the product.
-        buffer = np.zeros(shape, model.cache_dtype)
+        buffer = allocate_zeros(shape, model.cache_dtype)
         if values is not None:
             buffer[0, :, : values.shape[1]] = values
         return import_onnxruntime().OrtValue.ortvalue_from_numpy(buffer, self._memory, 0)

@@ -1,6 +1,8 @@
 """Whatever else runs, each answer is the one that its prompt gets alone."""
 
 import dataclasses
+import errno
+import mmap
 import random
 
 import numpy as np
@@ -131,6 +133,25 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others(long_model: Model):
     assert {one.finish_reason for one in events[long] if isinstance(one, Piece)} >= {"length"}
 
 
+def test_growing_buffers_take_a_turn_of_their_own(long_model: Model):
+    """Running answers wait for rows that are moved, or for a chunk, but never for both."""
+    scheduler = make_scheduler(long_model, SchedulerLimits(4, 100))
+    settings = GenerationSettings(GREEDY, 200, is_eos_ignored=True)
+    scheduler.submit(scheduler.prepare(Request([5], settings)))
+    scheduler.step()
+    scheduler.step()
+    scheduler.submit(scheduler.prepare(Request([9] * 1500, settings)))
+    seen = []
+    for _ in range(4):
+        before, capacity = scheduler.statistics, scheduler._cache.rows.capacity
+        scheduler.step()
+        after = scheduler.statistics
+        is_moved = scheduler._cache.rows.capacity > capacity
+        read = after.prompt_tokens_read - before.prompt_tokens_read
+        seen.append((is_moved, read, after.generated_tokens - before.generated_tokens))
+    assert seen == [(True, 0, 0), (False, 0, 1), (False, 100, 0), (False, 0, 1)]
+
+
 def test_one_chunk_reads_several_short_prompts_in_the_order_of_arrival(long_model: Model):
     scheduler = make_scheduler(long_model, SchedulerLimits(8, 100))
     settings = GenerationSettings(GREEDY, 30, is_eos_ignored=True)
@@ -237,7 +258,7 @@ def test_without_memory_for_the_rows_all_of_them_fail(
     scheduler = make_scheduler(long_model, SchedulerLimits(2, 128))
     ticket = scheduler.submit(scheduler.prepare(Request([5] * 10)))
     with monkeypatch.context() as patch:
-        patch.setattr(np, "zeros", _refuse)
+        patch.setattr(mmap, "mmap", _refuse)
         events = run_to_end(scheduler)
     assert isinstance(events[ticket][-1], GenerationError)
     assert "memory for 2 rows of 512 tokens is not available" in str(events[ticket][-1])
@@ -246,8 +267,8 @@ def test_without_memory_for_the_rows_all_of_them_fail(
     assert pieces_of(run_to_end(scheduler)[ticket]) == answer_alone(long_model, request)
 
 
-def _refuse(*_: object) -> None:
-    raise MemoryError("Unable to allocate")
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
 
 def test_memory_is_given_back_when_nothing_runs(long_model: Model):
