@@ -114,6 +114,8 @@ def test_a_shell_line_works(page: str, line: str) -> None:
             assert url == SITE
         case ["ray", "start", ("--head" | "--address"), *_]:
             pass
+        case ["export", "RAY_AUTH_MODE=token", *rest]:  # as test_networks.py sets them
+            assert all(word.split("=")[0] == "RAY_AUTH_TOKEN" for word in rest[:1])
         case ["cd", _] | [".", ".venv/bin/activate"] | ["py", "-m", "venv", ".venv"]:
             pass
         case _:

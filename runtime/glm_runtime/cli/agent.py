@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glm_runtime.answering.settings import Piece
-from glm_runtime.cli.options import ChatInputs, Command, gather, read_file
+from glm_runtime.cli.options import ChatInputs, Command, count_option, gather, read_file
 from glm_runtime.cli.progress import say
 from glm_runtime.cli.terminal import make_harmless
 from glm_runtime.conversation import Conversation
@@ -67,11 +67,8 @@ def agent_options(command: Command) -> Command:
             is_flag=True,
             help="Run every call of the MCP servers' tools without asking.",
         ),
-        click.option(
-            "--max-turns",
-            metavar="N",
-            type=click.IntRange(min=1),
-            help="Largest number of answers in a row that call tools.  [default: 35]",
+        count_option(
+            "--max-turns", "Largest number of answers in a row that call tools.  [default: 35]"
         ),
     )
     return gather("agent", options, lambda values: AgentOptions(**values), command)

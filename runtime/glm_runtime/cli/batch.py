@@ -2,19 +2,27 @@
 
 import dataclasses
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
 
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate import logprobs_option
-from glm_runtime.cli.generation_options import GenerationOptions, generation_options
+from glm_runtime.cli.generation_options import (
+    GenerationOptions,
+    chat_option,
+    generation_options,
+    rows_option,
+)
 from glm_runtime.cli.hub import FolderPath, find_folder
 from glm_runtime.cli.options import (
     ChatInputs,
     Command,
     MachineOptions,
     chat_inputs,
+    count_option,
     gather,
     json_option,
     rope_options,
@@ -23,7 +31,7 @@ from glm_runtime.cli.options import (
 from glm_runtime.cli.progress import quiet_option, say, show_progress
 from glm_runtime.errors import PromptError
 from glm_runtime.graph.machine import MAX_THREADS
-from glm_runtime.ray.folders import is_address
+from glm_runtime.ray.addresses import is_address
 from glm_runtime.ray.job import BatchOptions, BatchReport, as_json, run_batch
 from glm_runtime.ray.output import FORMATS
 from glm_runtime.ray.rows import Columns
@@ -51,11 +59,9 @@ _JOB_OPTIONS = (
         help="HOST:PORT of a Ray cluster, or auto.  [environment: RAY_ADDRESS; default: start Ray "
         "on this machine]",
     ),
-    click.option(
+    count_option(
         "--workers",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Number of workers, each with a loaded model.  [default: one on each machine]",
+        "Number of workers, each with a loaded model.  [default: one on each machine]",
     ),
     click.option(
         "--threads",
@@ -64,22 +70,8 @@ _JOB_OPTIONS = (
         help="Number of threads of each worker.  [default: the machine's processors, divided by "
         "its workers]",
     ),
-    click.option(
-        "--rows",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=8,
-        show_default=True,
-        help="Number of rows that a worker answers at the same time.",
-    ),
-    click.option(
-        "--shard-rows",
-        metavar="N",
-        type=click.IntRange(min=1),
-        default=1000,
-        show_default=True,
-        help="Number of rows of an output file.",
-    ),
+    rows_option,
+    count_option("--shard-rows", "Number of rows of an output file.", 1000),
     click.option(
         "--format",
         "kind",
@@ -121,12 +113,7 @@ def _job_options(command: Command) -> Command:
 )
 @click.argument("folder", metavar="DIR")
 @_job_options
-@click.option(
-    "--chat/--raw",
-    "is_chat",
-    default=True,
-    help="Send each prompt as a user's message, or as raw text.  [default: --chat]",
-)
+@chat_option
 @logprobs_option
 @chat_inputs
 @generation_options
@@ -165,7 +152,8 @@ def batch(
     if not is_address(folder):
         folder = str(find_folder(FolderPath().convert(folder, None, None)))
     try:
-        with show_progress() as progress:
+        # Ray prints what happens to machines, and stdout is for the result.
+        with show_progress() as progress, redirect_stdout(sys.stderr):
             report = run_batch(
                 folder, pattern, output, chosen, address=address, say=say, progress=progress
             )

@@ -10,8 +10,8 @@ import click
 from glm_runtime.benchmark import BenchmarkPlan, BenchmarkReport, run_benchmark
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.options import (
-    Decorator,
     MachineOptions,
+    count_option,
     folder_argument,
     json_option,
     load_for_command,
@@ -22,13 +22,6 @@ from glm_runtime.cli.progress import quiet_option, show_progress
 from glm_runtime.cli.terminal import format_bytes
 
 
-def _count_option(flag: str, default: int, text: str) -> Decorator:
-    count = click.IntRange(min=1)
-    return click.option(
-        flag, metavar="N", type=count, default=default, show_default=True, help=text
-    )
-
-
 @click.command(
     epilog=show_examples(
         "glm-run bench artifacts/glm4-int4",
@@ -37,9 +30,9 @@ def _count_option(flag: str, default: int, text: str) -> Decorator:
     )
 )
 @folder_argument
-@_count_option("--prompt-tokens", 128, "Number of random tokens in the prompt.")
-@_count_option("--new-tokens", 64, "Number of decoded tokens after the first.")
-@_count_option("--rounds", 5, "Number of repetitions, of which the median is printed.")
+@count_option("--prompt-tokens", "Number of random tokens in the prompt.", 128)
+@count_option("--new-tokens", "Number of decoded tokens after the first.", 64)
+@count_option("--rounds", "Number of repetitions, of which the median is printed.", 5)
 @machine_options
 @json_option
 @quiet_option

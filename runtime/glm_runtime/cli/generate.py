@@ -18,14 +18,15 @@ from glm_runtime.answering.session import Session
 from glm_runtime.answering.settings import GenerationSettings, Piece
 from glm_runtime.cli.failure import debug_option
 from glm_runtime.cli.generate_many import (
-    BatchOptions,
+    ManyOptions,
     PromptFileRun,
-    batch_options,
+    many_options,
     sample_completions,
     search_beams,
 )
 from glm_runtime.cli.generation_options import (
     GenerationOptions,
+    chat_option,
     generation_options,
     make_options,
 )
@@ -62,17 +63,12 @@ from glm_runtime.text.chat_messages import ChatOptions
 )
 @folder_argument
 @click.option("--prompt", help="Text of the prompt, or - to read it from stdin.")
-@click.option(
-    "--chat/--raw",
-    "is_chat",
-    default=True,
-    help="Send the prompt as a user's message, or as raw text.  [default: --chat]",
-)
+@chat_option
 @click.option(
     "--prefill", metavar="TEXT", help="Beginning of the answer, which the model continues."
 )
 @logprobs_option
-@batch_options
+@many_options
 @chat_inputs
 @generation_options
 @machine_options
@@ -87,7 +83,7 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     prefill: str | None,
     top_logprobs: int | None,
     is_json: bool,
-    batch: BatchOptions,
+    many: ManyOptions,
     inputs: ChatInputs,
     options: GenerationOptions,
     machine: MachineOptions,
@@ -97,21 +93,21 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     The answer goes to stdout, and reasoning goes dimmed to stderr. Sampling options that are not
     given come from the folder's generation_config.json.
     """
-    if prompt is None and batch.prompts is None:
+    if prompt is None and many.prompts is None:
         raise click.UsageError("Missing option '--prompt' or '--prompts'; give one of them.")
-    if prompt is not None and batch.prompts is not None:
+    if prompt is not None and many.prompts is not None:
         raise click.UsageError("--prompt and --prompts cannot be used together; leave one out.")
-    options.require_use(is_beams=batch.num_beams is not None, is_many=batch.is_many)
-    if batch.num_beams is not None and top_logprobs is not None:
+    options.require_use(is_beams=many.num_beams is not None, is_many=many.is_many)
+    if many.num_beams is not None and top_logprobs is not None:
         raise click.UsageError("--logprobs has no effect on a beam search; leave one of them out.")
-    if top_logprobs is not None and not is_json and batch.prompts is None:
+    if top_logprobs is not None and not is_json and many.prompts is None:
         raise click.UsageError(
             "--logprobs needs --json, since text has no place for log-probabilities; add it, or "
             "leave --logprobs out."
         )
-    if not is_chat and batch.prompts is None:
+    if not is_chat and many.prompts is None:
         inputs.refuse_use("--raw, which sends no messages")
-    lines = [] if batch.prompts is None else read_prompts(batch.prompts)
+    lines = [] if many.prompts is None else read_prompts(many.prompts)
     text = read_text() if prompt == "-" else prompt
     if prefill is not None and (not is_chat or lines):
         raise click.UsageError("--prefill cannot be used with --raw or --prompts; leave one out.")
@@ -121,25 +117,25 @@ def generate(  # noqa: PLR0913  # click passes each option by name
     settings = dataclasses.replace(options.settings(), top_logprobs=top_logprobs)
     if text is None:
         run = PromptFileRun(model, lines, settings, chat_options)
-        _run_lines(run, len(lines), batch)
+        _run_lines(run, len(lines), many)
         return
     settings = _fix_seed(settings.fill(model.default_settings))
     request = _encode(model, text, settings, chat_options, prefill)
     suggest_yarn(model, len(request.prompt_ids))
-    if batch.num_beams is not None:
-        beams = batch.beam_settings(options.max_new_tokens)
+    if many.num_beams is not None:
+        beams = many.beam_settings(options.max_new_tokens)
         found = search_beams(model, list(request.prompt_ids), beams)
         _show_many({"beams": found}, found, is_json=is_json)
-    elif batch.completions > 1:
-        found = sample_completions(model, request, batch.completions, batch.rows)
+    elif many.completions > 1:
+        found = sample_completions(model, request, many.completions, many.rows)
         content = {"completions": found, **_describe_run(model, request)}
         _show_many(content, found, is_json=is_json)
     else:
         _answer_one(model, request, load_draft(options.draft, machine), is_json=is_json)
 
 
-def _run_lines(run: PromptFileRun, num_lines: int, batch: BatchOptions) -> None:
-    run.run(batch.output, batch.rows)
+def _run_lines(run: PromptFileRun, num_lines: int, many: ManyOptions) -> None:
+    run.run(many.output, many.rows)
     if run.num_failed:
         count = f"{run.num_failed} of {num_lines} prompts"
         raise PromptError(f"{count} failed; see `error` in their answers.")

@@ -14,8 +14,8 @@ from glm_runtime.answering.beam_search import BeamSettings
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings, Piece
-from glm_runtime.cli.generation_options import make_options
-from glm_runtime.cli.options import PATH, Command, gather, suggest_yarn
+from glm_runtime.cli.generation_options import make_options, rows_option
+from glm_runtime.cli.options import PATH, Command, count_option, gather, suggest_yarn
 from glm_runtime.cli.progress import say, show_progress
 from glm_runtime.cli.prompts_file import ResultsFile, make_key
 from glm_runtime.errors import GlmRuntimeError
@@ -27,7 +27,7 @@ _MANY_PROMPTS = 10_000  # which take hours on one machine
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class ManyOptions:
     """The options for a file of prompts, several answers, or a beam search."""
 
     prompts: Path | None
@@ -87,8 +87,8 @@ def _is_for_batch(prompts: Path) -> bool:
     return is_table or is_many or re.match(r"[a-z0-9]{2,}:/", str(prompts)) is not None
 
 
-def batch_options(command: Command) -> Command:
-    """Add the options of `BatchOptions`, as one argument `batch`."""
+def many_options(command: Command) -> Command:
+    """Add the options of `ManyOptions`, as one argument `many`."""
     options = (
         click.option(
             "--prompts",
@@ -105,26 +105,12 @@ def batch_options(command: Command) -> Command:
             type=PATH,
             help="File for the answers to --prompts; running again completes it.",
         ),
-        click.option(
-            "--rows",
-            metavar="N",
-            type=click.IntRange(min=1),
-            default=8,
-            show_default=True,
-            help="Batch size: number of prompts answered at the same time.",
-        ),
-        click.option(
-            "--completions",
-            metavar="N",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Number of answers to the prompt.",
-        ),
+        rows_option,
+        count_option("--completions", "Number of answers to the prompt.", 1),
         *make_options(BeamSettings, ["num_beams"]),
         *make_options(BeamSettings, ["length_penalty"], has_defaults=True),
     )
-    return gather("batch", options, lambda values: BatchOptions(**values), command)
+    return gather("many", options, lambda values: ManyOptions(**values), command)
 
 
 def sample_completions(model: Model, request: Request, count: int, rows: int) -> list[Result]:

@@ -12,11 +12,22 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from glm_runtime.answering.settings import GenerationSettings
-from glm_runtime.cli.options import PATH, Command, Decorator, gather, read_file
+from glm_runtime.cli.options import PATH, Command, Decorator, count_option, gather, read_file
 from glm_runtime.errors import SamplingError
 from glm_runtime.sampling.option import Option, list_options
 from glm_runtime.sampling.settings import DrySettings, SamplingSettings
 from glm_runtime.sampling.structured import Grammar
+
+# What `generate --prompts` and `batch` have in common.
+rows_option = count_option(
+    "--rows", "Batch size: number of prompts that a loaded model answers at the same time.", 8
+)
+chat_option = click.option(
+    "--chat/--raw",
+    "is_chat",
+    default=True,
+    help="Send each prompt as a user's message, or as raw text.  [default: --chat]",
+)
 
 
 class _TokenBias(click.ParamType[tuple[int, float]]):

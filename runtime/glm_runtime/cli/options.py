@@ -31,6 +31,15 @@ folder_argument = click.argument("folder", metavar="DIR", type=FolderPath())
 json_option = click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
 
 
+def count_option(flag: str, text: str, default: int | None = None) -> Decorator:
+    """Return an option that takes a number from 1 on, and shows its default."""
+    kind = click.IntRange(min=1)
+    has_default = default is not None
+    return click.option(
+        flag, metavar="N", type=kind, default=default, show_default=has_default, help=text
+    )
+
+
 @dataclass(frozen=True)
 class MachineOptions:
     """Where to run, and what to do while loading.
@@ -154,11 +163,9 @@ _ROPE_OPTIONS = (
         "--factor, none turns YaRN off.  [default: as exported]",
     ),
     click.option("--factor", metavar="X", type=float, help="YaRN scaling factor, for example 4."),
-    click.option(
+    count_option(
         "--original-context",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Number of tokens of the training context, for YaRN.  [default: the folder's]",
+        "Number of tokens of the training context, for YaRN.  [default: the folder's]",
     ),
 )
 

@@ -13,6 +13,7 @@ from glm_runtime.cli.options import (
     PATH,
     Command,
     MachineOptions,
+    count_option,
     gather,
     machine_options,
     read_file,
@@ -105,11 +106,9 @@ _CAPACITY_OPTIONS = (
         type=PATH,
         help="JSON file with mcpServers: clients of /v1/responses may ask for their tools.",
     ),
-    click.option(
+    count_option(
         "--max-turns",
-        metavar="N",
-        type=click.IntRange(min=1),
-        help="Largest number of answers of one response that call these tools.  [default: 35]",
+        "Largest number of answers of one response that call these tools.  [default: 35]",
     ),
     click.option(
         "--idle-unload",

@@ -11,6 +11,8 @@ from typing import Any
 from glm_runtime.errors import MissingDependencyError, RayError, first_line
 
 _CONNECT_SECONDS = 5.0
+# How Ray refuses a program that has another token or none.
+_TOKEN_WORDS = ("AuthenticationError", "InvalidAuthToken", "Token authentication")
 
 
 def import_ray(module: str = "ray") -> Any:
@@ -64,7 +66,13 @@ def connect(address: str | None) -> Iterator[Any]:
             log_to_driver=False,
             logging_level="error",
         )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones, too
+        if any(word in str(error) for word in _TOKEN_WORDS):
+            raise RayError(
+                f"the Ray cluster at {address} takes only programs with its token; set "
+                "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN as on the cluster's head, whose token "
+                "`ray get-auth-token` prints."
+            ) from error
         if address is None:
             raise RayError(
                 f"Ray does not start on this machine ({first_line(error)}); see the logs in "

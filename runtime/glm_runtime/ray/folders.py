@@ -10,14 +10,13 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
-from glm_runtime.errors import FolderError, describe_os_error, first_line
+from glm_runtime.errors import FolderError
 from glm_runtime.file_lock import lock_folder
 from glm_runtime.folder.manifest import MANIFEST_NAME, Manifest, read_manifest, require_whole
-from glm_runtime.ray.connection import import_ray
+from glm_runtime.ray.addresses import explain_errors, is_address, open_address
 
 _COPY_BYTES = 1 << 22
 _HASH_CHARACTERS = 12  # in messages
@@ -38,11 +37,6 @@ class FolderAddress:
     digest: str
 
 
-def is_address(folder: str) -> bool:
-    """Return whether a text is an fsspec address and not a path."""
-    return "://" in folder
-
-
 def read_address(folder: str) -> tuple[FolderAddress, Manifest]:
     """Read the manifest of a folder, on the driver's machine.
 
@@ -53,11 +47,9 @@ def read_address(folder: str) -> tuple[FolderAddress, Manifest]:
         path = Path(folder).absolute()
         manifest = read_manifest(path)
         return FolderAddress(str(path), False, digest_manifest(manifest)), manifest
-    storage, root = _open_storage(folder)
-    try:
+    with explain_errors(lambda reason: _explain_address(folder, MANIFEST_NAME, reason)):
+        storage, root = open_address(folder)
         manifest = Manifest.from_json(storage.cat_file(f"{root}/{MANIFEST_NAME}").decode("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _explain_address(folder, MANIFEST_NAME, error) from error
     return FolderAddress(folder, True, digest_manifest(manifest)), manifest
 
 
@@ -119,55 +111,40 @@ def _copy(wanted: FolderAddress, folder: Path) -> Path:
     unfinished = folder.with_name("unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    storage, root = _open_storage(wanted.address)
-    name = MANIFEST_NAME
     try:
-        _copy_file(storage, root, name, unfinished)
+        _copy_file(wanted, MANIFEST_NAME, unfinished)
         _require_same(unfinished, wanted)
         manifest = read_manifest(unfinished)
         _require_space(manifest, unfinished)
         for name in manifest.files:
-            _copy_file(storage, root, name, unfinished)
+            _copy_file(wanted, name, unfinished)
         require_whole(unfinished, manifest, is_full=True)
-    except (OSError, ValueError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise _explain_address(wanted.address, name, error) from error
-    except FolderError:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     unfinished.replace(folder)
     return folder
 
 
-def _copy_file(storage: Any, root: str, name: str, folder: Path) -> None:
-    with storage.open(f"{root}/{name}", "rb") as source, (folder / name).open("wb") as target:
-        shutil.copyfileobj(source, target, _COPY_BYTES)
+def _copy_file(wanted: FolderAddress, name: str, folder: Path) -> None:
+    with explain_errors(lambda reason: _explain_address(wanted.address, name, reason)):
+        storage, root = open_address(wanted.address)
+        with storage.open(f"{root}/{name}", "rb") as source, (folder / name).open("wb") as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
 def _require_space(manifest: Manifest, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < manifest.size_bytes:
         raise FolderError(
-            f"{folder} has {free / 1e9:.1f} GB free where the copy of the model takes "
-            f"{manifest.size_bytes / 1e9:.1f} GB; free the disk of this machine."
+            f"{folder} has {free / 1e6:,.1f} MB free where the copy of the model takes "
+            f"{manifest.size_bytes / 1e6:,.1f} MB; free the disk of this machine."
         )
 
 
-def _open_storage(address: str) -> tuple[Any, str]:
-    core = import_ray("fsspec.core")
-    try:
-        storage, root = core.url_to_fs(address)
-    except (ImportError, OSError, ValueError) as error:
-        raise FolderError(
-            f"{address} cannot be opened ({first_line(error)}); check the address, and install "
-            "what fsspec needs for it on every machine."
-        ) from error
-    return storage, str(root).rstrip("/")
-
-
-def _explain_address(address: str, name: str, error: Exception) -> FolderError:
-    reason = describe_os_error(error) if isinstance(error, OSError) else first_line(error)
+def _explain_address(address: str, name: str, reason: str) -> FolderError:
     return FolderError(
         f"{name} of {address} cannot be copied ({reason}); check the address, its access rights "
-        "and the disk of this machine."
+        "and the disk of this machine, and that what fsspec needs for such an address is "
+        "installed on every machine."
     )

@@ -11,10 +11,8 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from glm_runtime.answering.settings import GenerationSettings
 from glm_runtime.errors import RayError, SamplingError
 from glm_runtime.folder.manifest import Manifest
-from glm_runtime.graph.rotary import RopeScaling
 from glm_runtime.progress import Progress, ignore_progress
 from glm_runtime.ray.connection import connect
 from glm_runtime.ray.folders import FolderAddress, read_address
@@ -31,44 +29,31 @@ from glm_runtime.ray.reading import (
 from glm_runtime.ray.row_queue import RowQueue
 from glm_runtime.ray.rows import Columns
 from glm_runtime.ray.storage import Storage
-from glm_runtime.ray.worker import Answered, WorkerSettings
-from glm_runtime.text.chat_messages import ChatOptions
+from glm_runtime.ray.worker import Answered, AnswerOptions, WorkerSettings
 
 _FORMAT_VERSION = 1
 _INT8_LEVEL = 4  # accuracy_level of MatMulNBits with int8 activations
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """Options of a job.
+class BatchOptions(AnswerOptions):
+    """Options of a job, beside those of `AnswerOptions`.
 
     Attributes:
         workers: number of workers, each with a loaded model; `None` takes one on every machine of
             the cluster.
-        rows: number of rows that a worker answers at the same time.
-        threads: number of threads of a worker; `None` shares out the processors of a machine.
         shard_rows: number of rows of an output file.
         kind: format of the output files, `jsonl` or `parquet`.
         columns: columns of ids and prompts of the input.
-        settings: settings of all rows; a row's own win.
-        options: what a chat offers; `None` takes each prompt as raw text.
-        has_huge_pages: whether to move the weights onto huge pages (Linux).
-        rope_scaling: rotary settings instead of the folder's.
 
     Raises:
         SamplingError: a value is outside its range.
     """
 
     workers: int | None = None
-    rows: int = 8
-    threads: int | None = None
     shard_rows: int = 1000
     kind: str = "jsonl"
     columns: Columns = field(default_factory=Columns)
-    settings: GenerationSettings = field(default_factory=GenerationSettings)
-    options: ChatOptions | None = field(default_factory=ChatOptions)
-    has_huge_pages: bool = True
-    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "rows", "threads", "shard_rows"):
@@ -223,17 +208,7 @@ def _size_workers(
         per_machine = -(-num_workers // len(useful))
         smallest = min(useful)
         share = float(smallest // per_machine) or smallest / per_machine
-    settings = WorkerSettings(
-        wanted,
-        share,
-        options.rows,
-        options.threads,
-        options.settings,
-        options.options,
-        options.has_huge_pages,
-        options.rope_scaling,
-    )
-    return settings, num_workers
+    return WorkerSettings(wanted, share, options), num_workers
 
 
 def _describe_job(plan: Plan, wanted: FolderAddress, options: BatchOptions) -> dict[str, object]:

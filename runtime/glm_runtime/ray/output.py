@@ -8,12 +8,13 @@ half minute, since objects cannot grow. Names that begin with `_` are skipped by
 import json
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from glm_runtime.errors import PromptError
 from glm_runtime.ray.connection import import_ray
 from glm_runtime.ray.plan import Plan, Shard
-from glm_runtime.ray.storage import Storage
+from glm_runtime.ray.storage import Storage, naming
 from glm_runtime.ray.worker import Answered
 
 JOB_NAME, DONE_NAME = "_job.json", "_done.json"
@@ -97,16 +98,17 @@ class Output:
 
     def _require_same_job(self, job: dict[str, object]) -> None:
         names = self._storage.list_names()
-        if JOB_NAME not in names:
-            strange = [name for name in names if not name.startswith(("_", "."))]
+        # A driver that is killed can leave a part of it at some addresses, and nothing else then.
+        found = _parse(self._storage.read(JOB_NAME)) if JOB_NAME in names else {}
+        if not found:
+            strange = [name for name in names if _is_strange(name)]
             if strange:
                 raise PromptError(
-                    f"{self._storage.address} holds {strange[0]} and no {JOB_NAME}, so that it is "
-                    "not the output of a job; choose another folder."
+                    f"{self._storage.address} holds {strange[0]} and no valid {JOB_NAME}, so that "
+                    "it is not the output of a job; choose another folder."
                 )
             self._storage.write(JOB_NAME, _dump(job))
             return
-        found = _parse(self._storage.read(JOB_NAME))
         changed = [name for name in job if found.get(name) != job[name]]
         if changed:
             raise PromptError(
@@ -196,8 +198,9 @@ class Output:
     def _append(self, file: IO[bytes], content: bytes) -> None:
         """Write all of it; a full disk can take a part."""
         rest = memoryview(content)
-        while rest:
-            rest = rest[file.write(rest) :]
+        with naming(Path(file.name)):
+            while rest:
+                rest = rest[file.write(rest) :]
 
     def _compact(self) -> None:
         """Replace all segments of the journal by one without the finished shards."""
@@ -228,6 +231,10 @@ class Output:
 
     def _name(self, shard: Shard) -> str:
         return f"{shard.name}.{self._kind}"
+
+
+def _is_strange(name: str) -> bool:
+    return name.startswith(_JOURNAL) or not name.startswith(("_", "."))
 
 
 def _write_entry(position: int, line: str) -> bytes:

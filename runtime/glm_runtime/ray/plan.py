@@ -9,8 +9,10 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from glm_runtime.errors import PromptError
 from glm_runtime.progress import Progress
 from glm_runtime.ray.reading import explain_reading
 from glm_runtime.ray.rows import Row, digest_ids, number_repeats
+from glm_runtime.ray.storage import naming
 
 _DIGEST_BYTES = 16
 _BATCH_ROWS = 4096
@@ -66,6 +69,7 @@ class Plan:
     """
 
     def __init__(self, shard_rows: int) -> None:
+        self._place = Path(tempfile.gettempdir())
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._starts: list[int] = [0]
         self._digests = bytearray()
@@ -82,15 +86,26 @@ class Plan:
 
     def close(self) -> None:
         """Remove the temporary file."""
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which `add` or `flush` has reported
+            self._file.close()
 
     def add(self, row: PlannedRow) -> None:
         """Add a row at the next position."""
         line = json.dumps([row.row_id, row.place, row.text, row.error]).encode()
-        self._file.write(line)
+        with naming(self._place):
+            self._file.write(line)
         self._starts.append(self._starts[-1] + len(line))
         self._digests += hashlib.sha256(row.row_id.encode()).digest()[:_DIGEST_BYTES]
         self._hash.update(json.dumps([row.row_id, row.text]).encode())
+
+    def flush(self) -> None:
+        """Write what is not written yet.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with naming(self._place):
+            self._file.flush()
 
     def read(self, position: int) -> PlannedRow:
         """Return the row at a position."""
@@ -142,6 +157,7 @@ def make_plan(rows: Any, shard_rows: int, progress: Progress) -> Plan:
         progress("reading the input", 0, 1)
         for row in _number_repeats(_sort(rows)):
             plan.add(PlannedRow(row.row_id, row.place, row.text, row.error))
+        plan.flush()
         progress("reading the input", 1, 1)
         if not len(plan):
             raise PromptError("the input holds no rows; give files with at least one prompt.")  # noqa: TRY301

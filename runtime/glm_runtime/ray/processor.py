@@ -24,7 +24,7 @@ from glm_runtime.prompt_lines import ID_KEYS, KNOWN_KEYS, PromptLine, Result, ch
 from glm_runtime.ray.connection import import_ray
 from glm_runtime.ray.folders import read_address
 from glm_runtime.ray.rows import make_row
-from glm_runtime.ray.worker import RowEngine, WorkerSettings
+from glm_runtime.ray.worker import AnswerOptions, RowEngine, WorkerSettings
 from glm_runtime.text.chat_messages import ChatOptions
 
 ERROR_COLUMN = "__inference_error__"  # as ray.data.llm names it
@@ -100,14 +100,10 @@ class Processor:
         if Path(folder).exists():
             folder = str(Path(folder).absolute())  # workers have other working folders
         wanted, _ = read_address(folder)
-        self._settings = WorkerSettings(
-            wanted,
-            float(config.num_cpus),
-            config.max_num_seqs,
-            config.num_cpus,
-            config.settings,
-            config.options,
+        options = AnswerOptions(
+            config.max_num_seqs, config.num_cpus, config.settings, config.options
         )
+        self._settings = WorkerSettings(wanted, float(config.num_cpus), options)
 
     def __call__(self, dataset: Any) -> Any:
         """Return the dataset with answers; Ray computes it when it is used."""

@@ -12,8 +12,9 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from glm_runtime.errors import GlmRuntimeError, PromptError, first_line
+from glm_runtime.errors import GlmRuntimeError, PromptError
 from glm_runtime.prompt_lines import read_line
+from glm_runtime.ray.addresses import explain_errors, open_address
 from glm_runtime.ray.connection import import_ray
 from glm_runtime.ray.rows import Columns, Row, make_row, read_table_row
 
@@ -61,17 +62,14 @@ def find_files(pattern: str) -> InputFiles:
         PromptError: no file matches, the files are of several kinds or of an unknown one, or the
             place cannot be read.
     """
-    try:
-        core = import_ray("fsspec.core")
-        storage, path = core.url_to_fs(pattern)
-        paths = storage.find(path) if storage.isdir(path) else storage.glob(path)
-        paths = [one for one in paths if not PurePosixPath(one).name.startswith(_SKIPPED)]
-        paths = sorted(one for one in paths if not storage.isdir(one))
-    except (OSError, ValueError, ImportError) as error:
-        raise PromptError(
-            f"the input {pattern} cannot be listed ({first_line(error)}); check the path, and "
-            "install what fsspec needs for such an address."
-        ) from error
+    with explain_errors(
+        lambda reason: PromptError(
+            f"the input {pattern} cannot be listed ({reason}); check the path and its access "
+            "rights, and that what fsspec needs for such an address is installed."
+        )
+    ):
+        storage, path = open_address(pattern)
+        paths = _list_files(storage, path)
     if not paths:
         raise PromptError(
             f"no file matches {pattern}; give a file, a folder or a pattern in quotes."
@@ -83,6 +81,14 @@ def find_files(pattern: str) -> InputFiles:
             f"{', '.join((*LINE_SUFFIXES, *_READERS))} are expected; write a narrower pattern."
         )
     return InputFiles(storage, tuple(paths), suffixes[0], is_local=_is_local(storage))
+
+
+def _list_files(storage: Any, path: str) -> list[str]:
+    if storage.isfile(path):
+        return [path]  # also with a name that a pattern could be, such as in[1].jsonl
+    found = storage.find(path) if storage.isdir(path) else storage.glob(path)
+    found = [one for one in found if not PurePosixPath(one).name.startswith(_SKIPPED)]
+    return sorted(one for one in found if not storage.isdir(one))
 
 
 def read_rows(files: InputFiles, columns: Columns, say: Callable[[str], None]) -> Any:
@@ -124,7 +130,8 @@ def read_few(files: InputFiles, columns: Columns) -> list[Row] | None:
     """
     if files.suffix not in LINE_SUFFIXES:
         return None
-    if sum(files.storage.size(path) or _SMALL_BYTES for path in files.paths) >= _SMALL_BYTES:
+    sizes = [files.storage.size(path) for path in files.paths]
+    if None in sizes or sum(sizes) >= _SMALL_BYTES:
         return None
     reader = _LineReader(files.storage, columns)
     return [row for path in files.paths for row in reader.read_file(path)]
@@ -142,6 +149,11 @@ def prepare_table(dataset: Any, columns: Columns, say: Callable[[str], None]) ->
             raise PromptError(
                 f"the input has no column {name!r}; its columns are {', '.join(names)}."
             )
+    if names and columns.prompt is None and not {"prompt", "messages"} & set(names):
+        raise PromptError(
+            "the input has no column 'prompt' or 'messages'; name the column of the prompts by "
+            f"--prompt-column: its columns are {', '.join(names)}."
+        )
     used = [name for name in names if columns.is_used(name) or name == _PATH_COLUMN]
     unused = [name for name in names if name not in used]
     if unused:
@@ -189,16 +201,23 @@ class _LineReader:
         Raises:
             PromptError: the file cannot be read.
         """
-        try:
-            with self._storage.open(path, "rb", compression="infer") as file:
-                for number, content in enumerate(file, 1):
-                    line = content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
-                    if line.strip():
-                        yield self._read_line(path, number, line)
-        except (OSError, EOFError, ValueError) as error:
-            raise PromptError(
-                f"{path} cannot be read ({first_line(error)}); copy the file again."
-            ) from error
+        for number, content in enumerate(self._read_contents(path), 1):
+            line = content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
+            if line.strip():
+                yield self._read_line(path, number, line)
+
+    def _read_contents(self, path: str) -> Iterator[bytes]:
+        """Yield the lines of a file as they are; each compression has errors of its own."""
+        with (
+            explain_errors(
+                lambda reason: PromptError(
+                    f"{path} cannot be read ({reason}); check its access rights and that it is "
+                    "whole, and copy it again."
+                )
+            ),
+            self._storage.open(path, "rb", compression="infer") as file,
+        ):
+            yield from file
 
     def _read_line(self, path: str, number: int, content: bytes) -> Row:
         line = read_line(f"{path}, line {number}", number, content.rstrip(b"\r\n"))

@@ -1,21 +1,36 @@
 """A folder for output: on this machine, or at an fsspec address such as `s3://bucket/out`.
 
-A file is there as a whole or not at all.
+On this machine and in object stores, a file is there as a whole or not at all. At other addresses,
+such as SFTP's, a driver that is killed can leave a part of it, which the next run notices.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from glm_runtime.errors import PromptError, first_line
+from glm_runtime.errors import PromptError, describe_os_error
 from glm_runtime.file_lock import try_lock
-from glm_runtime.ray.connection import import_ray
-from glm_runtime.ray.folders import is_address
+from glm_runtime.ray.addresses import explain_errors, is_address, open_address
 
 _LOCK_NAME = "_lock"
 _UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in the system's errors about its content, which name none.
+
+    Raises:
+        OSError: the same error with the name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, describe_os_error(error), str(path)) from error
 
 
 class Storage:
@@ -41,24 +56,19 @@ class Storage:
                 raise PromptError(f"--output is {address}, a file; give a folder.")
             self._folder.mkdir(parents=True, exist_ok=True)
             return
-        core = import_ray("fsspec.core")
-        try:
-            self._remote, root = core.url_to_fs(address)
-            self._root = str(root).rstrip("/")
+        with self._explained("opened"):
+            self._remote, self._root = open_address(address)
             self._remote.makedirs(self._root, exist_ok=True)
-        except (ImportError, OSError, ValueError) as error:
-            raise PromptError(
-                f"the output {address} cannot be opened ({first_line(error)}); check the address, "
-                "and install what fsspec needs for it."
-            ) from error
 
     def list_names(self) -> list[str]:
         """Return the names of all complete files, sorted."""
         if self.is_local:
             names = [path.name for path in self._folder.iterdir()]
         else:
-            self._remote.invalidate_cache()
-            found = self._remote.ls(self._root, detail=False) if self._exists_remotely() else []
+            with self._explained("listed"):
+                self._remote.invalidate_cache()
+                is_there = self._remote.exists(self._root)
+                found = self._remote.ls(self._root, detail=False) if is_there else []
             names = [str(path).rsplit("/", 1)[-1] for path in found]
         return sorted(name for name in names if not name.endswith(_UNFINISHED))
 
@@ -66,7 +76,8 @@ class Storage:
         """Return the content of a file."""
         if self.is_local:
             return (self._folder / name).read_bytes()
-        content: bytes = self._remote.cat_file(f"{self._root}/{name}")
+        with self._explained("read", name):
+            content: bytes = self._remote.cat_file(f"{self._root}/{name}")
         return content
 
     def write(self, name: str, content: bytes) -> None:
@@ -76,11 +87,12 @@ class Storage:
             OSError: it cannot be written, for example because the disk is full.
         """
         if not self.is_local:
-            self._remote.pipe_file(f"{self._root}/{name}", content)
+            with self._explained("written", name):
+                self._remote.pipe_file(f"{self._root}/{name}", content)
             return
         unfinished = self._folder / f"{name}{_UNFINISHED}"
         try:
-            with unfinished.open("wb") as file:
+            with naming(unfinished), unfinished.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -99,7 +111,7 @@ class Storage:
         if self.is_local:
             (self._folder / name).unlink(missing_ok=True)
             return
-        with suppress(FileNotFoundError):
+        with self._explained("removed", name), suppress(FileNotFoundError):
             self._remote.rm_file(f"{self._root}/{name}")
 
     @contextmanager
@@ -120,5 +132,12 @@ class Storage:
                 )
             yield  # the file stays, since another process may have opened it by now
 
-    def _exists_remotely(self) -> Any:
-        return self._remote.exists(self._root)
+    def _explained(self, verb: str, name: str = "") -> AbstractContextManager[None]:
+        """Turn errors of an address into a sentence."""
+        place = f"{self.address}/{name}" if name else self.address
+        return explain_errors(
+            lambda reason: PromptError(
+                f"the output {place} cannot be {verb} ({reason}); check the address and its access "
+                "rights, and that what fsspec needs for it is installed."
+            )
+        )

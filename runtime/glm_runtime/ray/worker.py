@@ -37,28 +37,39 @@ _GATHER_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class WorkerSettings:
-    """What a worker loads, and how it answers.
+class AnswerOptions:
+    """How a worker answers.
 
     Attributes:
-        folder: the model folder.
-        share: number of processors that Ray gives the worker.
-        rows: number of rows answered at the same time.
-        threads: number of threads; `None` takes the physical cores, at most `share`.
+        rows: number of rows that it answers at the same time.
+        threads: number of its threads; `None` takes the physical cores of its share of the machine.
         settings: settings of all rows; a row's own win.
         options: what a chat offers; `None` takes each prompt as raw text.
-        has_huge_pages: whether to move the weights onto huge pages.
+        has_huge_pages: whether to move the weights onto huge pages (Linux).
         rope_scaling: rotary settings instead of the folder's.
     """
 
-    folder: FolderAddress
-    share: float = 1.0
     rows: int = 8
     threads: int | None = None
     settings: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
     options: ChatOptions | None = dataclasses.field(default_factory=ChatOptions)
     has_huge_pages: bool = True
     rope_scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker loads, and how it answers.
+
+    Attributes:
+        folder: the model folder.
+        share: number of processors that Ray gives the worker.
+        answering: how it answers.
+    """
+
+    folder: FolderAddress
+    share: float = 1.0
+    answering: AnswerOptions = dataclasses.field(default_factory=AnswerOptions)
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class RowEngine:
                 f"on {socket.gethostname()}: the system refused {error.filename or 'a file'} "
                 f"({describe_os_error(error)}); check the disk and the permissions."
             ) from error
-        limits = SchedulerLimits(settings.rows, _WHOLE_PROMPTS, max_waiting=_MANY_ROWS)
+        limits = SchedulerLimits(settings.answering.rows, _WHOLE_PROMPTS, max_waiting=_MANY_ROWS)
         self._engine = Engine(self.model, limits)
 
     def submit(self, line: PromptLine, row_id: str, take: Callable[[Result], None]) -> None:
@@ -136,7 +147,8 @@ class RowEngine:
             take(head | {"error": str(error)})
 
     def _make_request(self, line: PromptLine, row_id: str) -> Request:
-        request = line.make_request(self.model, self._settings.settings, self._settings.options)
+        options = self._settings.answering
+        request = line.make_request(self.model, options.settings, options.options)
         if request.settings.sampling.seed is not None:
             return request
         settings = make_settings(request.settings, {"seed": derive_seed(row_id)})
@@ -206,14 +218,15 @@ def derive_seed(row_id: str) -> int:
 
 def _load(settings: WorkerSettings) -> Model:
     folder = provide_folder(settings.folder)
-    threads = settings.threads
+    options = settings.answering
+    threads = options.threads
     if threads is None:
         threads = max(1, min(int(settings.share), count_usable_cores()))
     return load(
         folder,
         "cpu",
         threads,
-        has_huge_pages=settings.has_huge_pages,
+        has_huge_pages=options.has_huge_pages,
         prepared=PreparedModels.of_user(),
-        rope_scaling=settings.rope_scaling,
+        rope_scaling=options.rope_scaling,
     )

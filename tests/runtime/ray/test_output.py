@@ -107,7 +107,17 @@ def test_the_output_of_another_job_is_refused_with_the_difference(tmp_path: Path
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(PromptError, match=r"holds thesis\.txt and no _job\.json"):
+    with pytest.raises(PromptError, match=r"holds thesis\.txt and no valid _job\.json"):
+        open_output(tmp_path, make_plan())
+
+
+def test_a_description_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    """A driver that was killed at its first write, at an address where files grow (SFTP)."""
+    (tmp_path / "_job.json").write_bytes(b'{"inp')
+    complete(tmp_path, make_plan())
+    open_output(tmp_path, make_plan())
+    (tmp_path / "_job.json").write_bytes(b"{")
+    with pytest.raises(PromptError, match=r"no valid _job\.json"):
         open_output(tmp_path, make_plan())
 
 

@@ -4,11 +4,13 @@ import gzip
 import importlib.util
 import itertools
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from glm_runtime.errors import PromptError
+from glm_runtime.errors import FolderError, PromptError
 from glm_runtime.prompt_lines import read_line
 from glm_runtime.ray.plan import Plan, make_plan
 from glm_runtime.ray.rows import Columns, Row, make_row, read_table_row
@@ -139,10 +141,58 @@ def test_wrong_patterns_are_refused(
 
 
 @needs_fsspec
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_whose_name_could_be_a_pattern(tmp_path: Path) -> None:
+    from glm_runtime.ray.reading import find_files  # noqa: PLC0415
+
+    given = tmp_path / "in[1].jsonl"
+    given.write_text('{"prompt": "x"}\n')
+    assert find_files(str(given)).paths == (str(given),)
+
+
+@needs_fsspec
+@pytest.mark.parametrize("damage", ["cut off", "changed"])
+@pytest.mark.parametrize(("suffix", "compress"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes], damage: str
+) -> None:
+    """Changed bytes raise errors of zlib and lzma, which once looked like a fault of ours."""
     from glm_runtime.ray.reading import find_files, read_few  # noqa: PLC0415
 
-    whole = gzip.compress(b'{"prompt": "y"}\n' * 1000)
-    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PromptError, match=r"a\.jsonl\.gz cannot be read"):
+    content = compress(b"".join(b'{"prompt": "%d"}\n' % i for i in range(1000)))
+    middle = len(content) // 2
+    rest = b"" if damage == "cut off" else b"\xff" * (len(content) - middle)
+    (tmp_path / f"a.jsonl.{suffix}").write_bytes(content[:middle] + rest)
+    with pytest.raises(PromptError, match=rf"a\.jsonl\.{suffix} cannot be read"):
         read_few(find_files(str(tmp_path)), Columns())
+
+
+@needs_fsspec
+def test_errors_of_a_service_are_sentences() -> None:
+    """Its library has errors of its own, as botocore and paramiko have: no OSError."""
+    import fsspec  # noqa: PLC0415
+
+    from glm_runtime.ray.folders import read_address  # noqa: PLC0415
+    from glm_runtime.ray.reading import find_files  # noqa: PLC0415
+    from glm_runtime.ray.storage import Storage  # noqa: PLC0415
+
+    class NoCredentialsError(Exception):
+        pass
+
+    class Shop(fsspec.AbstractFileSystem):  # type: ignore[misc]
+        protocol = "shop"
+
+        def _refuse(self, *_: object, **__: object) -> None:
+            raise NoCredentialsError("Unable to locate credentials")
+
+        info = ls = _open = makedirs = _refuse
+
+    fsspec.register_implementation("shop", Shop, clobber=True)
+    reason = r"\(Unable to locate credentials\)"
+    with pytest.raises(PromptError, match=f"the input shop://a/in cannot be listed {reason}"):
+        find_files("shop://a/in")
+    with pytest.raises(PromptError, match=f"the output shop://a/out cannot be opened {reason}"):
+        Storage("shop://a/out")
+    with pytest.raises(FolderError, match=rf"json of shop://a/model cannot be copied {reason}"):
+        read_address("shop://a/model")
+    with pytest.raises(PromptError, match=r"no-such://a cannot be listed \(Protocol not known"):
+        find_files("no-such://a")
