@@ -96,6 +96,14 @@ def test_structured(tiny_work: Path) -> None:
     assert figures["grammars"].keys() == {"json schema", "regex", "lark"}
 
 
+def test_evaluation(tiny_work: Path) -> None:
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed (extra lm-eval)")
+    chosen = ("--folder", tiny_work / "ours-b128", "--rounds", 1, "--tokens", 64, "--window", 16)
+    figures = run("speed evaluation", *chosen)
+    assert figures["ratio"]["count"] == 1
+    assert abs(figures["tokens"] - 64) < 16
+
+
 def test_speculation_changes_no_answer(tiny_work: Path) -> None:
     chosen = ("--folder", tiny_work / "ours-b128", "--rounds", 1, "--tokens", 4)
     figures = run("speed speculation", *chosen)

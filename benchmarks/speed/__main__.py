@@ -3,6 +3,7 @@
 import click
 
 from benchmarks.speed.decode import decode
+from benchmarks.speed.evaluation import evaluation
 from benchmarks.speed.kv_cache import kv_cache
 from benchmarks.speed.long_prompt import long_prompt
 from benchmarks.speed.speculation import speculation
@@ -10,7 +11,7 @@ from benchmarks.speed.structured import structured
 
 speed = click.Group(
     "speed",
-    commands=[decode, long_prompt, kv_cache, speculation, structured],
+    commands=[decode, long_prompt, kv_cache, speculation, structured, evaluation],
     help="Measure how fast our runtime reads prompts and writes tokens.",
 )
 

@@ -55,3 +55,15 @@ def require_plot_packages() -> None:
         raise MissingPackageError(
             "matplotlib is not installed; `pip install matplotlib`, or leave the pictures out."
         )
+
+
+def require_lm_eval() -> None:
+    """Check early that lm-evaluation-harness is installed.
+
+    Raises:
+        MissingPackageError: lm-eval is not installed.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise MissingPackageError(
+            "lm-eval is not installed; `pip install 'lm-eval[api]'`, or leave --tasks out."
+        )

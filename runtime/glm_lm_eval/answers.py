@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from lm_eval.models.utils import (
@@ -13,13 +13,42 @@ from lm_eval.models.utils import (
 
 from glm_lm_eval.options import HarnessError, HarnessOptions
 from glm_runtime import Model
+from glm_runtime.answering.batch import BatchPiece
 from glm_runtime.answering.generation import Request
 from glm_runtime.answering.keywords import make_settings
+from glm_runtime.answering.scoring import Score
 from glm_runtime.answering.settings import GenerationSettings, Piece
+from glm_runtime.folder.manifest import Manifest
+from glm_runtime.text.chat_template import ChatTemplate
+from glm_runtime.text.tokenizer import Tokenizer
 
 # What tasks may set besides `until`, `do_sample` and the number of tokens.
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 _SEEDS = 2**31
+
+
+class EvaluatedModel(Protocol):
+    """What computes: a loaded folder (`glm_runtime.Model`), or the original of `glm-eval`."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The shape of the model and its special tokens."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of all texts."""
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The chat template, if there is one."""
+
+    def score_many(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> Iterator[tuple[int, Score]]:
+        """Measure continuations after prompts; see `Model.score_many`."""
+
+    def generate_many(self, requests: Sequence[Request], max_rows: int) -> Iterator[BatchPiece]:
+        """Answer requests, `max_rows` at the same time; see `Model.generate_many`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,9 @@ class Wish:
     max_new_tokens: int
 
 
-def read_wish(given: Mapping[str, Any], options: HarnessOptions, model: Model, eos: str) -> Wish:
+def read_wish(
+    given: Mapping[str, Any], options: HarnessOptions, model: EvaluatedModel, eos: str
+) -> Wish:
     """Read the `generation_kwargs` of a task.
 
     Args:
@@ -104,7 +135,10 @@ class AnswerText:
 
 
 def answer_all(
-    model: Model, requests: Sequence[Request], wishes: Sequence[Wish], options: HarnessOptions
+    model: EvaluatedModel,
+    requests: Sequence[Request],
+    wishes: Sequence[Wish],
+    options: HarnessOptions,
 ) -> Iterator[tuple[int, str]]:
     """Answer requests, `batch_size` of them at the same time.
 
@@ -121,7 +155,7 @@ def answer_all(
         GlmRuntimeError: a request is refused, or ONNX Runtime failed.
     """
     texts = [AnswerText(wish, options.think_end_token) for wish in wishes]
-    if options.batch_size == 1:
+    if options.batch_size == 1 and isinstance(model, Model):
         session = model.new_session()
         for index, request in enumerate(requests):
             for piece in session.generate(request.prompt_ids, request.settings):

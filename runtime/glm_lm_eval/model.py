@@ -6,7 +6,8 @@ generation and `glm_runtime/answering/scoring.py` for how shared contexts are re
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from lm_eval import utils
@@ -15,11 +16,12 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 import glm_runtime
-from glm_lm_eval.answers import answer_all, read_wish
+from glm_lm_eval.answers import EvaluatedModel, answer_all, read_wish
 from glm_lm_eval.options import HarnessError, HarnessOptions, read_options
 from glm_runtime.answering.generation import Request
 from glm_runtime.errors import PromptError
 from glm_runtime.folder.strict_json import parse_json
+from glm_runtime.progress import Advance, Progress, track_stage
 from glm_runtime.text.chat_messages import ChatOptions
 from glm_runtime.text.chat_template import ChatTemplate, find_special_tokens
 from glm_runtime.text.tokenizer import TOKENIZER_NAME
@@ -39,15 +41,31 @@ _Encoded = tuple[tuple[str, str] | None, list[int], list[int]]
 class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     """An exported folder, as lm-eval reads it."""
 
-    def __init__(self, options: HarnessOptions) -> None:
+    def __init__(
+        self,
+        options: HarnessOptions,
+        model: EvaluatedModel | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Load the folder.
+
+        Args:
+            options: the folder, and how it is evaluated.
+            model: what computes in place of the folder's graph. Texts still become tokens by the
+                folder's files.
+            progress: called with (stage, done, total); `None` shows lm-eval's usual bars.
 
         Raises:
             GlmRuntimeError: the folder cannot be loaded, or an option does not fit it.
         """
         super().__init__()
         self.options = options
-        self.model = glm_runtime.load(options.folder, options.device, options.threads)
+        self._progress = progress
+        self._place = "cpu"
+        if model is None:
+            loaded = glm_runtime.load(options.folder, options.device, options.threads)
+            model, self._place = loaded, loaded.graph.place
+        self.model = model
         manifest = self.model.manifest
         self.max_length = options.max_length or manifest.model.context_length
         if self.max_length > manifest.model.context_length:
@@ -96,7 +114,7 @@ class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             "model_quantization": manifest.recipe.quant,
             "model_bits_per_weight": manifest.bits_per_weight,
             "model_size_bytes": manifest.size_bytes,
-            "model_device": self.model.graph.place,
+            "model_device": self._place,
         }
 
     @property
@@ -187,7 +205,8 @@ class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             raise HarnessError(
                 "a request has an empty continuation where a text is expected; correct the task."
             )
-        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        is_hidden = disable_tqdm or self._progress is not None
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, is_hidden)
         return found
 
     def _loglikelihood_tokens(
@@ -195,14 +214,13 @@ class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     ) -> list[tuple[float, bool]]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
         found: dict[int, tuple[float, bool]] = {}
-        progress = tqdm(total=len(pairs), disable=disable_tqdm, desc="Reading")
-        for index, score in self.model.score_many(pairs):
-            found[index] = (score.total, score.is_greedy)
-            texts = requests[index][0]
-            if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, found[index])
-            progress.update()
-        progress.close()
+        with self._follow("reading", len(pairs), disable_tqdm) as advance:
+            for index, score in self.model.score_many(pairs):
+                found[index] = (score.total, score.is_greedy)
+                texts = requests[index][0]
+                if texts is not None:
+                    self.cache_hook.add_partial("loglikelihood", texts, found[index])
+                advance(1)
         return [found[index] for index in range(len(pairs))]
 
     def loglikelihood_rolling(
@@ -241,16 +259,24 @@ class GlmOnnx(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         ]
         order = sorted(range(len(requests)), key=lambda index: prompts[index])
         answers: dict[int, str] = {}
-        progress = tqdm(total=len(order), disable=disable_tqdm, desc="Generating")
         made = [Request(prompts[index], wishes[index].settings) for index in order]
         sorted_wishes = [wishes[index] for index in order]
-        for place, text in answer_all(self.model, made, sorted_wishes, self.options):
-            index = order[place]
-            answers[index] = text
-            self.cache_hook.add_partial("generate_until", requests[index].args, text)
-            progress.update()
-        progress.close()
+        with self._follow("answering", len(order), disable_tqdm) as advance:
+            for place, text in answer_all(self.model, made, sorted_wishes, self.options):
+                index = order[place]
+                answers[index] = text
+                self.cache_hook.add_partial("generate_until", requests[index].args, text)
+                advance(1)
         return [answers[index] for index in range(len(requests))]
+
+    @contextmanager
+    def _follow(self, what: str, total: int, is_hidden: bool) -> Iterator[Advance]:
+        """Yield the function that counts what is done."""
+        if self._progress is not None:
+            yield track_stage(self._progress, what, total)
+            return
+        with tqdm(total=total, disable=is_hidden, desc=what.capitalize()) as bar:
+            yield bar.update
 
     def _shorten(self, context: str, max_new_tokens: int) -> list[int]:
         """Return the ids of a context, whose beginning is cut off where the answer needs room."""

@@ -224,4 +224,10 @@ def test_the_command(
         assert [row["folder"] for row in rows] == paths[1:]
         assert all(set(row) == {"folder"} | FIGURES for row in rows)
     else:
-        assert [line.split()[0] for line in out.splitlines()[1:-1]] == list(NAMES)
+        table, _, differences = out.partition("\n\n")
+        assert [line.split()[0] for line in table.splitlines()[1:-1]] == list(NAMES)
+        # The original, then the first folder.
+        compared = [line.split()[:2] for line in differences.splitlines()[1:-1]]
+        assert compared.count(["int4", "original"]) == 2
+        assert compared.count(["int4", "none"]) == 3
+        assert "worse" in differences

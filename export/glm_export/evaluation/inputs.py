@@ -16,6 +16,7 @@ from glm_export.checkpoint.json_files import read_json
 from glm_export.checkpoint.rope_options import read_rope
 from glm_export.early_checks import read_folder_manifest
 from glm_export.errors import OptionsError, VerificationError
+from glm_export.evaluation.task_metrics import TaskOptions
 from glm_export.even_sample import choose_evenly
 from glm_export.graph.observed_graph import ObservedGraph, observe_states
 from glm_export.model.architectures import DecoderConfig
@@ -51,6 +52,7 @@ class EvaluationOptions:
         max_tokens: largest number of tokens; windows are evenly spaced over a longer text.
         has_layers: True to compare the output of each layer too.
         adapters: LoRA adapters to merge into the original.
+        tasks: tasks of lm-evaluation-harness to run too; None runs none.
     """
 
     checkpoint: Path
@@ -60,6 +62,7 @@ class EvaluationOptions:
     max_tokens: int = 16384
     has_layers: bool = False
     adapters: tuple[Adapter, ...] = ()
+    tasks: TaskOptions | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -18,8 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
+from glm_export.evaluation.intervals import measure_difference
+from glm_export.evaluation.task_metrics import TaskMetric
 
 _WIDTH, _HEIGHT, _LEGEND_LINE = 576.0, 374.0, 14.0  # points
+_PANEL_HEIGHT = 180.0  # points, of a task
+_MOST_TASKS = 8  # figures of tasks that are drawn
 _PNG_DOTS_PER_INCH = 160
 _LONGEST_NAME = 40
 # Values below these are rounding errors of float32 log-probabilities and sums.
@@ -41,6 +45,8 @@ _METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"Creatio
 def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
     """Draw the mean KL divergence, on a logarithmic scale, by bits per weight, a point per folder.
 
+    Below it is a panel for each of the first figures of lm-eval's tasks.
+
     Args:
         report: at least one folder.
         file_format: "svg", "png" or "pdf".
@@ -51,19 +57,57 @@ def draw_bits_against_kl(report: EvaluationReport, file_format: str) -> bytes:
     bits = [folder.manifest.bits_per_weight for folder in report.folders]
     kl = [max(folder.comparison.kl_mean, _SMALLEST_KL) for folder in report.folders]
     with _use_style():
-        figure, axes = _open_figure(len(bits))
+        figure, panels = _open_panels(len(bits), 1 + len(report.tasks[:_MOST_TASKS]))
+        axes, *others = panels
         points = [
             axes.scatter(x, y, s=38, color=color, marker=marker, edgecolors="white", zorder=3)
             for x, y, (color, marker, _) in zip(bits, kl, _list_styles(len(bits)), strict=True)
         ]
         _scale_bits(axes, bits)
         _scale_errors(axes, kl)
-        axes.set_xlabel("bits per weight")
         axes.set_ylabel("KL(original || folder), mean, nats per token")
         tokens = report.folders[0].comparison.tokens
         _write_title(axes, report.checkpoint, "KL by bits per weight", tokens)
+        for place, panel in enumerate(others):
+            _draw_task(panel, report, place)
+            _scale_bits(panel, bits)
+        panels[-1].set_xlabel("bits per weight")
         _add_legend(figure, points, [_name_point(folder) for folder in report.folders])
         return _save_figure(figure, file_format)
+
+
+def _draw_task(axes: Axes, report: EvaluationReport, place: int) -> None:
+    """Draw one figure of a task, with the intervals of the differences from the original."""
+    original = report.tasks[place]
+    axes.axhline(original.value, color="0.4", linestyle="--", linewidth=1)
+    for folder, (color, marker, _) in zip(
+        report.folders, _list_styles(len(report.folders)), strict=True
+    ):
+        reached = folder.tasks[place]
+        low, high = _find_bounds(reached, original)
+        axes.errorbar(
+            folder.manifest.bits_per_weight,
+            reached.value,
+            yerr=[[max(0.0, reached.value - low)], [max(0.0, high - reached.value)]],
+            color=color,
+            marker=marker,
+            markersize=6,
+            capsize=3,
+        )
+    name = _shorten(original.label)
+    axes.set_ylabel(f"{name}\n(dashed: original)", parse_math=False)
+
+
+def _find_bounds(reached: TaskMetric, original: TaskMetric) -> tuple[float, float]:
+    """Return the interval of a folder's figure if the original's is taken as exact."""
+    found = None
+    if reached.units is not None and original.units is not None:
+        found = measure_difference(reached.units, original.units)
+    if found is None or not found.is_known:
+        return reached.value, reached.value
+    if reached.units is not None and reached.units.is_logarithm:
+        return original.value * (1 + found.low), original.value * (1 + found.high)
+    return original.value + found.low, original.value + found.high
 
 
 def draw_layer_errors(report: EvaluationReport, file_format: str) -> bytes:
@@ -116,9 +160,17 @@ def _use_style() -> Iterator[None]:
 
 def _open_figure(folders: int) -> tuple[Figure, Axes]:
     """Open a figure that is high enough for a legend with a line per folder."""
+    figure, (axes,) = _open_panels(folders, 1)
+    return figure, axes
+
+
+def _open_panels(folders: int, count: int) -> tuple[Figure, list[Axes]]:
+    """Open a figure with panels below each other; the first one is the highest."""
     height = max(_HEIGHT, 60 + _LEGEND_LINE * folders)
-    figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72, layout="constrained")
-    return figure, figure.add_subplot()
+    heights = [height, *[_PANEL_HEIGHT] * (count - 1)]
+    figure = Figure(figsize=(_WIDTH / 72, sum(heights) / 72), dpi=72, layout="constrained")
+    grid = figure.add_gridspec(count, 1, height_ratios=heights)
+    return figure, [figure.add_subplot(grid[place, 0]) for place in range(count)]
 
 
 def _list_styles(count: int) -> list[tuple[object, str, object]]:
