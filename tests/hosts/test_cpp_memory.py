@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from glm_export import ExportOptions, export
 from support import cpp_library as cpp
 from support.cpp_build import run_program
 from support.cpp_library import GREEDY, Library
+from support.huge_pages import measure_huge_bytes, require_huge_pages, wait_for_huge_pages
 from support.tiny_models import TinyShape, build_model, write_checkpoint
 
 SMALL = replace(TinyShape(), vocab_size=8000, max_position_embeddings=4096)
@@ -28,14 +28,6 @@ LARGE = replace(
     num_attention_heads=16,
     head_dim=64,
 )
-
-
-TRY_HUGE_PAGES = """
-import sys
-from glm_runtime.graph.machine import move_to_huge_pages
-block = bytearray(64 << 20)
-sys.exit(move_to_huge_pages() == 0)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +82,27 @@ def test_huge_pages(built: Path, folders: dict[str, Path]) -> None:
     """What the kernel can put on huge pages is on them, after loading."""
     plain = measure_kilobytes(built, folders["large"])["AnonHugePages"]
     moved = measure_kilobytes(built, folders["large"], "--huge-pages")["AnonHugePages"]
-    if subprocess.run([sys.executable, "-c", TRY_HUGE_PAGES], check=False).returncode != 0:
-        pytest.skip("this kernel moves no memory onto huge pages")
+    require_huge_pages()
     assert moved > plain
     assert moved > 40_000
+
+
+def test_a_chat_moves_to_huge_pages_after_its_first_answer(
+    built: Path, folders: dict[str, Path]
+) -> None:
+    command = [built / "glm-run", "chat", folders["large"], "--max-new-tokens", "2"]
+    require_huge_pages()
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=nothing, stderr=pipe) as process:
+        assert process.stdin is not None and process.stderr is not None
+        assert process.stderr.read(2) == b"> "
+        assert measure_huge_bytes(process.pid) < 40 << 20
+        process.stdin.write(b"Hi\n")
+        process.stdin.flush()
+        assert process.stderr.read(2) == b"> "
+        wait_for_huge_pages(process.pid, 40 << 20)
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def compare(library: Library, folder: Path, prepared: Path) -> None:

@@ -73,6 +73,10 @@ typedef struct glm_load_options {
 GLM_API glm_status glm_load(const char* folder, const glm_load_options* options, glm_model** model);
 GLM_API void glm_free(glm_model* model); /* NULL is fine */
 
+/* Moves the memory of this process onto huge pages (Linux), as huge_pages of glm_load_options does.
+ * It takes seconds, and any thread may call it while another one generates. */
+GLM_API void glm_use_huge_pages(void);
+
 /* Writes the folder's graph to a new folder `output`, with weights that are packed for this
  * machine's kernels. glm_load maps these weights into memory. Without the copy, ONNX Runtime packs
  * the weights into private memory at every load. The copy takes about twice the space of

@@ -86,8 +86,8 @@ std::map<std::string, std::function<void()>> list_flags(Arguments* a) {
           {"--sanitize", [a] { a->is_sanitized = true; }},
           {"--no-sanitize", [a] { a->is_sanitized = false; }},
           {"--ignore-eos", [a] { a->ignores_eos = true; }},
-          {"--huge-pages", [a] { a->has_huge_pages = true; }},
-          {"--no-huge-pages", [a] { a->has_huge_pages = false; }}};
+          {"--huge-pages", [a] { a->huge_pages = true; }},
+          {"--no-huge-pages", [a] { a->huge_pages = false; }}};
 }
 
 void set_positional(Arguments* arguments, const std::string& word) {
@@ -180,8 +180,6 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
   auto options = list_options(&arguments);
   auto flags = list_flags(&arguments);
-  bool is_long_lived = !words.empty() && (words[0] == "chat" || words[0] == "bench");
-  arguments.has_huge_pages = is_long_lived;
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (auto flag = flags.find(word); flag != flags.end()) {

@@ -30,8 +30,8 @@ struct Arguments {
   std::vector<glm_bias> biases;
   bool is_raw = false, is_greedy = false, is_json = false, is_verified = false, is_help = false;
   bool is_version = false;
-  bool ignores_eos = false, has_huge_pages = false;
-  std::optional<bool> is_sanitized;
+  bool ignores_eos = false;
+  std::optional<bool> is_sanitized, huge_pages;
   int thinking = -1;
 };
 

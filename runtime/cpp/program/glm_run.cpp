@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
+#include <thread>
 
 #include "answering.hpp"
 #include "arguments.hpp"
@@ -139,6 +140,13 @@ int chat(const Arguments& arguments) {
   Messages messages = start_messages(arguments);
   note_thinking(arguments, opened.model, {{"user", "?"}});
   bool is_typed = is_terminal(stdin), is_refused = false;
+  bool is_move_due = !arguments.huge_pages;
+  auto answer = [&] {
+    is_refused = !answer_last(arguments, opened, &messages) || is_refused;
+    // It takes seconds, in which the user reads and types.
+    if (is_move_due) std::thread(glm_use_huge_pages).detach();
+    is_move_due = false;
+  };
   for (std::string line; std::fputs("> ", stderr), read_line(&line);) {
     if (line == "/exit") break;
     if (line == "/help") {
@@ -149,13 +157,12 @@ int chat(const Arguments& arguments) {
       size_t begin = line.find_first_not_of(' ', sizeof kSystem - 1);
       change_system(begin == std::string::npos ? "" : line.substr(begin), &messages);
     } else if (line == "/retry") {
-      bool is_asked = drop_answer(&messages);
-      if (is_asked) is_refused = !answer_last(arguments, opened, &messages) || is_refused;
+      if (drop_answer(&messages)) answer();
     } else if (!line.empty() && line[0] == '/') {
       std::fprintf(stderr, "there is no command %s; /help lists the commands.\n", line.c_str());
     } else if (!line.empty()) {
       messages.emplace_back("user", line);
-      is_refused = !answer_last(arguments, opened, &messages) || is_refused;
+      answer();
     }
   }
   return is_refused && !is_typed ? 1 : 0;  // a script learns of it, a user has seen it

@@ -11,7 +11,7 @@ glm_load_options make_options(const Arguments& arguments) {
   options.size = sizeof options;
   options.threads = static_cast<int32_t>(arguments.threads.value_or(0));
   options.verify_hashes = arguments.is_verified;
-  options.huge_pages = arguments.has_huge_pages;
+  options.huge_pages = arguments.huge_pages.value_or(arguments.command == "bench");
   options.prepared = arguments.prepared ? arguments.prepared->c_str() : nullptr;
   if (arguments.rope_scaling) options.rope_factor = arguments.factor.value_or(1);
   options.rope_original_context = arguments.original_context.value_or(0);

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "errors.hpp"
+#include "huge_pages.hpp"
 #include "json_text.hpp"
 #include "session.hpp"
 #include "settings.hpp"
@@ -146,6 +147,13 @@ glm::Chat read_chat(const glm_chat_message* messages, size_t count,
 }  // namespace
 
 const char* glm_version(void) { return GLM_VERSION; }
+
+void glm_use_huge_pages(void) {
+  try {
+    glm::move_to_huge_pages();
+  } catch (const std::exception&) {  // without memory for the list of ranges, all stay as they are
+  }
+}
 
 const char* glm_error_text(void) { return error_text; }
 

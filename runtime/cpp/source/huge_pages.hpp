@@ -3,7 +3,7 @@
 
 namespace glm {
 
-// Moves what the kernel can move. Does nothing except on Linux. Corresponds to huge_pages.py.
+// Moves what the kernel can move. Does nothing except on Linux. Corresponds to machine.py.
 void move_to_huge_pages();
 
 }  // namespace glm

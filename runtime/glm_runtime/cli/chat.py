@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from glm_runtime.cli.progress import quiet_option, say
 from glm_runtime.cli.terminal import make_harmless, read_lines, show_pieces
 from glm_runtime.conversation import OVERFLOWS, Conversation, Overflow
 from glm_runtime.errors import GenerationError, PromptError, to_printable
+from glm_runtime.graph.machine import move_to_huge_pages
 from glm_runtime.text.tool_calls import ToolCall
 
 _HINT = "/help lists the commands; /exit or Ctrl-D ends the chat; Ctrl-C stops an answer."
@@ -75,7 +77,7 @@ def chat(  # noqa: PLR0913, PLR0917  # one argument for each group of options
     """
     with open_agent_tools(inputs, agent) as tools:
         chat_options = None if tools is not None else inputs.read(is_sanitized=True)
-        model = load_for_command(folder, machine, options.draft, is_long_lived=True)
+        model = load_for_command(folder, machine, options.draft, is_long_lived=False)
         if tools is not None:
             chat_options = inputs.read(is_sanitized=True, offered=tools.declare(model))
         note_unread_thinking(model, chat_options)
@@ -87,7 +89,9 @@ def chat(  # noqa: PLR0913, PLR0917  # one argument for each group of options
             overflow=overflow,
             draft=load_draft(options.draft, machine),
         )
-        _take_lines(ChatLoop(conversation, is_terminal=sys.stdin.isatty(), tools=tools))
+        chat_loop = ChatLoop(conversation, is_terminal=sys.stdin.isatty(), tools=tools)
+        chat_loop.is_move_due = machine.huge_pages is None and model.graph.device == "cpu"
+        _take_lines(chat_loop)
 
 
 def _take_lines(chat_loop: "ChatLoop") -> None:
@@ -106,6 +110,8 @@ class ChatLoop:
 
     Attributes:
         is_terminal: whether a person types the lines.
+        is_move_due: whether the weights are still to be moved onto huge pages. This takes seconds,
+            so it begins after the first answer, while the user reads and types.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class ChatLoop:
         """Start a chat; without `tools`, the user types the results of calls."""
         self._conversation = conversation
         self.is_terminal = is_terminal
+        self.is_move_due = False
         self._tools = tools
         self._commands = ChatCommands(conversation)
         self._block: list[str] | None = None  # lines of a message of several lines
@@ -224,6 +231,9 @@ class ChatLoop:
             click.echo(
                 f"Error: {to_printable(str(error))}\n(/reset forgets the conversation)", err=True
             )
+        if self.is_move_due:
+            self.is_move_due = False
+            threading.Thread(target=move_to_huge_pages, daemon=True).start()
         if self._calls:
             self._ask_for_result()
 

@@ -205,7 +205,7 @@ def machine_options(command: Command) -> Command:
             "--huge-pages/--no-huge-pages",
             default=None,
             help="Move the weights onto huge pages (Linux): loading takes longer, decoding is "
-            "faster.  [default: on for chat, bench and --prompts, else off]",
+            "faster.  [default: on for bench and --prompts, and for chat after its first answer]",
         ),
         click.option(
             "--cuda-graph/--no-cuda-graph",

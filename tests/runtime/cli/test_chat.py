@@ -3,6 +3,8 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 from glm_runtime import Conversation, GenerationSettings, Model, SamplingSettings, ToolCall
 from glm_runtime.cli import cli
 from glm_runtime.cli.chat import ChatLoop
+from support.huge_pages import measure_huge_bytes, require_huge_pages, wait_for_huge_pages
 
 GREEDY = GenerationSettings(SamplingSettings(temperature=0), max_new_tokens=6)
 
@@ -286,3 +289,31 @@ def test_a_terminal_shows_the_speed(tiny_model: Model, capsys: pytest.CaptureFix
     assert captured.out == expected_answers(tiny_model, "你好")
     speed = r"\(6 tokens, [\d.]+ tokens/s, the first after \d+ ms\)\n"
     assert re.search(speed, captured.err), captured.err
+
+
+@pytest.mark.parametrize("options", [[], ["--no-huge-pages"]], ids=str)
+def test_weights_are_moved_onto_huge_pages_after_the_first_answer(
+    options: list[str], tiny_folder: Path
+):
+    require_huge_pages()
+    least_bytes = 8 << 20  # of Python's own 47 MB
+    words = ["-m", "glm_runtime", "chat", str(tiny_folder), "--max-new-tokens", "2", *options]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=pipe,
+        stdout=pipe,
+        stderr=nothing,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for _ in range(2):
+            assert measure_huge_bytes(process.pid) < least_bytes
+            process.stdin.write(b"Hi\n")
+            process.stdin.flush()
+            assert process.stdout.readline()
+            if not options:
+                wait_for_huge_pages(process.pid, least_bytes)
+                break
+        process.stdin.close()
+        assert process.wait() == 0
