@@ -94,11 +94,6 @@ class AgentConfiguration:
     python: PythonTool | None = None
 
 
-def is_configuration(content: object) -> bool:
-    """Return whether decoded JSON is meant as a configuration, and not as a list of tools."""
-    return isinstance(content, dict) and SERVERS_KEY in content
-
-
 def read_configuration(text: str, where: str) -> AgentConfiguration:
     """Read a configuration.
 

@@ -97,6 +97,8 @@ def _find_fault(tool: Declared, offers: Mapping[str, ToolOffer]) -> str | None:
         return "its name has other characters than letters, digits, _, -, . and /"
     if tool.name in offers:
         return "another tool of the server has this name"
+    if tool.parameters.get("type", "object") != "object":
+        return "its schema is not that of an object"
     if _measure_depth(tool.parameters, MAX_SCHEMA_DEPTH) > MAX_SCHEMA_DEPTH:
         return f"its schema is nested deeper than {MAX_SCHEMA_DEPTH} levels"
     size = len(json.dumps(tool.parameters, ensure_ascii=False))

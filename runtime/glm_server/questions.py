@@ -50,8 +50,8 @@ class OfferedTool:
 
     @property
     def schema(self) -> Schema:
-        """The JSON schema of its arguments."""
-        return self.parameters or {"type": "object", "properties": {}}
+        """The JSON schema of its arguments, which are an object whatever the client wrote."""
+        return {"type": "object", **(self.parameters or {})}
 
     def describe(self) -> dict[str, Any]:
         """Return the tool as chat templates read it."""
@@ -134,7 +134,7 @@ class Question:
             self.answer_schema,
             {
                 **{tool.name: tool.schema for tool in self.tools},
-                **{offer.name: offer.parameters for offer in self.offers},
+                **{one.name: {"type": "object", **one.parameters} for one in self.offers},
             },
             prompt.form.dialect,
             CallRules(

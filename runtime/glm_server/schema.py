@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from glm_runtime.answering.keywords import make_settings
 from glm_runtime.answering.settings import GenerationSettings
@@ -48,6 +48,18 @@ async def require_json(http: Request) -> None:
     except (ValueError, RecursionError) as error:
         message = f"the body is not JSON that can be written again ({error!s:.200}); correct it."
         raise ApiError(HTTPStatus.BAD_REQUEST, message) from error
+
+
+def _require_object(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("type", "object") != "object":
+        raise ValueError(
+            f"the type of the schema is {schema['type']!r:.40} where 'object' is expected, since "
+            "arguments are an object"
+        )
+    return schema
+
+
+ArgumentsSchema = Annotated[dict[str, Any], AfterValidator(_require_object)]
 
 
 class Body(BaseModel):

@@ -117,6 +117,7 @@ def test_wrong_usage_is_told_before_the_model_loads(
         ('{"mcpServers": {}}', ["agent.json names no server"]),
         ('{"mcpServers": {"a": {"comand": "x"}}}', ["agent.json: mcpServers.a has neither"]),
         ('{"mcpServers": ', ["agent.json is not JSON"]),
+        ('{"python": {}}', ["mcpServers is missing"]),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence(

@@ -16,6 +16,7 @@ from glm_agents.configuration import AgentConfiguration, HttpServer, StdioServer
 from glm_agents.errors import AgentError
 from glm_agents.limits import MAX_DESCRIPTION_CHARACTERS, AgentLimits
 from glm_agents.observation import Observation
+from glm_agents.offers import Declared, check_tools
 from glm_agents.toolbox import Toolbox, open_toolbox
 from support.commands import start
 from support.mcp_servers import POEM
@@ -329,3 +330,11 @@ def test_a_large_or_compressed_response_is_refused() -> None:
                 work([HttpServer(path, f"{url}/{path}")], lambda box: box.call("a", "{}", 1))
             assert "cannot be used" in str(caught.value)
         server.shutdown()
+
+
+def test_a_tool_whose_arguments_are_no_object_is_left_out() -> None:
+    """The grammar of a required call would have made the model write one that is no call."""
+    declared = [Declared("text", "", {"type": "string"}), Declared("any", "", {})]
+    offers, (note,) = check_tools("bible", declared)
+    assert [offer.name for offer in offers] == ["any"]
+    assert "'text' of bible is left out, because its schema is not that of an object" in note

@@ -79,6 +79,8 @@ BAD: list[tuple[str, str, list[Any]]] = [
     (RESPONSES, "stream_options", [{}, 3]),
     (RESPONSES, "tools", [[FUNCTION] * 200, [FUNCTION, FUNCTION], [{**FUNCTION, "name": "a b"}]]),
     (RESPONSES, "tools", [[{**FUNCTION, "parameters": {"x": value}}] for value in (NAN, HALF)]),
+    (RESPONSES, "tools", [[{**FUNCTION, "parameters": {"type": "string"}}]]),
+    (MESSAGES, "tools", [[{**TOOL, "input_schema": {"type": ["object", "null"]}}]]),
     (RESPONSES, "tool_choice", ["required", typed("function", name="get"), typed("function")]),
     (MESSAGES, "messages", [None, "a", [], [3], {}, [{}]]),
     (MESSAGES, "messages", [[{**USER, "role": role}] for role in ("tool", "", 3, None)]),

@@ -65,6 +65,16 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("chat", {"tools": [TOOL, TOOL]}, None, "two tools have the name"),
     ("chat", {"tools": [TOOL] * 129}, "tools", "at most 128"),
     ("chat", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, None, "pattern"),
+    (
+        "chat",
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "a", "parameters": {"type": "null"}}}
+            ]
+        },
+        "tools[0].function.parameters",
+        "'object' is expected",
+    ),
     ("chat", {"tool_choice": "required"}, None, "tools is empty"),
     (
         "chat",

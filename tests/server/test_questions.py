@@ -6,7 +6,7 @@ import pytest
 
 from glm_runtime.errors import PromptError
 from glm_runtime.text.chat_template import ChatTemplate
-from glm_server.questions import pair_results, require_thinking
+from glm_server.questions import OfferedTool, pair_results, require_thinking
 
 ASKED = {"role": "user", "content": "?"}
 
@@ -72,3 +72,12 @@ def test_a_choice_about_reasoning_that_cannot_be_followed_is_refused(
         return
     with pytest.raises(PromptError, match=refusal):
         require_thinking(template, chosen)
+
+
+def test_arguments_are_an_object_whatever_the_schema_says() -> None:
+    """A number matches this schema, but a call with it is no call."""
+    values = [7, {"line": 8}]
+    assert OfferedTool("get", parameters={"enum": values}).schema == {
+        "type": "object",
+        "enum": values,
+    }

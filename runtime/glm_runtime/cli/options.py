@@ -372,7 +372,7 @@ def _parse_tools(path: Path) -> Any:
 
 
 def _names_servers(content: Any) -> bool:
-    return isinstance(content, dict) and "mcpServers" in content
+    return isinstance(content, dict) and not content.keys().isdisjoint(("mcpServers", "python"))
 
 
 def _read_tools(path: Path) -> list[dict[str, object]]:

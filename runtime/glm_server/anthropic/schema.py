@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from glm_server.schema import Body, DirectCallers, StopTexts, TokenCount, ToolName
+from glm_server.schema import (
+    ArgumentsSchema,
+    Body,
+    DirectCallers,
+    StopTexts,
+    TokenCount,
+    ToolName,
+)
 from glm_server.settings import MAX_MESSAGES, MAX_TOOLS
 
 MIN_THINKING_TOKENS = 1024  # the API's own limit
@@ -108,7 +115,7 @@ class Tool(Body):
     type: Literal["custom"] | None = None
     name: ToolName
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: ArgumentsSchema
     cache_control: CacheControl | None = Field(
         default=None, description="Has no effect: all prompts are cached."
     )

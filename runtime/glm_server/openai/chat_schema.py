@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from glm_server.schema import (
+    ArgumentsSchema,
     Body,
     Effort,
     Reply,
@@ -110,7 +111,7 @@ class Function(Body):
 
     name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: ArgumentsSchema | None = None
     strict: bool | None = None
 
 

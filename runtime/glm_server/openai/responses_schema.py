@@ -16,6 +16,7 @@ from glm_server.openai.mcp_schema import (
     McpTool,
 )
 from glm_server.schema import (
+    ArgumentsSchema,
     Body,
     CacheBreakpoint,
     DirectCallers,
@@ -137,7 +138,7 @@ class FunctionTool(Body):
     type: Literal["function"]
     name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: ArgumentsSchema | None = None
     strict: bool | None = Field(
         default=None, description="Whether arguments must follow the schema; false by default."
     )
