@@ -11,6 +11,11 @@ from typing import Any
 from glm_runtime.errors import MissingDependencyError, RayError, first_line
 
 _CONNECT_SECONDS = 5.0
+_SLOW_WORDS = "timed out during startup"
+# HTTP/2 begins with a preface and a frame of settings, here an empty one (RFC 9113, 3.4 and 4.1).
+_HEADER_BYTES = 9
+_SETTINGS = b"\x04"  # the type of the frame, after three bytes of its length
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 # How Ray refuses a program that has another token or none.
 _TOKEN_WORDS = ("AuthenticationError", "InvalidAuthToken", "Token authentication")
 
@@ -60,12 +65,7 @@ def connect(address: str | None) -> Iterator[Any]:
     if address is not None:
         _check_address(address)
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        _start(ray, address)
     except Exception as error:  # Ray raises bare ones, too
         if any(word in str(error) for word in _TOKEN_WORDS):
             raise RayError(
@@ -85,11 +85,28 @@ def connect(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _start(ray: Any, address: str | None) -> None:
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level="error",
+            )
+        except Exception as error:
+            # Ray gives itself 30 seconds, which a first start on a busy machine can exceed.
+            if is_last or _SLOW_WORDS not in str(error):
+                raise
+        else:
+            return
+
+
 def _check_address(address: str) -> None:
     """Try the port first, since Ray itself waits for minutes.
 
     Raises:
-        RayError: nothing listens there, or the address is Ray Client's.
+        RayError: nothing listens there, or something else than Ray, or the address is Ray Client's.
     """
     if "://" in address:
         raise RayError(
@@ -100,9 +117,24 @@ def _check_address(address: str) -> None:
     if not separator:
         return  # `auto`, which Ray looks up
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as stream:
+            _require_grpc(stream)
     except (OSError, ValueError, OverflowError) as error:
         raise _explain_address(address, first_line(error)) from error
+
+
+def _require_grpc(stream: socket.socket) -> None:
+    """Greet a server as HTTP/2 asks, which gRPC and so Ray speaks.
+
+    Raises:
+        OSError: it answers in another way, or not at all.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return
+    stream.sendall(_GREETING)
+    with stream.makefile("rb") as answer:
+        if answer.read(_HEADER_BYTES)[3:4] != _SETTINGS:
+            raise OSError("what listens there does not speak gRPC")
 
 
 def _explain_address(address: str, reason: str) -> RayError:

@@ -80,6 +80,7 @@ def find_files(pattern: str) -> InputFiles:
             f"the files of {pattern} end in {', '.join(suffixes)} where files of one of the kinds "
             f"{', '.join((*LINE_SUFFIXES, *_READERS))} are expected; write a narrower pattern."
         )
+    _require_compressions(paths)
     return InputFiles(storage, tuple(paths), suffixes[0], is_local=_is_local(storage))
 
 
@@ -89,6 +90,17 @@ def _list_files(storage: Any, path: str) -> list[str]:
     found = storage.find(path) if storage.isdir(path) else storage.glob(path)
     found = [one for one in found if not PurePosixPath(one).name.startswith(_SKIPPED)]
     return sorted(one for one in found if not storage.isdir(one))
+
+
+def _require_compressions(paths: list[str]) -> None:
+    utilities = import_ray("fsspec.utils")
+    for path in paths:
+        suffix = PurePosixPath(path).suffix
+        if suffix in _COMPRESSIONS and utilities.infer_compression(path) is None:
+            raise PromptError(
+                f"{path} ends in {suffix}, which cannot be decompressed here; install the package "
+                "zstandard on every machine, or compress the file in another way."
+            )
 
 
 def read_rows(files: InputFiles, columns: Columns, say: Callable[[str], None]) -> Any:

@@ -2,8 +2,10 @@
 
 import json
 import signal
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,20 @@ def test_an_address_without_a_cluster(
     arguments = ["--input", str(given), "--output", str(tmp_path / "out"), "--ray", address]
     result = CliRunner().invoke(cli, ["batch", str(tiny_folder), *arguments])
     assert result.exit_code == 1 and sentence in result.stderr
+
+
+def test_an_address_where_something_else_listens(tiny_folder: Path, tmp_path: Path) -> None:
+    """For example Ray's dashboard. Ray itself tries for a quarter of an hour."""
+    require_ray()
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        given = write_input(tmp_path / "in.jsonl", make_lines(2))
+        places = ["--input", str(given), "--output", str(tmp_path / "out"), "--ray", address]
+        result = CliRunner().invoke(cli, ["batch", str(tiny_folder), *places])
+        server.shutdown()
+    assert result.exit_code == 1
+    assert f"no Ray cluster answers at {address} (what listens there does not" in result.stderr
 
 
 def test_without_ray_a_sentence_says_what_to_install(

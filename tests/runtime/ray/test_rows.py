@@ -150,6 +150,19 @@ def test_a_file_whose_name_could_be_a_pattern(tmp_path: Path) -> None:
 
 
 @needs_fsspec
+def test_a_compression_that_is_not_installed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compressed bytes once became a row with an error."""
+    from glm_runtime.ray.reading import find_files  # noqa: PLC0415
+
+    monkeypatch.setattr("fsspec.utils.compressions", {"gz": "gzip"})
+    (tmp_path / "a.jsonl.zst").touch()
+    with pytest.raises(PromptError, match=r"ends in \.zst, .* install the package zstandard"):
+        find_files(str(tmp_path))
+
+
+@needs_fsspec
 @pytest.mark.parametrize("damage", ["cut off", "changed"])
 @pytest.mark.parametrize(("suffix", "compress"), [("gz", gzip.compress), ("xz", lzma.compress)])
 def test_a_file_that_cannot_be_read_is_named(
