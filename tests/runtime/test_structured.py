@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -238,3 +239,41 @@ def test_deep_grammars_do_not_end_the_process(tiny_folder: Path) -> None:
 def test_a_grammar_that_is_too_long_is_refused() -> None:
     with pytest.raises(GrammarError, match="it has 200001 characters where 200000 are the limit"):
         Grammar("lark", "a" * 200_001)
+
+
+def nest_patterns(count: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for index in range(1, count + 1):
+        schema = {"type": "string", "pattern": f".*(a|b){{{index}}}.*", "anyOf": [schema]}
+    return schema
+
+
+def chain_patterns(count: int) -> dict[str, Any]:
+    places = {
+        f"p{index}": {"pattern": f"x{{{index}}}", "$ref": f"#/$defs/p{index + 1}"}
+        for index in range(count)
+    }
+    return {"$ref": "#/$defs/p0", "$defs": {**places, f"p{count}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"type": "string", "pattern": f".*(a|b){{{index}}}.*"} for index in range(59)]},
+        nest_patterns(20),
+        chain_patterns(20),
+    ],
+)
+def test_many_patterns_of_one_text_are_refused(schema: dict[str, Any]) -> None:
+    """llguidance did not end, and took gigabytes: 13 patterns take 5 s, each further one more."""
+    with pytest.raises(GrammarError, match=r"it combines \d+ patterns.* 8 are the limit"):
+        Grammar.from_schema(schema)
+
+
+def test_many_patterns_of_different_texts_are_no_problem() -> None:
+    fields = {
+        f"f{index}": {"anyOf": [{"type": "string", "pattern": f"a{{{index}}}"}, {"type": "null"}]}
+        for index in range(100)
+    }
+    Grammar.from_schema({"type": "object", "properties": fields})
+    Grammar.from_schema({"allOf": [{"type": "string", "pattern": "a"}] * 59})

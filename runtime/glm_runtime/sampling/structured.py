@@ -22,6 +22,7 @@ from glm_runtime.errors import (
     panics_as_errors,
 )
 from glm_runtime.folder.manifest import ModelEntry
+from glm_runtime.sampling.schema_limits import MAX_COMBINED_RULES, count_combined_rules
 from glm_runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ class Grammar:
             ) from error
 
     def __post_init__(self) -> None:
-        """Refuse text that cannot be written as UTF-8, and very long text.
+        """Refuse text that cannot be written as UTF-8, and what takes too long to compile.
 
         Raises:
-            GrammarError: the source has half a surrogate pair, as undecodable input does, or is too
-                long to be compiled safely.
+            GrammarError: the source has half a surrogate pair, as undecodable input does, is too
+                long to be compiled safely, or combines too many rules for one text.
         """
         if len(self.source) > MAX_GRAMMAR_CHARACTERS:
             found = f"it has {len(self.source)} characters where {MAX_GRAMMAR_CHARACTERS} are the"
@@ -106,6 +107,12 @@ class Grammar:
             self.source.encode("utf-8")
         except UnicodeEncodeError as error:
             raise _explain(self, str(error)) from error
+        if self.kind == "json_schema":
+            count = count_combined_rules(self.source)
+            if count > MAX_COMBINED_RULES:
+                found = f"it combines {count} patterns, formats and lengths of texts by allOf, "
+                found += f"anyOf, oneOf or $ref where {MAX_COMBINED_RULES} are the limit"
+                raise _explain(self, found)
 
 
 class GrammarMask:
