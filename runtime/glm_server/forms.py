@@ -7,6 +7,7 @@ before them, and `glm_runtime/sampling/structured.py` for how a grammar restrict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from glm_runtime.errors import GrammarError
 from glm_runtime.sampling.structured import Grammar
 from glm_runtime.text.dialects.dialect import CallDialect
 from glm_server.call_rules import Schema, write_calls, write_json
@@ -52,9 +53,10 @@ def make_grammar(
     is_free = answer is None and not rules.must_call
     if is_free and not rules.strict:
         return None
-    parts = {f"tool {name!r:.80}": Grammar.from_schema(schema) for name, schema in tools.items()}
+    schemas = {f"tool {name!r:.80}": schema for name, schema in tools.items()}
     if answer is not None:
-        parts["response format"] = Grammar.from_schema(answer)
+        schemas["response format"] = answer
+    parts = {name: _read_part(name, schema) for name, schema in schemas.items()}
     calls = write_calls(dialect, tools, is_single=rules.is_single, has_turns=rules.has_turns)
     if is_free:
         names = list(tools)
@@ -64,3 +66,10 @@ def make_grammar(
     lines = [] if answer is None or rules.must_call else [write_json("answer", answer)]
     start = "start: answer | calls" if lines else "start: calls"
     return Grammar("lark", "\n".join([start, *lines, *calls]), parts=parts)
+
+
+def _read_part(name: str, schema: Schema) -> Grammar:
+    try:
+        return Grammar.from_schema(schema)
+    except GrammarError as error:
+        raise GrammarError(f"{name}: {error}") from error

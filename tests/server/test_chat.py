@@ -336,8 +336,14 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-def test_the_tool_whose_schema_is_wrong_is_named(client: openai.OpenAI, choice: Any) -> None:
-    wrong = {"type": "object", "properties": {"title": {"type": "nothing"}}}
+@pytest.mark.parametrize(
+    "title",
+    [{"type": "nothing"}, {"allOf": [{"pattern": f"a{{{index}}}"} for index in range(59)]}],
+)
+def test_the_tool_whose_schema_is_wrong_is_named(
+    client: openai.OpenAI, choice: Any, title: dict[str, Any]
+) -> None:
+    wrong = {"type": "object", "properties": {"title": title}}
     function = {"name": "get_poem", "parameters": wrong, "strict": True}
     tools: Any = [TOOLS[0], {"type": "function", "function": function}]
     with pytest.raises(openai.BadRequestError, match="tool 'get_poem': the json schema"):
