@@ -59,7 +59,7 @@ def _add_task_options(function: _Function) -> _Function:
             "--tasks",
             metavar="NAME[,NAME]",
             help="Run these tasks of lm-evaluation-harness over the checkpoint and every folder, "
-            "and add what they reach to the table. Groups and patterns such as 'mmlu_*' work too. "
+            "and add what they reach to the table. A name may be a group, or a pattern with *. "
             "Needs the extra lm-eval.",
         ),
         click.option(

@@ -68,6 +68,18 @@ def evaluate(model: Any, tasks: Path, **options: Any) -> dict[str, Any]:
     return found
 
 
+def write_group(tasks: Path, folder: Path) -> None:
+    """Copy the tasks, and add a group of two of them."""
+    group = {
+        "group": GROUP,
+        "task": [CHOICES, CLOZE],
+        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": False}],
+    }
+    for path in tasks.glob("*.yaml"):
+        (folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "group.yaml").write_text(json.dumps(group), encoding="utf-8")
+
+
 def require_same(found: dict[str, dict[str, float]], expected: dict[str, Any]) -> None:
     for name in TASKS:
         wanted = {
@@ -135,14 +147,7 @@ def test_options_of_lm_eval(sample_folder: Path, tasks: Path, run: Run) -> None:
 @pytest.mark.usefixtures("only_ours")
 def test_a_group_is_one_row(sample_folder: Path, tasks: Path, tmp_path: Path, run: Run) -> None:
     """The group's figure is lm-eval's, and its interval is over the documents of both tasks."""
-    group = {
-        "group": GROUP,
-        "task": [CHOICES, CLOZE],
-        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": False}],
-    }
-    for path in tasks.glob("*.yaml"):
-        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "group.yaml").write_text(json.dumps(group), encoding="utf-8")
+    write_group(tasks, tmp_path)
     arguments = ["--tasks", GROUP, "--include-path", tmp_path, *SMALL, "--quiet"]
     code, out, err = run(SAMPLE, sample_folder, *arguments, "--json")
     assert code == 0, err
@@ -173,6 +178,14 @@ def refuse(run: Run, sample_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 def test_unknown_tasks(refuse: Callable[..., None], tasks: Path) -> None:
     words = ("lm-eval has no task 'verse_choice'", "write verse_choices", "--include-path")
     refuse(words, "--tasks", "verse_choice", "--include-path", tasks)
+
+
+@pytest.mark.usefixtures("only_ours")
+def test_a_task_and_its_group(refuse: Callable[..., None], tasks: Path, tmp_path: Path) -> None:
+    """lm-eval refuses them, but only when the original had been read."""
+    write_group(tasks, tmp_path)
+    words = (f"the task {CHOICES} is named twice, the second time as {GROUP}", "leave one")
+    refuse(words, "--tasks", f"{CHOICES},{GROUP}", "--include-path", tmp_path)
 
 
 @pytest.mark.usefixtures("only_ours")

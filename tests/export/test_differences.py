@@ -1,5 +1,6 @@
 """Which differences glm-eval shows, and in which words."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,10 @@ def report_of(*folders: tuple[str, float, float, int]) -> EvaluationReport:
             )
         )
     return EvaluationReport("sample", tuple(reports), 0, tasks=(metric_of(36),))
+
+
+def replace_tasks(report: EvaluationReport, metric: TaskMetric) -> tuple[FolderReport, ...]:
+    return tuple(dataclasses.replace(folder, tasks=(metric,)) for folder in report.folders)
 
 
 def test_every_folder_is_compared_with_the_original_and_the_first() -> None:
@@ -132,8 +137,13 @@ def test_json() -> None:
     assert (task["figure"], task["documents"], task["shown"]) == ("verses acc", 40, "worse")
 
 
-def test_unknown_bounds_are_null() -> None:
+def test_unknown_bounds_and_nan_are_null() -> None:
     report = report_of(("int4", 0.02, 0.03, 20))
+    nan = TaskMetric("verses", "f1", "none", float("nan"), True, None)
+    content = format_json(
+        dataclasses.replace(report, tasks=(nan,), folders=replace_tasks(report, nan))
+    )
+    assert json.loads(content)["reference_tasks"] == {"verses": {"f1,none": None}}
     first = report.folders[0]
     one = np.ones(1)
     alone = FolderReport(

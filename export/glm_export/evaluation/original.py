@@ -65,8 +65,13 @@ class OriginalModel:
         self._stream = stream
         self._progress = progress
         self._advance: Advance = _ignore
-        self._rows = PackedRows(stream, self._count_layer)
+        self._rows = PackedRows(stream, self._count)
         self._head: Tensor | None = None
+
+    def close(self) -> None:
+        """Free the memory of the weights."""
+        self._rows.drop_weights()
+        self._head = None
 
     def score_many(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -77,7 +82,8 @@ class OriginalModel:
             VerificationError: the original computes NaN.
         """
         passes = list(self._plan(pairs))
-        total = len(passes) * self._stream.config.num_layers
+        tokens = sum(one.num_read for sequences in passes for one in sequences)
+        total = tokens * self._stream.config.num_layers
         self._advance = track_stage(self._progress, "original: reading", total)
         for sequences in passes:
             pieces: list[TokenPiece] = []
@@ -216,7 +222,7 @@ class OriginalModel:
             self._head = self._stream.read_head()
         return states @ self._head.T
 
-    def _count_layer(self, count: int) -> None:
+    def _count(self, count: int) -> None:
         self._advance(count)
 
 

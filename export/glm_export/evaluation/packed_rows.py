@@ -54,7 +54,7 @@ class PackedRows:
 
     Args:
         stream: reads the layers.
-        advance: called with 1 after each layer.
+        advance: called with the number of tokens that went through a layer.
     """
 
     def __init__(self, stream: LayerStream, advance: Callable[[int], None]) -> None:
@@ -71,6 +71,10 @@ class PackedRows:
         if 2 * 4 * floats < read_available_memory_bytes():
             self._layers = {i: self._stream.load_layer(i) for i in range(config.num_layers)}
             self._table = self._stream.read_tensor("embed_tokens.weight")
+
+    def drop_weights(self) -> None:
+        """Free the memory of the layers that are kept."""
+        self._layers, self._table = {}, None
 
     @torch.inference_mode()
     def read(self, pieces: Sequence[TokenPiece]) -> Tensor:
@@ -156,7 +160,7 @@ class PackedRows:
                     attended.append(output)
                 x = layer.add_attention(parts[number], torch.cat(attended, 1))
                 parts[number] = layer.add_mlp(x, layer.gate(x))
-            self._advance(1)
+                self._advance(sizes[number])
         return self._stream.normalise(torch.cat(parts, 1))[0]
 
     def _embed(self, tokens: Sequence[int]) -> Tensor:

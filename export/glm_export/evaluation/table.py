@@ -1,6 +1,7 @@
 """The figures of an evaluation as a table or as one JSON object."""
 
 import json
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -49,12 +50,16 @@ def format_table(report: EvaluationReport) -> str:
     return "\n".join([text, "", *_align(rows, num_names=3), units])
 
 
-def _list_tasks(tasks: Sequence[TaskMetric]) -> dict[str, dict[str, float]]:
-    """Return the figures as lm-eval's results name them."""
-    found: dict[str, dict[str, float]] = {}
+def _list_tasks(tasks: Sequence[TaskMetric]) -> dict[str, dict[str, float | None]]:
+    """Return the figures as lm-eval's results name them; JSON has no NaN."""
+    found: dict[str, dict[str, float | None]] = {}
     for one in tasks:
-        found.setdefault(one.task, {})[one.key] = one.value
+        found.setdefault(one.task, {})[one.key] = _to_number(one.value)
     return found
+
+
+def _to_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _list_figures(folder: FolderReport) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def _describe(one: Difference) -> dict[str, Any]:
         "compared_with": one.other,
         "figure": one.figure,
         "is_relative": one.is_relative,
-        "difference": one.interval.value,
+        "difference": _to_number(one.interval.value),
         "low": one.interval.low if is_known else None,
         "high": one.interval.high if is_known else None,
         "shown": one.verdict,

@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lm_eval.api import metrics
 from lm_eval.api.group import Group
 from lm_eval.tasks import TaskManager
 
+import glm_runtime
 from glm_export.errors import ExportError, OptionsError
 from glm_export.evaluation.inputs import Candidate
 from glm_export.evaluation.intervals import Units
@@ -36,6 +37,7 @@ from glm_runtime.progress import Progress
 from glm_runtime.text.chat_template import read_chat_template
 
 _KINDS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
+_SUMS = (metrics.mean, metrics.perplexity, metrics.weighted_perplexity, metrics.bits_per_byte)
 _ROWS = 8  # answers that are written at the same time
 
 
@@ -71,8 +73,8 @@ class OpenTasks:
     ) -> tuple[TaskMetric, ...]:
         """Run the tasks over the original, with the tokenizer of a folder."""
         original = OriginalModel(stream, candidate.folder, candidate.manifest, progress)
-        options = self._make_options(candidate.folder)
-        return self._run(GlmOnnx(options, original, _show_nothing))
+        with closing(original):
+            return self._run(GlmOnnx(self._make_options(candidate.folder), original, _show_nothing))
 
     def run_folder(self, candidate: Candidate, progress: Progress) -> tuple[TaskMetric, ...]:
         """Run the tasks over a folder, with ONNX Runtime on the CPU."""
@@ -80,7 +82,8 @@ class OpenTasks:
         def show(stage: str, done: int, total: int) -> None:
             progress(f"{candidate.name}: {stage}", done, total)
 
-        return self._run(GlmOnnx(self._make_options(candidate.folder), None, show))
+        with glm_runtime.load(candidate.folder, "cpu") as loaded:
+            return self._run(GlmOnnx(self._make_options(candidate.folder), loaded, show))
 
     def check_templates(self, candidates: Sequence[Candidate]) -> None:
         """Refuse folders without a chat template where it is asked for, and different ones.
@@ -120,6 +123,12 @@ class OpenTasks:
             raise OptionsError(
                 f"the task {name} cannot be loaded ({first_line(error)}); {_advise(error)}."
             ) from error
+        for leaf in loaded["tasks"]:
+            if leaf in self._tasks:  # lm-eval refuses it, but after the first model is loaded
+                raise OptionsError(
+                    f"the task {leaf} is named twice, the second time as {name}; leave one of its "
+                    "names out."
+                )
         self._tasks |= loaded["tasks"]
         group = loaded.get("groups", {}).get(name)
         if isinstance(group, Group) and group.has_aggregation:
@@ -194,8 +203,8 @@ class OpenTasks:
                 if sample["filter"] == answer_filter and metric in sample
             ]
             units = _split_figure(self._tasks[leaf].aggregation().get(metric), items)
-            if units is None:
-                return None
+            if units is None or (row.group is not None and units.is_logarithm):
+                return None  # the mean of perplexities is not made of sums
             parts.append(units)
         if row.group is not None and not _is_weighted(row.group, metric):
             # The mean of the tasks' means, as one mean over all documents.
@@ -253,19 +262,17 @@ def _advise(error: Exception) -> str:
 
 def _split_figure(aggregation: Any, items: Sequence[Any]) -> Units | None:
     """Split a figure into its parts by document; None if it is not made of sums."""
-    if not items:
+    if not items or aggregation not in _SUMS:
         return None
-    if aggregation in (metrics.mean, metrics.perplexity):
-        amounts = np.asarray(items, np.float64)
-        if aggregation is metrics.perplexity:
-            return Units(-amounts, np.ones(len(items)), is_logarithm=True)
-        return Units(amounts, np.ones(len(items)))
-    if aggregation in (metrics.weighted_perplexity, metrics.bits_per_byte):
-        amounts, sizes = np.asarray(items, np.float64).T
-        if aggregation is metrics.weighted_perplexity:
-            return Units(-amounts, sizes, is_logarithm=True)
-        return Units(-amounts / math.log(2), sizes)
-    return None
+    values = np.asarray(items, np.float64)
+    if aggregation is metrics.mean:
+        return Units(values, np.ones(len(items)))
+    if aggregation is metrics.perplexity:
+        return Units(-values, np.ones(len(items)), is_logarithm=True)
+    amounts, sizes = values.T
+    if aggregation is metrics.weighted_perplexity:
+        return Units(-amounts, sizes, is_logarithm=True)
+    return Units(-amounts / math.log(2), sizes)
 
 
 def _is_weighted(group: Any, metric: str) -> bool:
