@@ -53,7 +53,6 @@ class Runs:
             for index in range(amount.prompts):
                 text = f"Question {index % 7} of the same kind, number {index}"
                 file.write(json.dumps({"custom_id": f"q{index}", "prompt": text}) + "\n")
-        self._number = 0
         self.clear()
 
     def clear(self) -> None:
@@ -69,13 +68,14 @@ class Runs:
         Raises:
             ChildError: a command failed.
         """
-        self._number += 1
-        output = self._work / f"bulk-{self._number}"
+        # A folder of answers of an earlier benchmark would be complete already.
+        name = f"bulk-{time.time_ns()}"
+        output = self._work / name
         rate, seconds = self._run("generate", "--prompts", self._input, "--output", output)
         self.plain.append(rate)
         self.plain_seconds.append(seconds)
         for count in counts:
-            place = self._work / f"bulk-{self._number}-{count}"
+            place = self._work / f"{name}-{count}"
             options = ("--input", self._input, "--output", place, "--workers", count)
             rate, seconds = self._run("batch", *options, threads=self._amount.threads // count)
             self.batch.setdefault(count, []).append(rate)
