@@ -18,7 +18,7 @@ from glm_runtime.progress import Progress, ignore_progress
 from glm_server import page, status
 from glm_server.access import AccessCheck
 from glm_server.anthropic import messages
-from glm_server.connections import RequestCounter, SlowBodyCheck
+from glm_server.connections import ID_HEADERS, RequestCounter, SlowBodyCheck
 from glm_server.description import describe_app
 from glm_server.errors import ApiError, explain_validation, respond, translate
 from glm_server.metrics import Metrics
@@ -75,14 +75,15 @@ def create_app(
     app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's own way
     _handle_errors(app)
     app.add_middleware(SlowBodyCheck)
-    app.add_middleware(RequestCounter, metrics=services.metrics)
     app.add_middleware(AccessCheck, settings=settings)
+    app.add_middleware(RequestCounter, metrics=services.metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
+            expose_headers=ID_HEADERS,
         )
     return app
 

@@ -5,23 +5,28 @@ import logging
 import time
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glm_runtime.errors import to_printable
 from glm_server.errors import ApiError, respond
+from glm_server.ids import make_id
 from glm_server.metrics import Metrics
 from glm_server.settings import MAX_BODY_BYTES
 
 _LOG = logging.getLogger(__name__)
 _BODY_SECONDS = 30.0
+ID_HEADERS = ("x-request-id", "request-id")
 _CLIENT_GONE = 499
 _TOO_LONG = f"the body is larger than {MAX_BODY_BYTES} bytes; shorten it."
 
 
 class RequestCounter:
-    """Counts finished requests by path and status, and logs a line for each."""
+    """Counts finished requests by path and status, and logs a line for each with its id.
+
+    OpenAI's clients read the id from `x-request-id`, Anthropic's from `request-id`.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -32,12 +37,15 @@ class RequestCounter:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, begin = _CLIENT_GONE, time.monotonic()
+        status, begin, name = _CLIENT_GONE, time.monotonic(), make_id("req")
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for header in ID_HEADERS:
+                    headers[header] = name
             await send(message)
 
         try:
@@ -47,7 +55,7 @@ class RequestCounter:
             self._metrics.requests.labels(path, str(status)).inc()
             seconds = time.monotonic() - begin
             shown = to_printable(scope["path"])[:80]
-            _LOG.info("%s %s %s %.2f s", scope["method"], shown, status, seconds)
+            _LOG.info("%s %s %s %.2f s %s", scope["method"], shown, status, seconds, name)
 
 
 class SlowBodyCheck:

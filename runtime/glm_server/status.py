@@ -20,6 +20,7 @@ class Health(Reply):
     status: Literal["ok"] = "ok"
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def check_health(http: HttpRequest) -> Health:
     """Say whether the server answers requests; 503 while it loads."""

@@ -1,5 +1,6 @@
 """Who may use the server: keys, the `Host` and `Origin` of browsers."""
 
+import re
 import ssl
 import subprocess
 import urllib.request
@@ -63,6 +64,25 @@ def test_a_right_key_beside_a_wrong_one_opens(guarded: ServerProcess) -> None:
 
 def test_health_needs_no_key(guarded: ServerProcess) -> None:
     assert guarded.request("/health").status == 200
+    assert guarded.request("/health", method="HEAD").status == 200
+
+
+def test_the_clients_read_the_id_under_which_a_request_is_logged(guarded: ServerProcess) -> None:
+    """Refused requests are logged, and counted, too."""
+    first = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=KEYS[0], max_retries=0)
+    second = anthropic.Anthropic(base_url=guarded.url, api_key=KEYS[0], max_retries=0)
+    models = first.models.list()
+    counted = second.messages.count_tokens(
+        model=models.data[0].id, messages=[{"role": "user", "content": "x"}]
+    )
+    with pytest.raises(openai.AuthenticationError) as caught:
+        first.with_options(api_key="wrong").models.list()
+    found = [models._request_id, counted._request_id, caught.value.request_id]
+    assert len({one for one in found if one}) == 3
+    metrics = guarded.request("/metrics", headers={"x-api-key": KEYS[0]}).body.decode()
+    assert re.search(r'^glm_requests_total\{.*status="401".*\} ', metrics, re.MULTILINE)
+    log = "".join(guarded.log)
+    assert all(str(one) in log for one in found)
 
 
 def test_the_clients_raise_their_own_error(guarded: ServerProcess) -> None:
