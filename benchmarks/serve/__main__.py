@@ -208,6 +208,7 @@ def describe(one: Measurements) -> dict[str, object]:
     spreads = {
         "stall_seconds": one.stalls,
         "delay_seconds": one.delays,
+        "usual_delay_seconds": one.usual_delays,
         "chunk_seconds": one.chunks,
         "long_prompt_first_token_seconds": one.long_firsts,
         "second_turn_first_token_seconds": one.turns,
@@ -224,7 +225,8 @@ def compare(found: Mapping[str, Measurements], alone: InProcess) -> dict[str, Sp
     ours, theirs = found[OURS], found.get(THEIRS)
     ratios: dict[str, Spread] = {}
     if ours.stalls:
-        ratios["delay over one chunk"] = compare_pairs(ours.delays, ours.chunks)
+        ratios["largest delay over one chunk"] = compare_pairs(ours.delays, ours.chunks)
+        ratios["usual delay over one chunk"] = compare_pairs(ours.usual_delays, ours.chunks)
     if ours.turns:
         ratios["second turn over a session's"] = compare_pairs(ours.turns, alone.turns)
     if ours.steps:

@@ -54,6 +54,7 @@ class Measurements:
         stalls: the largest time between two tokens of the running answers while the long prompt is
             read.
         delays: the same without the usual time between two tokens of that answer.
+        usual_delays: median over all tokens meanwhile, without that usual time.
         chunks: the time to the first token of one chunk after the long prompt.
         long_firsts: time to the first token of the long prompt.
         turns: time to the first token of a second turn.
@@ -64,6 +65,7 @@ class Measurements:
     loads: dict[int, list[Load]] = field(default_factory=lambda: {n: [] for n in CLIENTS})
     stalls: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
+    usual_delays: list[float] = field(default_factory=list)
     chunks: list[float] = field(default_factory=list)
     long_firsts: list[float] = field(default_factory=list)
     turns: list[float] = field(default_factory=list)
@@ -124,20 +126,22 @@ def measure_stall(server: Server, work: Work, seed: int, found: Measurements) ->
         is_running.wait(600)
         reply = ask(server, long_prompt, 1)
         times = [future.result() for future in running]
-    stalls = [_find_stall(one, reply.begin, reply.times[0]) for one in times]
+    waits = [_find_waits(one, reply.begin, reply.times[0]) for one in times]
     usual = [_find_usual(one, reply.begin) for one in times]
-    found.stalls.append(max(stalls))
-    found.delays.append(max(a - b for a, b in zip(stalls, usual, strict=True)))
+    delays = [wait - step for row, step in zip(waits, usual, strict=True) for wait in row]
+    found.stalls.append(max(map(max, waits)))
+    found.delays.append(max(delays))
+    found.usual_delays.append(float(np.median(delays)))
     found.long_firsts.append(reply.first_seconds)
     time.sleep(PAUSE_SECONDS)
     more = long_prompt + make_prompt((seed, 102), CHUNK_TOKENS)
     found.chunks.append(ask(server, more, 1).first_seconds)
 
 
-def _find_stall(times: Sequence[float], begin: float, end: float) -> float:
-    """Return the longest time between two tokens that lies partly between `begin` and `end`."""
+def _find_waits(times: Sequence[float], begin: float, end: float) -> list[float]:
+    """Return the times between two tokens that lie partly between `begin` and `end`."""
     pairs = itertools.pairwise(times)
-    return max(later - earlier for earlier, later in pairs if later > begin and earlier < end)
+    return [later - earlier for earlier, later in pairs if later > begin and earlier < end]
 
 
 def _find_usual(times: Sequence[float], begin: float) -> float:
