@@ -53,8 +53,7 @@ End of the answer:
 Loading and output:
   --threads N                Number of threads; by default, the number of physical cores.
   --huge-pages               Use huge pages (Linux): slower loading, faster decoding.
-  --no-huge-pages            Use no huge pages. By default, bench uses them, and chat does after its
-                             first answer.
+  --no-huge-pages            Never. By default, bench uses them, and chat after its first answer.
   --prepared COPY            Map the packed weights that prepare wrote to the folder COPY.
   --rope-scaling KIND        Replace the rotary settings: yarn extends the context, none does not.
   --factor X                 YaRN scaling factor, for example 4.
