@@ -68,11 +68,8 @@ def test_a_mixed_recipe_keeps_within_the_size(tmp_path: Path) -> None:
     assert report.bits_per_weight <= 5.5
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [pytest.param(("--method", "rtn"), marks=pytest.mark.exhaustive), ()],
-    ids=["rtn", "default"],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("recipe", [("--method", "rtn"), ()], ids=["rtn", "default"])
 def test_memory_comes_near(tmp_path: Path, recipe: tuple[str, ...]) -> None:
     """Python and torch are most of it here; the constants' larger terms need larger models."""
     arguments = (SAMPLE, "-o", tmp_path / "out", *recipe, "--verify", "tensors", "--json")

@@ -67,6 +67,7 @@ def is_run_here(code: str) -> bool:
     return is_linux_x64 or "linux/arm64" not in code
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_node(clone: Path) -> None:
     run_page(clone, "runtime/node/README.md")
@@ -103,6 +104,7 @@ def address(clone: Path) -> Iterator[str]:
     server.wait()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_web(address: str, clone: Path) -> None:
     for name in ("index.html", "glm.js", "worker.js", "model/glm_manifest.json"):

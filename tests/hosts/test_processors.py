@@ -45,11 +45,8 @@ def read_vectors(folder: Path) -> list[dict[str, Any]]:
     return list(content["vectors"])
 
 
-@pytest.mark.parametrize(
-    "processor",
-    [HASWELL, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in (NEHALEM, CORTEX_A72))],
-    ids=lambda one: one.name,
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("processor", [NEHALEM, HASWELL, CORTEX_A72], ids=lambda one: one.name)
 def test_float_activations(
     processor: Processor,
     float_folder: Path,

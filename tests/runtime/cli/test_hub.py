@@ -82,7 +82,10 @@ def test_a_checkpoint_is_downloaded_and_exported(hub: Hub, tmp_path: Path) -> No
     assert hub.downloads == set()
 
 
-@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize(
+    "weights",
+    ["adapter_model.safetensors", pytest.param("adapter_model.bin", marks=pytest.mark.exhaustive)],
+)
 def test_an_adapter_is_downloaded_and_merged(hub: Hub, tmp_path: Path, weights: str) -> None:
     """By its name, whose last part the manifest gives; nothing else of its repository is read."""
     hub.add("me/lora", write_adapter(tmp_path / "source" / "lora"))
