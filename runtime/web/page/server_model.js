@@ -74,7 +74,7 @@ export class ServerModel {
 /** @param {Record<string, any>} options */
 function describe(options) {
   const given = OPTIONS.filter(([name]) => options[name] !== undefined).map(([name, theirs]) => [theirs, options[name]]);
-  return { ...Object.fromEntries(given), ...(options.enableThinking ? { chat_template_kwargs: { enable_thinking: true } } : {}) };
+  return { ...Object.fromEntries(given), ...(options.enableThinking === undefined ? {} : { chat_template_kwargs: { enable_thinking: options.enableThinking } }) };
 }
 
 /**

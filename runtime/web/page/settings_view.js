@@ -16,7 +16,7 @@ const FIELDS = {
   seed: "seed",
   "max-new-tokens": "maxNewTokens",
 };
-const TEXTS = ["system", "tools"];
+const TEXTS = ["system", "tools", "thinking"];
 
 /** @typedef {import("glm-runtime/core").AnswerOptions & import("glm-runtime/core").ChatOptions} Options */
 
@@ -37,7 +37,7 @@ export function prepareSettings() {
  */
 export function showDefaults(defaults) {
   for (const [id, name] of Object.entries(FIELDS)) {
-    if (defaults[name] !== null) field(id).placeholder = String(defaults[name]);
+    if (defaults[name] !== null) /** @type {HTMLInputElement} */ (field(id)).placeholder = String(defaults[name]);
   }
 }
 
@@ -52,7 +52,8 @@ export function readOptions() {
     const { value, valueAsNumber } = /** @type {HTMLInputElement} */ (field(id));
     if (value !== "") options[name] = valueAsNumber;
   }
-  if (/** @type {HTMLInputElement} */ (find("thinking")).checked) options.enableThinking = true;
+  const thinking = field("thinking").value;
+  if (thinking) options.enableThinking = thinking === "on";
   const problem = explainTools(field("tools").value);
   if (problem) throw new SyntaxError(problem);
   const tools = field("tools").value.trim();
@@ -88,17 +89,16 @@ function recallFields() {
   } catch {
     return; // somebody else wrote it
   }
+  if (kept.thinking === true) kept.thinking = "on"; // as an earlier page wrote it
   for (const id of [...Object.keys(FIELDS), ...TEXTS]) field(id).value = String(kept[id] ?? "");
-  /** @type {HTMLInputElement} */ (find("thinking")).checked = kept.thinking === true;
 }
 
 function keepFields() {
   const filled = [...Object.keys(FIELDS), ...TEXTS].map((id) => [id, field(id).value]).filter(([, value]) => value !== "");
-  const { checked } = /** @type {HTMLInputElement} */ (find("thinking"));
-  remember("localStorage", KEPT, JSON.stringify({ ...Object.fromEntries(filled), ...(checked ? { thinking: true } : {}) }));
+  remember("localStorage", KEPT, JSON.stringify(Object.fromEntries(filled)));
 }
 
 /** @param {string} id */
 function field(id) {
-  return /** @type {HTMLInputElement | HTMLTextAreaElement} */ (find(id));
+  return /** @type {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} */ (find(id));
 }

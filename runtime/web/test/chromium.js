@@ -52,7 +52,7 @@ export function watch(page, expected) {
 export async function choose(page, fields) {
   await page.click("#show-settings");
   for (const [id, value] of Object.entries(fields)) {
-    if (typeof value === "boolean") await page.setChecked(`#${id}`, value);
+    if (id === "thinking") await page.selectOption(`#${id}`, String(value));
     else await page.fill(`#${id}`, String(value));
   }
   await page.click("#settings .main");

@@ -140,7 +140,7 @@ test("Enter sends, Shift and Enter do not, and neither does Enter of an input me
 
 exhaustive("reasoning is shown separately, and folded", async (t) => {
   const { page } = await visit(t, browser, { places });
-  await choose(page, { ...greedy, "max-new-tokens": 12, thinking: true });
+  await choose(page, { ...greedy, "max-new-tokens": 12, thinking: "on" });
   await ask(page, wordsOf(moses));
   const thoughts = page.locator(".thinking");
   assert.equal(await thoughts.evaluate((element) => element.open), false);

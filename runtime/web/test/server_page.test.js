@@ -205,14 +205,23 @@ test("a call of a tool is shown, its result is asked for and sent", async (t) =>
 });
 
 test("reasoning is folded, and kept apart from the answer", async (t) => {
-  const { page } = await visitServer(t, browser);
-  await choose(page, { ...greedy, thinking: true });
+  const { page, requests } = await visitServer(t, browser);
+  await choose(page, { ...greedy, thinking: "on" });
   const shown = await ask(page, VERSE);
   const thoughts = page.locator(".thinking");
   assert.equal(await thoughts.evaluate((element) => element.open), false);
   await thoughts.locator("summary").click();
   const words = await thoughts.locator(".text").innerText();
   assert.ok(words.length > 5 && !shown.includes(words));
+  await page.reload();
+  await opened(page);
+  assert.equal(await page.inputValue("#thinking"), "on");
+  for (const thinking of ["off", ""]) {
+    await choose(page, { thinking, "max-new-tokens": 2 });
+    await ask(page, VERSE);
+  }
+  const sent = readBodies(requests).map(({ chat_template_kwargs: variables }) => variables);
+  assert.deepEqual(sent, [{ enable_thinking: true }, { enable_thinking: false }, undefined]);
 });
 
 test("another model answers, and is chosen again on reload", async (t) => {
