@@ -16,14 +16,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from glm_export import ExportOptions, evaluate_cli, export
+from glm_export import ExportOptions, export
 from glm_export.evaluation import tasks as task_runs
 from glm_export.model.layer_stream import LayerStream
+from support.evaluation_runs import Run, make_runner
 from support.harness_models import SAMPLE, open_ours
 from support.refusals import assert_sentence
 from support.verse_tasks import CHOICES, CLOZE, RECITE, TASKS, WHOLE
 
-Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--window", 64, "--max-tokens", 640)
 GROUP = "verse_group"
 
@@ -37,14 +37,7 @@ def float_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glm-eval", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            evaluate_cli.main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+    return make_runner(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -3,19 +3,20 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from glm_export import ExportOptions, evaluate_cli, export
+from glm_export import ExportOptions, export
 from glm_export.errors import MissingPackageError, OptionsError, OutputError
 from glm_export.evaluation.comparison import Comparison
 from glm_export.evaluation.evaluate import EvaluationReport, FolderReport
 from glm_export.evaluation.pictures import check_pictures, write_pictures
 from glm_export.model.layer_stream import LayerStream
 from support.broken_checkpoints import write_small
+from support.evaluation_runs import Run, make_runner
 from support.refusals import assert_sentence, nothing_left_behind
 
 
@@ -157,22 +158,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def call(*options: object) -> tuple[int, str, str]:
-        paths = [exported / name for name in ("checkpoint", "a", "b")]
-        arguments = [*paths, "--text", exported / "text.txt", "--quiet", *options]
-        monkeypatch.setattr(sys, "argv", ["glm-eval", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            evaluate_cli.main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+def run(exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    paths = [exported / name for name in ("checkpoint", "a", "b")]
+    return partial(
+        make_runner(monkeypatch, capsys), *paths, "--text", exported / "text.txt", "--quiet"
+    )
 
 
-def test_both_pictures(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_both_pictures(run: Run, tmp_path: Path) -> None:
     plot, layers = tmp_path / "plot.svg", tmp_path / "layers.png"
     code, out, err = run("--plot", plot, "--layers", layers, "--json")
     assert (code, err) == (0, "")
@@ -182,14 +175,14 @@ def test_both_pictures(run: Callable[..., tuple[int, str, str]], tmp_path: Path)
     assert b">a (below 1e-07)<" in plot.read_bytes()
 
 
-def test_a_plot_needs_no_layers(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_plot_needs_no_layers(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("--plot", tmp_path / "plot.pdf", "--json")
     assert code == 0
     assert not any("layer_errors" in row for row in json.loads(out)["folders"])
 
 
 def test_a_bad_place_is_wrong_usage_before_any_work(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(LayerStream, "run")  # whoever asks for them fails
     code, out, err = run("--plot", "plot.jpg")
@@ -198,7 +191,7 @@ def test_a_bad_place_is_wrong_usage_before_any_work(
 
 
 def test_a_missing_matplotlib_is_said_before_any_work(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(LayerStream, "run")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -215,7 +208,7 @@ def test_a_plot_of_one_folder_is_refused_before_any_work(tmp_path: Path) -> None
 
 
 def test_figures_are_printed_before_a_picture_fails(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Path, "replace", break_replace)
     code, out, err = run("--plot", tmp_path / "plot.svg", "--json")
